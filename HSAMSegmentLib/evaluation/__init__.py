@@ -1,0 +1,1 @@
+"""Compare: Dice, HD95, ASD and volumes of two segmentations."""

@@ -1,0 +1,1 @@
+"""The Qt panels. Knows qt and slicer, no torch."""

@@ -1,0 +1,1 @@
+"""Segment: from a volume and a model to labels with volumes in mL and confidence."""

@@ -1,0 +1,94 @@
+"""Progress and cancellation, shared by everything that takes longer than a moment."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from HSAMSegmentLib.errors import CancelledError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is.
+
+    Attributes:
+        fraction: done part of the whole job, 0 to 1.
+        stage: what happens now, as a user reads it ("Segmenting slices").
+        detail: a short addition ("slice 12 of 60"), may be empty.
+        eta_seconds: estimated remaining time, or None while it is unknown.
+    """
+
+    fraction: float
+    stage: str
+    detail: str = ""
+    eta_seconds: float | None = None
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+def ignore_progress(progress: Progress) -> None:
+    """Accept and drop a progress report: the default of functions that take a callback."""
+
+
+class CancelToken:
+    """A flag that one thread sets and another looks at between two pieces of work."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        """Ask the work to stop; may be called from any thread, more than once."""
+        self._event.set()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the work was asked to stop."""
+        return self._event.is_set()
+
+    def raise_if_cancelled(self) -> None:
+        """Leave the work where it stands.
+
+        Raises:
+            CancelledError: if `cancel` was called.
+        """
+        if self._event.is_set():
+            raise CancelledError("Cancelled.")
+
+
+class ProgressTracker:
+    """Turns finished steps of known cost into `Progress` reports with an ETA.
+
+    The estimate is elapsed time over done work, so it needs no calibration; it is withheld for the first 2 % of the
+    work, when it would be noise.
+    """
+
+    def __init__(
+        self,
+        report: ProgressCallback,
+        *,
+        stage: str,
+        steps: int,
+        start_fraction: float = 0.0,
+        end_fraction: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._report = report
+        self._stage = stage
+        self._steps = max(int(steps), 1)
+        self._start_fraction = start_fraction
+        self._span = end_fraction - start_fraction
+        self._clock = clock
+        self._started = clock()
+        self._done = 0
+
+    def advance(self, steps: int = 1, detail: str = "") -> None:
+        """Report that `steps` more steps are finished."""
+        self._done = min(self._done + steps, self._steps)
+        part = self._done / self._steps
+        elapsed = self._clock() - self._started
+        eta = elapsed * (1.0 - part) / part if part >= 0.02 else None
+        self._report(Progress(self._start_fraction + self._span * part, self._stage, detail, eta))

@@ -1,0 +1,1 @@
+"""Teach: from labelled cases to a bundle."""

@@ -1,0 +1,52 @@
+"""Where the voxels of a volume are in the patient: sizes, spacing, origin and direction, as ITK has them (LPS, mm)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The grid of a volume in ITK's convention.
+
+    Attributes:
+        size: voxels along i, j, k (an array of this grid has the shape (k, j, i)).
+        spacing_mm: distance of voxel centers along i, j, k.
+        origin_mm: LPS position of the center of voxel (0, 0, 0).
+        direction: row-major 3 x 3 matrix; column n is the unit LPS vector of axis n. May be left-handed.
+    """
+
+    size: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    origin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (k, j, i) of an array on this grid."""
+        return (self.size[2], self.size[1], self.size[0])
+
+    @property
+    def direction_matrix(self) -> np.ndarray:
+        """3 x 3 float64 matrix whose columns are the LPS directions of i, j and k."""
+        return np.asarray(self.direction, dtype=np.float64).reshape(3, 3)
+
+    @property
+    def ijk_to_lps(self) -> np.ndarray:
+        """4 x 4 float64 matrix from voxel indices (i, j, k, 1) to LPS mm."""
+        matrix = np.eye(4)
+        matrix[:3, :3] = self.direction_matrix * np.asarray(self.spacing_mm)
+        matrix[:3, 3] = self.origin_mm
+        return matrix
+
+    @property
+    def ijk_to_ras(self) -> np.ndarray:
+        """4 x 4 float64 matrix from voxel indices (i, j, k, 1) to RAS mm, as Slicer has it."""
+        return np.diag([-1.0, -1.0, 1.0, 1.0]) @ self.ijk_to_lps
+
+    @property
+    def voxel_volume_ml(self) -> float:
+        """Volume of one voxel in milliliters."""
+        return float(np.prod(self.spacing_mm)) / 1000.0

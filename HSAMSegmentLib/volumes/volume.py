@@ -1,0 +1,49 @@
+"""A volume and a segmentation as plain data: an array and where it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from HSAMSegmentLib.volumes.geometry import Geometry
+from HSAMSegmentLib.volumes.labels import LabelSet
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A scalar volume.
+
+    Attributes:
+        array: finite intensities, shape (k, j, i).
+        geometry: where they are.
+        name: file or node name, for reports.
+        modality: "CT", "MR" or "" when nothing tells.
+        source: the file or folder it was read from, or None.
+        notes: sentences on what reading had to mend ("12 voxels were not finite and became 0").
+    """
+
+    array: np.ndarray
+    geometry: Geometry
+    name: str = "volume"
+    modality: str = ""
+    source: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A label map on the grid of a volume.
+
+    Attributes:
+        array: uint8 label values, shape (k, j, i).
+        geometry: exactly the geometry of the volume it came from.
+        labels: what the values mean.
+        name: for files and nodes.
+    """
+
+    array: np.ndarray
+    geometry: Geometry
+    labels: LabelSet
+    name: str = "segmentation"
