@@ -1,0 +1,75 @@
+"""From an exception to the sentence that a user reads."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import traceback
+
+from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError
+from HSAMSegmentLib.jobs.events import Cancelled, Failed
+
+OUT_OF_MEMORY = (
+    "The computer ran out of memory. Close other programs, or choose a smaller region of interest, and try again."
+)
+
+
+def sentence_for(error: BaseException) -> str:
+    """Say what happened and what to do about it, in words."""
+    if isinstance(error, HSAMSegmentError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return OUT_OF_MEMORY
+    if isinstance(error, ModuleNotFoundError):
+        return f"The Python package '{error.name}' is not installed; install the module's dependencies and try again."
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"The disk is full{_where(error)}. Free some space and try again."
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"Writing or reading is not permitted{_where(error)}. Choose another folder or ask who administers it."
+    return f"Something unexpected happened ({type(error).__name__}: {error}). Copy the details and report them."
+
+
+def _where(error: OSError) -> str:
+    return f" ({error.filename})" if error.filename else ""
+
+
+def ending_of(error: BaseException) -> Failed | Cancelled:
+    """The terminal event for an exception that ended a job."""
+    if isinstance(error, CancelledError):
+        return Cancelled()
+    details = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return Failed(sentence_for(error), details, type(error).__name__, getattr(error, "exit_code", 1))
+
+
+def sentence_for_exit(code: int) -> str:
+    """Say why a worker process that nobody asked to end is gone, from its return code."""
+    number = _signal_number(code)
+    if number is None:
+        return f"The worker process ended by itself (exit code {code}). Nothing in the scene changed; try again."
+    name = _signal_name(number)
+    if number == 9:
+        return (
+            f"The worker process was ended from outside (signal {number}, {name}); most often that means that the "
+            "computer ran out of memory. Nothing in the scene changed. Close other programs or choose a smaller "
+            "region of interest, and try again."
+        )
+    if name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        return f"The worker process was ended from outside (signal {number}, {name}). Nothing in the scene changed."
+    return (
+        f"The worker process crashed (signal {number}, {name}). Nothing in the scene changed. Try again on the CPU "
+        "(Advanced, Device); if it happens again, copy the details and report them."
+    )
+
+
+def _signal_number(code: int) -> int | None:
+    """The signal behind a return code: -n from Python, 128 + n from a shell or launcher."""
+    if code < 0:
+        return -code
+    return code - 128 if 128 < code < 128 + 65 else None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown signal"

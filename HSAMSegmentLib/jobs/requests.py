@@ -1,0 +1,195 @@
+"""What a job is asked to do: plain frozen data that survives JSON, and so a process boundary and a log."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Union
+
+from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.volumes.geometry import Geometry
+
+
+def geometry_from_json(data: dict[str, Any]) -> Geometry:
+    """Read the fields of a `Geometry` from plain JSON values."""
+    return Geometry(
+        size=tuple(int(v) for v in data["size"]),
+        spacing_mm=tuple(float(v) for v in data["spacing_mm"]),
+        origin_mm=tuple(float(v) for v in data["origin_mm"]),
+        direction=tuple(float(v) for v in data["direction"]),
+    )
+
+
+@dataclass(frozen=True)
+class VolumeInput:
+    """Where the scan is: in a file or DICOM folder, or in an array file with its geometry (a volume of a scene).
+
+    Attributes:
+        path: file or DICOM folder, empty if the array is given.
+        array_file: `.npy` file of the array (k, j, i), read memory-mapped.
+        geometry: grid of the array.
+        name: for reports.
+        modality: "CT", "MR" or "" when nothing tells.
+    """
+
+    path: str = ""
+    array_file: str = ""
+    geometry: Geometry | None = None
+    name: str = "volume"
+    modality: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.path) == bool(self.array_file):
+            raise RequestError("A job needs its scan either as a file or as an array, and got both or none.")
+        if self.array_file and self.geometry is None:
+            raise RequestError("A scan given as an array needs its geometry.")
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> VolumeInput:
+        """Read the plain JSON values of a volume input."""
+        geometry = data.get("geometry")
+        return cls(**{**data, "geometry": None if geometry is None else geometry_from_json(geometry)})
+
+
+@dataclass(frozen=True)
+class PostProcessing:
+    """What is tidied after the network, each of it on its own switch.
+
+    Attributes:
+        largest_piece: keep only the largest piece of organs that are one piece.
+        fill_holes: fill cavities inside of an organ.
+        minimum_ml: drop specks smaller than this volume in milliliters; 0 keeps them.
+    """
+
+    largest_piece: bool = True
+    fill_holes: bool = True
+    minimum_ml: float = 0.1
+
+
+@dataclass(frozen=True)
+class SegmentRequest:
+    """Segment the organs of one scan.
+
+    Attributes:
+        input: the scan.
+        model: model id, or path of a file of weights.
+        organs: names of the organs to keep; empty for all that the model knows.
+        roi: voxel bounds (i0, i1, j0, j1, k0, k1), upper ones excluded, or None for the whole scan.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        precision: "auto", "float32", "bfloat16" or "float16".
+        flip_averaging: average over a mirrored second pass: twice the time for a little quality.
+        postprocessing: what is tidied afterwards.
+        output_folder: where the label array and the surfaces go.
+        output_file: segmentation file to write as well (`.seg.nrrd`, `.nii.gz`), or empty.
+        surfaces: also compute a closed surface per organ, where the worker can.
+        preview: report finished slices while the job runs.
+    """
+
+    kind: ClassVar[str] = "segment"
+
+    input: VolumeInput
+    model: str
+    organs: tuple[str, ...] = ()
+    roi: tuple[int, int, int, int, int, int] | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    flip_averaging: bool = False
+    postprocessing: PostProcessing = field(default_factory=PostProcessing)
+    output_folder: str = ""
+    output_file: str = ""
+    surfaces: bool = False
+    preview: bool = False
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> SegmentRequest:
+        """Read the plain JSON values of a request."""
+        roi = data.get("roi")
+        return cls(
+            **{
+                **data,
+                "input": VolumeInput.from_json(data["input"]),
+                "organs": tuple(data.get("organs", ())),
+                "roi": None if roi is None else tuple(int(v) for v in roi),
+                "postprocessing": PostProcessing(**data.get("postprocessing", {})),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class DownloadRequest:
+    """Download one model of the catalog into the store.
+
+    Attributes:
+        model: catalog id.
+    """
+
+    kind: ClassVar[str] = "download"
+
+    model: str
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> DownloadRequest:
+        """Read the plain JSON values of a request."""
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """Compare a file with the SHA-256 that a catalog or a colleague states for it.
+
+    Attributes:
+        path: the file.
+        sha256: the stated hash; empty to compute it only.
+    """
+
+    kind: ClassVar[str] = "verify"
+
+    path: str
+    sha256: str = ""
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> VerifyRequest:
+        """Read the plain JSON values of a request."""
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """Say which versions and devices there are, after a real small run on each device.
+
+    Attributes:
+        devices: whether to import torch and try the devices; without it only versions and free disk are told.
+    """
+
+    kind: ClassVar[str] = "probe"
+
+    devices: bool = True
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ProbeRequest:
+        """Read the plain JSON values of a request."""
+        return cls(**data)
+
+
+Request = Union[SegmentRequest, DownloadRequest, VerifyRequest, ProbeRequest]
+REQUESTS = {kind.kind: kind for kind in (SegmentRequest, DownloadRequest, VerifyRequest, ProbeRequest)}
+
+
+def request_to_json(request: Request) -> dict[str, Any]:
+    """Plain JSON values of a request, its kind included."""
+    return {"kind": request.kind, **asdict(request)}
+
+
+def request_from_json(data: dict[str, Any]) -> Request:
+    """Read what `request_to_json` wrote.
+
+    Raises:
+        RequestError: if the kind is unknown or a field is missing or unknown.
+    """
+    fields = dict(data)
+    kind = fields.pop("kind", None)
+    if kind not in REQUESTS:
+        raise RequestError(f"A job of the kind '{kind}' is unknown; this version knows {', '.join(sorted(REQUESTS))}.")
+    try:
+        return REQUESTS[kind].from_json(fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"The request for a '{kind}' job is incomplete or of another version ({error}).") from error
