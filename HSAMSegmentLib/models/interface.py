@@ -49,13 +49,19 @@ class SegmentationNetwork(nn.Module):
         features = self.encoder(images)
         return features if isinstance(features, Features) else Features(features)
 
-    def decode(self, features: Features) -> StageLogits:
-        """Compute the logits of all stages from features."""
-        return self.head(features)
+    def decode(self, features: Features, labels: Tensor | None = None) -> StageLogits:
+        """Compute the logits of all stages from features.
 
-    def forward(self, images: Tensor) -> StageLogits:
-        """Images [B, 3, S, S] in [0, 1] to the logits of all stages."""
-        return self.decode(self.encode(images))
+        Args:
+            features: from `encode`.
+            labels: [B, H, W] of any size, for heads that use them in training (H-SAM's "paper" form balances its
+                noise by them); values that are no class mean unlabelled.
+        """
+        return self.head(features, labels)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> StageLogits:
+        """Images [B, 3, S, S] in [0, 1] to the logits of all stages; `labels` as in `decode`."""
+        return self.decode(self.encode(images), labels)
 
 
 def merged_logits(logits: StageLogits, size: tuple[int, int]) -> Tensor:
