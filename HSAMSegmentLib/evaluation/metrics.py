@@ -1,0 +1,324 @@
+"""Compare two segmentations: Dice, Jaccard, HD95, ASD and volumes per structure, with the rules for empty ones stated.
+
+Surfaces are boundary voxels: voxels of a mask that share a face with a voxel outside of it, measured center to center.
+
+Convention "ours" (for patients: millimeters on the real spacing):
+
+* Dice 2 |P and R| / (|P| + |R|), Jaccard |P and R| / |P or R|;
+* HD95: the larger of both directed 95th percentiles of the surface distances, in mm; ASD: the mean over the surface
+  voxels of both masks, in mm (Metrics Reloaded, Maier-Hein et al., Nature Methods 2024);
+* empty in both: "absent", in no mean; empty in one of them ("missed" or "false alarm"): Dice and Jaccard 0, counted in
+  their means; surface distances do not exist, are reported as missing, and are in no mean.
+
+Convention "hsam" (to compare with tables of the papers): distances in voxels whatever the spacing; HD95 is the 95th
+percentile of both directions' distances together; ASD goes from the prediction to the reference only. A prediction
+without reference counts as Dice 1 and HD95 0; a structure that the prediction misses, or that is in neither, as Dice 0
+and HD95 0; all of them are in the means. Jaccard follows Dice in these cases, and ASD follows HD95.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from HSAMSegmentLib.errors import RequestError, VolumeError
+from HSAMSegmentLib.evaluation.matching import LabelPair, is_generic, match_labels, select_pairs
+from HSAMSegmentLib.evaluation.surface_distance import SurfaceDistances, distances_between, surface_voxels
+from HSAMSegmentLib.progress import CancelToken, ProgressCallback, ProgressTracker, ignore_progress
+from HSAMSegmentLib.volumes.geometry import Geometry
+from HSAMSegmentLib.volumes.volume import Segmentation
+
+CONVENTIONS = ("ours", "hsam")
+AXIS_NAMES = ("k", "j", "i")
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """How well one structure agrees.
+
+    Attributes:
+        name: of the structure.
+        prediction_value: its label value in the prediction, None if the prediction has no such label.
+        reference_value: its label value in the reference, None if the reference has no such label.
+        state: "both" (found in both), "missed" (in the reference only), "false alarm" (in the prediction only) or
+            "absent" (in neither).
+        dice: 0 to 1, or None where the convention does not count it.
+        jaccard: 0 to 1, or None.
+        hd95: 95 % Hausdorff distance in the comparison's unit, or None.
+        asd: average surface distance in the comparison's unit, or None.
+        prediction_ml: volume in the prediction.
+        reference_ml: volume in the reference.
+        slice_dice: Dice of each slice along the comparison's slice axis, None where neither has a voxel.
+        worst_slice: index of the slice with the lowest Dice (of equals, the one with the most differing voxels), or
+            None if no slice has any.
+    """
+
+    name: str
+    prediction_value: int | None
+    reference_value: int | None
+    state: str
+    dice: float | None
+    jaccard: float | None
+    hd95: float | None
+    asd: float | None
+    prediction_ml: float
+    reference_ml: float
+    slice_dice: tuple[float | None, ...] = ()
+    worst_slice: int | None = None
+
+    @property
+    def volume_difference_ml(self) -> float:
+        """Prediction minus reference in milliliters."""
+        return self.prediction_ml - self.reference_ml
+
+    @property
+    def volume_difference_percent(self) -> float | None:
+        """Prediction minus reference in percent of the reference, None if the reference is empty."""
+        return 100.0 * self.volume_difference_ml / self.reference_ml if self.reference_ml > 0 else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All structures of a prediction against a reference.
+
+    Attributes:
+        prediction_name: of the segmentation.
+        reference_name: of the segmentation.
+        convention: one of `CONVENTIONS`.
+        unit: of the surface distances, "mm" or "voxel".
+        slice_axis: array axis of `slice_dice`: 0 for k, 1 for j, 2 for i.
+        scores: one per structure.
+        notes: sentences on what was resampled, missing or not compared.
+    """
+
+    prediction_name: str
+    reference_name: str
+    convention: str
+    unit: str
+    slice_axis: int
+    scores: tuple[LabelScore, ...]
+    notes: tuple[str, ...] = ()
+
+    def mean(self, metric: str) -> float | None:
+        """Mean of "dice", "jaccard", "hd95" or "asd" over the structures that have it, None if none has it."""
+        values = self._values(metric)
+        return sum(values) / len(values) if values else None
+
+    def counted(self, metric: str) -> int:
+        """How many structures are in the mean of this metric."""
+        return len(self._values(metric))
+
+    def _values(self, metric: str) -> list[float]:
+        values = (getattr(score, metric) for score in self.scores)
+        return [value for value in values if value is not None]
+
+
+def compare(
+    prediction: Segmentation,
+    reference: Segmentation,
+    convention: str = "ours",
+    *,
+    organs: tuple[str, ...] = (),
+    progress: ProgressCallback = ignore_progress,
+    cancel: CancelToken | None = None,
+) -> Comparison:
+    """Compare a prediction with a reference, structure by structure.
+
+    Structures are matched by name, terminology code, or value (see `matching.match_labels`). A structure that only the
+    reference has counts as missed; one that only the prediction has is a false alarm if the reference's labels have no
+    names (it could have been drawn there), otherwise it is not compared, and a note says so.
+
+    Args:
+        prediction: what is judged.
+        reference: what is taken as true; the comparison happens on its grid.
+        convention: "ours" or "hsam", see the module's description.
+        organs: names to compare; empty for all.
+        progress: told after each structure.
+        cancel: looked at before each structure.
+
+    Raises:
+        RequestError: if the convention or a name is unknown, or if there is nothing to compare.
+        VolumeError: if the two do not overlap in space.
+        CancelledError: if asked to stop.
+    """
+    if convention not in CONVENTIONS:
+        raise RequestError(f"The convention '{convention}' is unknown; it is one of {', '.join(CONVENTIONS)}.")
+    pairs, notes = _pairs_to_compare(prediction, reference, organs)
+    prediction, grid_notes = _on_grid_of(prediction, reference)
+    axis = _slice_axis(reference.geometry)
+    counts = _SliceCounts.of(prediction.array, reference.array, pairs, axis)
+    boxes = (ndimage.find_objects(prediction.array), ndimage.find_objects(reference.array))
+    tracker = ProgressTracker(progress, stage="Comparing", steps=len(pairs))
+    scores = []
+    for index, pair in enumerate(pairs):
+        if cancel is not None:
+            cancel.raise_if_cancelled()
+        distances = _distances(pair, prediction, reference, boxes, convention)
+        scores.append(_score(pair, counts, index, distances, reference.geometry.voxel_volume_ml, convention))
+        tracker.advance(detail=pair.name)
+    return Comparison(
+        prediction_name=prediction.name,
+        reference_name=reference.name,
+        convention=convention,
+        unit="voxel" if convention == "hsam" else "mm",
+        slice_axis=axis,
+        scores=tuple(scores),
+        notes=grid_notes + notes,
+    )
+
+
+@dataclass(frozen=True)
+class _SliceCounts:
+    """Voxels per slice and pair: int64 [slices, pairs] in the intersection, in the prediction, in the reference."""
+
+    both: np.ndarray
+    prediction: np.ndarray
+    reference: np.ndarray
+
+    @classmethod
+    def of(cls, prediction: np.ndarray, reference: np.ndarray, pairs: tuple[LabelPair, ...], axis: int) -> _SliceCounts:
+        """Count in one pass over the slices, with a small joint histogram for each."""
+        size = len(pairs) + 1
+        ours = _index_table([pair.prediction.value if pair.prediction else None for pair in pairs])
+        theirs = _index_table([pair.reference.value if pair.reference else None for pair in pairs])
+        rows = []
+        for index in range(prediction.shape[axis]):
+            first = ours[np.take(prediction, index, axis)].ravel()
+            second = theirs[np.take(reference, index, axis)].ravel()
+            joint = np.bincount(first * size + second, minlength=size * size).reshape(size, size)
+            rows.append((np.diagonal(joint), joint.sum(axis=1), joint.sum(axis=0)))
+        stacked = np.asarray(rows, dtype=np.int64)[:, :, 1:]
+        return cls(both=stacked[:, 0], prediction=stacked[:, 1], reference=stacked[:, 2])
+
+
+def _index_table(values: list[int | None]) -> np.ndarray:
+    """From label value to 1 + position in `values`; 0 for the background and for labels that are not compared."""
+    table = np.zeros(256, dtype=np.intp)
+    for position, value in enumerate(values, start=1):
+        if value is not None:
+            table[value] = position
+    return table
+
+
+def _pairs_to_compare(
+    prediction: Segmentation, reference: Segmentation, organs: tuple[str, ...]
+) -> tuple[tuple[LabelPair, ...], tuple[str, ...]]:
+    pairs = match_labels(prediction.labels, reference.labels)
+    if organs:
+        pairs = select_pairs(pairs, organs)
+    unnamed = all(is_generic(label.name) for label in reference.labels)
+    compared = tuple(pair for pair in pairs if pair.reference is not None or unnamed or organs)
+    ignored = [pair.name for pair in pairs if pair not in compared]
+    missing = [pair.name for pair in compared if pair.prediction is None]
+    notes = []
+    if ignored:
+        notes.append(f"Only the prediction has {', '.join(ignored)}: not compared.")
+    if missing:
+        notes.append(f"The prediction has no label for {', '.join(missing)}: counted as missed.")
+    if not compared:
+        raise RequestError(
+            "There is nothing to compare: prediction and reference have no structure in common "
+            f"(prediction: {_names(prediction)}; reference: {_names(reference)})."
+        )
+    return compared, tuple(notes)
+
+
+def _names(segmentation: Segmentation) -> str:
+    return ", ".join(label.name for label in segmentation.labels) or "none"
+
+
+def _slice_axis(geometry: Geometry) -> int:
+    """Array axis along which the slices were acquired."""
+    largest = int(np.argmax(geometry.spacing_mm))
+    return 2 - largest if geometry.spacing_mm[largest] > 1.01 * min(geometry.spacing_mm) else 0
+
+
+def _on_grid_of(prediction: Segmentation, reference: Segmentation) -> tuple[Segmentation, tuple[str, ...]]:
+    """The prediction on the reference's grid, and a note if it had to be resampled."""
+    if prediction.geometry == reference.geometry:
+        return prediction, ()
+    raise VolumeError("The grids differ.")
+
+
+def _distances(
+    pair: LabelPair,
+    prediction: Segmentation,
+    reference: Segmentation,
+    boxes: tuple[list[tuple[slice, ...] | None], list[tuple[slice, ...] | None]],
+    convention: str,
+) -> SurfaceDistances | None:
+    """Surface distances of a pair, None if one of the two is empty."""
+    geometry = reference.geometry
+    spacing = (1.0, 1.0, 1.0) if convention == "hsam" else geometry.spacing_mm[::-1]
+    axes = tuple(axis for axis in range(3) if convention == "hsam" or geometry.shape[axis] > 1)
+    sides = ((prediction.array, pair.prediction, boxes[0]), (reference.array, pair.reference, boxes[1]))
+    points = []
+    for array, label, found in sides:
+        box = found[label.value - 1] if label is not None and label.value <= len(found) else None
+        if box is None:
+            return None
+        surface = surface_voxels(array[box] == label.value, axes)
+        points.append((np.argwhere(surface) + [part.start for part in box]) * np.asarray(spacing))
+    return distances_between(points[0], points[1])
+
+
+def _score(
+    pair: LabelPair,
+    counts: _SliceCounts,
+    index: int,
+    distances: SurfaceDistances | None,
+    voxel_ml: float,
+    convention: str,
+) -> LabelScore:
+    both, ours, theirs = (part[:, index] for part in (counts.both, counts.prediction, counts.reference))
+    slice_dice = tuple(_ratio(2 * both[n], ours[n] + theirs[n]) for n in range(len(both)))
+    state = _state(int(ours.sum()), int(theirs.sum()))
+    dice, jaccard, hd95, asd = _overlap_and_distance(both.sum(), ours.sum(), theirs.sum(), distances, convention)
+    return LabelScore(
+        name=pair.name,
+        prediction_value=pair.prediction.value if pair.prediction else None,
+        reference_value=pair.reference.value if pair.reference else None,
+        state=state,
+        dice=dice,
+        jaccard=jaccard,
+        hd95=hd95,
+        asd=asd,
+        prediction_ml=float(ours.sum()) * voxel_ml,
+        reference_ml=float(theirs.sum()) * voxel_ml,
+        slice_dice=slice_dice,
+        worst_slice=_worst_slice(slice_dice, ours + theirs - 2 * both),
+    )
+
+
+def _overlap_and_distance(
+    both: int, ours: int, theirs: int, distances: SurfaceDistances | None, convention: str
+) -> tuple[float | None, float | None, float | None, float | None]:
+    """Dice, Jaccard, HD95 and ASD, with the convention's rules for empty structures."""
+    if distances is not None:
+        overlap = (_ratio(2 * both, ours + theirs), _ratio(both, ours + theirs - both))
+        if convention == "hsam":
+            return (*overlap, distances.pooled_hd95(), distances.directed_asd())
+        return (*overlap, distances.hd95(), distances.asd())
+    if convention == "hsam":
+        counted = 1.0 if ours else 0.0
+        return (counted, counted, 0.0, 0.0)
+    return (0.0, 0.0, None, None) if ours or theirs else (None, None, None, None)
+
+
+def _state(ours: int, theirs: int) -> str:
+    if ours and theirs:
+        return "both"
+    if theirs:
+        return "missed"
+    return "false alarm" if ours else "absent"
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return float(part) / float(whole) if whole else None
+
+
+def _worst_slice(slice_dice: tuple[float | None, ...], differing: np.ndarray) -> int | None:
+    candidates = [index for index, value in enumerate(slice_dice) if value is not None]
+    return min(candidates, key=lambda index: (slice_dice[index], -differing[index])) if candidates else None
