@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes.util
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,3 +30,25 @@ def parity_folder() -> Path:
 def data_folder() -> Path:
     """Real labelled scans."""
     return _shared_folder("data")
+
+
+@pytest.fixture(scope="session")
+def host():
+    """The headless Slicer of this process."""
+    for package in ("slicer_core", "PySide6"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed; it comes with the extra 'host'")
+    if ctypes.util.find_library("EGL") is None:
+        pytest.skip("libEGL is not installed; the views of the host need it")
+    sys.path.insert(0, str(REPOSITORY / "Testing" / "Host"))
+    from slicerhost import start_host
+
+    return start_host()
+
+
+@pytest.fixture
+def scene(host):
+    """The empty scene of the host."""
+    host.scene.Clear(0)
+    yield host.scene
+    host.scene.Clear(0)
