@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import tempfile
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
@@ -41,7 +42,7 @@ def _version(name: str) -> str:
         return ""
 
 
-def _devices() -> list[str]:
-    from HSAMSegmentLib.inference import devices
+def _devices() -> list[dict[str, Any]]:
+    from HSAMSegmentLib.inference.devices import list_devices  # imports torch
 
-    return [str(name) for name in devices.usable_devices()]
+    return [asdict(device) for device in list_devices()]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Union
 
 from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.volumes.geometry import Geometry
 
 
@@ -51,67 +52,42 @@ class VolumeInput:
 
 
 @dataclass(frozen=True)
-class PostProcessing:
-    """What is tidied after the network, each of it on its own switch.
-
-    Attributes:
-        largest_piece: keep only the largest piece of organs that are one piece.
-        fill_holes: fill cavities inside of an organ.
-        minimum_ml: drop specks smaller than this volume in milliliters; 0 keeps them.
-    """
-
-    largest_piece: bool = True
-    fill_holes: bool = True
-    minimum_ml: float = 0.1
-
-
-@dataclass(frozen=True)
 class SegmentRequest:
     """Segment the organs of one scan.
 
     Attributes:
         input: the scan.
         model: model id, or path of a file of weights.
-        organs: names of the organs to keep; empty for all that the model knows.
-        roi: voxel bounds (i0, i1, j0, j1, k0, k1), upper ones excluded, or None for the whole scan.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        precision: "auto", "float32", "bfloat16" or "float16".
-        flip_averaging: average over a mirrored second pass: twice the time for a little quality.
-        postprocessing: what is tidied afterwards.
+        options: organs, region, precision, post-processing.
         output_folder: where the label array and the surfaces go.
-        output_file: segmentation file to write as well (`.seg.nrrd`, `.nii.gz`), or empty.
         surfaces: also compute a closed surface per organ, where the worker can.
-        preview: report finished slices while the job runs.
     """
 
     kind: ClassVar[str] = "segment"
 
     input: VolumeInput
     model: str
-    organs: tuple[str, ...] = ()
-    roi: tuple[int, int, int, int, int, int] | None = None
+    output_folder: str
     device: str = "auto"
-    precision: str = "auto"
-    flip_averaging: bool = False
-    postprocessing: PostProcessing = field(default_factory=PostProcessing)
-    output_folder: str = ""
-    output_file: str = ""
+    options: SegmentOptions = field(default_factory=SegmentOptions)
     surfaces: bool = False
-    preview: bool = False
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> SegmentRequest:
         """Read the plain JSON values of a request."""
-        roi = data.get("roi")
-        return cls(
-            **{
-                **data,
-                "input": VolumeInput.from_json(data["input"]),
-                "organs": tuple(data.get("organs", ())),
-                "roi": None if roi is None else tuple(int(v) for v in roi),
-                "postprocessing": PostProcessing(**data.get("postprocessing", {})),
-            }
-        )
+        fields = {"input": VolumeInput.from_json(data["input"]), "options": _options_from_json(data["options"])}
+        return cls(**{**data, **fields})
+
+
+def _options_from_json(data: dict[str, Any]) -> SegmentOptions:
+    roi = data["roi"]
+    fields = {
+        "organs": tuple(data["organs"]),
+        "roi": None if roi is None else tuple(int(bound) for bound in roi),
+        "postprocess": PostprocessOptions(**data["postprocess"]),
+    }
+    return SegmentOptions(**{**data, **fields})
 
 
 @dataclass(frozen=True)

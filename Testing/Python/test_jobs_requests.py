@@ -6,6 +6,7 @@ import json
 import pytest
 
 from HSAMSegmentLib.errors import CancelledError, RequestError, VolumeError
+from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.jobs.causes import ending_of, sentence_for, sentence_for_exit
 from HSAMSegmentLib.jobs.events import (
     Cancelled,
@@ -19,7 +20,6 @@ from HSAMSegmentLib.jobs.events import (
 )
 from HSAMSegmentLib.jobs.requests import (
     DownloadRequest,
-    PostProcessing,
     ProbeRequest,
     SegmentRequest,
     VerifyRequest,
@@ -38,13 +38,16 @@ OBLIQUE = Geometry(
 )
 
 REQUESTS = [
-    SegmentRequest(input=VolumeInput(path="scan.nii.gz"), model="hsam"),
+    SegmentRequest(input=VolumeInput(path="scan.nii.gz"), model="hsam", output_folder="out"),
     SegmentRequest(
         input=VolumeInput(array_file="scan.npy", geometry=OBLIQUE, name="Müller", modality="CT"),
         model="model.safetensors",
-        organs=("Liver", "Spleen"),
-        roi=(0, 1, 2, 3, 4, 5),
-        postprocessing=PostProcessing(largest_piece=False, minimum_ml=0.0),
+        output_folder="out",
+        options=SegmentOptions(
+            organs=("Liver", "Spleen"),
+            roi=(0, 1, 2, 3, 4, 5),
+            postprocess=PostprocessOptions(largest_piece=False, minimum_ml=0.0),
+        ),
         surfaces=True,
     ),
     DownloadRequest(model="sam_vit_b"),
