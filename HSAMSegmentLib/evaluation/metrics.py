@@ -27,7 +27,7 @@ from HSAMSegmentLib.errors import RequestError, VolumeError
 from HSAMSegmentLib.evaluation.matching import LabelPair, is_generic, match_labels, select_pairs
 from HSAMSegmentLib.evaluation.surface_distance import SurfaceDistances, distances_between, surface_voxels
 from HSAMSegmentLib.progress import CancelToken, ProgressCallback, ProgressTracker, ignore_progress
-from HSAMSegmentLib.volumes.geometry import Geometry
+from HSAMSegmentLib.volumes.orientation import slice_axis
 from HSAMSegmentLib.volumes.volume import Segmentation
 
 CONVENTIONS = ("ours", "hsam")
@@ -147,7 +147,7 @@ def compare(
         raise RequestError(f"The convention '{convention}' is unknown; it is one of {', '.join(CONVENTIONS)}.")
     pairs, notes = _pairs_to_compare(prediction, reference, organs)
     prediction, grid_notes = _on_grid_of(prediction, reference)
-    axis = _slice_axis(reference.geometry)
+    axis = 2 - slice_axis(reference.geometry)
     counts = _SliceCounts.of(prediction.array, reference.array, pairs, axis)
     boxes = (ndimage.find_objects(prediction.array), ndimage.find_objects(reference.array))
     tracker = ProgressTracker(progress, stage="Comparing", steps=len(pairs))
@@ -227,12 +227,6 @@ def _pairs_to_compare(
 
 def _names(segmentation: Segmentation) -> str:
     return ", ".join(label.name for label in segmentation.labels) or "none"
-
-
-def _slice_axis(geometry: Geometry) -> int:
-    """Array axis along which the slices were acquired."""
-    largest = int(np.argmax(geometry.spacing_mm))
-    return 2 - largest if geometry.spacing_mm[largest] > 1.01 * min(geometry.spacing_mm) else 0
 
 
 def _on_grid_of(prediction: Segmentation, reference: Segmentation) -> tuple[Segmentation, tuple[str, ...]]:

@@ -1,0 +1,223 @@
+"""The arguments of every subcommand. Imports nothing heavy: help must be immediate."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from HSAMSegmentLib.errors import RequestError
+
+PROGRAM = "hsam-segment"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser that answers mistakes with one sentence and a suggestion, as a `RequestError`."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def parse_command(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse the whole command line.
+
+        Raises:
+            RequestError: if anything is missing, malformed or unknown.
+        """
+        namespace, unknown = self.parse_known_args(argv)
+        if unknown:
+            help_text = namespace.parser.format_help()
+            known = sorted(set(re.findall(r"--[a-z0-9-]+", help_text)))
+            near = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            namespace.parser.error(f"unknown argument {unknown[0]}.{hint}")
+        return namespace
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line.
+
+        Raises:
+            RequestError: always.
+        """
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        near = difflib.get_close_matches(choice[1], re.findall(r"[\w.-]+", choice[2]), n=1) if choice else []
+        hint = f" Did you mean {near[0]}?" if near else ""
+        end = "" if message.endswith((".", "?")) else "."
+        raise RequestError(f"{message}{end}{hint} See '{self.prog} --help'.")
+
+
+def add_segment(subparsers: argparse._SubParsersAction) -> None:
+    """`segment INPUT -o OUTPUT`."""
+    parser = _command(subparsers, "segment", "Find the organs in a scan, a DICOM folder, or every scan of a folder.")
+    parser.add_argument("input", metavar="INPUT", type=Path, help="a volume file, a DICOM folder, or a folder of scans")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUTPUT",
+        type=Path,
+        required=True,
+        help="a .seg.nrrd, .nrrd, .nii or .nii.gz file; a folder if INPUT is a folder of scans",
+    )
+    parser.add_argument("--model", metavar="ID|FILE", help="a model of 'hsam-segment models', or a model file")
+    parser.add_argument("--organs", metavar="A,B", type=_names, default=(), help="only these; default: all")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; default: auto")
+    parser.add_argument(
+        "--roi",
+        metavar="I0,I1,J0,J1,K0,K1",
+        type=_roi,
+        help="segment only this box of voxel indices; the first of each pair is inside, the second is not",
+    )
+    parser.add_argument("--preview", metavar="PNG", type=Path, help="write a picture of slices with outlines")
+    parser.add_argument("--report", metavar="JSON", type=Path, help="write volumes, confidence, timings and warnings")
+    parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder that has several")
+    parser.add_argument("--batch-size", metavar="N", type=_count, help="slices at once; default: what memory allows")
+    parser.add_argument("--flip-averaging", action="store_true", help="average over flipped slices: slower, steadier")
+    parser.add_argument("--full-precision", action="store_true", help="compute in float32 throughout")
+    parser.add_argument("--no-postprocessing", action="store_true", help="none of the three steps below")
+    parser.add_argument("--keep-islands", action="store_true", help="do not reduce organs to their largest piece")
+    parser.add_argument("--keep-holes", action="store_true", help="do not fill holes")
+    parser.add_argument("--keep-specks", action="store_true", help="do not drop specks")
+    _common(parser, overwrite="replace OUTPUT, PNG and JSON if they exist")
+
+
+def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
+    """`evaluate PREDICTION REFERENCE`."""
+    parser = _command(
+        subparsers,
+        "evaluate",
+        "Compare a segmentation with a reference: Dice, Jaccard, HD95, ASD and volumes of each structure.",
+        epilog="A structure that is empty in both is absent and in no mean. Empty in one of them: Dice 0, and no "
+        "surface distance. The convention 'hsam' is the papers': distances in voxels; predicted without reference "
+        "counts as Dice 1 and HD95 0, missed or absent as Dice 0 and HD95 0, and all of them are in the means.",
+    )
+    parser.add_argument("prediction", metavar="PREDICTION", type=Path, help="the segmentation to judge")
+    parser.add_argument("reference", metavar="REFERENCE", type=Path, help="the segmentation taken as true")
+    parser.add_argument("--organs", metavar="A,B", type=_names, default=(), help="compare only these")
+    parser.add_argument("--names", metavar="1=A,2=B", type=_named_values, help="what the values of unnamed labels mean")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the numbers, those of each slice included")
+    parser.add_argument("--convention", choices=("ours", "hsam"), default="ours", help="default: ours (millimeters)")
+    _common(parser, overwrite="replace FILE if it exists")
+
+
+def add_models(subparsers: argparse._SubParsersAction) -> None:
+    """`models [list|show|download|import|export|remove]`."""
+    parser = _command(subparsers, "models", "List, fetch, import, export and remove models.")
+    parser.set_defaults(action="list", json=False)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", parser_class=CommandParser)
+    listing = _action(actions, "list", "what is there and what can be fetched (the default)")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    show = _action(actions, "show", "everything a model says about itself")
+    show.add_argument("id", metavar="ID|FILE", help="a model's id, or a model file")
+    show.add_argument("--json", action="store_true", help="print JSON")
+    download = _action(actions, "download", "fetch a model; shows its size and license first and asks")
+    download.add_argument("id", metavar="ID", help="a model's id")
+    download.add_argument("--yes", action="store_true", help="do not ask: the license is accepted")
+    importing = _action(actions, "import", "check a file of weights and copy it to the store")
+    importing.add_argument("file", metavar="FILE", type=Path, help="a model file, or an official file of weights")
+    importing.add_argument("--overwrite", action="store_true", help="replace a model of the same id")
+    export = _action(actions, "export", "copy a model to a file, to share it")
+    export.add_argument("id", metavar="ID", help="a model's id")
+    export.add_argument("file", metavar="FILE", type=Path, help="where to")
+    export.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    remove = _action(actions, "remove", "delete a model from the store")
+    remove.add_argument("id", metavar="ID", help="a model's id")
+
+
+def add_doctor(subparsers: argparse._SubParsersAction) -> None:
+    """`doctor`."""
+    parser = _command(subparsers, "doctor", "Check versions, devices, weights and disk, and say what to do.")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    _common(parser)
+
+
+def add_teach(subparsers: argparse._SubParsersAction) -> None:
+    """`teach --case IMAGE LABELS -o MODEL`."""
+    parser = _command(subparsers, "teach", "Train a model of your own from one or more labeled scans.")
+    pair = {"metavar": ("IMAGE", "LABELS"), "nargs": 2, "type": Path, "action": "append"}
+    parser.add_argument("--case", required=True, dest="cases", help="a scan and its labels; may be repeated", **pair)
+    parser.add_argument("--validate", default=[], help="a scan and its labels to choose the best state by", **pair)
+    parser.add_argument("-o", "--output", metavar="MODEL", type=Path, required=True, help="a .safetensors file")
+    parser.add_argument("--names", metavar="1=A,2=B", type=_named_values, help="what the label values mean")
+    parser.add_argument("--head", choices=("hsam", "autosam", "cnn", "linear"), help="default: what measured best")
+    parser.add_argument("--encoder", metavar="ID", help="image encoder, see 'hsam-segment models'")
+    parser.add_argument("--start-from", metavar="ID|FILE", help="take over what fits of another model")
+    parser.add_argument("--lora-blocks", metavar="K", type=_count_or_zero, help="adapt the encoder's last K blocks")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", metavar="M", type=_minutes, help="how long it may take")
+    budget.add_argument("--epochs", metavar="N", type=_count, help="how many epochs, instead of a time")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same machine, same model")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; default: auto")
+    parser.add_argument("--resume", action="store_true", help="go on where an interrupted run of this MODEL stopped")
+    parser.add_argument("--report", metavar="JSON", type=Path, help="write settings, losses and metrics")
+    parser.add_argument("--plot", metavar="PNG", type=Path, help="write the curves as a picture")
+    _common(parser, overwrite="replace MODEL, JSON and PNG if they exist")
+
+
+def _command(
+    subparsers: argparse._SubParsersAction, name: str, description: str, epilog: str | None = None
+) -> CommandParser:
+    parser = subparsers.add_parser(name, help=description, description=description, epilog=epilog)
+    parser.set_defaults(parser=parser)
+    return parser
+
+
+def _action(actions: argparse._SubParsersAction, name: str, description: str) -> CommandParser:
+    parser = _command(actions, name, description)
+    _common(parser)
+    return parser
+
+
+def _common(parser: CommandParser, overwrite: str | None = None) -> None:
+    if overwrite is not None:
+        parser.add_argument("--overwrite", action="store_true", help=overwrite)
+    parser.add_argument("--quiet", "-q", action="store_true", help="nothing but errors")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise argparse.ArgumentTypeError("give names separated by commas")
+    return names
+
+
+def _named_values(text: str) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for part in text.split(","):
+        value, equals, name = part.partition("=")
+        if not (equals and value.strip().isdigit() and 1 <= int(value) <= 255 and name.strip()):
+            raise argparse.ArgumentTypeError(f"'{part}' is not of the form VALUE=NAME with a value from 1 to 255")
+        if int(value) in names:
+            raise argparse.ArgumentTypeError(f"the value {int(value)} has two names")
+        names[int(value)] = name.strip()
+    return names
+
+
+def _roi(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if len(parts) != 6 or not all(re.fullmatch(r"\s*\d+\s*", part) for part in parts):
+        raise argparse.ArgumentTypeError(f"'{text}' is not six voxel indices i0,i1,j0,j1,k0,k1")
+    bounds = tuple(int(part) for part in parts)
+    if any(low >= high for low, high in zip(bounds[::2], bounds[1::2])):
+        raise argparse.ArgumentTypeError(f"'{text}' is an empty box: the second index of each pair must be larger")
+    return bounds
+
+
+def _checked(kind: Callable[[str], float], lowest: float, description: str) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"'{text}' is not {description}") from None
+        if not lowest <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"'{text}' is not {description}")
+        return value
+
+    return parse
+
+
+_count = _checked(int, 1, "a whole number from 1 on")
+_count_or_zero = _checked(int, 0, "a whole number from 0 on")
+_minutes = _checked(float, 0.01, "a number of minutes")

@@ -1,0 +1,140 @@
+"""What the command line shows: progress and notes on stderr, results on stdout, nothing when quiet."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from HSAMSegmentLib.progress import CancelToken, Progress
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+@contextmanager
+def cancelled_by_signals(cancel: CancelToken) -> Iterator[None]:
+    """While inside, SIGINT and SIGTERM set the token, so that the work stops between two steps and cleans up.
+
+    A second signal does not wait: it raises KeyboardInterrupt where the program stands.
+    """
+
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        if cancel.is_cancelled:
+            raise KeyboardInterrupt
+        cancel.cancel()
+
+    previous = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class Console:
+    """Speaks to the user.
+
+    Progress is a bar if stderr is a terminal, otherwise a line per stage and every `SECONDS_BETWEEN_LINES`. Use as a
+    context manager around long work, so that the bar is closed before anything else is written.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        """With `quiet`, only errors are shown, and those elsewhere."""
+        self._quiet = quiet
+        self._bar = None
+        self._stage = ""
+        self._last_line = 0.0
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close_bar()
+
+    def result(self, text: str) -> None:
+        """Write a result to stdout."""
+        if not self._quiet:
+            self.close_bar()
+            print(text)
+
+    def note(self, text: str) -> None:
+        """Write a remark to stderr."""
+        if not self._quiet:
+            self.close_bar()
+            print(text, file=sys.stderr)
+
+    def progress(self, progress: Progress) -> None:
+        """Show how far the work is; a `ProgressCallback`."""
+        if self._quiet:
+            return
+        if sys.stderr.isatty():
+            self._show_bar(progress)
+        else:
+            self._show_line(progress)
+
+    def close_bar(self) -> None:
+        """Take the progress bar off the screen, if there is one."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _show_bar(self, progress: Progress) -> None:
+        if self._bar is None:
+            from tqdm import tqdm
+
+            form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
+            self._bar = tqdm(total=1.0, bar_format=form, leave=False, file=sys.stderr, dynamic_ncols=True)
+        self._bar.set_description_str(_described(progress), refresh=False)
+        remaining = f"{format_seconds(progress.eta_seconds)} left" if progress.eta_seconds is not None else ""
+        self._bar.set_postfix_str(remaining, refresh=False)
+        self._bar.n = progress.fraction
+        self._bar.refresh()
+
+    def _show_line(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.stage == self._stage and now - self._last_line < SECONDS_BETWEEN_LINES:
+            return
+        self._stage, self._last_line = progress.stage, now
+        remaining = f", {format_seconds(progress.eta_seconds)} left" if progress.eta_seconds is not None else ""
+        print(f"{_described(progress)}: {100 * progress.fraction:.0f} %{remaining}", file=sys.stderr, flush=True)
+
+
+def _described(progress: Progress) -> str:
+    return f"{progress.stage} ({progress.detail})" if progress.detail else progress.stage
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration as a user reads it: "8 s", "2 min 05 s", "1 h 20 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_bytes(count: float) -> str:
+    """A size as a user reads it: "850 kB", "375 MB", "2.6 GB"."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}" if unit == "GB" else f"{count / scale:.0f} {unit}"
+    return f"{int(count)} bytes"
+
+
+def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned with spaces: the first to the left, numbers to the right."""
+    table = [list(headers), *[list(row) for row in rows]]
+    widths = [max(len(row[column]) for row in table) for column in range(len(headers))]
+    right = [column > 0 and all(_is_numeric(row[column]) for row in rows) for column in range(len(headers))]
+    lines = [
+        "  ".join(cell.rjust(width) if flush else cell.ljust(width) for cell, width, flush in zip(row, widths, right))
+        for row in table
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _is_numeric(cell: str) -> bool:
+    return cell in ("", "-") or cell.lstrip("+-")[:1].isdigit()

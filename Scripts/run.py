@@ -1,0 +1,289 @@
+#!/usr/bin/env python3
+"""Set everything up in .venv and run it: `python3 Scripts/run.py demo` or `python3 Scripts/run.py test`.
+
+Needs Python 3.9 or later and nothing else; uses the standard library only. What is installed lands in `.venv` in the
+project's folder; delete that folder to be rid of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OLDEST_PYTHON = (3, 9)
+TORCH_VARIABLE = "HSAMSEGMENT_TORCH"
+NEEDED_GB = 3.0
+LAST_LINES = 15
+
+
+class SetupError(Exception):
+    """The set-up or the run cannot go on; the text says why and what to do."""
+
+
+class Environment:
+    """The virtual environment of the project: made, repaired and filled when that is needed, left alone otherwise."""
+
+    def __init__(self, root: Path) -> None:
+        """`root` is the project's folder; the environment is `.venv` in it."""
+        self.root = root
+        self.folder = root / ".venv"
+        self.stamp_file = self.folder / "hsamsegment-setup.json"
+        self.log_file = self.folder / "hsamsegment-setup.log"
+
+    @property
+    def python(self) -> Path:
+        """The environment's own interpreter."""
+        return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    def ensure(self, extras: tuple[str, ...] = ()) -> None:
+        """Make the environment hold the project with these extras.
+
+        Raises:
+            SetupError: if that fails; with the reason and the last lines of the log.
+        """
+        stamp = self.read_stamp()
+        extras = tuple(sorted({*extras, *stamp.get("extras", [])}))
+        wanted = self.wanted_stamp(extras)
+        if stamp == wanted and self.python.exists():
+            return
+        check_python()
+        check_disk(self.root)
+        if not self.is_usable():
+            self.create()
+        self.stamp_file.unlink(missing_ok=True)
+        self.install([torch_requirement()], "PyTorch (a large download, only the first time)")
+        project = str(self.root) + (f"[{','.join(extras)}]" if extras else "")
+        self.install(["--editable", project], "HSAMSegment and what it needs")
+        self.stamp_file.write_text(json.dumps(wanted), encoding="utf-8")
+        say("The set-up is complete.")
+
+    def wanted_stamp(self, extras: tuple[str, ...]) -> dict[str, object]:
+        """What a complete environment's stamp says: a change of any of these means installing again."""
+        pyproject = hashlib.sha256((self.root / "pyproject.toml").read_bytes()).hexdigest()
+        return {"pyproject": pyproject, "root": str(self.root), "torch": torch_requirement(), "extras": list(extras)}
+
+    def read_stamp(self) -> dict[str, object]:
+        """The stamp of the last complete set-up, empty if there is none."""
+        try:
+            stamp = json.loads(self.stamp_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return stamp if isinstance(stamp, dict) else {}
+
+    def is_usable(self) -> bool:
+        """Whether the environment's interpreter runs, has pip, and belongs to this folder."""
+        if not self.python.exists():
+            return False
+        probe = [str(self.python), "-c", "import pip, sys; print(sys.prefix)"]
+        try:
+            done = subprocess.run(probe, capture_output=True, text=True, check=False)
+        except OSError:
+            return False
+        return done.returncode == 0 and Path(done.stdout.strip()).resolve() == self.folder.resolve()
+
+    def create(self) -> None:
+        """Make an empty environment; what was half made there goes.
+
+        Raises:
+            SetupError: if Python lacks what that takes, or the folder cannot be written.
+        """
+        if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
+            version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+            raise SetupError(
+                "This Python cannot make virtual environments: its 'venv' part is not installed. On Debian and Ubuntu "
+                f"run 'sudo apt install python{version}-venv', then start this again."
+            )
+        say(f"{'Repairing' if self.folder.exists() else 'Making'} the environment {self.folder}")
+        command = [sys.executable, "-m", "venv", "--clear", str(self.folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise SetupError(f"The environment {self.folder} could not be made:\n{done.stdout}{done.stderr}".rstrip())
+
+    def install(self, what: list[str], title: str) -> None:
+        """Install with pip; its output goes to the log, the downloads are shown.
+
+        Raises:
+            SetupError: if pip fails, with the likely reason and the last lines of its output.
+        """
+        say(f"Installing {title} ...")
+        command = [str(self.python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+        command += ["--progress-bar", "off", *what]
+        last = deque(maxlen=200)
+        with (
+            self.log_file.open("a", encoding="utf-8", errors="replace") as log,
+            subprocess.Popen(
+                command, cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            ) as process,
+        ):
+            for line in process.stdout:
+                log.write(line)
+                last.append(line.rstrip())
+                if line.lstrip().startswith("Downloading"):
+                    say(f"  {line.strip()}")
+        if process.returncode != 0:
+            tail = "\n".join(f"    {line}" for line in list(last)[-LAST_LINES:])
+            raise SetupError(f"{reason_of_failure(last)} The whole log is {self.log_file}; it ends with:\n{tail}")
+
+
+def say(text: str) -> None:
+    """Tell the user what happens."""
+    print(text, flush=True)
+
+
+def check_python() -> None:
+    """Refuse a Python that is too old, or of 32 bits, for which there is no PyTorch.
+
+    Raises:
+        SetupError: if this is one.
+    """
+    if sys.version_info < OLDEST_PYTHON:
+        raise SetupError(
+            f"HSAMSegment needs Python 3.9 or later; this is {platform.python_version()} ({sys.executable}). Start "
+            "this script with a newer one, for example 'python3.12 Scripts/run.py demo'."
+        )
+    if sys.maxsize < 2**32:
+        raise SetupError("This Python is a 32-bit program, for which there is no PyTorch; install a 64-bit Python.")
+
+
+def check_disk(folder: Path) -> None:
+    """Refuse to start what the disk cannot hold.
+
+    Raises:
+        SetupError: if less than `NEEDED_GB` are free.
+    """
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < NEEDED_GB:
+        raise SetupError(f"Only {free:.1f} GB are free on the disk of {folder}; the set-up needs {NEEDED_GB:.0f} GB.")
+
+
+def torch_requirement() -> str:
+    """What pip is asked for as PyTorch; the environment variable HSAMSEGMENT_TORCH overrides it."""
+    default = "torch==2.13.0" if sys.version_info >= (3, 10) else "torch>=2.2"
+    return os.environ.get(TORCH_VARIABLE, default)
+
+
+def reason_of_failure(lines: deque[str]) -> str:
+    """A sentence on why pip failed, from its output."""
+    text = "\n".join(lines)
+    causes = (
+        (r"No space left|Errno 28|not enough space", "The disk is full; free some space and start this again."),
+        (
+            r"name resolution|getaddrinfo|NewConnectionError|ConnectTimeout|is unreachable|ProxyError|Max retries",
+            "The package server cannot be reached; check the network or the proxy (HTTPS_PROXY) and start this again.",
+        ),
+        (
+            r"No matching distribution found for torch",
+            f"There is no such PyTorch for Python {platform.python_version()} on {platform.machine()}; use another "
+            f"Python, or name another version in the environment variable {TORCH_VARIABLE}.",
+        ),
+        (r"Permission denied|Errno 13", "A file or folder may not be written; check the permissions of the project."),
+    )
+    for pattern, sentence in causes:
+        if re.search(pattern, text, re.IGNORECASE):
+            return sentence
+    return "pip could not install everything."
+
+
+def demo(environment: Environment, arguments: argparse.Namespace) -> int:
+    """Segment a scan, or the synthetic phantom, with an embedded model; show the volumes and the picture."""
+    if arguments.scan is not None and not Path(arguments.scan).exists():
+        raise SetupError(f"There is no scan {arguments.scan}.")
+    environment.ensure()
+    folder = environment.root / "build" / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    scan = Path(arguments.scan).resolve() if arguments.scan is not None else make_phantom(environment, folder)
+    name = re.sub(r"(\.nii|\.seg)?\.[A-Za-z0-9]+$", "", scan.name) or "scan"
+    picture, result = folder / f"{name}.png", folder / f"{name}.seg.nrrd"
+    command = [str(environment.python), "-m", "HSAMSegmentLib", "segment", str(scan), "--output", str(result)]
+    command += ["--preview", str(picture), "--overwrite"]
+    command += ["--model", arguments.model] if arguments.model is not None else []
+    say(f"Segmenting {scan}")
+    code = subprocess.run(command, cwd=environment.root, check=False).returncode
+    if code == 0:
+        say(f"Segmentation: {result}\nPicture:      {picture}")
+        if not arguments.no_open:
+            show_picture(picture)
+    return code
+
+
+def make_phantom(environment: Environment, folder: Path) -> Path:
+    """Write the synthetic phantom and return its path."""
+    path = folder / "phantom.nii.gz"
+    say("No scan was named: a synthetic phantom is made. It shows that everything works, not how good a model is.")
+    raise NotImplementedError(path)
+
+
+def show_picture(picture: Path) -> None:
+    """Open the picture if there is a desktop."""
+    if os.name == "nt":
+        os.startfile(picture)
+        return
+    opener = "open" if sys.platform == "darwin" else "xdg-open"
+    desktop = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if desktop and shutil.which(opener):
+        subprocess.Popen([opener, str(picture)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test(environment: Environment, arguments: argparse.Namespace) -> int:
+    """Run the tests; the slow ones only if asked for."""
+    environment.ensure(("dev", "host"))
+    selection = [] if arguments.slow else ["-m", "not slow"]
+    command = [str(environment.python), "-m", "pytest", *selection, *arguments.pytest_arguments]
+    return subprocess.run(command, cwd=environment.root, check=False).returncode
+
+
+def setup(environment: Environment, arguments: argparse.Namespace) -> int:
+    """Only set up."""
+    environment.ensure(tuple(part for part in arguments.extras.split(",") if part))
+    say(f"The program is {environment.python} -m HSAMSegmentLib")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of this script."""
+    parser = argparse.ArgumentParser(description="Set HSAMSegment up in .venv and run it.", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    show = commands.add_parser("demo", help="segment a scan and show the result", allow_abbrev=False)
+    show.add_argument("scan", nargs="?", help="a scan; a synthetic phantom is made if none is named")
+    show.add_argument("--model", metavar="ID|FILE", help="the model to use; see 'hsam-segment models'")
+    show.add_argument("--no-open", action="store_true", help="do not open the picture")
+    show.set_defaults(run=demo)
+    testing = commands.add_parser("test", help="run the tests; further arguments go to pytest", allow_abbrev=False)
+    testing.add_argument("--slow", action="store_true", help="the slow tests, too")
+    testing.set_defaults(run=test)
+    only = commands.add_parser("setup", help="set up and nothing else", allow_abbrev=False)
+    only.add_argument("--extras", default="", metavar="A,B", help="extras of pyproject.toml, for example dev,host")
+    only.set_defaults(run=setup)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the script; returns the exit code."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and arguments.run is not test:
+        parser.error(f"unknown argument {rest[0]}")
+    arguments.pytest_arguments = rest
+    try:
+        return arguments.run(Environment(ROOT), arguments)
+    except SetupError as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("run.py: Cancelled.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
