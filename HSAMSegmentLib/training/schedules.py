@@ -1,0 +1,33 @@
+"""Learning rates and stage weights over the course of H-SAM's training (Cheng et al., CVPR 2024). No torch."""
+
+from __future__ import annotations
+
+POWER = 0.9
+
+
+def hsam_rate(step: int, *, base_rate: float, total_steps: int, warmup_steps: int = 250) -> float:
+    """Learning rate that the official H-SAM training uses at a step, counted from 0.
+
+    The official loop sets the rate after a step from that step's own number. So every rate comes one step late: the
+    first two steps share one, and the base rate is used twice. The decay runs over `total_steps` from the end of the
+    warm-up on, hence does not quite reach zero.
+
+    Args:
+        step: number of the step.
+        base_rate: the highest rate.
+        total_steps: epochs times iterations per epoch.
+        warmup_steps: steps of linear increase, 0 for none.
+    """
+    done = max(step - 1, 0)
+    if done < warmup_steps:
+        return base_rate * (done + 1) / warmup_steps
+    return base_rate * (1 - (done - warmup_steps) / total_steps) ** POWER
+
+
+def hsam_last_stage_weight(epoch: float) -> float:
+    """Weight of the second stage's loss: 0.6 at the start, towards 1; the first stage has the rest.
+
+    Args:
+        epoch: counted from 0; fractions are fine.
+    """
+    return 0.6 ** (0.990**epoch)

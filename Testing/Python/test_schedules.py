@@ -1,0 +1,52 @@
+"""Learning rates and stage weights against what the official training loop was seen to use."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from parity_weights import GoldenFile
+
+from HSAMSegmentLib.training.schedules import hsam_last_stage_weight, hsam_rate
+
+
+@pytest.fixture(scope="module")
+def golden(parity_folder):
+    return GoldenFile(parity_folder / "hsam_losses_schedule.npz")
+
+
+def test_every_rate_of_a_training_with_warm_up_is_the_official_one(golden):
+    expected = golden["trainer_lr_used_at_step"]
+    ours = [hsam_rate(step, base_rate=0.0026, total_steps=600) for step in range(600)]
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
+
+
+def test_the_rate_after_a_step_is_the_one_used_at_the_next(golden):
+    expected = golden["trainer_lr_logged_after_step"]
+    ours = [hsam_rate(step + 1, base_rate=0.0026, total_steps=600) for step in range(600)]
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
+
+
+def test_every_rate_of_a_training_without_warm_up_is_the_official_one(golden):
+    expected = golden["trainer_nowarmup_lr_used_at_step"]
+    ours = [hsam_rate(step, base_rate=0.005, total_steps=40, warmup_steps=0) for step in range(40)]
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
+
+
+def test_a_training_of_the_published_length_has_the_official_rates(golden):
+    case = golden.meta["values"]["lr_formula_realistic"]
+    for step, expected in case["logged_after_step"].items():
+        ours = hsam_rate(
+            int(step) + 1,
+            base_rate=case["base_lr"],
+            total_steps=case["max_iterations"],
+            warmup_steps=case["warmup"],
+        )
+        assert ours == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_second_stage_gains_weight_as_in_the_official_training(golden):
+    values = golden.meta["values"]
+    for epoch, expected in values["stage2_weight_formula"].items():
+        assert hsam_last_stage_weight(int(epoch)) == pytest.approx(expected, rel=1e-12)
+    for epoch, observed in values["stage2_weight_derived_from_trainer"]:
+        assert hsam_last_stage_weight(epoch) == pytest.approx(observed, rel=1e-4)
