@@ -1,0 +1,216 @@
+"""Bundles: one `.safetensors` file is one model, its tensors and, in the metadata, its manifest.
+
+Writing and reading the manifest need no torch. The file is written by this module, piece by piece, so that a large
+network is not held twice in memory and an error of the disk is seen as what it is; it is read by the safetensors
+library, which also serves as the check of the writer in the tests.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from HSAMSegmentLib.checkpoints.files import atomic_output, make_folder, require_free_space
+from HSAMSegmentLib.checkpoints.inspection import SAFETENSORS, check_safetensors_size, file_kind
+from HSAMSegmentLib.checkpoints.manifest import Manifest
+from HSAMSegmentLib.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+BUNDLE_SUFFIX = ".safetensors"
+MANIFEST_KEY = "hsamsegment.manifest"
+
+_CODES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+
+
+def save_bundle(
+    path: Path | str,
+    network_or_tensors: nn.Module | Mapping[str, Any],
+    manifest: Manifest,
+    overwrite: bool = False,
+    *,
+    dtype: str | None = None,
+) -> Path:
+    """Write a model to one file; it appears under its name only when it is complete.
+
+    Args:
+        path: name of the file; `.safetensors` is expected by everybody and added if there is no suffix.
+        network_or_tensors: a network (its whole state dict is written; see `loading.bundle_tensors` for leaving out an
+            encoder that others have) or a mapping from names to torch tensors or numpy arrays.
+        manifest: what the bundle says about itself.
+        overwrite: whether an existing file may be replaced.
+        dtype: "float32", "float16" or "bfloat16" to store all floating tensors so; None keeps their types.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        OutputError: if the file exists and may not be overwritten, or cannot be written (permission, full disk).
+    """
+    path = Path(path)
+    if not path.suffix:
+        path = path.with_suffix(BUNDLE_SUFFIX)
+    state = network_or_tensors.state_dict() if hasattr(network_or_tensors, "state_dict") else network_or_tensors
+    tensors = {name: _as_type(tensor, dtype) for name, tensor in state.items()}
+    header, order = _header(tensors, {MANIFEST_KEY: manifest.to_json()})
+    make_folder(path.parent)
+    total = len(header) + sum(_byte_count(tensor) for tensor in tensors.values())
+    require_free_space(path.parent, total, f"Writing {path.name}")
+    with atomic_output(path, overwrite=overwrite) as stream:
+        stream.write(header)
+        for name in order:
+            stream.write(_bytes_of(tensors[name]))
+    return path
+
+
+def _dtype_name(tensor: Any) -> str:
+    """Name of the number type of a torch tensor ("torch.float32") or numpy array ("float32")."""
+    return str(tensor.dtype).replace("torch.", "")
+
+
+def _as_type(tensor: Any, dtype: str | None) -> Any:
+    """The tensor with the number type it is stored in; integers stay what they are."""
+    if dtype is None or not _dtype_name(tensor).startswith(("float", "bfloat")) or _dtype_name(tensor) == dtype:
+        return tensor
+    if hasattr(tensor, "data_ptr"):
+        import torch
+
+        return tensor.detach().to(getattr(torch, dtype))
+    return tensor.astype(dtype)
+
+
+def _byte_count(tensor: Any) -> int:
+    return int(np.prod(tensor.shape, dtype=np.int64)) * int(getattr(tensor, "itemsize", 0) or tensor.element_size())
+
+
+def _bytes_of(tensor: Any) -> bytes:
+    """The numbers in C order, little-endian; without torch's numpy bridge, which old torch lacks under NumPy 2."""
+    if not hasattr(tensor, "data_ptr"):
+        return np.ascontiguousarray(tensor).tobytes()
+    tensor = tensor.detach().cpu().contiguous()
+    return ctypes.string_at(tensor.data_ptr(), _byte_count(tensor)) if tensor.numel() else b""
+
+
+def _header(tensors: Mapping[str, Any], metadata: dict[str, str]) -> tuple[bytes, list[str]]:
+    """The safetensors header and the order in which the tensors follow it (wide types first, so all are aligned)."""
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    table: dict[str, Any] = {"__metadata__": metadata}
+    offset = 0
+    for name in order:
+        end = offset + _byte_count(tensors[name])
+        shape = [int(n) for n in tensors[name].shape]
+        table[name] = {"dtype": _CODES[_dtype_name(tensors[name])], "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, order
+
+
+def read_manifest(path: Path | str) -> Manifest:
+    """Read what a bundle says about itself; only the header of the file is read.
+
+    Raises:
+        CheckpointError: if the file is no bundle, is truncated, or was made by a newer version.
+    """
+    path = Path(path)
+    with _opened(path) as bundle:
+        text = (bundle.metadata() or {}).get(MANIFEST_KEY)
+    if text is None:
+        raise CheckpointError(
+            f"{path.name} holds tensors, but no model description: it was not made by HSAMSegment. Export the model "
+            "again from there, or import the original file of weights."
+        )
+    return Manifest.from_json(text)
+
+
+def read_shapes(path: Path | str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a bundle's tensors; only the header of the file is read.
+
+    Raises:
+        CheckpointError: if the file is no safetensors file or is truncated.
+    """
+    with _opened(Path(path)) as bundle:
+        return {name: tuple(bundle.get_slice(name).get_shape()) for name in bundle.keys()}
+
+
+def read_tensors(path: Path | str) -> dict[str, Tensor]:
+    """Read all tensors of a bundle on the CPU, in the number types of the file.
+
+    Raises:
+        CheckpointError: if the file is no safetensors file or is truncated.
+    """
+    with _opened(Path(path), framework="pt") as bundle:
+        return {name: bundle.get_tensor(name) for name in bundle.keys()}
+
+
+@contextmanager
+def _opened(path: Path, framework: str = "numpy") -> Iterator[Any]:
+    """Open a safetensors file for reading, after the checks that turn its defects into sentences."""
+    if file_kind(path) != SAFETENSORS:
+        raise CheckpointError(f"{path.name} is no bundle (.safetensors) but a PyTorch file; import it instead.")
+    check_safetensors_size(path)
+    try:
+        file = safe_open(str(path), framework=framework)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path.name} is damaged ({error}). Copy it again.") from error
+    with file as bundle:
+        yield bundle
+
+
+def require_fit(found: Mapping[str, Any], wanted: Mapping[str, Any], *, file: str, network: str) -> None:
+    """Make sure that the tensors of a file are exactly those that a network needs, by name and shape.
+
+    Args:
+        found: names to something with a `shape`: what the file has.
+        wanted: names to something with a `shape`: what the network needs.
+        file: what to call the file in the sentence.
+        network: what to call the network in the sentence.
+
+    Raises:
+        CheckpointError: naming what is missing, what is unexpected and which shapes differ, on both sides.
+    """
+    complaints = list(_complaints(found, wanted))
+    if complaints:
+        raise CheckpointError(f"{file} does not fit {network}: {'; '.join(complaints)}.")
+
+
+def _complaints(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted]
+    both = [name for name in wanted if name in found]
+    differing = [name for name in both if tuple(found[name].shape) != tuple(wanted[name].shape)]
+    if missing:
+        yield f"the file lacks {_some(missing)}"
+    if unexpected:
+        yield f"the network has no {_some(unexpected)}"
+    if differing:
+        pairs = [
+            f"{name} is {list(found[name].shape)} in the file and {list(wanted[name].shape)} in the network"
+            for name in differing
+        ]
+        yield _some(pairs)
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    """The first few of many names and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,42 @@
+"""Where the files that come with the program are: catalog, embedded bundles, terminologies."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import HSAMSegmentLib
+from HSAMSegmentLib.errors import HSAMSegmentError
+
+CATALOG_FILE = "catalog.json"
+
+
+def _candidates() -> tuple[Path, ...]:
+    """Places of the folder, for each way in which the program can be installed.
+
+    A wheel ships it inside of the package. In a source tree and in an installed Slicer extension it lies beside the
+    package (there, in `qt-scripted-modules`, merged with the module's own icons and forms).
+    """
+    package = Path(HSAMSegmentLib.__file__).resolve().parent
+    return (package / "Resources", package.parent / "Resources")
+
+
+@lru_cache(maxsize=1)
+def resource_folder() -> Path:
+    """The folder `Resources` with `Models/catalog.json` in it.
+
+    Raises:
+        HSAMSegmentError: if the installation is incomplete.
+    """
+    for folder in _candidates():
+        if (folder / "Models" / CATALOG_FILE).is_file():
+            return folder
+    raise HSAMSegmentError(
+        f"The installation is incomplete: Models/{CATALOG_FILE} is neither in "
+        f"{' nor in '.join(str(folder) for folder in _candidates())}. Install HSAMSegment again."
+    )
+
+
+def embedded_models_folder() -> Path:
+    """The folder with the catalog and the bundles that come with the program."""
+    return resource_folder() / "Models"
