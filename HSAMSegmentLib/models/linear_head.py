@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from HSAMSegmentLib.models.interface import Features, StageLogits
-from HSAMSegmentLib.models.sam_decoder import Perceptron
 from HSAMSegmentLib.models.upscaling import Upscaling
 
 
@@ -37,10 +36,12 @@ class LinearHead(nn.Module):
         self.upscaling = Upscaling(
             channels=(embed_dim, embed_dim // 4, fine), norms=(True, False), skip_channels=tuple(skip_channels)[:2]
         )
-        self.final = Perceptron(in_dim=fine, hidden_dim=fine, out_dim=num_classes + 1, num_layers=2)
+        self.final = nn.Sequential(
+            nn.Conv2d(fine, fine, kernel_size=1), nn.ReLU(), nn.Conv2d(fine, num_classes + 1, kernel_size=1)
+        )
 
     def forward(self, features: Features, labels: Tensor | None = None) -> StageLogits:
         """Features with an embedding [B, embed_dim, h, w] to logits [B, K + 1, 4h, 4w]; `labels` are not used."""
         upscaled = self.upscaling(features.embedding.permute(0, 2, 3, 1), features.skips)
-        logits = self.final(upscaled).permute(0, 3, 1, 2)
+        logits = self.final(upscaled.permute(0, 3, 1, 2))
         return StageLogits((F.relu(logits) if self.rectified else logits,))

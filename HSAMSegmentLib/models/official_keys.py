@@ -30,7 +30,7 @@ _DECODER_PARTS = (
     ("transformer.", "transformer."),
     ("iou_prediction_head.", "iou_prediction_head."),
 )
-_LINEAR_PARTS = (*_DECODER_PARTS, ("final.0.", "final.layers.0."), ("final.2.", "final.layers.1."))
+_LINEAR_PARTS = (*_DECODER_PARTS, ("final.", "final."))
 _CNN_PARTS = tuple((part, part) for part in ("input_block.", "blocks.", "final."))
 _AUTOSAM_GRID = {"pe_layer.positional_encoding_gaussian_matrix": "positional_grid.matrix"}
 
