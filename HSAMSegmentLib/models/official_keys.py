@@ -14,13 +14,16 @@ _PROMPT = {
     "prompt_encoder.no_mask_embed.weight": "no_mask",
 }
 # Inside of a mask decoder, official part -> ours; the first that fits is taken.
-_DECODER_PARTS = (
-    ("iou_token.weight", "iou_token"),
-    ("mask_tokens.weight", "mask_tokens"),
-    ("transformer2.", "transformer."),
+_UPSCALING_PARTS = (
     ("output_upscaling.0.", "upscaling.steps.0.expand."),
     ("output_upscaling.1.", "upscaling.steps.0.norm."),
     ("output_upscaling.3.", "upscaling.steps.1.expand."),
+)
+_DECODER_PARTS = (
+    *_UPSCALING_PARTS,
+    ("iou_token.weight", "iou_token"),
+    ("mask_tokens.weight", "mask_tokens"),
+    ("transformer2.", "transformer."),
     ("skip_connect.0.", "skip_connect.steps.0.expand."),
     ("skip_connect.1.", "skip_connect.steps.0.norm."),
     ("skip_connect.3.", "skip_connect.steps.1.expand."),
@@ -30,7 +33,7 @@ _DECODER_PARTS = (
     ("transformer.", "transformer."),
     ("iou_prediction_head.", "iou_prediction_head."),
 )
-_LINEAR_PARTS = (*_DECODER_PARTS, ("final.", "final."))
+_LINEAR_PARTS = (*_UPSCALING_PARTS, ("final.", "final."))
 _CNN_PARTS = tuple((part, part) for part in ("input_block.", "blocks.", "final."))
 _AUTOSAM_GRID = {"pe_layer.positional_encoding_gaussian_matrix": "positional_grid.matrix"}
 
