@@ -1,0 +1,48 @@
+"""The one bridge between NumPy arrays and torch tensors.
+
+Slicer on macOS has torch 2.2.2 as its last version, which was built for NumPy 1: with NumPy 2 both `torch.from_numpy`
+and `Tensor.numpy` fail with "Numpy is not available". The buffers are then handed over without NumPy's C interface.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_DTYPES = {
+    np.dtype(np.uint8): torch.uint8,
+    np.dtype(np.int16): torch.int16,
+    np.dtype(np.int32): torch.int32,
+    np.dtype(np.int64): torch.int64,
+    np.dtype(np.float32): torch.float32,
+    np.dtype(np.float64): torch.float64,
+}
+_DTYPES_BACK = {value: key for key, value in _DTYPES.items()}
+
+
+def to_tensor(array: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """A tensor with a copy of the array's values, on `device`; for the types uint8, int16 to int64, float32 and 64."""
+    contiguous = np.array(array, order="C", copy=True)
+    try:
+        tensor = torch.from_numpy(contiguous)
+    except RuntimeError:
+        flat = torch.frombuffer(contiguous, dtype=_DTYPES[contiguous.dtype])
+        tensor = flat.reshape(contiguous.shape).clone()
+    return tensor.to(device)
+
+
+def to_array(tensor: Tensor) -> np.ndarray:
+    """An array with the tensor's values, wherever the tensor is."""
+    local = tensor.detach().cpu().contiguous()
+    try:
+        return local.numpy()
+    except RuntimeError:
+        dtype = _DTYPES_BACK[local.dtype]
+        count = local.numel() * dtype.itemsize
+        if count == 0:
+            return np.zeros(tuple(local.shape), dtype)
+        raw = (ctypes.c_uint8 * count).from_address(local.data_ptr())
+        return np.frombuffer(bytearray(raw), dtype).reshape(tuple(local.shape))

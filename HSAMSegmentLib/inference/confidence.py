@@ -1,0 +1,131 @@
+"""How certain a label is, from two observations that cost nothing extra.
+
+*Agreement*: the Dice coefficient of the label in the arg max maps of the first and of the last decoding stage. H-SAM's
+two decoders look at the image differently, so where they differ the result hangs on a thread. It is read on every
+second row and column of large slices.
+
+*Margin*: the mean lead of the winning probability (soft-max of the merged logits) over the second best, over the
+voxels that got the label.
+
+*Confidence* is their geometric mean (the margin alone for networks with one stage), so one doubt is enough to lower
+it. All are between 0 and 1. They order slices and labels by how much a look pays; they are no probabilities of being
+right, and are comparable within one model only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from HSAMSegmentLib.inference.arrays import to_array
+
+_MARGIN_STEPS = 255
+_SUBSAMPLED_FROM = 256
+"""Shorter side of a slice, in pixels, from which the agreement is read on every second row and column."""
+
+
+@dataclass(frozen=True)
+class SliceEvidence:
+    """What one batch of slices leaves behind, on the CPU; every map is uint8.
+
+    Attributes:
+        channels: winning channel of the merged logits [n, rows, cols].
+        margin: lead of its probability in 1/255 [n, rows, cols], 0 on background.
+        first: winning channel of the first stage [n, r, c], or None for networks with one stage.
+        last: winning channel of the last stage [n, r, c], or None.
+    """
+
+    channels: np.ndarray
+    margin: np.ndarray
+    first: np.ndarray | None = None
+    last: np.ndarray | None = None
+
+
+def winning_channel(logits: Tensor) -> Tensor:
+    """Arg max over dimension 1 of [n, C, rows, cols] as uint8; the lowest channel wins ties.
+
+    Faster than `argmax` over a strided dimension on a CPU (5 times at 9 x 512 x 512), and the same on every device.
+    """
+    best = logits[:, 0].clone()
+    winner = torch.zeros(best.shape, dtype=torch.uint8, device=logits.device)
+    for channel in range(1, logits.shape[1]):
+        values = logits[:, channel]
+        winner.masked_fill_(values > best, channel)
+        torch.maximum(best, values, out=best)
+    return winner
+
+
+def slice_evidence(stages: list[Tensor]) -> SliceEvidence:
+    """Labels and the raw material of confidence from the logits of all used stages at slice size.
+
+    Args:
+        stages: tensors [n, K + 1, rows, cols] on one device, first to last; they may be overwritten.
+    """
+    first = last = None
+    if len(stages) > 1:
+        step = 2 if min(stages[0].shape[-2:]) >= _SUBSAMPLED_FROM else 1
+        first = to_array(winning_channel(stages[0][..., ::step, ::step]))
+        last = to_array(winning_channel(stages[-1][..., ::step, ::step]))
+    merged = stages[0] if len(stages) == 1 else torch.stack(stages).mean(dim=0)
+    channels = winning_channel(merged)
+    return SliceEvidence(to_array(channels), to_array(_margin(merged, channels)), first, last)
+
+
+def _margin(logits: Tensor, channels: Tensor) -> Tensor:
+    margin = torch.zeros_like(channels)
+    found = channels > 0
+    lead = logits.movedim(1, -1)[found].softmax(dim=-1).topk(2, dim=-1).values
+    margin[found] = ((lead[:, 0] - lead[:, 1]) * _MARGIN_STEPS).round().to(torch.uint8)
+    return margin
+
+
+class ConfidenceCounts:
+    """Sums over slices and channels from which confidence follows; a few numbers per slice, whatever its size."""
+
+    def __init__(self, slices: int, channels: int) -> None:
+        """Start with nothing seen."""
+        shape = (slices, channels)
+        self._channels = channels
+        self._area = np.zeros(shape, np.int64)
+        self._margin = np.zeros(shape, np.int64)
+        self._first = np.zeros(shape, np.int64)
+        self._last = np.zeros(shape, np.int64)
+        self._both = np.zeros(shape, np.int64)
+        self._has_stages = False
+
+    def add(self, start: int, evidence: SliceEvidence) -> None:
+        """Count a batch whose first slice has the index `start`."""
+        for offset, channels in enumerate(evidence.channels):
+            row = start + offset
+            flat = channels.ravel()
+            self._area[row] = np.bincount(flat, minlength=self._channels)
+            sums = np.bincount(flat, weights=evidence.margin[offset].ravel(), minlength=self._channels)
+            self._margin[row] = np.rint(sums)
+            if evidence.first is not None and evidence.last is not None:
+                self._add_stages(row, evidence.first[offset], evidence.last[offset])
+
+    def _add_stages(self, row: int, first: np.ndarray, last: np.ndarray) -> None:
+        self._has_stages = True
+        self._first[row] = np.bincount(first.ravel(), minlength=self._channels)
+        self._last[row] = np.bincount(last.ravel(), minlength=self._channels)
+        self._both[row] = np.bincount(first[first == last], minlength=self._channels)
+
+    def margin(self, channel: int, slices: np.ndarray | slice | int) -> float:
+        """Mean margin of a channel in the slices, 0 where nothing was found."""
+        area = int(np.sum(self._area[slices, channel]))
+        return float(np.sum(self._margin[slices, channel])) / (_MARGIN_STEPS * area) if area else 0.0
+
+    def agreement(self, channel: int, slices: np.ndarray | slice | int) -> float | None:
+        """Dice of both stages for a channel in the slices; 0 where neither has it; None for one stage."""
+        if not self._has_stages:
+            return None
+        total = int(np.sum(self._first[slices, channel]) + np.sum(self._last[slices, channel]))
+        return 2.0 * float(np.sum(self._both[slices, channel])) / total if total else 0.0
+
+
+def combined_confidence(agreement: float | None, margin: float) -> float:
+    """Geometric mean of agreement and margin; the margin where there is no agreement."""
+    return margin if agreement is None else float(np.sqrt(agreement * margin))

@@ -1,0 +1,274 @@
+"""Which devices really compute, how much memory they have, and whether half precision pays on them.
+
+A device counts only if a tiny real run passes on it: CUDA reports itself available on cards for which the installed
+torch has no kernels, and drivers can be older than the library.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+
+import psutil
+import torch
+
+from HSAMSegmentLib.errors import DeviceError
+
+logger = logging.getLogger(__name__)
+
+_GAIN = 1.2
+"""Half precision is used where it is at least this many times as fast as float32."""
+
+_BENCHMARK_SIZE = 384
+
+
+@dataclass(frozen=True)
+class DeviceProbe:
+    """What a tiny real run on a device showed.
+
+    Attributes:
+        name: "cpu", "cuda:0", "mps".
+        title: name of the hardware, as a user knows it.
+        works: whether the run passed with right numbers.
+        sentence: what a user should know about it.
+        memory_bytes: memory that is free on it now, 0 if it does not work.
+    """
+
+    name: str
+    title: str
+    works: bool
+    sentence: str
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """The device to use.
+
+    Attributes:
+        name: "cpu", "cuda:0", "mps".
+        title: name of the hardware.
+        notes: why it is not the one somebody may expect; sentences for the result's warnings.
+    """
+
+    name: str
+    title: str
+    notes: tuple[str, ...] = ()
+
+
+def choose_device(wanted: str = "auto") -> DeviceChoice:
+    """The device for a job.
+
+    "auto" takes the first CUDA device that works, else MPS, else the CPU, and notes accelerators that are there but
+    fail their test.
+
+    Raises:
+        DeviceError: if a device named explicitly is unknown, missing or fails its test.
+    """
+    if wanted == "auto":
+        return _best_device()
+    name = _full_name(wanted)
+    probe = probe_device(name)
+    if not probe.works:
+        raise DeviceError(f"{probe.sentence} Choose 'auto' or 'cpu'.")
+    return DeviceChoice(name, probe.title)
+
+
+def list_devices() -> tuple[DeviceProbe, ...]:
+    """Probe every device that this computer reports, the CPU last."""
+    return tuple(probe_device(name) for name in (*_accelerators(), "cpu"))
+
+
+def usable_devices() -> tuple[str, ...]:
+    """Names of the devices that passed, best first, the CPU last."""
+    return tuple(probe.name for probe in list_devices() if probe.works)
+
+
+@lru_cache
+def _tested(name: str) -> str:
+    """Run convolution, matrix product and attention on a device; empty if right, else what went wrong."""
+    try:
+        return _tiny_run(torch.device(name))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        logger.info("Device %s failed its test: %s", name, error)
+        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def probe_device(name: str) -> DeviceProbe:
+    """Try a device with a tiny real run; the verdict is kept for the life of the process."""
+    title = _title(name)
+    if name != "cpu" and name not in _accelerators():
+        return DeviceProbe(name, title, False, f"There is no device '{name}' on this computer.")
+    problem = _tested(name)
+    if problem:
+        sentence = f"{title} ({name}) is there but fails a small test run ({problem}), so it is not used."
+        return DeviceProbe(name, title, False, sentence)
+    free = free_memory(name)
+    return DeviceProbe(name, title, True, f"{title} ({name}) works; {free / 2**30:.1f} GiB of memory are free.", free)
+
+
+def free_memory(name: str) -> int:
+    """Bytes that a job may still take on a device, the caches of torch included."""
+    device = torch.device(name)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    if device.type == "mps":
+        recommended = getattr(torch.mps, "recommended_max_memory", None)
+        if recommended is not None:
+            return max(int(recommended() - torch.mps.current_allocated_memory()), 0)
+    return int(min(psutil.virtual_memory().available, _cgroup_free()))
+
+
+def default_threads() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(len(os.sched_getaffinity(0)), 1)
+    return psutil.cpu_count(logical=False) or os.cpu_count() or 1
+
+
+def half_precision(name: str) -> torch.dtype:
+    """The half precision type of a device: bfloat16 where it is native, float16 on older CUDA cards and MPS."""
+    device = torch.device(name)
+    if device.type == "cpu":
+        return torch.bfloat16
+    if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8:
+        return torch.bfloat16
+    return torch.float16
+
+
+@lru_cache
+def mixed_precision_gain(name: str) -> float:
+    """How many times faster a matrix product is in half precision than in float32, measured once per process.
+
+    Never assumed: a CPU without bfloat16 instructions is hundreds of times slower in bfloat16.
+    """
+    device = torch.device(name)
+    full = _product_seconds(device, torch.float32)
+    try:
+        half = _product_seconds(device, half_precision(name))
+    except (RuntimeError, NotImplementedError) as error:
+        logger.info("Half precision does not run on %s: %s", name, error)
+        return 0.0
+    logger.info("Half precision on %s: %.2f times the speed of float32", name, full / half)
+    return full / half
+
+
+def gains_from_mixed_precision(name: str) -> bool:
+    """Whether half precision pays on a device."""
+    return mixed_precision_gain(name) >= _GAIN
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that the work was too large for the device: CUDA's, MPS's and the CPU's ways to say so."""
+    kinds = tuple(
+        kind for kind in (getattr(torch, "OutOfMemoryError", None), torch.cuda.OutOfMemoryError, MemoryError) if kind
+    )
+    if isinstance(error, kinds):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    text = str(error).lower()
+    return any(part in text for part in ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed"))
+
+
+def release_memory(name: str) -> None:
+    """Give the caches of torch back to the device."""
+    device = torch.device(name)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def synchronize(name: str) -> None:
+    """Wait until a device has done what it was asked."""
+    device = torch.device(name)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _best_device() -> DeviceChoice:
+    notes = []
+    for name in _accelerators():
+        probe = probe_device(name)
+        if probe.works:
+            return DeviceChoice(name, probe.title, tuple(notes))
+        notes.append(probe.sentence)
+    if notes:
+        notes.append("The CPU is used instead; it is slower.")
+    return DeviceChoice("cpu", _title("cpu"), tuple(notes))
+
+
+def _accelerators() -> tuple[str, ...]:
+    names = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    mps = getattr(torch.backends, "mps", None)
+    if mps is not None and mps.is_available():
+        names.append("mps")
+    return tuple(names)
+
+
+def _full_name(wanted: str) -> str:
+    if re.fullmatch(r"cpu|mps|cuda(:\d+)?", wanted) is None:
+        raise DeviceError(f"The device '{wanted}' is unknown. Choose 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
+    if wanted == "cuda":
+        return "cuda:0"
+    return wanted
+
+
+def _title(name: str) -> str:
+    if name.startswith("cuda"):
+        index = int(name.partition(":")[2] or 0)
+        present = torch.cuda.is_available() and index < torch.cuda.device_count()
+        return torch.cuda.get_device_name(index) if present else "The CUDA device"
+    return {"cpu": "The CPU", "mps": "The Apple GPU"}.get(name, name)
+
+
+def _tiny_run(device: torch.device) -> str:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand((1, 3, 16, 16), generator=generator)
+    kernel = torch.rand((4, 3, 3, 3), generator=generator)
+    matrix = torch.rand((8, 8), generator=generator)
+    expected = _tiny_network(image, kernel, matrix)
+    actual = _tiny_network(image.to(device), kernel.to(device), matrix.to(device)).cpu()
+    if not torch.allclose(actual, expected, rtol=1e-2, atol=1e-2):
+        return "its results are wrong"
+    return ""
+
+
+def _tiny_network(image: torch.Tensor, kernel: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    features = torch.nn.functional.conv2d(image, kernel, padding=1) / 10.0
+    tokens = features.reshape(1, 4, 32, 8) @ matrix / 4.0
+    attended = torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+    return torch.nn.functional.interpolate(attended, size=(16, 16), mode="bilinear").sum(dim=1)
+
+
+def _product_seconds(device: torch.device, dtype: torch.dtype) -> float:
+    left = torch.ones((_BENCHMARK_SIZE, _BENCHMARK_SIZE), device=device, dtype=dtype)
+    if device.type == "cuda":
+        left = torch.ones((4096, 4096), device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(4):
+        started = time.perf_counter()
+        left @ left
+        synchronize(str(device))
+        best = min(best, time.perf_counter() - started)
+        if best > 0.5:
+            break
+    return best
+
+
+def _cgroup_free() -> float:
+    """Memory left to the control group of this process (containers), infinite where there is no such limit."""
+    try:
+        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as current:
+            text = limit.read().strip()
+            return float("inf") if text == "max" else float(text) - float(current.read())
+    except (OSError, ValueError):
+        return float("inf")

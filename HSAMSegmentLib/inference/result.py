@@ -1,0 +1,89 @@
+"""What segmenting yields: the labels on the volume's grid, and what is known about each of them. Plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from HSAMSegmentLib.volumes.labels import Label
+from HSAMSegmentLib.volumes.volume import Segmentation
+
+
+@dataclass(frozen=True)
+class SliceConfidence:
+    """How certain a label is in one slice.
+
+    Attributes:
+        index: index of the slice along the slicing axis of the volume.
+        position_ijk: the voxel of the label in this slice that is nearest to its center of mass there.
+        voxels: voxels of the label in this slice, after post-processing.
+        agreement: Dice of the first and the last stage, 0 to 1; None for networks with one stage.
+        margin: mean lead of the label's probability over the second best, 0 to 1.
+        confidence: both in one number, 0 to 1.
+    """
+
+    index: int
+    position_ijk: tuple[int, int, int]
+    voxels: int
+    agreement: float | None
+    margin: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class LabelResult:
+    """One label of a result.
+
+    Attributes:
+        label: name, color and code.
+        voxels: number of its voxels.
+        volume_ml: their volume in milliliters.
+        agreement, margin, confidence: as in `SliceConfidence`, over all of its slices; None if nothing was found.
+        slices: one entry per slice that has it, ascending.
+        least_certain: the slice with the lowest confidence among those with at least a tenth of the largest slice's
+            area (the end slices are always uncertain); None if nothing was found.
+        bounding_box: (i0, i1, j0, j1, k0, k1), upper bounds excluded; None if nothing was found.
+    """
+
+    label: Label
+    voxels: int
+    volume_ml: float
+    agreement: float | None = None
+    margin: float | None = None
+    confidence: float | None = None
+    slices: tuple[SliceConfidence, ...] = ()
+    least_certain: SliceConfidence | None = None
+    bounding_box: tuple[int, int, int, int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class SegmentationResult:
+    """Everything that segmenting one volume yields.
+
+    Attributes:
+        segmentation: labels on exactly the volume's grid.
+        labels: one entry per requested label, in the model's order, empty ones included.
+        slice_axis: the voxel axis the slices follow: "i", "j" or "k".
+        warnings: sentences a user should read.
+        model_id: id of the model.
+        model_title: its title.
+        device: where it ran, at the end.
+        precision: "full", or "mixed (bfloat16)" and the like.
+        batch_size: slices per run, at the end.
+        timings_s: seconds by stage ("network", "postprocessing", ..., "total").
+    """
+
+    segmentation: Segmentation
+    labels: tuple[LabelResult, ...]
+    slice_axis: str
+    warnings: tuple[str, ...] = ()
+    model_id: str = ""
+    model_title: str = ""
+    device: str = "cpu"
+    precision: str = "full"
+    batch_size: int = 1
+    timings_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def found(self) -> tuple[LabelResult, ...]:
+        """The labels with at least one voxel."""
+        return tuple(item for item in self.labels if item.voxels)
