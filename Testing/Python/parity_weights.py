@@ -1,4 +1,4 @@
-"""The weights of the golden files: every tensor is a function of its key and its shape (parity/README.md, section 1)."""
+"""The weights of the golden files, each a function of its key and its shape (parity/README.md, section 1)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,190 @@
+"""Self-attention over a grid of tokens with SAM's decomposed relative positions, exact and in bounded memory.
+
+For a query at (i, j) and a key at (u, v) the logit is ``q.k / sqrt(d) + q.Rh[i - u] + q.Rw[j - v]`` (Li et al.,
+"MViTv2", CVPR 2022; Kirillov et al., "Segment Anything", ICCV 2023). Two observations save most of the work of a plain
+implementation without changing a result:
+
+* the position term is the sum of one number per (query, key row) and one per (query, key column), so the bias between
+  all pairs of tokens is built only for as many queries as are being attended;
+* SAM pads windows with tokens that are zero before the `qkv` projection. All of them have the projection's bias as key
+  and value and differ in their position only, so those of a padded column together weigh as much as one key whose
+  column term is the log of the sum of the exponentials of theirs. One extra row and one extra column of keys stand for
+  all padding, and no query is computed for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_CHUNK_ELEMENTS = 4 * 2**20
+"""Logits held at once outside of CUDA: 16 MiB in float32, which stays in the cache of a common CPU."""
+
+
+class Tile(NamedTuple):
+    """Equally large windows that lie side by side along one axis: `count` windows of `size` tokens from `start` on."""
+
+    start: int
+    count: int
+    size: int
+
+    @property
+    def span(self) -> slice:
+        """The tokens of all windows of the tile."""
+        return slice(self.start, self.start + self.count * self.size)
+
+
+class GridAttention(nn.Module):
+    """Multi-head self-attention over tokens [B, rows, columns, dim], over the whole grid or inside windows.
+
+    Args:
+        dim: width of a token.
+        num_heads: heads; each has dim / num_heads channels.
+        grid_side: side n of the square that attends to itself: the window, or the whole grid. The tables of relative
+            positions `rel_pos_h` and `rel_pos_w` have the shape [2n - 1, dim / num_heads].
+        windowed: whether larger grids are cut into windows of side n from the top left on, the last ones filled up with
+            zero tokens, as in SAM. Otherwise the grid must have n x n tokens.
+    """
+
+    def __init__(self, *, dim: int, num_heads: int, grid_side: int, windowed: bool) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"{num_heads} heads do not divide the width {dim}.")
+        head_dim = dim // num_heads
+        self.num_heads = num_heads
+        self.grid_side = grid_side
+        self.windowed = windowed
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid_side - 1, head_dim))
+        self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid_side - 1, head_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, rows, columns, dim] to tokens of the same shape."""
+        batch, rows, columns, dim = x.shape
+        qkv = self.qkv(x).view(batch, rows, columns, 3, self.num_heads, dim // self.num_heads)
+        joined = qkv.new_empty(batch, rows, columns, dim)
+        for row_tile in self._tiles(rows):
+            for column_tile in self._tiles(columns):
+                part = qkv[:, row_tile.span, column_tile.span]
+                joined[:, row_tile.span, column_tile.span] = self._attend_windows(part, row_tile, column_tile)
+        return self.proj(joined)
+
+    def _tiles(self, side: int) -> list[Tile]:
+        if not self.windowed:
+            return [Tile(0, 1, side)]
+        full, rest = divmod(side, self.grid_side)
+        tiles = [Tile(0, full, self.grid_side), Tile(full * self.grid_side, 1, rest)]
+        return [tile for tile in tiles if tile.count and tile.size]
+
+    def _attend_windows(self, qkv: Tensor, row_tile: Tile, column_tile: Tile) -> Tensor:
+        """Attend inside windows of one shape: [B, rows, columns, 3, heads, d] to [B, rows, columns, dim]."""
+        batch, rows, columns, _, heads, channels = qkv.shape
+        windows = qkv.view(
+            batch, row_tile.count, row_tile.size, column_tile.count, column_tile.size, 3, heads, channels
+        ).permute(5, 0, 1, 3, 6, 2, 4, 7)
+        shape = (-1, heads, row_tile.size, column_tile.size, channels)
+        q, k, v = (part.reshape(shape) for part in windows.unbind(0))
+        attended = self._attend(q, k, v)
+        attended = attended.view(
+            batch, row_tile.count, column_tile.count, heads, row_tile.size, column_tile.size, channels
+        )
+        return attended.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, rows, columns, heads * channels)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Queries, keys and values [windows, heads, rows, columns, d] to [windows, heads, rows * columns, d]."""
+        rows, columns = q.shape[2:4]
+        row_terms = torch.einsum("whrcd,rkd->whrck", q, self._table(self.rel_pos_h, rows).to(q.dtype))
+        column_terms = torch.einsum("whrcd,ckd->whrck", q, self._table(self.rel_pos_w, columns).to(q.dtype))
+        if rows < self.grid_side or columns < self.grid_side:
+            _, key_bias, value_bias = self.qkv.bias.to(q.dtype).view(3, self.num_heads, -1)
+            k, v = self._with_padding(k, key_bias), self._with_padding(v, value_bias)
+        return biased_attention(
+            q.flatten(2, 3),
+            k.flatten(2, 3),
+            v.flatten(2, 3),
+            merge_padding(row_terms, rows).flatten(2, 3),
+            merge_padding(column_terms, columns).flatten(2, 3),
+        )
+
+    def _table(self, rel_pos: Tensor, queries: int) -> Tensor:
+        """Relative positions [queries, n, d] between the first queries of an axis and all n keys of it."""
+        side = self.grid_side
+        positions = torch.arange(side, device=rel_pos.device)
+        return rel_pos[positions[:queries, None] - positions[None, :] + side - 1]
+
+    def _with_padding(self, tokens: Tensor, bias: Tensor) -> Tensor:
+        """Add to keys or values the row and the column that stand for all padding; both equal the bias."""
+        windows, heads, rows, columns, channels = tokens.shape
+        shape = (windows, heads, _with_extra(rows, self.grid_side), _with_extra(columns, self.grid_side), channels)
+        padded = bias[None, :, None, None, :].expand(shape).clone()
+        padded[:, :, :rows, :columns] = tokens
+        return padded
+
+
+def merge_padding(terms: Tensor, real: int) -> Tensor:
+    """Replace the position terms of padded keys by one: [..., n] to [..., real + 1], or unchanged if all are real.
+
+    Keys that differ in their position term only contribute to the soft-max like one key whose term is the log of the
+    sum of the exponentials of theirs.
+    """
+    if real == terms.shape[-1]:
+        return terms
+    merged = torch.logsumexp(terms[..., real:].float(), dim=-1, keepdim=True)
+    return torch.cat([terms[..., :real], merged.to(terms.dtype)], dim=-1)
+
+
+def biased_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, column_terms: Tensor) -> Tensor:
+    """Scaled dot-product attention whose keys form a grid, with a term per key row and one per key column.
+
+    Args:
+        q: queries [windows, heads, Q, d].
+        k: keys [windows, heads, rows * columns, d].
+        v: values of the same shape.
+        row_terms: [windows, heads, Q, rows], added to the logits of all keys of a row.
+        column_terms: [windows, heads, Q, columns], added to the logits of all keys of a column.
+
+    Returns:
+        [windows, heads, Q, d].
+    """
+    if q.is_cuda:
+        return _widened_attention(q, k, v, row_terms, column_terms)
+    output = torch.empty_like(q)
+    for part in _chunks(q.shape, k.shape[2]):
+        window = part[0]
+        bias = row_terms[part][..., :, None] + column_terms[part][..., None, :]
+        output[part] = F.scaled_dot_product_attention(q[part], k[window], v[window], attn_mask=bias.flatten(-2))
+    return output
+
+
+def _chunks(query_shape: torch.Size, keys: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Parts (windows, all heads, queries) of the queries so small that their logits fit into the budget."""
+    windows, heads, queries, _ = query_shape
+    per_query = heads * keys
+    step = max(1, min(queries, _CHUNK_ELEMENTS // per_query))
+    together = max(1, _CHUNK_ELEMENTS // (per_query * queries)) if step == queries else 1
+    for window in range(0, windows, together):
+        for query in range(0, queries, step):
+            yield slice(window, window + together), slice(None), slice(query, query + step)
+
+
+def _widened_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, column_terms: Tensor) -> Tensor:
+    """Let a fused kernel do the sum: queries carry their terms, keys a one for their row and one for their column."""
+    rows, columns = row_terms.shape[-1], column_terms.shape[-1]
+    scale = q.shape[-1] ** -0.5
+    row_of_key = torch.eye(rows, dtype=q.dtype, device=q.device).repeat_interleave(columns, dim=0)
+    column_of_key = torch.eye(columns, dtype=q.dtype, device=q.device).repeat(rows, 1)
+    place = torch.cat([row_of_key, column_of_key], dim=-1).expand(*k.shape[:2], -1, -1)
+    wide_q = torch.cat([q * scale, row_terms, column_terms], dim=-1)
+    wide_k = torch.cat([k, place], dim=-1)
+    # The memory-efficient kernels need widths that are multiples of 8; zeros change no product.
+    fill = -wide_q.shape[-1] % 8
+    return F.scaled_dot_product_attention(F.pad(wide_q, (0, fill)), F.pad(wide_k, (0, fill)), v, scale=1.0)
+
+
+def _with_extra(real: int, side: int) -> int:
+    return real if real == side else real + 1

@@ -1,0 +1,132 @@
+"""SAM's image encoder: a plain vision transformer with windowed and global attention (Kirillov et al., ICCV 2023).
+
+The tensors are named as in SAM's checkpoints below `image_encoder.`, and the numbers are SAM's to rounding; the
+attention is ours (see `attention`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from HSAMSegmentLib.models.attention import GridAttention
+from HSAMSegmentLib.models.segment_anything_parts import sam_part
+
+SAM_SIZES: dict[str, dict[str, Any]] = {
+    "sam_vit_b": {"embed_dim": 768, "depth": 12, "num_heads": 12, "global_attn_indexes": (2, 5, 8, 11)},
+    "sam_vit_l": {"embed_dim": 1024, "depth": 24, "num_heads": 16, "global_attn_indexes": (5, 11, 17, 23)},
+    "sam_vit_h": {"embed_dim": 1280, "depth": 32, "num_heads": 16, "global_attn_indexes": (7, 15, 23, 31)},
+}
+"""Constructor arguments of the three published encoders."""
+
+
+class SamEncoder(nn.Module):
+    """Images to an embedding with one vector per patch.
+
+    Args:
+        image_size: side S of the square input in pixels, a multiple of the patch size.
+        embed_dim: width C of a token.
+        depth: number of blocks.
+        num_heads: attention heads per block.
+        global_attn_indexes: blocks whose attention spans the whole image; the others attend inside windows.
+        out_chans: channels of the embedding.
+        window_size: side of a window in tokens.
+        patch_size: side of a patch in pixels.
+        mlp_ratio: hidden width of the perceptrons as a multiple of C.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        global_attn_indexes: Sequence[int],
+        out_chans: int = 256,
+        window_size: int = 14,
+        patch_size: int = 16,
+        mlp_ratio: float = 4.0,
+    ) -> None:
+        super().__init__()
+        if image_size % patch_size:
+            raise ValueError(f"The image size {image_size} is not a multiple of the patch size {patch_size}.")
+        self.image_size = image_size
+        self.out_chans = out_chans
+        grid = image_size // patch_size
+        patch = (patch_size, patch_size)
+        self.patch_embed = sam_part("image_encoder", "PatchEmbed")(kernel_size=patch, stride=patch, embed_dim=embed_dim)
+        self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, embed_dim))
+        self.blocks = nn.ModuleList(
+            SamBlock(
+                dim=embed_dim,
+                num_heads=num_heads,
+                mlp_ratio=mlp_ratio,
+                grid_side=grid if index in global_attn_indexes else window_size,
+                windowed=index not in global_attn_indexes,
+            )
+            for index in range(depth)
+        )
+        self.neck = _neck(embed_dim, out_chans)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [B, 3, S, S] to embeddings [B, out_chans, S / patch, S / patch]."""
+        return self.forward_suffix(self.forward_prefix(images, 0), 0)
+
+    def forward_prefix(self, images: Tensor, blocks: int) -> Tensor:
+        """Patch embedding, positions and the first `blocks` blocks: [B, 3, S, S] to tokens [B, h, h, C].
+
+        A frozen prefix gives the same tokens for the same image, so teaching may keep them.
+        """
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            raise ValueError(
+                f"The encoder was built for {self.image_size} x {self.image_size} pixels, "
+                f"not for {images.shape[-2]} x {images.shape[-1]}."
+            )
+        tokens = self.patch_embed(images) + self.pos_embed
+        for block in self.blocks[:blocks]:
+            tokens = block(tokens)
+        return tokens
+
+    def forward_suffix(self, tokens: Tensor, blocks: int) -> Tensor:
+        """The blocks from index `blocks` on, and the neck: tokens [B, h, h, C] to embeddings [B, out_chans, h, h]."""
+        for block in self.blocks[blocks:]:
+            tokens = block(tokens)
+        return self.neck(tokens.permute(0, 3, 1, 2))
+
+
+class SamBlock(nn.Module):
+    """Attention and perceptron, each with normalization in front of it and a residual around both.
+
+    Args:
+        dim: width of a token.
+        num_heads: attention heads.
+        mlp_ratio: hidden width of the perceptron as a multiple of `dim`.
+        grid_side: side of the window, or of the whole grid for global attention.
+        windowed: whether attention stays inside windows.
+    """
+
+    def __init__(self, *, dim: int, num_heads: int, mlp_ratio: float, grid_side: int, windowed: bool) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = GridAttention(dim=dim, num_heads=num_heads, grid_side=grid_side, windowed=windowed)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = sam_part("common", "MLPBlock")(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, rows, columns, dim] to tokens of the same shape."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+def _neck(embed_dim: int, out_chans: int) -> nn.Sequential:
+    norm = sam_part("common", "LayerNorm2d")
+    return nn.Sequential(
+        nn.Conv2d(embed_dim, out_chans, kernel_size=1, bias=False),
+        norm(out_chans),
+        nn.Conv2d(out_chans, out_chans, kernel_size=3, padding=1, bias=False),
+        norm(out_chans),
+    )
