@@ -18,7 +18,7 @@ TORCH_ZIP = "torch zip"
 TORCH_LEGACY = "torch pickle"
 
 MAX_ZIP_ENTRIES = 20_000
-MAX_PICKLE_BYTES = 8 << 20
+MAX_PICKLE_BYTES = 4 << 20
 MAX_JSON_HEADER_BYTES = 100 << 20
 # Weights hardly compress and torch stores them as they are; an archive that claims to unfold further is a trap.
 MAX_UNFOLDING = 4.0
