@@ -62,6 +62,7 @@ class SegmentRequest:
         options: organs, region, precision, post-processing.
         output_folder: where the label array and the surfaces go.
         surfaces: also compute a closed surface per organ, where the worker can.
+        preview: tell finished slices while the job runs.
     """
 
     kind: ClassVar[str] = "segment"
@@ -72,6 +73,7 @@ class SegmentRequest:
     device: str = "auto"
     options: SegmentOptions = field(default_factory=SegmentOptions)
     surfaces: bool = False
+    preview: bool = False
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> SegmentRequest:

@@ -1,0 +1,18 @@
+"""The job that downloads a model of the catalog into the store."""
+
+from __future__ import annotations
+
+from HSAMSegmentLib.checkpoints.store import Store
+from HSAMSegmentLib.jobs.events import Result
+from HSAMSegmentLib.jobs.requests import DownloadRequest
+from HSAMSegmentLib.jobs.run import Emit, JobContext
+from HSAMSegmentLib.progress import CancelToken
+
+
+def download(request: DownloadRequest, emit: Emit, cancel: CancelToken, context: JobContext) -> Result:
+    """Download; the result holds the "path" of the file.
+
+    Raises:
+        DownloadError: if it does not arrive, or not as the catalog describes it.
+    """
+    return Result({"path": str(Store().download(request.model, emit, cancel))})

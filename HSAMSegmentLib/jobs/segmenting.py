@@ -1,0 +1,118 @@
+"""The job that segments the organs of one scan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from HSAMSegmentLib.checkpoints.loading import LoadedModel, load_model
+from HSAMSegmentLib.inference.result import LabelResult, SegmentationResult
+from HSAMSegmentLib.inference.segmenter import Segmenter
+from HSAMSegmentLib.jobs.events import Preview, Result
+from HSAMSegmentLib.jobs.outcome import OrganOutcome, SegmentOutcome, write_labels
+from HSAMSegmentLib.jobs.requests import SegmentRequest, VolumeInput
+from HSAMSegmentLib.jobs.run import Emit, JobContext
+from HSAMSegmentLib.progress import CancelToken, Progress
+from HSAMSegmentLib.volumes.modality import guess_modality
+from HSAMSegmentLib.volumes.reading import finite_array, read_volume
+from HSAMSegmentLib.volumes.volume import Volume
+
+_MODEL = "model"
+
+
+def segment(request: SegmentRequest, emit: Emit, cancel: CancelToken, context: JobContext) -> Result:
+    """Segment; the result holds the JSON values of a `SegmentOutcome`, its files are in the output folder.
+
+    Raises:
+        HSAMSegmentError: from reading, loading or segmenting.
+    """
+    emit(Progress(0.0, "Reading the scan"))
+    volume = open_volume(request.input)
+    cancel.raise_if_cancelled()
+    emit(Progress(0.0, "Loading the model"))
+    segmenter = Segmenter(warm_model(request.model, context), device=request.device, options=request.options)
+    folder = Path(request.output_folder)
+    result = segmenter.segment(volume, progress=emit, cancel=cancel, **_live_preview(request, volume, folder, emit))
+    outcome = _outcome(result, folder)
+    hook = context.hook("surfaces") if request.surfaces and outcome.found else None
+    if hook is not None:
+        emit(Progress(1.0, "Computing surfaces"))
+        outcome = _with_surfaces(outcome, hook(outcome, folder, cancel))
+    return Result(outcome.to_json())
+
+
+def open_volume(source: VolumeInput) -> Volume:
+    """The scan that a request names.
+
+    Raises:
+        VolumeError: if it cannot be read or used.
+    """
+    if source.path:
+        return read_volume(Path(source.path))
+    array, notes = finite_array(np.load(source.array_file, mmap_mode="r"))
+    modality = source.modality or guess_modality(array)
+    return Volume(array, source.geometry, name=source.name, modality=modality, notes=notes)
+
+
+def warm_model(reference: str, context: JobContext) -> LoadedModel:
+    """The model of the last job if it is the same one, else loaded now."""
+    key = (reference, _stamp(reference))
+    kept = context.warm.get(_MODEL)
+    if kept is None or kept[0] != key:
+        context.warm.pop(_MODEL, None)  # two models at a time may not fit into memory
+        context.warm[_MODEL] = (key, load_model(reference))
+    return context.warm[_MODEL][1]
+
+
+def _stamp(reference: str) -> tuple[int, int]:
+    """Tells whether a file of weights changed since it was loaded."""
+    path = Path(reference)
+    if not path.is_file():
+        return (0, 0)
+    status = path.stat()
+    return (status.st_mtime_ns, status.st_size)
+
+
+def _live_preview(request: SegmentRequest, volume: Volume, folder: Path, emit: Emit) -> dict:
+    """Arguments that let the segmenter write into a file which the GUI looks at."""
+    if not request.preview:
+        return {}
+    path = folder / "preview.npy"
+    labels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=volume.array.shape)
+
+    def announce(_: np.ndarray, axis: int, slices: tuple[int, ...]) -> None:
+        emit(Preview(axis, slices, str(path)))
+
+    return {"labels_out": labels, "on_slices": announce}
+
+
+def _outcome(result: SegmentationResult, folder: Path) -> SegmentOutcome:
+    label_file = folder / "labels.npy"
+    box = write_labels(result.segmentation.array, label_file)
+    return SegmentOutcome(
+        geometry=result.segmentation.geometry,
+        box=box or (0, 0, 0, 0, 0, 0),
+        label_file=str(label_file) if box else "",
+        organs=tuple(_organ(item) for item in result.labels),
+        model_id=result.model_id,
+        model_title=result.model_title,
+        warnings=result.warnings,
+        device=result.device,
+        precision=result.precision,
+        seconds=result.timings_s.get("total", 0.0),
+    )
+
+
+def _organ(item: LabelResult) -> OrganOutcome:
+    if not item.slices:
+        return OrganOutcome(item.label)
+    largest = max(item.slices, key=lambda entry: entry.voxels)
+    uncertain = item.least_certain or largest
+    return OrganOutcome(item.label, item.volume_ml, item.confidence, largest.position_ijk, uncertain.position_ijk)
+
+
+def _with_surfaces(outcome: SegmentOutcome, files: dict[int, str]) -> SegmentOutcome:
+    organs = (replace(organ, surface_file=files.get(organ.label.value, "")) for organ in outcome.organs)
+    return replace(outcome, organs=tuple(organs))

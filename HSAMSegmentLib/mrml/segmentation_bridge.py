@@ -1,0 +1,178 @@
+"""From the outcome of a job to segments of a segmentation node, fast and without touching anything else."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util.numpy_support import vtk_to_numpy
+
+from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.jobs.outcome import OrganOutcome, SegmentOutcome
+from HSAMSegmentLib.mrml.surfaces import read_surface
+from HSAMSegmentLib.mrml.terminology_tags import terminology_tag
+from HSAMSegmentLib.mrml.volume_bridge import volume_geometry
+from HSAMSegmentLib.volumes.geometry import Geometry
+
+LABELMAP = "Binary labelmap"
+SURFACE = "Closed surface"
+MODEL_ATTRIBUTE = "HSAMSegment.Model"
+SOURCE_ROLE = "HSAMSegment.SourceVolume"
+
+
+def segment_id(organ_name: str) -> str:
+    """The id under which an organ is found again: its name in small letters, other characters become '-'."""
+    return re.sub(r"[^a-z0-9]+", "-", organ_name.lower()).strip("-") or "organ"
+
+
+def output_problem(segmentation_node, volume_node) -> str:
+    """Why a result for this volume cannot go into this segmentation, as a sentence; empty if it can."""
+    if segmentation_node is None or segmentation_node.GetSegmentation().GetNumberOfSegments() == 0:
+        return ""
+    name = segmentation_node.GetName()
+    if segmentation_node.GetParentTransformNode() is not volume_node.GetParentTransformNode():
+        return f"'{name}' is under another transform than the scan. Choose a new segmentation."
+    reference = segmentation_node.GetNodeReference(segmentation_node.GetReferenceImageGeometryReferenceRole())
+    if reference is not None and reference is not volume_node and not has_same_grid(reference, volume_node):
+        return f"'{name}' was made on another scan with another grid. Choose a new segmentation."
+    return ""
+
+
+def has_same_grid(volume_node, other_node) -> bool:
+    """Whether two volume nodes have the same voxels in space."""
+    if volume_node.GetImageData() is None or other_node.GetImageData() is None:
+        return False
+    return volume_geometry(volume_node) == volume_geometry(other_node)
+
+
+def create_segmentation(volume_node, name: str):
+    """Add an empty segmentation node on the grid, and under the transform, of a volume node."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name))
+    node.CreateDefaultDisplayNodes()
+    _attach(node, volume_node)
+    return node
+
+
+def write_outcome(outcome: SegmentOutcome, volume_node, segmentation_node) -> None:
+    """Write the organs of an outcome into a segmentation node.
+
+    Organs that are there already (by id or by name) get new content and keep name, color and id; an organ that was
+    asked for and not found becomes empty if it was there. All other segments stay as they are.
+
+    Args:
+        outcome: what a job found on this volume.
+        volume_node: the scan; its grid must be the outcome's.
+        segmentation_node: where the segments go.
+
+    Raises:
+        RequestError: if the volume has another grid by now.
+    """
+    if volume_geometry(volume_node) != outcome.geometry:
+        raise RequestError(
+            f"The scan '{volume_node.GetName()}' was changed while it was segmented, so the result does not fit it any "
+            "more. Segment it again."
+        )
+    surfaces_shown = segmentation_node.GetSegmentation().ContainsRepresentation(SURFACE)
+    modified = segmentation_node.StartModify()
+    _attach(segmentation_node, volume_node)
+    _write_segments(outcome, segmentation_node)
+    segmentation_node.SetAttribute(MODEL_ATTRIBUTE, outcome.model_id)
+    segmentation_node.SetNodeReferenceID(SOURCE_ROLE, volume_node.GetID())
+    segmentation_node.EndModify(modified)
+    if segmentation_node.GetDisplayNode() is None:
+        segmentation_node.CreateDefaultDisplayNodes()
+    if surfaces_shown:
+        segmentation_node.CreateClosedSurfaceRepresentation()
+    place_in_hierarchy(segmentation_node, volume_node)
+
+
+def shared_labelmap(labels: np.ndarray | None, box: tuple[int, ...], geometry: Geometry):
+    """The one image that all segments of an outcome share, cropped to where labels are."""
+    image = slicer.vtkOrientedImageData()
+    image.SetExtent(box[0], box[1] - 1, box[2], box[3] - 1, box[4], box[5] - 1)
+    scalars = vtk.vtkUnsignedCharArray()
+    scalars.SetName("ImageScalars")
+    if labels is not None:
+        scalars.SetNumberOfValues(labels.size)
+        vtk_to_numpy(scalars)[:] = labels.ravel()
+    image.GetPointData().SetScalars(scalars)
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy(geometry.ijk_to_ras.ravel())
+    image.SetGeometryFromImageToWorldMatrix(matrix)
+    return image
+
+
+def place_in_hierarchy(segmentation_node, volume_node) -> None:
+    """Put the segmentation under the study or folder of the scan; without the full application nobody else does."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    volume_item = hierarchy.GetItemByDataNode(volume_node)
+    parent = hierarchy.GetItemParent(volume_item) if volume_item else hierarchy.GetSceneItemID()
+    item = hierarchy.GetItemByDataNode(segmentation_node)
+    if not item:
+        hierarchy.CreateItem(parent, segmentation_node)
+    elif hierarchy.GetItemParent(item) != parent and volume_item:
+        hierarchy.SetItemParent(item, parent)
+
+
+def _attach(segmentation_node, volume_node) -> None:
+    # The transform comes first: the other way round the saved file is resampled onto a wrong grid.
+    segmentation_node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
+    segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+
+
+def _write_segments(outcome: SegmentOutcome, segmentation_node) -> None:
+    segmentation = segmentation_node.GetSegmentation()
+    present = {organ.label.value: find_segment(segmentation, organ.label.name) for organ in outcome.organs}
+    _empty_segments(segmentation, [identifier for identifier in present.values() if identifier])
+    image = shared_labelmap(outcome.read_labels(), outcome.box, outcome.geometry)
+    with_surfaces = _may_attach_surfaces(outcome, segmentation, [item for item in present.values() if item])
+    for organ in outcome.organs:
+        identifier = present[organ.label.value]
+        if identifier is None and organ.found:
+            segmentation.AddSegment(_new_segment(organ, image, with_surfaces), segment_id(organ.label.name))
+        elif identifier is not None:
+            _fill(segmentation.GetSegment(identifier), organ, image, with_surfaces)
+
+
+def find_segment(segmentation, organ_name: str) -> str | None:
+    """Id of the segment that is this organ: by our id, else by name; None if there is none."""
+    if segmentation.GetSegment(segment_id(organ_name)) is not None:
+        return segment_id(organ_name)
+    return segmentation.GetSegmentIdBySegmentName(organ_name) or None
+
+
+def _empty_segments(segmentation, identifiers: list[str]) -> None:
+    """Take segments out of images that they share with others, so that their old voxels do not stay there."""
+    others = [segmentation.GetSegment(item) for item in segmentation.GetSegmentIDs() if item not in identifiers]
+    kept_images = [segment.GetRepresentation(LABELMAP) for segment in others]
+    for identifier in identifiers:
+        segment = segmentation.GetSegment(identifier)
+        if segment.GetRepresentation(LABELMAP) in kept_images:  # costs a copy of the image, so only where needed
+            segmentation.SeparateSegmentLabelmap(identifier)
+        segment.RemoveAllRepresentations()
+
+
+def _may_attach_surfaces(outcome: SegmentOutcome, segmentation, replaced: list[str]) -> bool:
+    """Whether every segment of the node will have a surface: all or none must have one."""
+    if not all(organ.surface_file for organ in outcome.found) or not outcome.found:
+        return False
+    return segmentation.GetNumberOfSegments() == len(replaced) or segmentation.ContainsRepresentation(SURFACE)
+
+
+def _new_segment(organ: OrganOutcome, image, with_surface: bool):
+    segment = slicer.vtkSegment()
+    segment.SetName(organ.label.name)
+    segment.SetColor(*organ.label.color)
+    if organ.label.terminology is not None:
+        segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), terminology_tag(organ.label.terminology))
+    _fill(segment, organ, image, with_surface)
+    return segment
+
+
+def _fill(segment, organ: OrganOutcome, image, with_surface: bool) -> None:
+    segment.SetLabelValue(organ.label.value)
+    segment.AddRepresentation(LABELMAP, image)
+    if with_surface and organ.surface_file:
+        segment.AddRepresentation(SURFACE, read_surface(organ.surface_file))
