@@ -1,0 +1,152 @@
+"""What a NIfTI file says about itself, for the two things that ITK does not tell: is it complete, and is it sheared.
+
+ITK fills a truncated NIfTI file up with zeros without a word, so the length is checked here before. Field offsets are
+those of the NIfTI-1 and NIfTI-2 standards.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from HSAMSegmentLib.errors import VolumeError
+
+_HEADER_BYTES = 544
+_READ_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class NiftiHeader:
+    """The fields of a NIfTI header that are needed here.
+
+    Attributes:
+        size: lengths of all dimensions.
+        bits_per_voxel: storage of one voxel.
+        data_offset: bytes before the first voxel.
+        qform_code: 0 if there is no rigid transform.
+        sform_code: 0 if there is no affine transform.
+        sform: 3 x 4 matrix from voxel indices to RAS mm.
+    """
+
+    size: tuple[int, ...]
+    bits_per_voxel: int
+    data_offset: int
+    qform_code: int
+    sform_code: int
+    sform: np.ndarray
+
+    @property
+    def bytes_needed(self) -> int:
+        """Length of a complete file, uncompressed."""
+        return self.data_offset + math.prod(self.size) * self.bits_per_voxel // 8
+
+    @property
+    def shear_degrees(self) -> float:
+        """By how much the axes of the affine transform differ from right angles, or 0 without one."""
+        lengths = np.linalg.norm(self.sform[:, :3], axis=0)
+        if self.sform_code <= 0 or not np.all(lengths > 0):
+            return 0.0
+        return axes_shear_degrees(self.sform[:, :3] / lengths)
+
+
+def axes_shear_degrees(directions: np.ndarray) -> float:
+    """By how much the angle between any two unit columns of a 3 x 3 matrix differs from 90 degrees, at most."""
+    cosines = np.abs(directions.T @ directions)[np.triu_indices(3, 1)]
+    return float(np.degrees(np.arcsin(np.clip(cosines.max(), 0.0, 1.0))))
+
+
+def read_nifti_header(path: Path) -> NiftiHeader | None:
+    """Read the header of a .nii or .nii.gz file; None if the file does not start with one.
+
+    Raises:
+        VolumeError: if the file ends before its header does.
+    """
+    start = _first_bytes(path)
+    for order in "<>":
+        length = struct.unpack_from(order + "i", start)[0] if len(start) >= 4 else 0
+        if length == 348 and len(start) >= 348:
+            return _parse_first_version(start, order)
+        if length == 540 and len(start) >= 540:
+            return _parse_second_version(start, order)
+        if length in (348, 540):
+            raise VolumeError(f'The file "{path}" is cut off inside its header; copy or download it again.')
+    return None
+
+
+def check_nifti_length(path: Path, header: NiftiHeader) -> None:
+    """Make sure that all voxels are in the file.
+
+    Raises:
+        VolumeError: if some are missing.
+    """
+    if _content_length(path, header.bytes_needed) < header.bytes_needed:
+        raise VolumeError(f'The file "{path}" is cut off: some of its voxels are missing. Copy or download it again.')
+
+
+def _first_bytes(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        start = file.read(2)
+    opener = gzip.open if start == b"\x1f\x8b" else open
+    try:
+        with opener(path, "rb") as file:
+            return file.read(_HEADER_BYTES)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise VolumeError(f'The file "{path}" is cut off or damaged; copy or download it again.') from error
+
+
+def _content_length(path: Path, needed: int) -> int:
+    """Length of the content, uncompressed; for gzip by its trailer, and by unpacking if the trailer is not as hoped."""
+    with open(path, "rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return path.stat().st_size
+        file.seek(-4, 2)
+        if struct.unpack("<I", file.read(4))[0] == needed % (1 << 32):
+            return needed
+    return _unpacked_length(path)
+
+
+def _unpacked_length(path: Path) -> int:
+    length = 0
+    try:
+        with gzip.open(path, "rb") as file:
+            block = file.read(_READ_BLOCK)
+            while block:
+                length += len(block)
+                block = file.read(_READ_BLOCK)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return 0
+    return length
+
+
+def _parse_first_version(start: bytes, order: str) -> NiftiHeader:
+    dimensions = struct.unpack_from(order + "8h", start, 40)
+    return NiftiHeader(
+        size=_positive_size(dimensions),
+        bits_per_voxel=struct.unpack_from(order + "h", start, 72)[0],
+        data_offset=int(struct.unpack_from(order + "f", start, 108)[0]),
+        qform_code=struct.unpack_from(order + "h", start, 252)[0],
+        sform_code=struct.unpack_from(order + "h", start, 254)[0],
+        sform=np.array(struct.unpack_from(order + "12f", start, 280)).reshape(3, 4),
+    )
+
+
+def _parse_second_version(start: bytes, order: str) -> NiftiHeader:
+    dimensions = struct.unpack_from(order + "8q", start, 16)
+    return NiftiHeader(
+        size=_positive_size(dimensions),
+        bits_per_voxel=struct.unpack_from(order + "h", start, 14)[0],
+        data_offset=struct.unpack_from(order + "q", start, 168)[0],
+        qform_code=struct.unpack_from(order + "i", start, 344)[0],
+        sform_code=struct.unpack_from(order + "i", start, 348)[0],
+        sform=np.array(struct.unpack_from(order + "12d", start, 400)).reshape(3, 4),
+    )
+
+
+def _positive_size(dimensions: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(max(length, 1) for length in dimensions[1 : 1 + max(min(dimensions[0], 7), 0)])
