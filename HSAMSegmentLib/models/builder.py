@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -31,7 +32,7 @@ def build_network(architecture: Architecture) -> SegmentationNetwork:
     """
     encoder = _built(f"The encoder '{architecture.encoder.name}'", build_encoder, architecture.encoder)
     if architecture.lora_rank > 0:
-        _attach_adapters(encoder, architecture)
+        _built(f"The encoder '{architecture.encoder.name}'", _attach_adapters, architecture, encoder)
     head = _built(f"The head '{architecture.head}'", _build_head, architecture, encoder)
     return SegmentationNetwork(
         encoder=encoder,
@@ -73,7 +74,7 @@ def _build_head(architecture: Architecture, encoder: nn.Module) -> nn.Module:
     return HEAD_CLASSES[architecture.head](num_classes=architecture.num_classes, **options)
 
 
-def _attach_adapters(encoder: nn.Module, architecture: Architecture) -> None:
+def _attach_adapters(architecture: Architecture, encoder: nn.Module) -> None:
     from HSAMSegmentLib.models.lora import attach_lora
 
     if not hasattr(encoder, "blocks"):
@@ -81,7 +82,7 @@ def _attach_adapters(encoder: nn.Module, architecture: Architecture) -> None:
     attach_lora(encoder, rank=architecture.lora_rank, last_blocks=architecture.lora_blocks)
 
 
-def _built(what: str, build: Any, *arguments: Any) -> nn.Module:
+def _built(what: str, build: Callable[..., Any], *arguments: Any) -> Any:
     """Turn what a constructor says about wrong options into a sentence about the model."""
     try:
         return build(*arguments)
