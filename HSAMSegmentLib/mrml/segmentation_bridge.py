@@ -35,16 +35,14 @@ def output_problem(segmentation_node, volume_node) -> str:
     if segmentation_node.GetParentTransformNode() is not volume_node.GetParentTransformNode():
         return f"'{name}' is under another transform than the scan. Choose a new segmentation."
     reference = segmentation_node.GetNodeReference(segmentation_node.GetReferenceImageGeometryReferenceRole())
-    if reference is not None and reference is not volume_node and not has_same_grid(reference, volume_node):
+    if reference is not None and not has_grid(reference, volume_geometry(volume_node)):
         return f"'{name}' was made on another scan with another grid. Choose a new segmentation."
     return ""
 
 
-def has_same_grid(volume_node, other_node) -> bool:
-    """Whether two volume nodes have the same voxels in space."""
-    if volume_node.GetImageData() is None or other_node.GetImageData() is None:
-        return False
-    return volume_geometry(volume_node) == volume_geometry(other_node)
+def has_grid(volume_node, geometry: Geometry) -> bool:
+    """Whether a volume node has exactly these voxels in space."""
+    return volume_node.GetImageData() is not None and volume_geometry(volume_node) == geometry
 
 
 def create_segmentation(volume_node, name: str):
@@ -69,7 +67,7 @@ def write_outcome(outcome: SegmentOutcome, volume_node, segmentation_node) -> No
     Raises:
         RequestError: if the volume has another grid by now.
     """
-    if volume_geometry(volume_node) != outcome.geometry:
+    if not has_grid(volume_node, outcome.geometry):
         raise RequestError(
             f"The scan '{volume_node.GetName()}' was changed while it was segmented, so the result does not fit it any "
             "more. Segment it again."
@@ -86,6 +84,26 @@ def write_outcome(outcome: SegmentOutcome, volume_node, segmentation_node) -> No
     if surfaces_shown:
         segmentation_node.CreateClosedSurfaceRepresentation()
     place_in_hierarchy(segmentation_node, volume_node)
+
+
+def write_without_scan(outcome: SegmentOutcome, name: str, transform_node=None):
+    """Keep an outcome whose scan is gone, or has another grid by now, in a new segmentation on the grid it was made on.
+
+    Args:
+        outcome: what a job found.
+        name: for the node.
+        transform_node: the parent transform that the scan had, or None.
+
+    Returns:
+        The segmentation node.
+    """
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name))
+    node.CreateDefaultDisplayNodes()
+    if transform_node is not None:
+        node.SetAndObserveTransformNodeID(transform_node.GetID())
+    _write_segments(outcome, node)
+    node.SetAttribute(MODEL_ATTRIBUTE, outcome.model_id)
+    return node
 
 
 def shared_labelmap(labels: np.ndarray | None, box: tuple[int, ...], geometry: Geometry):

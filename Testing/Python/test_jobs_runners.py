@@ -13,11 +13,12 @@ import psutil
 import pytest
 
 from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.jobs.array_export import ArrayExport
 from HSAMSegmentLib.jobs.events import Cancelled, Failed, Result, is_terminal
 from HSAMSegmentLib.jobs.process_runner import ProcessRunner
 from HSAMSegmentLib.jobs.requests import ProbeRequest, VerifyRequest
 from HSAMSegmentLib.jobs.runners import InlineRunner, ThreadRunner
-from HSAMSegmentLib.jobs.workspace import ArrayExport, Workspace, remove_abandoned
+from HSAMSegmentLib.jobs.workspace import Workspace, remove_abandoned
 from HSAMSegmentLib.progress import Progress
 
 posix = pytest.mark.skipif(os.name == "nt", reason="uses POSIX signals")

@@ -1,0 +1,226 @@
+"""One segmentation from the click to the segments: exports the scan, runs the job, writes what it found.
+
+Knows no Qt: whoever owns it calls `tick` again and again on the main thread (a timer, or a loop that waits).
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, Union
+
+import slicer
+
+from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.inference.options import SegmentOptions
+from HSAMSegmentLib.jobs.array_export import ArrayExport
+from HSAMSegmentLib.jobs.causes import ending_of
+from HSAMSegmentLib.jobs.events import Cancelled, Event, Failed, Result, is_terminal
+from HSAMSegmentLib.jobs.outcome import SegmentOutcome
+from HSAMSegmentLib.jobs.requests import Request, SegmentRequest, VolumeInput
+from HSAMSegmentLib.jobs.runners import Runner
+from HSAMSegmentLib.mrml.history import SegmentationHistory
+from HSAMSegmentLib.mrml.segmentation_bridge import (
+    create_segmentation,
+    has_grid,
+    output_problem,
+    write_outcome,
+    write_without_scan,
+)
+from HSAMSegmentLib.mrml.volume_bridge import volume_array, volume_geometry
+from HSAMSegmentLib.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+
+class Folders(Protocol):
+    """Where a job's files go."""
+
+    def job_folder(self) -> Path:
+        """An empty folder."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the user asked for.
+
+    Attributes:
+        volume_node: the scan.
+        model: model id or file.
+        device: "auto", "cpu", ...
+        options: organs, region, quality, post-processing.
+        segmentation_node: where the segments go; None for a new node.
+        surfaces: also compute closed surfaces.
+        preview: also tell finished slices.
+    """
+
+    volume_node: object
+    model: str
+    device: str = "auto"
+    options: SegmentOptions = field(default_factory=SegmentOptions)
+    segmentation_node: object = None
+    surfaces: bool = False
+    preview: bool = False
+
+
+@dataclass(frozen=True)
+class Written:
+    """The segments are in the scene: what `tick` reports instead of the job's result.
+
+    Attributes:
+        outcome: what was found.
+        segmentation_node: where it is.
+        volume_node: its scan, None if that is gone.
+        note: a sentence if something is other than ordered, else empty.
+    """
+
+    outcome: SegmentOutcome
+    segmentation_node: object
+    volume_node: object = None
+    note: str = ""
+
+
+SessionEvent = Union[Event, Written]
+
+
+class Session:
+    """Runs one order at a time. Nothing in the scene changes before the result is complete."""
+
+    def __init__(self, runner: Runner, folders: Folders, history: SegmentationHistory) -> None:
+        self._runner = runner
+        self._folders = folders
+        self._history = history
+        self._order: Order | None = None
+        self._export: ArrayExport | None = None
+        self._request: Request | None = None
+        self._folder: Path | None = None
+        self._transform_id: str | None = None
+        self._cancelled = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an order, or another request, is on its way."""
+        return self._order is not None or self._request is not None or self._runner.is_running
+
+    def start(self, order: Order) -> None:
+        """Take an order; `tick` does the rest.
+
+        Raises:
+            RequestError: if another one is on its way, or the scan or the output cannot be used.
+        """
+        self._refuse_if_busy()
+        array = volume_array(order.volume_node)
+        problem = output_problem(order.segmentation_node, order.volume_node)
+        if problem:
+            raise RequestError(problem)
+        self._folder = self._folders.job_folder()
+        self._export = ArrayExport(array, self._folder / "scan.npy")
+        self._request = self._make_request(order)
+        self._transform_id = order.volume_node.GetTransformNodeID()
+        self._order, self._cancelled = order, False
+
+    def start_request(self, request: Request) -> None:
+        """Run another kind of job (a download, a probe) with the same events.
+
+        Raises:
+            RequestError: if something is on its way already.
+        """
+        self._refuse_if_busy()
+        self._order, self._export, self._cancelled = None, None, False
+        self._request = request
+
+    def cancel(self) -> None:
+        """Ask for the end; within a second `tick` reports it."""
+        self._cancelled = True
+        self._runner.cancel()
+
+    def tick(self) -> list[SessionEvent]:
+        """Do a small piece of work; returns what is new, oldest first."""
+        if self._request is not None:
+            return self._prepare()
+        if not self._runner.is_running:
+            return []
+        events = [self._finish(event) if is_terminal(event) else event for event in self._runner.poll()]
+        return events
+
+    def _refuse_if_busy(self) -> None:
+        if self.is_busy:
+            raise RequestError("Another job is running; wait for its end or cancel it first.")
+
+    def _make_request(self, order: Order) -> SegmentRequest:
+        node = order.volume_node
+        scan = VolumeInput(
+            array_file=str(self._folder / "scan.npy"),
+            geometry=volume_geometry(node),
+            name=node.GetName(),
+            modality=node.GetAttribute("DICOM.Modality") or "",
+        )
+        return SegmentRequest(
+            input=scan,
+            model=order.model,
+            output_folder=str(self._folder),
+            device=order.device,
+            options=order.options,
+            surfaces=order.surfaces,
+            preview=order.preview,
+        )
+
+    def _prepare(self) -> list[SessionEvent]:
+        """Export one more piece of the scan, then start the job."""
+        if self._cancelled:
+            return [self._finish(Cancelled())]
+        try:
+            if self._export is not None and not self._export.step():
+                return [Progress(0.0, "Handing over the scan")]
+            request, self._request, self._export = self._request, None, None
+            self._runner.start(request)
+        except (OSError, RequestError) as error:
+            return [self._finish(ending_of(error))]
+        return [Progress(0.0, "Starting")]
+
+    def _finish(self, event: Event) -> SessionEvent:
+        """Write a result, and be free for the next order whatever comes of it."""
+        order, self._order, self._request, self._export = self._order, None, None, None
+        try:
+            if isinstance(event, Result) and order is not None:
+                return self._write(SegmentOutcome.from_json(event.values), order)
+            return event
+        except RequestError as error:
+            return ending_of(error)
+        finally:
+            self._remove_files()
+
+    def _write(self, outcome: SegmentOutcome, order: Order) -> Written | Failed:
+        volume = order.volume_node
+        if not is_in_scene(volume):
+            return self._write_orphan(outcome, "The scan was removed while it was segmented")
+        if not has_grid(volume, outcome.geometry):
+            return self._write_orphan(outcome, "The scan was changed while it was segmented")
+        target, note = order.segmentation_node, ""
+        if target is not None and (not is_in_scene(target) or output_problem(target, volume)):
+            target, note = None, "The chosen segmentation is gone or was moved, so the result is in a new one."
+        if target is None:
+            target = create_segmentation(volume, f"{volume.GetName()} organs")
+            self._history.remember_new(target)
+        else:
+            self._history.remember(target)
+        write_outcome(outcome, volume, target)
+        return Written(outcome, target, volume, note)
+
+    def _write_orphan(self, outcome: SegmentOutcome, reason: str) -> Written:
+        transform = slicer.mrmlScene.GetNodeByID(self._transform_id) if self._transform_id else None
+        node = write_without_scan(outcome, "Organs of a removed scan", transform)
+        self._history.remember_new(node)
+        return Written(outcome, node, None, f"{reason}; the result is kept in '{node.GetName()}' on the grid it had.")
+
+    def _remove_files(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+
+def is_in_scene(node) -> bool:
+    """Whether a node is still part of the current scene."""
+    return node is not None and node.GetScene() is not None and slicer.mrmlScene.GetNodeByID(node.GetID()) is node
