@@ -1,6 +1,23 @@
 """Slices to network input and logits back to slices, on the device. Shared by segmenting and teaching.
 
 `SliceFraming` knows the geometry of one slice size; `NetworkInput` hands out batches of a stack of slices.
+
+How "stretch" resizes was settled by measurement, on the golden volume of the official route (H-SAM 512 with a tiny
+encoder and random weights, 3 slices of 300 x 280; random logits change from pixel to pixel, so this is far stricter
+than organs are). Smallest Dice of the 8 classes against the golden labels, by how slices go in and labels come out:
+
+    ==============================  ==============  ===================
+    in                              nearest sample  interpolated logits
+    ==============================  ==============  ===================
+    cubic spline, corner to corner  1.000           0.238
+    bicubic, corner to corner       0.997           0.237
+    bicubic, half-pixel centers     0.984           0.236
+    bilinear, corner to corner      0.986           0.235
+    bilinear, half-pixel centers    0.979           0.234
+    ==============================  ==============  ===================
+
+So slices go in by the spline itself, as one matrix per axis (see `resampling`), and where the network's samples are at
+least as dense as the pixels, a pixel takes the logits of the nearest sample.
 """
 
 from __future__ import annotations
@@ -131,16 +148,35 @@ class SliceFraming:
     def _read(self, maps: Tensor, tile: int, box: SliceWindow) -> Tensor:
         if self._is_identity and maps.shape[-1] == self.image_size:
             return maps[..., box.row_start : box.row_stop, box.column_start : box.column_stop]
+        if maps.shape[-1] == self.image_size and self._reads_samples:
+            rows, columns = self._samples(tile, box, maps.device)
+            return maps.index_select(-2, rows).index_select(-1, columns)
         key = ("grid", tile, maps.shape[-1], box, str(maps.device))
         grid = self._cached(key, lambda: to_tensor(self._grid(tile, maps.shape[-1], box), maps.device))
         grids = grid.expand(maps.shape[0], -1, -1, -1)
         return torch.nn.functional.grid_sample(maps, grids, mode="bilinear", align_corners=True)
 
-    def _grid(self, tile: int, resolution: int, box: SliceWindow) -> np.ndarray:
-        """Places [1, rows, cols, (x, y)] in the box, -1 and 1 being the outermost cells' centers."""
+    @property
+    def _reads_samples(self) -> bool:
+        """Whether every pixel lies on a sample of the network's own resolution."""
+        return all(
+            placement.corner_aligned and placement.length <= placement.samples
+            for placement in (self.row_placements[0], self.column_placements[0])
+        )
+
+    def _samples(self, tile: int, box: SliceWindow, device: torch.device) -> tuple[Tensor, Tensor]:
+        rows, columns = self._cells(tile, self.image_size, box)
+        return to_tensor(rows.astype(np.int64), device), to_tensor(columns.astype(np.int64), device)
+
+    def _cells(self, tile: int, resolution: int, box: SliceWindow) -> tuple[np.ndarray, np.ndarray]:
         row, column = self.tiles[tile]
         rows = pixel_cells(self.row_placements[row], resolution)[box.row_start : box.row_stop]
         columns = pixel_cells(self.column_placements[column], resolution)[box.column_start : box.column_stop]
+        return rows, columns
+
+    def _grid(self, tile: int, resolution: int, box: SliceWindow) -> np.ndarray:
+        """Places [1, rows, cols, (x, y)] in the box, -1 and 1 being the outermost cells' centers."""
+        rows, columns = self._cells(tile, resolution, box)
         scale = 2.0 / max(resolution - 1, 1)
         y, x = np.meshgrid(rows * scale - 1.0, columns * scale - 1.0, indexing="ij")
         return _float32(np.stack([x, y], axis=-1)[None])

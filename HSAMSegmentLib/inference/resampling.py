@@ -43,8 +43,10 @@ class AxisPlacement:
     @property
     def pixel_positions(self) -> np.ndarray:
         """Network coordinate (0 = first sample) of every pixel, float64 [length]."""
-        if self.step == 0.0:
-            return np.full(self.length, (self.samples - 1) / 2.0)
+        if self.length == 1 and self.corner_aligned:
+            return np.full(1, (self.samples - 1) / 2.0)
+        if self.corner_aligned:
+            return np.arange(self.length) * (self.samples - 1) / (self.length - 1)
         return (np.arange(self.length) - self.start) / self.step
 
 
@@ -94,9 +96,14 @@ def pixel_cells(placement: AxisPlacement, resolution: int) -> np.ndarray:
     """Where each pixel lies on a map of `resolution` cells that covers the network input: float64 [length].
 
     0 is the center of the first cell. The cells of a coarser map are centered in their share of the samples
-    (half-pixel centers), as in the networks; beyond the outermost centers the outermost cell counts.
+    (half-pixel centers), as in the networks; beyond the outermost centers the outermost cell counts. Where "stretch"
+    has samples at least as dense as the pixels, a pixel takes the nearest sample, as the official route does; where it
+    has fewer, interpolated logits give smoother edges than enlarged labels.
     """
-    cells = (placement.pixel_positions + 0.5) * (resolution / placement.samples) - 0.5
+    positions = placement.pixel_positions
+    if placement.corner_aligned and placement.length <= placement.samples:
+        positions = np.floor(positions + 0.5)
+    cells = (positions + 0.5) * (resolution / placement.samples) - 0.5
     return np.clip(np.round(cells, 9), 0.0, resolution - 1.0)
 
 
