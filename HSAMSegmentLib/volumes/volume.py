@@ -41,9 +41,11 @@ class Segmentation:
         geometry: exactly the geometry of the volume it came from.
         labels: what the values mean.
         name: for files and nodes.
+        notes: sentences on what reading had to change ("segments overlap in 12 voxels ...").
     """
 
     array: np.ndarray
     geometry: Geometry
     labels: LabelSet
     name: str = "segmentation"
+    notes: tuple[str, ...] = ()

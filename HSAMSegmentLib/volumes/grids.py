@@ -1,0 +1,50 @@
+"""Whether two grids are the same, and label maps brought from one to another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import SimpleITK as sitk
+
+from HSAMSegmentLib.errors import VolumeError
+from HSAMSegmentLib.volumes.geometry import Geometry
+from HSAMSegmentLib.volumes.volume import Segmentation
+
+_TOLERANCE_VOXELS = 0.01
+
+
+def same_grid(first: Geometry, second: Geometry, tolerance_voxels: float = _TOLERANCE_VOXELS) -> bool:
+    """Whether two grids have the same size and no corner lies further apart than this part of the smallest spacing."""
+    if first.size != second.size:
+        return False
+    ends = [(0.0, length - 1.0) for length in first.size]
+    corners = np.array([[i, j, k, 1.0] for i in ends[0] for j in ends[1] for k in ends[2]]).T
+    distances = np.linalg.norm(((first.ijk_to_lps - second.ijk_to_lps) @ corners)[:3], axis=0)
+    return bool(distances.max() <= tolerance_voxels * min(first.spacing_mm))
+
+
+def resample_labels(segmentation: Segmentation, geometry: Geometry) -> Segmentation:
+    """The labels on another grid, by nearest neighbor; unchanged where the grid is the same.
+
+    Raises:
+        VolumeError: if labeled voxels exist and none of them is on that grid.
+    """
+    if same_grid(segmentation.geometry, geometry):
+        return replace(segmentation, geometry=geometry)
+    array = _resampled(segmentation.array, segmentation.geometry, geometry)
+    if segmentation.array.any() and not array.any():
+        raise VolumeError(
+            f'The labels of "{segmentation.name}" do not overlap with the volume; check that both are of the same scan.'
+        )
+    return replace(segmentation, array=array, geometry=geometry)
+
+
+def _resampled(array: np.ndarray, source: Geometry, target: Geometry) -> np.ndarray:
+    """Nearest neighbor from index to index, so that no direction matrix (left-handed, sheared) matters to ITK."""
+    to_source = np.linalg.solve(source.ijk_to_lps, target.ijk_to_lps)
+    transform = sitk.AffineTransform(to_source[:3, :3].ravel().tolist(), to_source[:3, 3].tolist())
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+    axes = np.eye(3).ravel().tolist()
+    resampled = sitk.Resample(image, list(target.size), transform, sitk.sitkNearestNeighbor, [0.0] * 3, [1.0] * 3, axes)
+    return sitk.GetArrayFromImage(resampled)
