@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from HSAMSegmentLib.errors import OutputError
 CHUNK_BYTES = 1 << 20
 DISK_RESERVE_BYTES = 64 << 20
 TEMPORARY_SUFFIX = ".writing"
+LEFTOVER_SECONDS = 24 * 3600
 
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -115,6 +117,13 @@ def atomic_output(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
         raise explain_write_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep_leftovers(folder: Path) -> None:
+    """Remove temporary files that killed programs left in a folder; young ones may belong to a running program."""
+    for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
+            leftover.unlink(missing_ok=True)
 
 
 def _never() -> None:
