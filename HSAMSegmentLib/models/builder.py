@@ -65,12 +65,18 @@ def build_encoder(spec: EncoderSpec) -> nn.Module:
 
 
 def _build_head(architecture: Architecture, encoder: nn.Module) -> nn.Module:
-    options = {"embed_dim": getattr(encoder, "out_chans", SAM_OUT_CHANNELS)}
+    width, finer = getattr(encoder, "out_chans", SAM_OUT_CHANNELS), tuple(getattr(encoder, "skip_channels", ()))
+    options: dict[str, Any] = {"embed_dim": width}
     if architecture.head != "cnn":
-        options["skip_channels"] = getattr(encoder, "skip_channels", ())
+        options["skip_channels"] = finer
     if architecture.head == "hsam":
         options["form"] = architecture.form
     options.update(_tuples(architecture.options))
+    if options["embed_dim"] != width:
+        raise ValueError(f"it takes embeddings of {options['embed_dim']} channels, the encoder gives {width}.")
+    wanted = options.get("skip_channels", ())
+    if wanted != finer[: len(wanted)]:
+        raise ValueError(f"it takes finer maps of {wanted} channels, the encoder gives {finer}.")
     return HEAD_CLASSES[architecture.head](num_classes=architecture.num_classes, **options)
 
 

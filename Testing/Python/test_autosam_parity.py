@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,10 @@ from parity_weights import GoldenFile
 from HSAMSegmentLib.models.interface import merged_logits
 
 TOLERANCE = 2e-5
-# The twelve convolutions in a row differ by this much between two ways of summing; the limit of the data is 1e-4.
-CNN_TOLERANCE = 5e-5
+# Twelve convolutions in a row differ by up to 3e-5 between one and two threads (in double precision ours are within
+# 1e-5 of the golden values); the limit of the data is 1e-4.
+TOLERANCES = {"autosam": TOLERANCE, "cnn": 5e-5, "linear": TOLERANCE}
+HEADS = ["autosam", "linear", pytest.param("cnn", marks=pytest.mark.slow)]
 FILES = {"autosam": "autosam_vit_tiny_1024", "cnn": "autosam_cnn_tiny_1024", "linear": "autosam_linear_tiny_1024"}
 
 
@@ -42,8 +46,14 @@ def features(networks, golden):
 
 @pytest.fixture(scope="module")
 def decoded(networks, features):
-    with torch.inference_mode():
-        return {head: network.decode(features) for head, network in networks.items()}
+    """Head -> its logits, computed once."""
+
+    @lru_cache
+    def decode(head):
+        with torch.inference_mode():
+            return networks[head].decode(features)
+
+    return decode
 
 
 @pytest.mark.parametrize("head", FILES)
@@ -51,17 +61,19 @@ def test_the_frozen_encoder_is_sams(golden, features, head):
     assert golden[head].difference("enc", features.embedding) < TOLERANCE
 
 
-@pytest.mark.parametrize("head", FILES)
+@pytest.mark.parametrize("head", HEADS)
 def test_the_logits_and_labels_at_image_size_are_official(golden, decoded, head):
-    logits = merged_logits(decoded[head], (224, 224))
-    assert golden[head].difference("logits", logits) < TOLERANCE
+    logits = merged_logits(decoded(head), (224, 224))
+    assert golden[head].difference("logits", logits) < TOLERANCES[head]
     assert golden[head].mismatches_on_safe_pixels("labels", "safe", logits.argmax(dim=1)) == 0
 
 
-@pytest.mark.parametrize(("head", "tolerance"), [("cnn", CNN_TOLERANCE), ("linear", TOLERANCE)])
-def test_the_logits_before_resizing_are_official(golden, decoded, head, tolerance):
-    (logits,) = decoded[head].stages
-    assert golden[head].difference("decoder_out", logits) < tolerance
+@pytest.mark.parametrize("head", HEADS)
+def test_the_logits_before_resizing_are_official(golden, decoded, head):
+    (logits,) = decoded(head).stages
+    if head == "autosam":
+        logits = logits.flatten(0, 1)[:, None]
+    assert golden[head].difference("decoder_out", logits) < TOLERANCES[head]
 
 
 def test_every_class_of_the_vit_head_is_decoded_as_officially(golden, networks, features):
@@ -71,7 +83,6 @@ def test_every_class_of_the_vit_head_is_decoded_as_officially(golden, networks, 
         quality = head.quality(output)
     tokens = torch.cat([output.quality_token[:, None], output.tokens], dim=1)
     expected = golden["autosam"]
-    assert expected.difference("decoder_out", output.logits) < TOLERANCE
     assert expected.difference("dec_tokens", tokens) < TOLERANCE
     assert expected.difference("dec_keys", output.image) < TOLERANCE
     assert expected.difference("iou", quality) < TOLERANCE
