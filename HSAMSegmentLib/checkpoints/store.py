@@ -10,7 +10,6 @@ from pathlib import Path
 
 from HSAMSegmentLib.checkpoints.bundle import BUNDLE_SUFFIX
 from HSAMSegmentLib.checkpoints.catalog import Catalog, load_catalog
-from HSAMSegmentLib.checkpoints.download import RemoteFile, download_file
 from HSAMSegmentLib.checkpoints.entries import (
     BROKEN,
     EMBEDDED,
@@ -178,6 +177,9 @@ class Store:
             CheckpointError: if a broken file is in the way.
             DownloadError, OutputError, CancelledError: as `download_file`.
         """
+        # The HTTP library takes a tenth of a second to import; opening the panel lists models and downloads nothing.
+        from HSAMSegmentLib.checkpoints.download import RemoteFile, download_file
+
         entry = self.find(model_id)
         if entry.status == BROKEN:
             raise CheckpointError(entry.problem)

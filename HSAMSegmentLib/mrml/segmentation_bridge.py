@@ -12,9 +12,9 @@ from vtk.util.numpy_support import vtk_to_numpy
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.jobs.outcome import OrganOutcome, SegmentOutcome
 from HSAMSegmentLib.mrml.surfaces import read_surface
-from HSAMSegmentLib.mrml.terminology_tags import terminology_tag
 from HSAMSegmentLib.mrml.volume_bridge import volume_geometry
 from HSAMSegmentLib.volumes.geometry import Geometry
+from HSAMSegmentLib.volumes.terminology import terminology_tag
 
 LABELMAP = "Binary labelmap"
 SURFACE = "Closed surface"

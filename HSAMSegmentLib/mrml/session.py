@@ -41,6 +41,9 @@ class Folders(Protocol):
     def job_folder(self) -> Path:
         """An empty folder."""
 
+    def close(self) -> None:
+        """Remove all of them."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -135,6 +138,17 @@ class Session:
         """Ask for the end; within a second `tick` reports it."""
         self._cancelled = True
         self._runner.cancel()
+
+    @property
+    def interval_ms(self) -> int:
+        """How often `tick` wants to be called."""
+        return self._runner.poll_interval_ms
+
+    def close(self) -> None:
+        """End the job and the worker and remove all files; the session cannot be used afterwards."""
+        self._runner.close()
+        self._folders.close()
+        self._order = self._request = self._export = None
 
     def tick(self) -> list[SessionEvent]:
         """Do a small piece of work; returns what is new, oldest first."""

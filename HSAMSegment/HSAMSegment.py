@@ -1,0 +1,196 @@
+"""HSAMSegment, the scripted module: what Slicer needs to know of it; everything else is in `HSAMSegmentLib`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+
+def _make_library_importable() -> None:
+    """Installed, the library lies beside this file; in a source tree it lies one folder up."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    for folder in (here, os.path.dirname(here)):
+        if os.path.isdir(os.path.join(folder, "HSAMSegmentLib")):
+            if folder not in sys.path:
+                sys.path.append(folder)
+            return
+
+
+_make_library_importable()
+
+
+class HSAMSegment(ScriptedLoadableModule):
+    """Name, place and help of the module."""
+
+    def __init__(self, parent):
+        super().__init__(parent)
+        parent.title = _("HSAM Segment")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        parent.dependencies = ["Segmentations"]
+        parent.contributors = ["HSAMSegment maintainers"]
+        parent.helpText = _(
+            "Segments organs in CT and MR scans with one click and no prompt. Choose a scan and a model, click "
+            "<b>Segment organs</b>. For research only, not for clinical decisions."
+        )
+        parent.acknowledgementText = _(
+            "Methods: H-SAM (Cheng et al., CVPR 2024, arXiv 2403.18271), AutoSAM (Hu et al., arXiv 2306.13731) and "
+            "Segment Anything (Kirillov et al., ICCV 2023). Please cite them, and the model that you used."
+        )
+        slicer.app.connect("startupCompleted()", self._after_startup)
+
+    def _after_startup(self):
+        from HSAMSegmentLib.mrml.startup import register_sample_data, register_terminology
+
+        register_terminology()
+        register_sample_data(self.resourcePath("Icons/HSAMSegment.png"))
+
+
+class HSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """Puts the panel into the application and tells it what happens to the scene."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.panel = None
+
+    def setup(self):
+        """Build the panel at the first visit."""
+        super().setup()
+        from HSAMSegmentLib.gui.panel import SegmentPanel
+
+        widget = slicer.util.loadUI(self.resourcePath("UI/HSAMSegment.ui"))
+        self.layout.addWidget(widget)
+        widget.setMRMLScene(slicer.mrmlScene)
+        self.logic = HSAMSegmentLogic()
+        self.panel = SegmentPanel(slicer.util.childWidgetVariables(widget), self.logic.engine)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._on_scene_start_close)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self._on_scene_end_close)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._on_scene_end_close)
+        self.panel.show_parameters(self.logic.getParameterNode())
+
+    def enter(self):
+        """The user switched to the module."""
+        if self.panel is not None:
+            self.panel.show_parameters(self.logic.getParameterNode())
+
+    def exit(self):
+        """The user switched to another module; a running job goes on."""
+
+    def cleanup(self):
+        """The application ends, or the module is reloaded."""
+        self.removeObservers()
+        if self.panel is not None:
+            self.panel.close()
+        if self.logic is not None:
+            self.logic.close()
+
+    def onReload(self):
+        """Reload the library with the module, which developers expect."""
+        for name in [name for name in sys.modules if name.split(".")[0] == "HSAMSegmentLib"]:
+            del sys.modules[name]
+        super().onReload()
+
+    def _on_scene_start_close(self, caller, event):
+        self.panel.leave_scene()
+
+    def _on_scene_end_close(self, caller, event):
+        self.panel.show_parameters(self.logic.getParameterNode())
+
+
+class HSAMSegmentLogic(ScriptedLoadableModuleLogic):
+    """Segmentation for scripts; the panel uses the same engine.
+
+    Example::
+
+        logic = HSAMSegmentLogic()
+        finished = logic.segmentAndWait(volumeNode, model="ct-abdomen")
+        print(finished.segmentation_node.GetName(), [organ.volume_ml for organ in finished.outcome.found])
+        logic.close()
+    """
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleLogic.__init__(self, parent)
+        self._engine = None
+
+    @property
+    def engine(self):
+        """The engine behind this logic, made at its first use."""
+        if self._engine is None:
+            from HSAMSegmentLib.gui.engine import Engine
+
+            self._engine = Engine()
+        return self._engine
+
+    def segment(self, volumeNode, model, onEvent=None, **options):
+        """Start to segment in the background and return at once.
+
+        Args:
+            volumeNode: the scan.
+            model: model id, or path of a file of weights.
+            onEvent: called on the main thread with every event: `Progress`, and at the end one of `Written`, `Failed`
+                and `Cancelled`.
+            options: `segmentationNode` to write into (default: a new one), `roiNode`, `organs` (names), `device`,
+                `surfaces`.
+
+        Raises:
+            RequestError: with a sentence, if something is wrong with the request or another job is running.
+        """
+        self.engine.start(self._order(volumeNode, model, **options), on_event=onEvent)
+
+    def segmentAndWait(self, volumeNode, model, **options):
+        """Like `segment`, but return when it is done: a `Written` with `outcome` and `segmentation_node`.
+
+        Raises:
+            HSAMSegmentError: with a sentence for the user.
+        """
+        return self.engine.run(self._order(volumeNode, model, **options))
+
+    def cancel(self):
+        """Ask the running job to stop; its last event comes within a second."""
+        self.engine.cancel()
+
+    def isBusy(self):
+        """Whether a job is running."""
+        return self._engine is not None and self._engine.is_busy
+
+    def close(self):
+        """End a running job and the worker process."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    @staticmethod
+    def _order(volumeNode, model, segmentationNode=None, roiNode=None, organs=(), device="auto", surfaces=False):
+        from HSAMSegmentLib.inference.options import SegmentOptions
+        from HSAMSegmentLib.mrml.session import Order
+        from HSAMSegmentLib.mrml.volume_bridge import roi_bounds
+
+        roi = roi_bounds(roiNode, volumeNode) if roiNode is not None else None
+        options = SegmentOptions(organs=tuple(organs), roi=roi)
+        return Order(volumeNode, str(model), device, options, segmentationNode, surfaces)
+
+
+class HSAMSegmentTest(ScriptedLoadableModuleTest):
+    """The self test, the same code in Slicer and in the headless host."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear(0)
+
+    def runTest(self):
+        """Run all self tests."""
+        from HSAMSegmentLib.mrml.self_test import run_self_tests
+
+        self.setUp()
+        run_self_tests(self.delayDisplay)

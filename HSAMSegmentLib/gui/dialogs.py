@@ -1,0 +1,49 @@
+"""Questions to the user, behind a protocol so that tests answer them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import qt
+import slicer
+
+
+class Dialogs(Protocol):
+    """What a panel may ask."""
+
+    def confirm(self, title: str, text: str) -> bool:
+        """Whether the user agrees."""
+
+    def save_path(self, title: str, suggestion: str, kinds: str) -> str:
+        """A path to write to, empty if the user changed their mind."""
+
+    def open_path(self, title: str, kinds: str) -> str:
+        """A file to read, empty if the user changed their mind."""
+
+    def copy(self, text: str) -> None:
+        """Put text on the clipboard."""
+
+
+class SlicerDialogs:
+    """The application's own dialogs."""
+
+    def confirm(self, title: str, text: str) -> bool:
+        """Ask with OK and Cancel."""
+        return bool(slicer.util.confirmOkCancelDisplay(text, windowTitle=title))
+
+    def save_path(self, title: str, suggestion: str, kinds: str) -> str:
+        """Ask for a file name."""
+        return _path(qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, suggestion, kinds))
+
+    def open_path(self, title: str, kinds: str) -> str:
+        """Ask for an existing file."""
+        return _path(qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, "", kinds))
+
+    def copy(self, text: str) -> None:
+        """Put text on the clipboard."""
+        qt.QApplication.clipboard().setText(text)
+
+
+def _path(answer) -> str:
+    """The path alone: PythonQt returns it as it is, PySide with the chosen filter."""
+    return answer[0] if isinstance(answer, tuple) else answer

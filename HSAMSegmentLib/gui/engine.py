@@ -1,0 +1,137 @@
+"""Drives a session with a timer on the main thread, and makes the worker when the first job starts."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import qt
+import slicer
+
+from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError
+from HSAMSegmentLib.jobs.events import Cancelled, Failed, is_terminal
+from HSAMSegmentLib.jobs.requests import Request
+from HSAMSegmentLib.mrml.history import SegmentationHistory
+from HSAMSegmentLib.mrml.session import Order, Session, SessionEvent, Written
+
+logger = logging.getLogger(__name__)
+
+OnEvent = Callable[[SessionEvent], None]
+HOOKS = {"surfaces": "HSAMSegmentLib.mrml.surfaces:write_surfaces"}
+IDLE_INTERVAL_MS = 30
+
+
+class Engine:
+    """One job at a time for the whole application; events arrive on the main thread."""
+
+    def __init__(self, make_session: Callable[[SegmentationHistory], Session] | None = None) -> None:
+        """Prepare; nothing is started.
+
+        Args:
+            make_session: makes the session, by default one with a worker process (it needs psutil, which may have to be
+                installed first, so it is made when the first job starts).
+        """
+        self._make_session = make_session or worker_session
+        self.history = SegmentationHistory()
+        self._session: Session | None = None
+        self._on_event: OnEvent | None = None
+        self._timer = qt.QTimer()
+        self._timer.setInterval(IDLE_INTERVAL_MS)
+        self._timer.connect("timeout()", self._on_timer)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job is running."""
+        return self._session is not None and self._session.is_busy
+
+    def start(self, order: Order, on_event: OnEvent | None = None) -> None:
+        """Segment in the background.
+
+        Raises:
+            RequestError: if the order cannot be taken.
+        """
+        self._opened().start(order)
+        self._begin(on_event)
+
+    def start_request(self, request: Request, on_event: OnEvent | None = None) -> None:
+        """Run another kind of job in the background.
+
+        Raises:
+            RequestError: if another job is running.
+        """
+        self._opened().start_request(request)
+        self._begin(on_event)
+
+    def run(self, order: Order) -> Written:
+        """Segment and wait, with the application alive meanwhile.
+
+        Raises:
+            HSAMSegmentError: with a sentence for the user; CancelledError after a cancel.
+        """
+        ending: list[SessionEvent] = []
+        self.start(order, lambda event: ending.append(event) if is_last(event) else None)
+        while not ending:
+            slicer.app.processEvents()
+            time.sleep(0.005)
+        if isinstance(ending[0], Cancelled):
+            raise CancelledError("Cancelled.")
+        if isinstance(ending[0], Failed):
+            raise HSAMSegmentError(ending[0].cause)
+        return ending[0]
+
+    def cancel(self) -> None:
+        """Ask the running job to stop."""
+        if self._session is not None:
+            self._session.cancel()
+
+    def close(self) -> None:
+        """End everything; nobody is told."""
+        self._timer.stop()
+        self._on_event = None
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        self.history.forget()
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            self._session = self._make_session(self.history)
+        return self._session
+
+    def _begin(self, on_event: OnEvent | None) -> None:
+        self._on_event = on_event
+        self._timer.setInterval(self._session.interval_ms)
+        self._timer.start()
+
+    def _on_timer(self) -> None:
+        for event in self._session.tick():
+            listener = self._on_event
+            if is_last(event):
+                self._timer.stop()
+                self._on_event = None
+            if listener is not None:
+                listener(event)
+
+
+def is_last(event: SessionEvent) -> bool:
+    """Whether no event follows this one."""
+    return isinstance(event, Written) or is_terminal(event)
+
+
+def worker_session(history: SegmentationHistory) -> Session:
+    """A session whose jobs run in a worker process."""
+    from HSAMSegmentLib.jobs.process_runner import ProcessRunner
+    from HSAMSegmentLib.jobs.workspace import Workspace
+
+    workspace = Workspace()
+    return Session(ProcessRunner(workspace, hooks=HOOKS), workspace, history)
+
+
+def thread_session(history: SegmentationHistory) -> Session:
+    """A session whose jobs run in a background thread, for hosts where no process can be started."""
+    from HSAMSegmentLib.jobs.run import JobContext
+    from HSAMSegmentLib.jobs.runners import ThreadRunner
+    from HSAMSegmentLib.jobs.workspace import Workspace
+
+    return Session(ThreadRunner(JobContext(hooks=HOOKS)), Workspace(), history)

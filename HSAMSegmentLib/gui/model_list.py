@@ -1,0 +1,99 @@
+"""The models that the panel offers, and how they are described in a line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from HSAMSegmentLib.checkpoints.catalog import MODEL
+from HSAMSegmentLib.checkpoints.entries import BROKEN, ModelEntry
+from HSAMSegmentLib.checkpoints.files import format_bytes
+from HSAMSegmentLib.checkpoints.manifest import License
+from HSAMSegmentLib.checkpoints.store import Store
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """One model as the panel shows it.
+
+    Attributes:
+        id: what a job calls it by.
+        title: as a user reads it.
+        organs: what it segments.
+        modality: "CT", "MR" or "" for any.
+        downloads: catalog ids of the files that are not here yet (the model itself, its encoder).
+        download_bytes: their size together.
+        page: where a missing file can be had by hand, if there is no download address.
+        license: terms of the weights.
+        description: a paragraph, shown as tooltip.
+    """
+
+    id: str
+    title: str
+    organs: tuple[str, ...]
+    modality: str = ""
+    downloads: tuple[str, ...] = ()
+    download_bytes: int = 0
+    page: str = ""
+    license: License | None = None
+    description: str = ""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it can be used at once."""
+        return not self.downloads and not self.page
+
+    def summary(self) -> str:
+        """Modality, organs and what is missing, in a line or two."""
+        parts = [self.modality or "CT and MR", f"{len(self.organs)} organ{'s' if len(self.organs) != 1 else ''}"]
+        if self.page:
+            parts.append(f'not here: get the file from <a href="{self.page}">its page</a>, then Import')
+        elif self.downloads:
+            parts.append(f"will be downloaded at the first use ({format_bytes(self.download_bytes)})")
+        else:
+            parts.append("on this computer")
+        if self.license is not None:
+            parts.append(self.license.name)
+        return " · ".join(parts)
+
+
+class StoreModels:
+    """The models of the user's store and of the catalog."""
+
+    def __init__(self, store: Store | None = None) -> None:
+        self._store = store or Store()
+
+    def choices(self) -> list[ModelChoice]:
+        """Usable models first, in the order of the store."""
+        entries = [entry for entry in self._store.models(MODEL) if entry.status != BROKEN]
+        choices = [self._choice(entry) for entry in entries]
+        return sorted(choices, key=lambda choice: not choice.is_here)
+
+    def import_file(self, path: str) -> str:
+        """Copy a file of weights into the store; returns the id of the model."""
+        return self._store.import_file(path).id
+
+    def _choice(self, entry: ModelEntry) -> ModelChoice:
+        missing = self._store.requirements(entry.id)
+        by_hand = [item.catalog.page for item in missing if item.catalog is not None and not item.catalog.urls]
+        return ModelChoice(
+            id=entry.id,
+            title=entry.title,
+            organs=entry.organs,
+            modality=entry.modality,
+            downloads=tuple(item.id for item in missing),
+            download_bytes=sum(item.size_bytes - item.partial_bytes for item in missing),
+            page=by_hand[0] if by_hand else "",
+            license=entry.license,
+            description=entry.manifest.description if entry.manifest is not None else "",
+        )
+
+
+class ModelSource(Protocol):
+    """Where the list comes from."""
+
+    def choices(self) -> list[ModelChoice]:
+        """All models, best first."""
+
+    def import_file(self, path: str) -> str:
+        """Take a file of weights into the store; returns the model's id. Raises CheckpointError with a sentence."""

@@ -1,0 +1,107 @@
+"""The result section: the table, the way to each organ, 3D, the report and undo."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from slicer.i18n import tr as _
+
+from HSAMSegmentLib.gui.dialogs import Dialogs
+from HSAMSegmentLib.gui.result_table import ResultTable
+from HSAMSegmentLib.jobs.events import Preview
+from HSAMSegmentLib.jobs.outcome import SegmentOutcome
+from HSAMSegmentLib.mrml.history import SegmentationHistory
+from HSAMSegmentLib.mrml.navigation import jump_to_voxel
+from HSAMSegmentLib.mrml.session import Written, is_in_scene
+
+
+class ResultView:
+    """Shows what the last job wrote."""
+
+    def __init__(self, ui, history: SegmentationHistory, dialogs: Dialogs) -> None:
+        self._ui = ui
+        self._history = history
+        self._dialogs = dialogs
+        self._written: Written | None = None
+        self._table = ResultTable(ui.resultTable, self._go_to)
+        ui.saveReportButton.connect("clicked()", self._save_report)
+        ui.undoButton.connect("clicked()", self._undo)
+        self.clear()
+
+    def show(self, written: Written, *, show_3d: bool) -> None:
+        """Show a result."""
+        self._written = written
+        self._table.show(written.outcome)
+        node = written.segmentation_node
+        if show_3d and written.outcome.found:
+            node.CreateClosedSurfaceRepresentation()  # keeps the surfaces that the worker computed
+        self._ui.show3DButton.setSegmentationNode(node)
+        notes = [written.note, *written.outcome.warnings]
+        self._ui.warningLabel.setText("\n".join(note for note in notes if note))
+        self._ui.undoButton.enabled = self._history.can_undo
+        self._ui.resultSection.visible = True
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self._written = None
+        self._ui.resultSection.visible = False
+        self._ui.show3DButton.setSegmentationNode(None)
+
+    def show_preview(self, preview: Preview) -> None:
+        """Show slices that are finished while the job goes on."""
+
+    @staticmethod
+    def sentence(written: Written) -> str:
+        """The result in one sentence; if nothing was found, why that may be."""
+        outcome = written.outcome
+        if not outcome.found:
+            return _(
+                "Nothing was found. The scan may not show these organs, or may not be what '{model}' was made for "
+                "(modality, orientation, field of view); see the notes below the table."
+            ).format(model=outcome.model_title)
+        return _("{count} of {total} organs found in {seconds:.0f} s by '{model}' on {device}.").format(
+            count=len(outcome.found),
+            total=len(outcome.organs),
+            seconds=outcome.seconds,
+            model=outcome.model_title,
+            device=outcome.device,
+        )
+
+    def _go_to(self, ijk: tuple[int, int, int]) -> None:
+        if self._written is not None and is_in_scene(self._written.volume_node):
+            jump_to_voxel(self._written.volume_node, ijk)
+
+    def _save_report(self) -> None:
+        if self._written is None:
+            return
+        path = self._dialogs.save_path(_("Save report"), "report.json", "JSON (*.json)")
+        if path:
+            Path(path).write_text(json.dumps(report(self._written.outcome), indent=2), encoding="utf-8")
+
+    def _undo(self) -> None:
+        self._history.undo()
+        self.clear()
+
+
+def report(outcome: SegmentOutcome) -> dict:
+    """What a reader of the report wants to know, as plain JSON values."""
+    return {
+        "model": {"id": outcome.model_id, "title": outcome.model_title},
+        "device": outcome.device,
+        "precision": outcome.precision,
+        "seconds": round(outcome.seconds, 2),
+        "warnings": list(outcome.warnings),
+        "geometry": asdict(outcome.geometry),
+        "organs": [
+            {
+                "name": organ.label.name,
+                "found": organ.found,
+                "volume_ml": round(organ.volume_ml, 3),
+                "confidence": organ.confidence,
+                "least_certain_ijk": organ.uncertain_ijk,
+            }
+            for organ in outcome.organs
+        ],
+    }
