@@ -18,6 +18,7 @@ SMALL_COMPACT = {
     "token_dim": 32,
     "token_blocks": 1,
     "token_heads": 2,
+    "skip_channels": [16, 16, 8],
 }
 STAGE_SIDES = {"hsam": (16, 64), "samed": (16,), "autosam": (16,), "cnn": (16,), "linear": (16,)}
 
