@@ -71,7 +71,7 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--preview", metavar="PNG", type=Path, help="write a picture of slices with outlines")
     parser.add_argument("--report", metavar="JSON", type=Path, help="write volumes, confidence, timings and warnings")
-    parser.add_argument("--series", metavar="UID", help="which series of a DICOM folder that has several")
+    parser.add_argument("--series", metavar="UID", help="UID, number or description of a DICOM series")
     parser.add_argument("--batch-size", metavar="N", type=_count, help="slices at once; default: what memory allows")
     parser.add_argument("--flip-averaging", action="store_true", help="average over flipped slices: slower, steadier")
     parser.add_argument("--full-precision", action="store_true", help="compute in float32 throughout")
@@ -95,7 +95,7 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("prediction", metavar="PREDICTION", type=Path, help="the segmentation to judge")
     parser.add_argument("reference", metavar="REFERENCE", type=Path, help="the segmentation taken as true")
     parser.add_argument("--organs", metavar="A,B", type=_names, default=(), help="compare only these")
-    parser.add_argument("--names", metavar="1=A,2=B", type=_named_values, help="what the values of unnamed labels mean")
+    parser.add_argument("--names", metavar="1=A,2=B", type=_named_values, help="what unnamed values mean")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the numbers, those of each slice included")
     parser.add_argument("--convention", choices=("ours", "hsam"), default="ours", help="default: ours (millimeters)")
     _common(parser, overwrite="replace FILE if it exists")
@@ -104,18 +104,23 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
 def add_models(subparsers: argparse._SubParsersAction) -> None:
     """`models [list|show|download|import|export|remove]`."""
     parser = _command(subparsers, "models", "List, fetch, import, export and remove models.")
-    parser.set_defaults(action="list", json=False)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    _common(parser)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", parser_class=CommandParser)
+    parser.set_defaults(action="list")
     listing = _action(actions, "list", "what is there and what can be fetched (the default)")
-    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
     show = _action(actions, "show", "everything a model says about itself")
     show.add_argument("id", metavar="ID|FILE", help="a model's id, or a model file")
-    show.add_argument("--json", action="store_true", help="print JSON")
+    show.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
     download = _action(actions, "download", "fetch a model; shows its size and license first and asks")
     download.add_argument("id", metavar="ID", help="a model's id")
     download.add_argument("--yes", action="store_true", help="do not ask: the license is accepted")
     importing = _action(actions, "import", "check a file of weights and copy it to the store")
     importing.add_argument("file", metavar="FILE", type=Path, help="a model file, or an official file of weights")
+    importing.add_argument("--id", metavar="ID", help="how to call an official file")
+    importing.add_argument("--names", metavar="1=A,2=B", type=_named_values, help="what its classes are")
+    importing.add_argument("--image-size", metavar="S", type=_count, help="pixels, if the file does not tell")
     importing.add_argument("--overwrite", action="store_true", help="replace a model of the same id")
     export = _action(actions, "export", "copy a model to a file, to share it")
     export.add_argument("id", metavar="ID", help="a model's id")
@@ -165,15 +170,16 @@ def _command(
 
 def _action(actions: argparse._SubParsersAction, name: str, description: str) -> CommandParser:
     parser = _command(actions, name, description)
-    _common(parser)
+    # Without a default of its own, the action does not undo what was said before it: `models --quiet list`.
+    _common(parser, default=argparse.SUPPRESS)
     return parser
 
 
-def _common(parser: CommandParser, overwrite: str | None = None) -> None:
+def _common(parser: CommandParser, overwrite: str | None = None, default: object = False) -> None:
     if overwrite is not None:
         parser.add_argument("--overwrite", action="store_true", help=overwrite)
-    parser.add_argument("--quiet", "-q", action="store_true", help="nothing but errors")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--quiet", "-q", action="store_true", default=default, help="nothing but errors")
+    parser.add_argument("--debug", action="store_true", default=default, help="show the traceback of an error")
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from HSAMSegmentLib.errors import CancelledError
 from HSAMSegmentLib.progress import CancelToken, Progress
 
 SECONDS_BETWEEN_LINES = 15.0
+SECONDS_BEFORE_NEW_STAGE = 2.0
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def cancelled_by_signals(cancel: CancelToken) -> Iterator[None]:
 class Console:
     """Speaks to the user.
 
-    Progress is a bar if stderr is a terminal, otherwise a line per stage and every `SECONDS_BETWEEN_LINES`. Use as a
+    Progress is a bar if stderr is a terminal, otherwise a line now and then; work of a moment has none. Use as a
     context manager around long work, so that the bar is closed before anything else is written.
     """
 
@@ -46,7 +48,7 @@ class Console:
         self._quiet = quiet
         self._bar = None
         self._stage = ""
-        self._last_line = 0.0
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> Console:
         return self
@@ -65,6 +67,23 @@ class Console:
         if not self._quiet:
             self.close_bar()
             print(text, file=sys.stderr)
+
+    def ask(self, question: str) -> bool:
+        """Ask on the terminal; whatever is not yes means no.
+
+        Raises:
+            CancelledError: if the answer is Ctrl-C.
+        """
+        self.close_bar()
+        # The program's own handler would only set a flag, and `input` would go on waiting.
+        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+            return sys.stdin.readline().strip().lower() in ("y", "yes")
+        except KeyboardInterrupt:
+            raise CancelledError("Cancelled.") from None
+        finally:
+            signal.signal(signal.SIGINT, previous)
 
     def progress(self, progress: Progress) -> None:
         """Show how far the work is; a `ProgressCallback`."""
@@ -95,7 +114,8 @@ class Console:
 
     def _show_line(self, progress: Progress) -> None:
         now = time.monotonic()
-        if progress.stage == self._stage and now - self._last_line < SECONDS_BETWEEN_LINES:
+        wait = SECONDS_BETWEEN_LINES if progress.stage == self._stage else SECONDS_BEFORE_NEW_STAGE
+        if now - self._last_line < wait:
             return
         self._stage, self._last_line = progress.stage, now
         remaining = f", {format_seconds(progress.eta_seconds)} left" if progress.eta_seconds is not None else ""
@@ -116,19 +136,11 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def format_bytes(count: float) -> str:
-    """A size as a user reads it: "850 kB", "375 MB", "2.6 GB"."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}" if unit == "GB" else f"{count / scale:.0f} {unit}"
-    return f"{int(count)} bytes"
-
-
 def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned with spaces: the first to the left, numbers to the right."""
     table = [list(headers), *[list(row) for row in rows]]
     widths = [max(len(row[column]) for row in table) for column in range(len(headers))]
-    right = [column > 0 and all(_is_numeric(row[column]) for row in rows) for column in range(len(headers))]
+    right = [column > 0 and _is_numeric([row[column] for row in rows]) for column in range(len(headers))]
     lines = [
         "  ".join(cell.rjust(width) if flush else cell.ljust(width) for cell, width, flush in zip(row, widths, right))
         for row in table
@@ -136,5 +148,6 @@ def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _is_numeric(cell: str) -> bool:
-    return cell in ("", "-") or cell.lstrip("+-")[:1].isdigit()
+def _is_numeric(cells: Sequence[str]) -> bool:
+    texts = [cell.lstrip("+-") for cell in cells if cell not in ("", "-")]
+    return bool(texts) and all(text[:1].isdigit() for text in texts)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from HSAMSegmentLib.commands.console import Console, format_table
-from HSAMSegmentLib.commands.outputs import refuse_existing, write_json
+from HSAMSegmentLib.commands.outputs import check_outputs, write_json
+from HSAMSegmentLib.evaluation.matching import is_generic
 from HSAMSegmentLib.evaluation.metrics import Comparison, LabelScore, compare
 from HSAMSegmentLib.evaluation.report import comparison_to_json
 from HSAMSegmentLib.progress import CancelToken
 from HSAMSegmentLib.volumes.segmentation_io import read_segmentation
+from HSAMSegmentLib.volumes.volume import Segmentation
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
@@ -18,10 +21,10 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
     Raises:
         HSAMSegmentError: if a file cannot be read or there is nothing to compare.
     """
-    refuse_existing([arguments.json], overwrite=arguments.overwrite)
-    prediction = read_segmentation(arguments.prediction, names=arguments.names)
+    check_outputs([arguments.json], overwrite=arguments.overwrite)
+    prediction = _read(arguments.prediction, arguments.names)
     cancel.raise_if_cancelled()
-    reference = read_segmentation(arguments.reference, names=arguments.names)
+    reference = _read(arguments.reference, arguments.names)
     with Console(quiet=arguments.quiet) as console:
         comparison = compare(
             prediction,
@@ -32,11 +35,19 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
             cancel=cancel,
         )
         if arguments.json is not None:
-            write_json(arguments.json, comparison_to_json(comparison))
+            write_json(arguments.json, comparison_to_json(comparison), overwrite=arguments.overwrite)
         console.result(_table(comparison))
         for note in comparison.notes:
             console.note(note)
     return 0
+
+
+def _read(path: Path, names: dict[int, str] | None) -> Segmentation:
+    """Read a segmentation; names given by the user are for files that have none of their own."""
+    segmentation = read_segmentation(path)
+    if names and all(is_generic(label.name) for label in segmentation.labels):
+        return read_segmentation(path, names=names)
+    return segmentation
 
 
 def _table(comparison: Comparison) -> str:

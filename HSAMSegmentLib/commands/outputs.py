@@ -1,17 +1,16 @@
-"""Files that a command writes beside its main result: complete or not at all, never over an existing one unasked."""
+"""Files that a command writes beside its main result: checked before the work begins, complete or not at all."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from HSAMSegmentLib.checkpoints.files import atomic_output, refuse_existing
 from HSAMSegmentLib.errors import OutputError, RequestError
 
 
-def refuse_existing(paths: list[Path | None], *, overwrite: bool) -> None:
+def check_outputs(paths: list[Path | None], *, overwrite: bool) -> None:
     """Check the outputs before the work begins, not after it.
 
     Raises:
@@ -22,31 +21,17 @@ def refuse_existing(paths: list[Path | None], *, overwrite: bool) -> None:
     if len({path.absolute() for path in given}) < len(given):
         raise RequestError("Two outputs have the same name; give each its own.")
     for path in given:
-        if path.is_dir():
-            raise OutputError(f"{path} is a folder; give the name of a file.")
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists already; choose another name or add --overwrite.")
+        refuse_existing(path, overwrite)
         if not path.absolute().parent.is_dir():
             raise OutputError(f"The folder {path.absolute().parent} does not exist; create it or choose another one.")
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: Any, *, overwrite: bool) -> None:
     """Write plain JSON values, atomically.
 
     Raises:
-        OutputError: if the file cannot be written.
+        OutputError: if the file exists and may not be replaced, or cannot be written.
     """
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.absolute().parent, prefix=f".{path.name}.", delete=False
-        ) as stream:
-            temporary = Path(stream.name)
-            json.dump(data, stream, indent=2, ensure_ascii=False, allow_nan=False)
-            stream.write("\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_output(path, overwrite=overwrite) as stream:
+        stream.write(text.encode("utf-8"))

@@ -23,10 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from HSAMSegmentLib.errors import RequestError, VolumeError
+from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.evaluation.matching import LabelPair, is_generic, match_labels, select_pairs
 from HSAMSegmentLib.evaluation.surface_distance import SurfaceDistances, distances_between, surface_voxels
 from HSAMSegmentLib.progress import CancelToken, ProgressCallback, ProgressTracker, ignore_progress
+from HSAMSegmentLib.volumes.grids import resample_labels, same_grid
 from HSAMSegmentLib.volumes.orientation import slice_axis
 from HSAMSegmentLib.volumes.volume import Segmentation
 
@@ -165,7 +166,7 @@ def compare(
         unit="voxel" if convention == "hsam" else "mm",
         slice_axis=axis,
         scores=tuple(scores),
-        notes=grid_notes + notes,
+        notes=prediction.notes + reference.notes + grid_notes + notes,
     )
 
 
@@ -231,9 +232,15 @@ def _names(segmentation: Segmentation) -> str:
 
 def _on_grid_of(prediction: Segmentation, reference: Segmentation) -> tuple[Segmentation, tuple[str, ...]]:
     """The prediction on the reference's grid, and a note if it had to be resampled."""
-    if prediction.geometry == reference.geometry:
+    if same_grid(prediction.geometry, reference.geometry):
         return prediction, ()
-    raise VolumeError("The grids differ.")
+    resampled = resample_labels(prediction, reference.geometry)
+    before, after = (np.count_nonzero(item.array) * item.geometry.voxel_volume_ml for item in (prediction, resampled))
+    note = (
+        "The prediction is on another grid than the reference; it was resampled to it by nearest neighbor "
+        f"({before:.1f} mL labeled before, {after:.1f} mL after)."
+    )
+    return resampled, (note,)
 
 
 def _distances(

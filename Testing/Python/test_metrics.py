@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.errors import CancelledError, RequestError, VolumeError
 from HSAMSegmentLib.evaluation.metrics import compare
 from HSAMSegmentLib.evaluation.report import comparison_to_json
 from HSAMSegmentLib.evaluation.surface_distance import surface_voxels
+from HSAMSegmentLib.progress import CancelToken
 from HSAMSegmentLib.volumes.geometry import Geometry
 from HSAMSegmentLib.volumes.labels import Label, LabelSet
+from HSAMSegmentLib.volumes.terminology import label_for
 from HSAMSegmentLib.volumes.volume import Segmentation
 
 GRAY = (0.5, 0.5, 0.5)
@@ -227,6 +230,50 @@ def test_an_unknown_convention_is_refused():
     pair = empty_cases()
     with pytest.raises(RequestError, match="theirs"):
         compare(*pair, "theirs")
+
+
+def test_names_in_other_words_and_codes_are_the_same_organ():
+    array = blobs(8, labels=2)
+    coded = LabelSet((label_for(1, "Liver"), label_for(2, "kidney_right")))
+    renamed = LabelSet((replace(label_for(2, "Liver"), name="Leber"), replace(label_for(1, "right kidney"), name="RN")))
+    swapped = np.asarray([0, 2, 1], dtype=np.uint8)[array]
+    prediction = Segmentation(array, Geometry(size=array.shape[::-1]), coded)
+    reference = Segmentation(swapped, Geometry(size=array.shape[::-1]), renamed)
+    assert [(score.name, score.dice) for score in compare(prediction, reference).scores] == [("Leber", 1), ("RN", 1)]
+
+
+def test_a_prediction_on_another_grid_is_resampled_and_that_is_said():
+    shape = (8, 20, 20)
+    reference = segmentation(box(shape, slice(2, 6), slice(4, 16), slice(4, 16)), spacing=(1.0, 1.0, 2.0))
+    finer = reference.array.repeat(2, axis=0)
+    geometry = Geometry(size=(20, 20, 16), spacing_mm=(1.0, 1.0, 1.0), origin_mm=(0.0, 0.0, -0.5))
+    comparison = compare(Segmentation(finer, geometry, reference.labels), reference)
+    assert comparison.scores[0].dice == 1.0
+    assert comparison.scores[0].prediction_ml == pytest.approx(reference.array.sum() * 2 / 1000)
+    assert any("nearest neighbor" in note for note in comparison.notes)
+
+
+def test_a_flipped_copy_of_the_reference_agrees_with_it():
+    array = blobs(9)
+    reference = segmentation(array, "abc", (1.0, 2.0, 3.0))
+    direction = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    geometry = replace(reference.geometry, origin_mm=(array.shape[2] - 1.0, 0.0, 0.0), direction=direction)
+    flipped = Segmentation(np.ascontiguousarray(array[:, :, ::-1]), geometry, reference.labels)
+    assert compare(flipped, reference).mean("dice") == 1.0
+
+
+def test_segmentations_of_different_places_are_refused():
+    reference = segmentation(box((4, 8, 8), slice(1, 3), slice(2, 6), slice(2, 6)))
+    elsewhere = replace(reference, geometry=replace(reference.geometry, origin_mm=(500.0, 0.0, 0.0)))
+    with pytest.raises(VolumeError, match="overlap"):
+        compare(elsewhere, reference)
+
+
+def test_a_cancelled_comparison_stops():
+    cancel = CancelToken()
+    cancel.cancel()
+    with pytest.raises(CancelledError):
+        compare(*empty_cases(), cancel=cancel)
 
 
 def test_each_slice_has_its_dice_and_the_worst_one_is_named():
