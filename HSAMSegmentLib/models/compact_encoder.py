@@ -1,9 +1,9 @@
 """Our compact image encoder: a convolutional stem, and attention where the map is small (in the spirit of TinyViT).
 
 Plain 3 x 3 convolutions do the work at strides 4 to 16, where they run near the peak of a CPU (depthwise ones do not);
-attention and wide perceptrons run at stride 32, where a 256-pixel slice has 64 tokens. A small feature pyramid brings
-the wide view back to stride 16 and hands out the finer maps as skips, because a boundary at 1.25 mm cannot be drawn
-from stride 16 alone. There is no learned position: the encoder runs at every image size.
+attention and wide perceptrons run at stride 32, where a 256-pixel slice has 64 tokens. A feature pyramid (Lin et al.,
+CVPR 2017) brings the wide view back to stride 16 and further to the finer maps that go out as skips, because a boundary
+at 1.25 mm cannot be drawn from stride 16 alone. There is no learned position: the encoder runs at every image size.
 """
 
 from __future__ import annotations
@@ -87,6 +87,21 @@ def _stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(halve, *(ResidualBlock(channels=channels) for _ in range(blocks)))
 
 
+class PyramidStep(nn.Module):
+    """Bring a coarse map to twice its side and mix it with the finer map of the way down."""
+
+    def __init__(self, *, coarse_channels: int, fine_channels: int, channels: int) -> None:
+        super().__init__()
+        self.coarse = nn.Conv2d(coarse_channels, channels, 1)
+        self.fine = nn.Conv2d(fine_channels, channels, 1)
+        self.mix = ConvNormAct(in_channels=channels, out_channels=channels)
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """Coarse [B, C, h, w] and fine [B, D, 2h, 2w] to [B, channels, 2h, 2w]."""
+        wide = F.interpolate(self.coarse(coarse), size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        return self.mix(wide + self.fine(fine))
+
+
 class CompactEncoder(nn.Module):
     """Images to an embedding at stride 16 with skips at strides 8, 4 and 2.
 
@@ -98,6 +113,7 @@ class CompactEncoder(nn.Module):
         token_dim: channels at stride 32.
         token_blocks: attention blocks at stride 32.
         token_heads: attention heads.
+        skip_channels: channels of the skips at strides 8, 4 and 2.
     """
 
     def __init__(
@@ -110,11 +126,12 @@ class CompactEncoder(nn.Module):
         token_dim: int = 256,
         token_blocks: int = 3,
         token_heads: int = 8,
+        skip_channels: tuple[int, int, int] = (64, 64, 24),
     ) -> None:
         super().__init__()
         fine, middle, coarse = stage_channels
         self.out_chans = out_chans
-        self.skip_channels = (middle, fine, stem_channels)
+        self.skip_channels = tuple(skip_channels)
         self.stem = ConvNormAct(in_channels=3, out_channels=stem_channels, stride=2)
         self.stage4 = _stage(stem_channels, fine, stage_blocks[0])
         self.stage8 = _stage(fine, middle, stage_blocks[1])
@@ -130,9 +147,14 @@ class CompactEncoder(nn.Module):
             nn.Conv2d(out_chans, out_chans, 1, bias=False),
             _norm(out_chans),
         )
+        widths = (out_chans, *skip_channels)
+        self.pyramid = nn.ModuleList(
+            PyramidStep(coarse_channels=coarser, fine_channels=finer, channels=channels)
+            for coarser, finer, channels in zip(widths, (middle, fine, stem_channels), skip_channels)
+        )
 
     def forward(self, images: Tensor) -> Features:
-        """Images [B, 3, S, S] in [0, 1] to embedding [B, out_chans, S/16, S/16] and skips [B, C, S/8, S/8], ...
+        """Images [B, 3, S, S] in [0, 1] to embedding [B, out_chans, S/16, S/16], skips [B, C, S/8, S/8], ...
 
         Any rows and columns that are multiples of 16 work, not only squares.
         """
@@ -142,7 +164,11 @@ class CompactEncoder(nn.Module):
         sixteenth = self.stage16(eighth)
         wide = self.widen(self.token_norm(self.tokens(self.halve(sixteenth))))
         wide = F.interpolate(wide, size=sixteenth.shape[-2:], mode="bilinear", align_corners=False)
-        return Features(self.neck(sixteenth + wide), (eighth, quarter, half))
+        embedding = self.neck(sixteenth + wide)
+        skips = [embedding]
+        for step, finer in zip(self.pyramid, (eighth, quarter, half)):
+            skips.append(step(skips[-1], finer))
+        return Features(embedding, tuple(skips[1:]))
 
     def initialize(self) -> None:
         """Start the residual paths near zero and the convolutions by He's rule; call before training from scratch."""

@@ -1,0 +1,71 @@
+"""Which part of a network learns, and where the part that does not may be cut off and its results kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.models.interface import Features, SegmentationNetwork, StageLogits
+from HSAMSegmentLib.models.lora import first_adapted_block
+
+FROZEN, LORA, FULL = "frozen", "lora", "full"
+ADAPTATIONS = (FROZEN, LORA, FULL)
+
+
+def set_trainable(network: SegmentationNetwork, adaptation: str) -> None:
+    """Freeze what does not learn.
+
+    "frozen": the head learns. "lora": the head and the adapters. "full": everything.
+
+    Raises:
+        RequestError: if "lora" is asked for and the encoder has no adapters.
+    """
+    if adaptation == FULL:
+        network.requires_grad_(True)
+        return
+    adapters = {name for name, _ in network.encoder.named_parameters() if ".lora_" in name}
+    if adaptation == LORA and not adapters:
+        raise RequestError("Adapters (LoRA) need one of SAM's encoders; choose 'frozen' or 'full' for this one.")
+    for name, parameter in network.encoder.named_parameters():
+        parameter.requires_grad_(adaptation == LORA and name in adapters)
+    network.head.requires_grad_(True)
+
+
+def trained_names(network: nn.Module) -> list[str]:
+    """Names of the tensors that learn, and of the buffers beside them."""
+    return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+
+
+class SplitNetwork:
+    """A network cut where its frozen part ends.
+
+    `frozen_part` gives the same for the same image as long as the training lasts, so it may be kept; `learning_part`
+    goes on from there.
+    """
+
+    def __init__(self, network: SegmentationNetwork, adaptation: str) -> None:
+        self.network = network
+        self.blocks = first_adapted_block(network.encoder) if adaptation == LORA else None
+
+    @torch.no_grad()
+    def frozen_part(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images [B, 3, S, S] to the tensors that are worth keeping, batch first."""
+        if self.blocks is not None:
+            return (self.network.encoder.forward_prefix(images, self.blocks),)
+        features = self.network.encode(images)
+        return (features.embedding, *features.skips)
+
+    def learning_part(self, kept: tuple[Tensor, ...], labels: Tensor | None = None) -> StageLogits:
+        """From the result of `frozen_part` to the logits of all stages."""
+        if self.blocks is None:
+            return self.network.decode(Features(kept[0], tuple(kept[1:])), labels)
+        embedding = self.network.encoder.forward_suffix(kept[0], self.blocks)
+        return self.network.decode(Features(embedding), labels)
+
+    def shapes(self, image_size: int, device: torch.device | str = "cpu") -> Iterator[tuple[int, ...]]:
+        """Shape of each tensor of `frozen_part` for one image."""
+        for tensor in self.frozen_part(torch.zeros(1, 3, image_size, image_size, device=device)):
+            yield tuple(tensor.shape[1:])

@@ -1,0 +1,88 @@
+"""How long a training goes on: minutes that are kept, or epochs. No torch here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from HSAMSegmentLib.errors import RequestError
+
+DEFAULT_MINUTES = 10.0
+
+
+class Budget:
+    """Tells how much of the training is done and when it must end.
+
+    With minutes, everything counts from the start of the job on: reading, encoding, validating, and the seconds kept
+    back for the last validation and for writing the model. With epochs, only steps count, so that the same seed gives
+    the same model.
+    """
+
+    def __init__(
+        self,
+        *,
+        minutes: float | None = None,
+        epochs: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            minutes: length of the whole job; `DEFAULT_MINUTES` if neither is given.
+            epochs: passes over the slices instead.
+            clock: seconds.
+
+        Raises:
+            RequestError: if both are given or one is not positive.
+        """
+        if minutes is not None and epochs is not None:
+            raise RequestError("Give either minutes or epochs, not both.")
+        if (minutes is not None and minutes <= 0) or (epochs is not None and epochs <= 0):
+            raise RequestError("A training needs a positive number of minutes or epochs.")
+        self.epochs = epochs
+        self.minutes = None if epochs is not None else (minutes if minutes is not None else DEFAULT_MINUTES)
+        self._clock = clock
+        self._started = clock()
+        self._earlier = 0.0
+        self._total_steps = 0
+        self._steps = 0
+        self.reserve_seconds = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Used seconds, those of interrupted runs included."""
+        return self._earlier + self._clock() - self._started
+
+    def set_steps_per_epoch(self, steps: int) -> None:
+        """Tell how many steps an epoch has."""
+        self._total_steps = (self.epochs or 0) * max(steps, 1)
+
+    def resume(self, seconds: float, steps: int) -> None:
+        """Count what earlier runs used."""
+        self._earlier, self._steps = seconds, steps
+
+    def advance(self) -> None:
+        """Count a step."""
+        self._steps += 1
+
+    @property
+    def fraction(self) -> float:
+        """Done part of the training, 0 to 1."""
+        if self.minutes is None:
+            return min(1.0, self._steps / max(self._total_steps, 1))
+        available = max(60.0 * self.minutes - self.reserve_seconds, 1e-6)
+        return min(1.0, self.seconds / available)
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether the training must end."""
+        return self.fraction >= 1.0
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Estimated remaining seconds, None while unknown."""
+        if self.minutes is not None:
+            return max(60.0 * self.minutes - self.seconds, 0.0)
+        if self._steps < 3:
+            return None
+        spent = self._clock() - self._started
+        return spent / self._steps * max(self._total_steps - self._steps, 0)

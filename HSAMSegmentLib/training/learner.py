@@ -1,0 +1,139 @@
+"""A training that can stop at any step and go on to the same result: weights, average, optimizer, draws, best state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from HSAMSegmentLib.errors import TrainingError
+from HSAMSegmentLib.models.interface import SegmentationNetwork
+from HSAMSegmentLib.training.averaging import WeightAverage
+from HSAMSegmentLib.training.batches import Batches
+from HSAMSegmentLib.training.optimizing import GRADIENT_LIMIT, cosine_share, make_optimizer, mixed_precision, set_rate
+from HSAMSegmentLib.training.request import TeachMetrics
+
+WARMUP_STEPS = 20
+AVERAGE_DECAY = 0.99
+_SMOOTHING = 0.9
+
+
+class NotANumberError(TrainingError):
+    """The loss or a gradient is not a finite number."""
+
+
+class Learner:
+    """Steps, and remembers the best weights."""
+
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        *,
+        rate: float,
+        encoder_share: float,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        """
+        Args:
+            network: on its device, `requires_grad` set for what learns.
+            rate: highest learning rate.
+            encoder_share: factor on the rate of the encoder.
+            seed: of all draws.
+            device: where the network is.
+        """
+        self.network = network
+        self.device = device
+        self.rate = rate
+        self.average = WeightAverage(network, decay=AVERAGE_DECAY)
+        self.optimizer = make_optimizer(network, rate, encoder_share=encoder_share)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.steps = 0
+        self.loss = float("nan")
+        self.best: dict[str, Tensor] | None = None
+        self.best_dice: float | None = None
+        self.best_step = 0
+        self.history: list[TeachMetrics] = []
+        self._kept_names = _learned_names(network)
+
+    def step(self, batches: Batches, loss_of: Callable[..., Tensor], progress: float) -> None:
+        """One step of the optimizer.
+
+        Args:
+            batches: where the views come from.
+            loss_of: (stages, labels) to a scalar.
+            progress: done part of the training, 0 to 1, for the learning rate.
+
+        Raises:
+            NotANumberError: if the loss or a gradient is not finite; the weights are then as before the step.
+        """
+        set_rate(self.optimizer, self.rate * min(1.0, (self.steps + 1) / WARMUP_STEPS) * cosine_share(progress))
+        self.network.train()
+        self.optimizer.zero_grad()
+        with mixed_precision(self.device):
+            logits, labels = batches.forward(self.generator)
+        loss = loss_of(logits.stages, labels)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_LIMIT)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            raise NotANumberError(f"The loss is not a number any more at step {self.steps + 1}. Try a lower rate.")
+        self.optimizer.step()
+        self.average.update(self.network)
+        self.steps += 1
+        value = float(loss.detach())
+        self.loss = value if self.steps == 1 else _SMOOTHING * self.loss + (1 - _SMOOTHING) * value
+
+    def keep_if_best(self, dice: float | None) -> bool:
+        """Remember the averaged weights if they are the best so far; without a Dice the newest are."""
+        if dice is not None and self.best_dice is not None and dice <= self.best_dice:
+            return False
+        state = self.average.network.state_dict()
+        self.best = {name: state[name].detach().cpu().clone() for name in self._kept_names}
+        self.best_dice, self.best_step = dice, self.steps
+        return True
+
+    def load_best(self) -> SegmentationNetwork:
+        """The averaged network with its best weights."""
+        if self.best is not None:
+            self.average.network.load_state_dict(self.best, strict=False)
+        return self.average.network
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `resume` needs; what does not learn is not in it."""
+        current, average = self.network.state_dict(), self.average.network.state_dict()
+        return {
+            "network": {name: current[name] for name in self._kept_names},
+            "average": {name: average[name] for name in self._kept_names},
+            "average_updates": self.average.updates,
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "torch_generator": torch.get_rng_state(),
+            "steps": self.steps,
+            "loss": self.loss,
+            "best": self.best,
+            "best_dice": self.best_dice,
+            "best_step": self.best_step,
+            "history": [asdict(item) for item in self.history],
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self.network.load_state_dict(state["network"], strict=False)
+        self.average.network.load_state_dict(state["average"], strict=False)
+        self.average.updates = state["average_updates"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch_generator"])
+        self.steps, self.loss = state["steps"], state["loss"]
+        self.best, self.best_dice, self.best_step = state["best"], state["best_dice"], state["best_step"]
+        self.history = [TeachMetrics(**item) for item in state["history"]]
+
+
+def _learned_names(network: nn.Module) -> list[str]:
+    """Names of the tensors that change in training: what learns, and the head's buffers."""
+    learning = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    buffers = [name for name, _ in network.named_buffers() if name in network.state_dict()]
+    return learning + buffers

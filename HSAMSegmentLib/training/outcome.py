@@ -1,0 +1,151 @@
+"""The end of a training: the bundle with its manifest, the report, the plot."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import HSAMSegmentLib
+from HSAMSegmentLib.checkpoints.files import atomic_output
+from HSAMSegmentLib.checkpoints.loading import save_model
+from HSAMSegmentLib.checkpoints.manifest import Manifest
+from HSAMSegmentLib.training.checkpointing import state_path
+from HSAMSegmentLib.training.plot import write_plot
+from HSAMSegmentLib.training.request import TeachResult
+from HSAMSegmentLib.volumes.orientation import slice_frame
+
+if TYPE_CHECKING:
+    from HSAMSegmentLib.training.teach import TeachJob
+
+_SUFFIX = ".safetensors"
+
+
+def finish(job: TeachJob) -> TeachResult:
+    """Write everything and tell.
+
+    Raises:
+        OutputError: if the bundle cannot be written; the training state is kept, so `resume` can try again.
+    """
+    request, learner = job.request, job.learner
+    network = learner.load_best().cpu()
+    path = save_model(request.output, network, manifest_of(job), overwrite=request.overwrite, dtype="float16")
+    result = TeachResult(
+        path=path,
+        dice=kept_dice(job),
+        validated_on=validated_on(job),
+        steps=learner.steps,
+        epochs=learner.steps / job.steps_per_epoch,
+        seconds=job.budget.seconds,
+        stopped=job.stopped,
+        notes=tuple(job.notes),
+        history=tuple(learner.history),
+    )
+    if request.report is not None:
+        write_report(result, manifest_of(job), request.report, overwrite=request.overwrite)
+    if request.plot is not None:
+        write_plot(learner.history, request.plot, title=manifest_of(job).title, overwrite=request.overwrite)
+    if job.stopped != "cancelled":
+        state_path(request.output).unlink(missing_ok=True)
+    return result
+
+
+def kept_dice(job: TeachJob) -> dict[str, float]:
+    """Dice per label of the state that is kept."""
+    for item in reversed(job.learner.history):
+        if item.best:
+            return dict(item.dice)
+    return {}
+
+
+def validated_on(job: TeachJob) -> str:
+    """What the Dice was measured on, in words."""
+    sources = {item.source for item in job.setup.held}
+    return " and ".join(sorted(sources)) if sources else "nothing"
+
+
+def manifest_of(job: TeachJob) -> Manifest:
+    """What the bundle says about itself."""
+    request, setup = job.request, job.setup
+    names = ", ".join(label.name for label in setup.labels)
+    extents = [max(slice_frame(case.volume.geometry).field_of_view_mm) for case in setup.training]
+    return Manifest(
+        id=safe_id(request.output),
+        title=request.title or f"Taught: {names}",
+        modality=setup.plan.modality,
+        architecture=setup.plan.architecture,
+        encoder_source=setup.start.encoder_source,
+        intensity=setup.plan.intensity,
+        slices=setup.plan.slices,
+        labels=setup.labels,
+        license=setup.start.license,
+        description=f"Taught from {len(setup.training)} labelled scan(s): {names}. It knows scans like these only.",
+        field_of_view_mm=(round(0.5 * min(extents), 1), round(2.0 * max(extents), 1)),
+        training=training_facts(job),
+        metrics={"validation": {"on": validated_on(job), "dice": kept_dice(job)}},
+    )
+
+
+def training_facts(job: TeachJob) -> dict[str, Any]:
+    """Data hashes, settings and versions."""
+    request, setup = job.request, job.setup
+    return {
+        "cases": [{"name": case.volume.name, **case.hashes} for case in setup.training],
+        "held_out": [{"name": item.bank.name, "on": item.source, "slices": len(item.slices)} for item in setup.held],
+        "settings": {
+            "adaptation": setup.plan.adaptation,
+            "augment": setup.plan.augment.to_json(),
+            "rate": setup.plan.rate,
+            "encoder_share": setup.plan.encoder_share,
+            "batch_size": request.batch_size,
+            "minutes": job.budget.minutes,
+            "epochs": request.epochs,
+            "seed": request.seed,
+        },
+        "start": setup.start.facts,
+        "steps": job.learner.steps,
+        "kept_step": job.learner.best_step,
+        "seconds": round(job.budget.seconds, 1),
+        "stopped": job.stopped,
+        "versions": versions(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what computed the weights."""
+    return {
+        "hsamsegment": getattr(HSAMSegmentLib, "__version__", ""),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def write_report(result: TeachResult, manifest: Manifest, path: Path, *, overwrite: bool = False) -> None:
+    """Everything about a training as JSON.
+
+    Raises:
+        OutputError: if the file exists or cannot be written.
+    """
+    data: Mapping[str, Any] = {
+        **asdict(result),
+        "path": str(result.path),
+        "manifest": json.loads(manifest.to_json()),
+    }
+    with atomic_output(path, overwrite=overwrite) as stream:
+        stream.write(json.dumps(data, indent=1, ensure_ascii=False).encode())
+
+
+def safe_id(output: Path) -> str:
+    """An id for a model from the name of its file."""
+    stem = output.name[: -len(_SUFFIX)] if output.name.endswith(_SUFFIX) else output.stem
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.") or "taught-model"

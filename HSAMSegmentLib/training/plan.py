@@ -1,0 +1,138 @@
+"""From a request and its cases to what is built and how it learns: network, rules, augmentation, rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from HSAMSegmentLib.checkpoints.manifest import Manifest
+from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
+from HSAMSegmentLib.training.adaptation import ADAPTATIONS, FROZEN, FULL, LORA
+from HSAMSegmentLib.training.augment import AugmentRule
+from HSAMSegmentLib.training.cases import Case
+from HSAMSegmentLib.training.request import TeachRequest
+from HSAMSegmentLib.volumes.orientation import slice_frame
+from HSAMSegmentLib.volumes.rules import IntensityRule, SliceRule
+
+COMPACT = "compact"
+COMPACT_HEAD_OPTIONS = {"mlp_dim": 256, "dropout": 0.1, "embedding_noise": 0.02}
+DEFAULT_HEAD = "hsam"
+SAM_IMAGE_SIZE = 512
+_LARGEST_COMPACT = 256
+_CT_WINDOW = IntensityRule("window")
+_THIN_CONTEXT_MM = 5.0
+_RATES = {FROZEN: 1e-3, LORA: 5e-4, FULL: 1e-3}
+_ENCODER_SHARES = {FROZEN: 1.0, LORA: 1.0, FULL: 0.5}
+
+
+@dataclass(frozen=True)
+class TeachPlan:
+    """What is built and how it learns.
+
+    Attributes:
+        architecture: of the network.
+        adaptation: "frozen", "lora" or "full".
+        slices: how volumes are cut and framed.
+        intensity: how grey values are scaled.
+        modality: of the scans.
+        augment: how far views differ from slices.
+        rate: highest learning rate.
+        encoder_share: factor on it for the encoder.
+    """
+
+    architecture: Architecture
+    adaptation: str
+    slices: SliceRule
+    intensity: IntensityRule
+    modality: str
+    augment: AugmentRule
+    rate: float
+    encoder_share: float
+
+
+def make_plan(request: TeachRequest, cases: Sequence[Case], start: Manifest | None, num_classes: int) -> TeachPlan:
+    """Decide everything that the request leaves open.
+
+    Args:
+        request: what was asked for.
+        cases: the training cases.
+        start: manifest of the starting model, None without one.
+        num_classes: foreground classes K.
+
+    Raises:
+        RequestError: if options exclude each other.
+    """
+    modality = request.modality or cases[0].volume.modality or (start.modality if start else "")
+    encoder_name = request.encoder or (start.architecture.encoder.name if start else COMPACT)
+    adaptation = _adaptation(request, encoder_name)
+    same_encoder = start is not None and start.architecture.encoder.name == encoder_name
+    slices, image_size = _slices(request, cases, start if same_encoder else None, encoder_name)
+    options = dict(start.architecture.encoder.options) if start is not None and same_encoder else {}
+    head = request.head or (start.architecture.head if start else DEFAULT_HEAD)
+    architecture = Architecture(
+        encoder=EncoderSpec(encoder_name, image_size, options),
+        head=head,
+        num_classes=num_classes,
+        form="paper" if head == "hsam" else "",
+        lora_rank=request.lora_rank if adaptation == LORA else 0,
+        lora_blocks=request.lora_blocks if adaptation == LORA else None,
+        options=_head_options(head, encoder_name, start if same_encoder else None),
+    )
+    return TeachPlan(
+        architecture=architecture,
+        adaptation=adaptation,
+        slices=slices,
+        intensity=_intensity(modality, start if same_encoder else None),
+        modality=modality,
+        augment=AugmentRule(rotation_degrees=20.0, scale=(0.75, 1.3), elastic_px=4.0),
+        rate=request.rate or _RATES[adaptation],
+        encoder_share=_ENCODER_SHARES[adaptation],
+    )
+
+
+def _adaptation(request: TeachRequest, encoder_name: str) -> str:
+    if request.adaptation and request.adaptation not in ADAPTATIONS:
+        raise RequestError(f"The adaptation '{request.adaptation}' is unknown; choose {', '.join(ADAPTATIONS)}.")
+    if request.lora_blocks:
+        if request.adaptation not in ("", LORA):
+            raise RequestError("Adapters in the last blocks (LoRA) and another kind of adaptation exclude each other.")
+        if not encoder_name.startswith("sam_vit"):
+            raise RequestError(f"Adapters (LoRA) need one of SAM's ViT encoders; '{encoder_name}' is none.")
+        return LORA
+    if request.adaptation:
+        return request.adaptation
+    return FULL if encoder_name == COMPACT else FROZEN
+
+
+def _slices(
+    request: TeachRequest, cases: Sequence[Case], start: Manifest | None, encoder_name: str
+) -> tuple[SliceRule, int]:
+    """How volumes are cut and framed, and the side of the input."""
+    if encoder_name != COMPACT:
+        size = request.image_size or (start.architecture.encoder.image_size if start else SAM_IMAGE_SIZE)
+        return (start.slices if start else SliceRule()), size
+    frames = [slice_frame(case.volume.geometry) for case in cases]
+    extent = max(max(frame.field_of_view_mm) for frame in frames)
+    finest = max(max(frame.pixel_spacing_mm) for frame in frames)
+    spacing = max(finest, extent / _LARGEST_COMPACT, min(1.0, extent / 128))
+    size = request.image_size or min(_LARGEST_COMPACT, 16 * math.ceil(extent / spacing / 16 - 1e-6))
+    between = frames[0].slice_spacing_mm
+    context = between if between > _THIN_CONTEXT_MM / 2 else _THIN_CONTEXT_MM
+    rule = SliceRule(
+        framing="spacing", pixel_spacing_mm=round(spacing, 4), context="adjacent", context_mm=round(context, 3)
+    )
+    return rule, size
+
+
+def _intensity(modality: str, start: Manifest | None) -> IntensityRule:
+    if start is not None and start.modality == modality:
+        return start.intensity
+    return _CT_WINDOW if modality == "CT" else IntensityRule()
+
+
+def _head_options(head: str, encoder_name: str, start: Manifest | None) -> dict:
+    if start is not None and start.architecture.head == head:
+        return dict(start.architecture.options)
+    return dict(COMPACT_HEAD_OPTIONS) if head == "hsam" and encoder_name == COMPACT else {}

@@ -1,0 +1,143 @@
+"""What teaching starts from: SAM's weights, an embedded model, or any bundle; and a network filled with what fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from HSAMSegmentLib.checkpoints.catalog import ENCODER
+from HSAMSegmentLib.checkpoints.loading import LoadedModel, load_model, starting_tensors
+from HSAMSegmentLib.checkpoints.manifest import EncoderSource, License, Manifest
+from HSAMSegmentLib.checkpoints.store import Store
+from HSAMSegmentLib.errors import ModelNotFoundError
+from HSAMSegmentLib.models.builder import build_network
+from HSAMSegmentLib.models.interface import SegmentationNetwork
+from HSAMSegmentLib.training.adaptation import FULL
+from HSAMSegmentLib.training.plan import COMPACT, TeachPlan
+from HSAMSegmentLib.training.request import TeachRequest
+from HSAMSegmentLib.training.transfer import transfer
+from HSAMSegmentLib.volumes.labels import LabelSet
+
+DEFAULT_START = "abdomen-mr-t2"
+OWN_LICENSE = License("Terms of its scans", "Taught from scans of your own: their terms apply.", research_only=False)
+
+
+@dataclass(frozen=True)
+class StartSource:
+    """Where the first weights come from.
+
+    Attributes:
+        model: the starting model, None without one.
+        encoder_id: id of an encoder of the store, "" if the starting model's is used.
+    """
+
+    model: LoadedModel | None
+    encoder_id: str
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What the starting model says about itself."""
+        return None if self.model is None else self.model.manifest
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network that is ready to learn.
+
+    Attributes:
+        network: filled with what fits.
+        encoder_source: where its encoder will be found when the taught model is loaded.
+        license: terms that the taught model inherits.
+        notes: sentences on what was taken.
+        facts: for the manifest.
+    """
+
+    network: SegmentationNetwork
+    encoder_source: EncoderSource
+    license: License
+    notes: tuple[str, ...]
+    facts: dict
+
+
+def open_start(request: TeachRequest, store: Store | None = None) -> StartSource:
+    """Find the starting model and encoder of a request.
+
+    Raises:
+        ModelNotFoundError: if one of them is not on this computer.
+        CheckpointError: if a file cannot be used.
+    """
+    store = store if store is not None else Store()
+    wants_sam = request.encoder not in ("", COMPACT)
+    if request.start_from:
+        return StartSource(load_model(request.start_from, store=store), request.encoder if wants_sam else "")
+    if wants_sam:
+        store.path_of(request.encoder)
+        return StartSource(None, request.encoder)
+    try:
+        return StartSource(load_model(DEFAULT_START, store=store), "")
+    except ModelNotFoundError:
+        return StartSource(None, "")
+
+
+def build_start(source: StartSource, plan: TeachPlan, labels: LabelSet, store: Store | None = None) -> Start:
+    """Build the network of a plan and fill it.
+
+    Raises:
+        CheckpointError: if a file of weights cannot be used.
+    """
+    store = store if store is not None else Store()
+    network = build_network(plan.architecture)
+    if plan.architecture.encoder.name == COMPACT:
+        network.encoder.initialize()
+    tensors: dict[str, Tensor] = {}
+    if source.encoder_id:
+        tensors.update(starting_tensors(source.encoder_id, network, plan.architecture.head, store=store))
+    if source.model is not None:
+        tensors.update(_of_model(source, network))
+    old_labels = None if source.manifest is None else source.manifest.labels
+    report = transfer(tensors, network, old_labels=old_labels, new_labels=labels)
+    return Start(
+        network=network,
+        encoder_source=_encoder_source(source, plan, store),
+        license=_license(source, store),
+        notes=(report.sentence,) if tensors else ("Nothing to start from: the network learns from scratch.",),
+        facts={
+            "model": "" if source.manifest is None else source.manifest.id,
+            "encoder": source.encoder_id or plan.architecture.encoder.name,
+            "taken": len(report.taken),
+            "by_class": len(report.by_class),
+            "new": list(report.new),
+            "common_labels": list(report.common_labels),
+        },
+    )
+
+
+def _of_model(source: StartSource, network: SegmentationNetwork) -> Mapping[str, Tensor]:
+    """The starting model's tensors; without its encoder's if another encoder is used."""
+    state = source.model.network.state_dict()
+    if source.encoder_id:
+        return {name: tensor for name, tensor in state.items() if not name.startswith("encoder.")}
+    return state
+
+
+def _encoder_source(source: StartSource, plan: TeachPlan, store: Store) -> EncoderSource:
+    if plan.adaptation == FULL or plan.architecture.encoder.name == COMPACT:
+        return EncoderSource(included=True)
+    if source.encoder_id:
+        return EncoderSource(False, source.encoder_id, store.sha256(store.path_of(source.encoder_id)))
+    return source.manifest.encoder_source if source.manifest is not None else EncoderSource(included=True)
+
+
+def _license(source: StartSource, store: Store) -> License:
+    """The stricter terms of what it starts from; those of the user's scans come on top."""
+    if source.manifest is not None:
+        inherited = source.manifest.license
+    elif source.encoder_id:
+        entry = store.find(source.encoder_id)
+        inherited = entry.license if entry.kind == ENCODER else OWN_LICENSE
+    else:
+        return OWN_LICENSE
+    terms = f"Inherited from what it was taught on top of: {inherited.terms} The terms of the taught scans come on top."
+    return License(inherited.name, terms, inherited.url, inherited.research_only)

@@ -1,0 +1,39 @@
+"""Train the embedded models in the background; run it again to go on where it stopped.
+
+python Scripts/train_embedded.py --data ../shared/data --minutes 80
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from HSAMSegmentLib.training.embedded import EmbeddedTrainer, Settings, describe, load_task, train
+from HSAMSegmentLib.training.embedded_tasks import TASKS
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    """Train, or go on."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
+    parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "embedded.training")
+    parser.add_argument("--minutes", type=float, required=True, help="of training in all, earlier runs included")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    settings = Settings(minutes=options.minutes, device=options.device)
+    trainer = EmbeddedTrainer([load_task(task, options.data) for task in TASKS], settings)
+    options.state.parent.mkdir(exist_ok=True)
+    if options.state.is_file():
+        trainer.resume(options.state)
+        print(f"Going on at step {trainer.steps}.", flush=True)
+    print(describe(train(trainer, options.state, report=lambda line: print(line, flush=True))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
