@@ -77,7 +77,11 @@ class Store:
         Args:
             kind: "model" or "encoder" to see only those.
         """
-        entries = without_repetitions([*self._embedded_entries(), *self._stored_entries(), *self._available_entries()])
+        # Of two files with one id, the one that is named after it is the original.
+        stored = sorted(
+            self._stored_entries(), key=lambda entry: entry.path is not None and entry.path.stem != entry.id
+        )
+        entries = without_repetitions([*self._embedded_entries(), *stored, *self._available_entries()])
         return [entry for entry in entries if kind is None or entry.kind == kind]
 
     def _embedded_entries(self) -> Iterator[ModelEntry]:
