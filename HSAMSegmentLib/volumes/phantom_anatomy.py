@@ -1,0 +1,189 @@
+"""The anatomy of the synthetic abdomen: simple solids in body coordinates, painted one over the other.
+
+Body coordinates are millimeters to the left, to the back and to the head (LPS), with the origin in the middle of the
+body at the level of the lower end of the kidneys. Brightness is that of a fat-suppressed T2-weighted image, 1 being
+fluid: fat and flowing blood are dark, muscle and liver gray, spleen and kidneys bright. All numbers are ours; none is
+taken from a scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+BODY_HALF_WIDTH_MM = (165.0, 108.0)
+_OUTLINE_POWER = 2.4
+_WALL_MM = 25.0
+_DIAPHRAGM_MM = ((-65.0, 0.0, 232.0), (75.0, 5.0, 222.0))
+
+
+@dataclass(frozen=True)
+class Solid:
+    """An ellipsoid, possibly clipped, with a brightness.
+
+    Attributes:
+        center_mm: in body coordinates.
+        radii_mm: along its own axes.
+        brightness: of its inside.
+        label: its value in the ground truth, or None to keep what is below.
+        texture: relative strength of its fine structure.
+        tilt_degrees: rotation around the axis to the back.
+        abdominal: whether it ends at the abdominal wall and the diaphragm.
+    """
+
+    center_mm: tuple[float, float, float]
+    radii_mm: tuple[float, float, float]
+    brightness: float
+    label: int | None = 0
+    texture: float = 0.05
+    tilt_degrees: float = 0.0
+    abdominal: bool = True
+
+    def half_extent_mm(self, direction: np.ndarray) -> float:
+        """How far the ellipsoid reaches from its center along a unit vector."""
+        return float(np.linalg.norm(np.array(self.radii_mm) * np.array(self._own_axes(direction))))
+
+    def contains(self, points: np.ndarray) -> np.ndarray:
+        """Which points [3, ...] are inside of the ellipsoid."""
+        offsets = [points[axis] - np.float32(self.center_mm[axis]) for axis in range(3)]
+        return sum((value / radius) ** 2 for value, radius in zip(self._own_axes(offsets), self.radii_mm)) <= 1.0
+
+    def _own_axes(self, vector: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """Components of a vector along the ellipsoid's axes."""
+        left, back, up = vector
+        if not self.tilt_degrees:
+            return left, back, up
+        cosine, sine = (float(f(np.radians(self.tilt_degrees))) for f in (np.cos, np.sin))
+        return cosine * left + sine * up, back, cosine * up - sine * left
+
+
+def wall_depth_mm(points: np.ndarray) -> np.ndarray:
+    """About how far points [3, ...] are below the skin; negative outside of the body."""
+    shape = zip(points[:2], BODY_HALF_WIDTH_MM)
+    radius = sum(np.abs(value / half) ** _OUTLINE_POWER for value, half in shape) ** (1.0 / _OUTLINE_POWER)
+    return (1.0 - radius) * 0.5 * sum(BODY_HALF_WIDTH_MM)
+
+
+def below_diaphragm(points: np.ndarray) -> np.ndarray:
+    """Which points [3, ...] are in the abdomen rather than in the chest."""
+    domes = [top - 75.0 * _squared(points, left, back) for left, back, top in _DIAPHRAGM_MM]
+    return points[2] <= np.maximum(*domes)
+
+
+def inside_abdomen(points: np.ndarray, depth_mm: np.ndarray) -> np.ndarray:
+    """Which points [3, ...] are inside of the wall and below the diaphragm."""
+    return (depth_mm > _WALL_MM) & below_diaphragm(points)
+
+
+def layers(points: np.ndarray, depth_mm: np.ndarray) -> np.ndarray:
+    """Brightness of skin, fat, muscle, fat between the organs, and lungs at points [3, ...]; air is 0."""
+    image = np.zeros(depth_mm.shape, dtype=np.float32)
+    for least_depth, brightness in ((0.0, 0.16), (2.5, 0.07), (15.0, 0.17), (_WALL_MM, 0.12)):
+        image[depth_mm > least_depth] = brightness
+    image[(depth_mm > _WALL_MM) & ~below_diaphragm(points)] = 0.025
+    return image
+
+
+def organs(random: np.random.Generator) -> list[Solid]:
+    """The solids in the order in which they are painted, each a little different for each seed."""
+    solids = [*_bowel(random), *_middle(random), *_liver(random), *_left_side(random)]
+    return [*solids, *_kidney(random, -1), *_kidney(random, 1), *_back()]
+
+
+LIVER, RIGHT_KIDNEY, LEFT_KIDNEY, SPLEEN = 1, 2, 3, 4
+
+
+def _squared(points: np.ndarray, left: float, back: float) -> np.ndarray:
+    return ((points[0] - left) / 110.0) ** 2 + ((points[1] - back) / 100.0) ** 2
+
+
+def _near(random: np.random.Generator, values: tuple[float, ...], spread: float) -> tuple[float, ...]:
+    return tuple(float(value + random.uniform(-spread, spread)) for value in values)
+
+
+def _about(random: np.random.Generator, values: tuple[float, ...], part: float = 0.05) -> tuple[float, ...]:
+    return tuple(float(value * random.uniform(1.0 - part, 1.0 + part)) for value in values)
+
+
+def _bowel(random: np.random.Generator) -> list[Solid]:
+    """Loops in front, the ascending and the descending colon at the sides."""
+    loops = []
+    for _ in range(60):
+        center = (random.uniform(-100, 105), random.uniform(-80, 5), random.uniform(-40, 112))
+        radii = (random.uniform(14, 28), random.uniform(9, 14), random.uniform(9, 16))
+        tilt = random.uniform(-60, 60)
+        loops.append(Solid(center, radii, float(random.choice((0.2, 0.45, 0.9))), texture=0.15, tilt_degrees=tilt))
+    colon = [Solid(_near(random, (side * 112, 5, 20), 5), (20, 24, 75), 0.26, texture=0.3) for side in (-1, 1)]
+    return loops + colon
+
+
+def _middle(random: np.random.Generator) -> list[Solid]:
+    """Pancreas, great vessels, heart."""
+    return [
+        Solid(_near(random, (-18, -4, 122), 3), (20, 14, 24), 0.4),
+        Solid(_near(random, (28, 2, 142), 3), (46, 11, 13), 0.4, tilt_degrees=18.0),
+        Solid((22, -38, 262), (62, 48, 38), 0.2, texture=0.15, abdominal=False),
+        Solid((10, 31, 120), (9, 9, 400), 0.1, abdominal=False),
+    ]
+
+
+def _liver(random: np.random.Generator) -> list[Solid]:
+    brightness = float(random.uniform(0.34, 0.4))
+    lobes = [
+        Solid(_near(random, (-92, 2, 158), 4), _about(random, (86, 102, 96)), brightness, LIVER, 0.09),
+        Solid(
+            _near(random, (-8, -52, 188), 4), _about(random, (82, 42, 36)), brightness, LIVER, 0.09, tilt_degrees=-8.0
+        ),
+    ]
+    hilum = Solid((-16, 26, 138), (28, 27, 46), 0.14, 0, 0.3)
+    gallbladder = Solid(_near(random, (-48, -44, 112), 4), (14, 18, 26), 0.9, 0, 0.02)
+    cava = Solid((-22, 30, 150), (11, 10, 400), 0.08, 0, abdominal=False)
+    return [*lobes, *_liver_vessels(random), hilum, gallbladder, cava]
+
+
+def _liver_vessels(random: np.random.Generator) -> list[Solid]:
+    """Bright branches, as chains of small ellipsoids that run from the hilum outwards; they count as liver."""
+    branches = []
+    for _ in range(16):
+        start = np.array([-42.0, 0.0, 165.0])
+        end = np.array([random.uniform(-140, -30), random.uniform(-70, 75), random.uniform(110, 215)])
+        for part in np.linspace(0.15, 0.85, 9):
+            center = tuple(float(value) for value in start + part * (end - start))
+            radius = float(4.2 - 2.2 * part)
+            branches.append(Solid(center, (1.7 * radius, 1.7 * radius, 6.0), 0.6, None, 0.0))
+    return branches
+
+
+def _left_side(random: np.random.Generator) -> list[Solid]:
+    """The spleen, and the stomach in front of it, which makes it a crescent."""
+    spleen = Solid(_near(random, (104, 44, 163), 4), _about(random, (46, 56, 50)), 0.72, SPLEEN, 0.05)
+    stomach = Solid(_near(random, (62, -14, 178), 3), _about(random, (52, 52, 50)), 0.6, 0, 0.08, tilt_degrees=25.0)
+    return [spleen, stomach]
+
+
+def _kidney(random: np.random.Generator, side: int) -> list[Solid]:
+    """Cortex, darker medulla, and the sinus that opens to the middle."""
+    label = LEFT_KIDNEY if side > 0 else RIGHT_KIDNEY
+    left, back, up = _near(random, (side * 66, 50, 92 if side < 0 else 104), 4)
+    tilt = side * float(random.uniform(8, 16))
+    radii = _about(random, (27, 31, 54))
+    inner = tuple(0.68 * radius for radius in radii)
+    sinus = (left - side * 15, back - 10, up)
+    return [
+        Solid((left, back, up), radii, 0.8, label, 0.06, tilt),
+        Solid((left, back, up), inner, 0.68, label, 0.15, tilt),
+        Solid(sinus, (16, 13, 18), 0.2, 0, 0.3, tilt),
+    ]
+
+
+def _back() -> list[Solid]:
+    """Vertebrae with discs between them, the canal with its cord, and the muscles beside them."""
+    muscles = [Solid((side * 36, 84, 120), (30, 15, 400), 0.15, 0, 0.2, abdominal=False) for side in (-1, 1)]
+    psoas = [Solid((side * 36, 50, -10), (16, 16, 95), 0.16, 0, 0.1, abdominal=False) for side in (-1, 1)]
+    column = [Solid((0, 54, 120), (21, 16, 400), 0.15, 0, abdominal=False)]
+    vertebrae = [Solid((0, 54, level), (22, 17, 15.5), 0.25, 0, 0.1, abdominal=False) for level in range(-60, 330, 33)]
+    canal = Solid((0, 78, 120), (9, 7, 400), 0.9, 0, 0.05, abdominal=False)
+    cord = Solid((0, 78, 220), (4, 3.5, 160), 0.45, 0, abdominal=False)
+    return [*muscles, *psoas, *column, *vertebrae, canal, cord]
