@@ -13,6 +13,7 @@ import pytest
 from HSAMSegmentLib.checkpoints.catalog import load_catalog, parse_catalog
 from HSAMSegmentLib.checkpoints.resources import embedded_models_folder, resource_folder
 from HSAMSegmentLib.errors import CheckpointError, ModelNotFoundError
+from HSAMSegmentLib.volumes.terminology import label_set_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHIPPED = json.loads((embedded_models_folder() / "catalog.json").read_text(encoding="utf-8"))
@@ -62,7 +63,7 @@ def test_models_of_the_shipped_catalog_stand_on_encoders_of_the_same_catalog():
 
 def test_the_released_hsam_model_is_described_as_its_authors_trained_it():
     manifest = load_catalog().find("hsam_synapse_10").manifest
-    assert [label.name.lower() for label in manifest.labels] == [
+    assert [label.name for label in manifest.labels] == [
         "spleen",
         "right kidney",
         "left kidney",
@@ -78,11 +79,11 @@ def test_the_released_hsam_model_is_described_as_its_authors_trained_it():
     assert (manifest.intensity.kind, manifest.intensity.window_hu) == ("window", (-125.0, 275.0))
 
 
-def test_labels_of_the_shipped_catalog_have_codes():
+def test_labels_of_the_shipped_catalog_are_those_of_the_terminology():
     for entry in load_catalog():
-        for label in entry.manifest.labels if entry.manifest else ():
-            assert label.terminology is not None
-            assert label.terminology.type.scheme == "SCT"
+        if entry.manifest is not None:
+            assert entry.manifest.labels == label_set_of(dict(enumerate(entry.organs, start=1)))
+            assert all(label.terminology is not None for label in entry.manifest.labels)
 
 
 @pytest.mark.parametrize(
