@@ -103,7 +103,7 @@ class HsamHead(nn.Module):
         image = features.embedding.flatten(2).transpose(1, 2)
         image_pe = self.positional_grid(*grid).to(image.dtype)
         first = self.decoder1(image + self.no_mask, image_pe, grid, features.skips)
-        weights = class_weights(first.logits, grid)
+        weights = class_weights(first.logits)
         prompted = self._disturbed(image) + self.no_mask
         gate = 1 if self.gate is None else self._gate(first, weights, grid, labels)
         second = self.decoder2(prompted * (1 + gate), image_pe, grid, weights, first.upscaled, features.skips)

@@ -1,7 +1,7 @@
 """Losses of H-SAM (Cheng et al., CVPR 2024) and AutoSAM (Hu et al., arXiv 2306.13731), sparse labels included.
 
-Labels are class numbers [B, H, W] of any integer type. Pixels labelled `UNLABELLED` count nowhere: neither in the
-cross-entropy's mean nor in a sum of Dice. A batch without any labelled pixel has loss zero.
+Labels are class numbers [B, H, W] of any integer type. Pixels whose label is no class, such as `UNLABELLED`, count
+nowhere: neither in the cross-entropy's mean nor in a sum of Dice. A batch without any labelled pixel has loss zero.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 UNLABELLED = 255
@@ -47,9 +46,10 @@ def stage_loss(logits: Tensor, labels: Tensor, *, dice_weight: float = 0.9) -> T
         labels: [B, h, w].
         dice_weight: weight of Dice, between 0 and 1.
     """
-    log_probabilities, labels = logits.float().log_softmax(dim=1), labels.long()
-    dice = dice_terms(log_probabilities.exp(), labels, smoothing=1e-5).mean()
-    return (1 - dice_weight) * _cross_entropy(log_probabilities, labels) + dice_weight * dice
+    log_probabilities = logits.float().log_softmax(dim=1)
+    belongs = class_masks(labels, logits.shape[1])
+    dice = dice_terms(log_probabilities.exp(), belongs, smoothing=1e-5).mean()
+    return (1 - dice_weight) * _cross_entropy(log_probabilities, belongs) + dice_weight * dice
 
 
 def autosam_loss(logits: Tensor, labels: Tensor, *, undefined_is_nan: bool = False) -> Tensor:
@@ -63,27 +63,32 @@ def autosam_loss(logits: Tensor, labels: Tensor, *, undefined_is_nan: bool = Fal
         undefined_is_nan: what the official code does where no class is left (a batch of background, predicted
             perfectly): the loss is not a number, and training is lost. Otherwise Dice is then zero, which it is.
     """
-    log_probabilities, labels = logits.float().log_softmax(dim=1), labels.long()
-    terms = dice_terms(log_probabilities.exp(), labels, smoothing=1.0)[1:]
+    log_probabilities = logits.float().log_softmax(dim=1)
+    belongs = class_masks(labels, logits.shape[1])
+    terms = dice_terms(log_probabilities.exp(), belongs, smoothing=1.0)[1:]
     kept = terms > 0
     count = kept.sum() if undefined_is_nan else kept.sum().clamp(min=1)
-    return _cross_entropy(log_probabilities, labels) + torch.where(kept, terms, 0).sum() / count
+    return _cross_entropy(log_probabilities, belongs) + torch.where(kept, terms, 0).sum() / count
 
 
-def dice_terms(probabilities: Tensor, labels: Tensor, *, smoothing: float) -> Tensor:
+def class_masks(labels: Tensor, num_masks: int) -> Tensor:
+    """Which class every pixel [B, h, w] belongs to: bool [B, T, h, w], all false where the label is no class."""
+    classes = torch.arange(num_masks, device=labels.device, dtype=labels.dtype)
+    return labels[:, None] == classes[:, None, None]
+
+
+def dice_terms(probabilities: Tensor, belongs: Tensor, *, smoothing: float) -> Tensor:
     """One minus Dice of each class over the whole batch, probabilities squared (V-Net, Milletari et al., 3DV 2016).
 
     Args:
         probabilities: [B, T, h, w].
-        labels: [B, h, w].
+        belongs: from `class_masks` [B, T, h, w].
         smoothing: added to the numerator and to the denominator.
 
     Returns:
         [T].
     """
-    probabilities = probabilities * (labels != UNLABELLED)[:, None]
-    classes = torch.arange(probabilities.shape[1], device=labels.device)
-    belongs = labels[:, None] == classes[:, None, None]
+    probabilities = probabilities * belongs.any(dim=1, keepdim=True)
     overlap = (probabilities * belongs).sum(dim=(0, 2, 3))
     size = probabilities.square().sum(dim=(0, 2, 3)) + belongs.sum(dim=(0, 2, 3))
     return 1 - (2 * overlap + smoothing) / (size + smoothing)
@@ -108,7 +113,6 @@ def _nearest(source: int, target: int, device: torch.device) -> Tensor:
     return (2 * steps * (source - 1) + target - 1) // (2 * max(target - 1, 1))
 
 
-def _cross_entropy(log_probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Mean over labelled pixels."""
-    total = F.nll_loss(log_probabilities, labels, ignore_index=UNLABELLED, reduction="sum")
-    return total / (labels != UNLABELLED).sum().clamp(min=1)
+def _cross_entropy(log_probabilities: Tensor, belongs: Tensor) -> Tensor:
+    """Mean over labelled pixels; as a sum over masks it is the same on every run on a GPU, too."""
+    return -torch.where(belongs, log_probabilities, 0).sum() / belongs.sum().clamp(min=1)
