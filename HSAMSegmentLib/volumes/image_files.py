@@ -20,6 +20,7 @@ from HSAMSegmentLib.volumes.nifti_header import (
     NiftiHeader,
     axes_shear_degrees,
     check_nifti_length,
+    not_finite_voxels,
     read_nifti_header,
 )
 
@@ -67,7 +68,7 @@ def read_image(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
         VolumeError: if it is no image, has more dimensions, or is damaged.
     """
     check_readable_file(path)
-    header = read_nifti_header(path) if path.name.lower().endswith((".nii", ".nii.gz")) else None
+    header = nifti_header_of(path)
     if header is not None:
         check_nifti_length(path, header)
     reader = sitk.ImageFileReader()
@@ -80,6 +81,18 @@ def read_image(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
         except RuntimeError as error:
             raise VolumeError(_reason_of_failure(path, str(error))) from error
     return image, geometry_notes(image, header)
+
+
+def nifti_header_of(path: Path) -> NiftiHeader | None:
+    """The header of a NIfTI file, None for other files."""
+    return read_nifti_header(path) if path.name.lower().endswith((".nii", ".nii.gz")) else None
+
+
+def restore_not_finite(path: Path, array: np.ndarray) -> None:
+    """Put NaN where a NIfTI file has no finite number: ITK has put a zero there."""
+    header = nifti_header_of(path)
+    if header is not None and array.dtype.kind == "f":
+        array.reshape(-1)[not_finite_voxels(path, header)] = np.nan
 
 
 def check_scalar(path: Path, image: sitk.Image) -> None:

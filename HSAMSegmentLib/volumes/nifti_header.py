@@ -1,7 +1,7 @@
-"""What a NIfTI file says about itself, for the two things that ITK does not tell: is it complete, and is it sheared.
+"""What ITK does not tell of a NIfTI file: is it complete, is it sheared, is every value a number.
 
-ITK fills a truncated NIfTI file up with zeros without a word, so the length is checked here before. Field offsets are
-those of the NIfTI-1 and NIfTI-2 standards.
+ITK fills a truncated NIfTI file up with zeros and replaces values that are not finite by zero, both without a word.
+Field offsets are those of the NIfTI-1 and NIfTI-2 standards.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from HSAMSegmentLib.errors import VolumeError
 
 _HEADER_BYTES = 544
 _READ_BLOCK = 1 << 22
+_FLOAT_TYPES = {16: "f4", 64: "f8"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class NiftiHeader:
 
     Attributes:
         size: lengths of all dimensions.
+        byte_order: "<" or ">".
+        data_type: the standard's number of the voxel type.
         bits_per_voxel: storage of one voxel.
         data_offset: bytes before the first voxel.
         qform_code: 0 if there is no rigid transform.
@@ -35,6 +39,8 @@ class NiftiHeader:
     """
 
     size: tuple[int, ...]
+    byte_order: str
+    data_type: int
     bits_per_voxel: int
     data_offset: int
     qform_code: int
@@ -89,12 +95,33 @@ def check_nifti_length(path: Path, header: NiftiHeader) -> None:
         raise VolumeError(f'The file "{path}" is cut off: some of its voxels are missing. Copy or download it again.')
 
 
-def _first_bytes(path: Path) -> bytes:
+def not_finite_voxels(path: Path, header: NiftiHeader) -> np.ndarray:
+    """Positions, in the order of the file, of values that are not finite; the file must be complete."""
+    if header.data_type not in _FLOAT_TYPES:
+        return np.zeros(0, dtype=np.int64)
+    value_type = np.dtype(header.byte_order + _FLOAT_TYPES[header.data_type])
+    count = math.prod(header.size)
+    found, done = [np.zeros(0, dtype=np.int64)], 0
+    with _content(path) as file:
+        file.read(header.data_offset)
+        while done < count:
+            block = file.read(min(count - done, _READ_BLOCK) * value_type.itemsize)
+            values = np.frombuffer(block, dtype=value_type)
+            found.append(done + np.flatnonzero(~np.isfinite(values)))
+            done += len(values)
+    return np.concatenate(found)
+
+
+def _content(path: Path) -> BinaryIO:
+    """The file's content, unpacked if it is compressed."""
     with open(path, "rb") as file:
         start = file.read(2)
-    opener = gzip.open if start == b"\x1f\x8b" else open
+    return gzip.open(path, "rb") if start == b"\x1f\x8b" else open(path, "rb")
+
+
+def _first_bytes(path: Path) -> bytes:
     try:
-        with opener(path, "rb") as file:
+        with _content(path) as file:
             return file.read(_HEADER_BYTES)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise VolumeError(f'The file "{path}" is cut off or damaged; copy or download it again.') from error
@@ -128,6 +155,8 @@ def _parse_first_version(start: bytes, order: str) -> NiftiHeader:
     dimensions = struct.unpack_from(order + "8h", start, 40)
     return NiftiHeader(
         size=_positive_size(dimensions),
+        byte_order=order,
+        data_type=struct.unpack_from(order + "h", start, 70)[0],
         bits_per_voxel=struct.unpack_from(order + "h", start, 72)[0],
         data_offset=int(struct.unpack_from(order + "f", start, 108)[0]),
         qform_code=struct.unpack_from(order + "h", start, 252)[0],
@@ -140,6 +169,8 @@ def _parse_second_version(start: bytes, order: str) -> NiftiHeader:
     dimensions = struct.unpack_from(order + "8q", start, 16)
     return NiftiHeader(
         size=_positive_size(dimensions),
+        byte_order=order,
+        data_type=struct.unpack_from(order + "h", start, 12)[0],
         bits_per_voxel=struct.unpack_from(order + "h", start, 14)[0],
         data_offset=struct.unpack_from(order + "q", start, 168)[0],
         qform_code=struct.unpack_from(order + "i", start, 344)[0],

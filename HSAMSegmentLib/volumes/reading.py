@@ -19,6 +19,7 @@ from HSAMSegmentLib.volumes.image_files import (
     check_scalar,
     name_without_suffix,
     read_image,
+    restore_not_finite,
 )
 from HSAMSegmentLib.volumes.images import geometry_of
 from HSAMSegmentLib.volumes.modality import guess_modality
@@ -76,7 +77,10 @@ def finite_array(array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _volume(image: sitk.Image, name: str, modality: str, notes: tuple[str, ...], path: Path) -> Volume:
     check_scalar(path, image)
-    array, mended = finite_array(sitk.GetArrayFromImage(image))
+    array = sitk.GetArrayFromImage(image)
+    if path.is_file():
+        restore_not_finite(path, array)
+    array, mended = finite_array(array)
     if not modality:
         modality = guess_modality(array)
     return Volume(array, geometry_of(image), name, modality, path, notes + mended)

@@ -12,6 +12,8 @@ from HSAMSegmentLib.volumes.labels import Label, LabelSet, Terminology
 from HSAMSegmentLib.volumes.terminology import fallback_color, find_structure, terminology_from_tag, terminology_tag
 
 _TERMINOLOGY_TAG = "TerminologyEntry"
+# Slicer calls every segment a "Tissue" until somebody says what it is.
+_NOTHING_SAID = "85756007"
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,17 @@ def _entry(fields: Mapping[str, str], index: int) -> SegmentEntry:
     def field(key: str, default: str) -> str:
         return fields.get(f"Segment{index}_{key}", default).strip()
 
-    tags = dict(tag.split(":", 1) for tag in field("Tags", "").split("|") if ":" in tag)
+    def terminology() -> Terminology | None:
+        tags = dict(tag.split(":", 1) for tag in field("Tags", "").split("|") if ":" in tag)
+        found = terminology_from_tag(tags.get(_TERMINOLOGY_TAG, ""))
+        return None if found is not None and found.type.value == _NOTHING_SAID else found
+
     return SegmentEntry(
         name=field("Name", "") or field("ID", ""),
         color=_color(field("Color", field("DefaultColor", ""))),
         layer=int(field("Layer", str(index))),
         value=int(field("LabelValue", "1")),
-        terminology=terminology_from_tag(tags.get(_TERMINOLOGY_TAG, "")),
+        terminology=terminology(),
     )
 
 
