@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from HSAMSegmentLib.checkpoints.bundle import save_bundle
 from HSAMSegmentLib.checkpoints.loading import LoadedModel
 from HSAMSegmentLib.checkpoints.manifest import EncoderSource, License, Manifest
 from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
@@ -81,3 +82,16 @@ def tiny_hsam_model(image_size: int = 64, **changes) -> LoadedModel:
     description = manifest(image_size, **changes)
     torch.manual_seed(0)
     return LoadedModel(build_network(description.architecture).eval(), description, Path("tiny.safetensors"))
+
+
+def write_bundle(folder: Path, name: str = "tiny", **changes) -> Path:
+    """A bundle of a real network with random weights that finds something in every scan."""
+    architecture = Architecture(EncoderSpec("custom", 64, TINY_ENCODER), "linear", len(LABELS))
+    description = manifest(id=name, title=f"Model {name}", architecture=architecture, **changes)
+    torch.manual_seed(3)
+    network = build_network(architecture).eval()
+    with torch.no_grad():
+        # The last ReLU would leave ties at zero, which the background wins.
+        for parameter in network.head.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return save_bundle(folder / f"{name}.safetensors", network, description)

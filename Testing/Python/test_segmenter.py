@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from small_models import LABELS, brightness_model, manifest, tiny_hsam_model
+from small_scans import bright_boxes
 
 from HSAMSegmentLib.errors import CancelledError, CheckpointError, DeviceError, RequestError
 from HSAMSegmentLib.inference import devices
@@ -24,18 +25,6 @@ from HSAMSegmentLib.volumes.rules import IntensityRule, SliceRule
 from HSAMSegmentLib.volumes.volume import Volume
 
 RAW = PostprocessOptions(largest_piece=False, fill_holes=False, minimum_ml=0.0)
-
-
-def scene() -> Volume:
-    """Bright boxes on the patient's right and left, a gray one in front; slices 4 mm apart."""
-    geometry = Geometry(size=(60, 50, 12), spacing_mm=(1.0, 1.5, 4.0), origin_mm=(-30.0, 10.0, 5.0))
-    array = np.full(geometry.shape, 10, np.int16)
-    array[3:9, 20:40, 8:20] = 200
-    array[4:8, 20:40, 40:55] = 200
-    array[8, 20:28, 8:20] = 10
-    array[2:10, 4:16, 16:44] = 90
-    array[:, 0, 0] = 0
-    return Volume(array, geometry, name="scene")
 
 
 def segment(volume: Volume, model=None, **options):
@@ -82,7 +71,7 @@ def oblique(volume: Volume, handed: int = 1) -> Volume:
 
 
 def test_structures_are_found_where_they_are():
-    volume = scene()
+    volume = bright_boxes()
     result = segment(volume)
     labels = result.segmentation.array
     assert result.segmentation.geometry == volume.geometry
@@ -96,7 +85,7 @@ def test_structures_are_found_where_they_are():
 
 
 def test_the_volume_is_not_changed_and_the_result_is_the_same_every_time():
-    volume = scene()
+    volume = bright_boxes()
     before = volume.array.copy()
     first, second = segment(volume), segment(volume)
     np.testing.assert_array_equal(volume.array, before)
@@ -106,10 +95,10 @@ def test_the_volume_is_not_changed_and_the_result_is_the_same_every_time():
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_every_order_and_flip_of_the_axes_gives_the_same_segmentation(order):
-    expected = segment(scene()).segmentation.array
+    expected = segment(bright_boxes()).segmentation.array
     segmenter = Segmenter(brightness_model(), device="cpu", options=SegmentOptions(postprocess=RAW, threads=1))
     for flips in product((False, True), repeat=3):
-        copy = reordered(scene(), order, flips)
+        copy = reordered(bright_boxes(), order, flips)
         result = segmenter.segment(copy)
         assert result.segmentation.geometry == copy.geometry
         np.testing.assert_array_equal(back(result.segmentation.array, order, flips), expected)
@@ -117,14 +106,14 @@ def test_every_order_and_flip_of_the_axes_gives_the_same_segmentation(order):
 
 @pytest.mark.parametrize("handed", [1, -1])
 def test_oblique_and_left_handed_volumes_keep_their_geometry(handed):
-    volume = oblique(scene(), handed)
+    volume = oblique(bright_boxes(), handed)
     result = segment(volume)
     assert result.segmentation.geometry == volume.geometry
     assert (result.segmentation.array[volume.array == 200] > 0).mean() > 0.95
 
 
 def test_mirroring_the_patient_changes_sides():
-    volume = scene()
+    volume = bright_boxes()
     mirrored = replace(volume, array=np.ascontiguousarray(volume.array[:, :, ::-1]))
     expected = segment(volume).segmentation.array[:, :, ::-1]
     exchanged = np.where(expected == 1, 2, np.where(expected == 2, 1, expected))
@@ -132,7 +121,7 @@ def test_mirroring_the_patient_changes_sides():
 
 
 def test_one_slice_is_enough():
-    volume = scene()
+    volume = bright_boxes()
     flat = Volume(volume.array[5:6], replace(volume.geometry, size=(60, 50, 1)))
     result = segment(flat)
     assert {item.label.name for item in result.found} == {"bright left", "bright right", "gray"}
@@ -143,14 +132,14 @@ def test_one_slice_is_enough():
 @pytest.mark.parametrize("context", ["repeat", "adjacent"])
 def test_spacing_with_tiles_and_context_finds_the_same_places(rule, context):
     model = brightness_model(image_size=32, slices=replace(rule, context=context))
-    labels = segment(scene(), model).segmentation.array
-    gray = scene().array == 90
+    labels = segment(bright_boxes(), model).segmentation.array
+    gray = bright_boxes().array == 90
     assert (labels[gray] == 5).mean() > 0.85
     assert (labels[~gray] == 5).mean() < 0.05
 
 
 def test_values_statistics_and_positions_agree_with_the_label_map():
-    volume = scene()
+    volume = bright_boxes()
     result = segment(volume)
     for item in result.labels:
         mask = result.segmentation.array == item.label.value
@@ -170,7 +159,7 @@ def test_values_statistics_and_positions_agree_with_the_label_map():
 
 def test_slices_of_a_flipped_volume_are_numbered_as_in_that_volume():
     order, flips = (0, 1, 2), (False, False, True)
-    plain, flipped = segment(scene()), segment(reordered(scene(), order, flips))
+    plain, flipped = segment(bright_boxes()), segment(reordered(bright_boxes(), order, flips))
     for before, after in zip(plain.labels, flipped.labels):
         assert [11 - entry.index for entry in reversed(before.slices)] == [entry.index for entry in after.slices]
         assert before.least_certain.confidence == pytest.approx(after.least_certain.confidence)
@@ -179,8 +168,8 @@ def test_slices_of_a_flipped_volume_are_numbered_as_in_that_volume():
 
 
 def test_only_wanted_organs_are_kept_with_the_voxels_they_have_among_all():
-    everything = segment(scene()).segmentation.array
-    result = segment(scene(), organs=("Gray",))
+    everything = segment(bright_boxes()).segmentation.array
+    result = segment(bright_boxes(), organs=("Gray",))
     np.testing.assert_array_equal(result.segmentation.array, np.where(everything == 5, 5, 0))
     assert [item.label.name for item in result.labels] == ["gray"]
     assert [label.name for label in result.segmentation.labels] == ["gray"]
@@ -194,7 +183,7 @@ def test_an_unknown_organ_is_refused_with_the_known_ones():
 @pytest.mark.parametrize("flips", [(False, False, False), (True, True, True)])
 def test_outside_of_the_region_is_background_and_inside_is_as_without_it(flips):
     order = (2, 0, 1)
-    volume = reordered(scene(), order, flips)
+    volume = reordered(bright_boxes(), order, flips)
     everything = segment(volume).segmentation.array
     roi = (2, 7, 10, 45, 8, 30)
     labels = segment(volume, roi=roi).segmentation.array
@@ -209,11 +198,11 @@ def test_outside_of_the_region_is_background_and_inside_is_as_without_it(flips):
 )
 def test_a_region_that_is_no_part_of_the_volume_is_refused(roi):
     with pytest.raises(RequestError, match="region"):
-        segment(scene(), roi=roi)
+        segment(bright_boxes(), roi=roi)
 
 
 def test_the_batch_size_changes_nothing():
-    volume = scene()
+    volume = bright_boxes()
     model = tiny_hsam_model()
     one = segment(volume, model, batch_size=1)
     five = segment(volume, model, batch_size=5)
@@ -222,7 +211,7 @@ def test_the_batch_size_changes_nothing():
 
 
 def test_the_last_stage_alone_can_be_asked_for():
-    volume = scene()
+    volume = bright_boxes()
     both, last = (segment(volume, stages=stages) for stages in ("both", "last"))
     assert both.labels[0].agreement is not None
     assert last.labels[0].agreement is None
@@ -230,7 +219,7 @@ def test_the_last_stage_alone_can_be_asked_for():
 
 
 def test_post_processing_is_done_and_can_be_turned_off():
-    volume = scene()
+    volume = bright_boxes()
     volume.array[0, 40:48, 4:12] = 200
     raw = segment(volume)
     tidy = segment(volume, postprocess=PostprocessOptions(largest_piece=False, minimum_ml=0.5))
@@ -240,21 +229,21 @@ def test_post_processing_is_done_and_can_be_turned_off():
 
 def test_a_warm_segmenter_takes_volumes_of_any_size_one_after_the_other():
     segmenter = Segmenter(brightness_model(), device="cpu", options=SegmentOptions(postprocess=RAW))
-    first = segmenter.segment(scene()).segmentation.array
-    segmenter.segment(Volume(scene().array[:4, :30, :33], replace(scene().geometry, size=(33, 30, 4))))
-    np.testing.assert_array_equal(segmenter.segment(scene()).segmentation.array, first)
+    first = segmenter.segment(bright_boxes()).segmentation.array
+    segmenter.segment(Volume(bright_boxes().array[:4, :30, :33], replace(bright_boxes().geometry, size=(33, 30, 4))))
+    np.testing.assert_array_equal(segmenter.segment(bright_boxes()).segmentation.array, first)
 
 
 def test_memory_mapped_and_read_only_input_of_other_types_works(tmp_path):
-    expected = segment(scene()).segmentation.array
+    expected = segment(bright_boxes()).segmentation.array
     for dtype in (np.uint16, np.float64, np.float32, np.int32):
-        np.save(tmp_path / "array.npy", scene().array.astype(dtype))
+        np.save(tmp_path / "array.npy", bright_boxes().array.astype(dtype))
         array = np.load(tmp_path / "array.npy", mmap_mode="r")
-        np.testing.assert_array_equal(segment(replace(scene(), array=array)).segmentation.array, expected)
+        np.testing.assert_array_equal(segment(replace(bright_boxes(), array=array)).segmentation.array, expected)
 
 
 def test_labels_can_be_written_into_an_array_of_the_caller_while_slices_finish():
-    volume = scene()
+    volume = bright_boxes()
     labels = np.full(volume.array.shape, 7, np.uint8)
     seen = []
 
@@ -275,7 +264,7 @@ def test_labels_can_be_written_into_an_array_of_the_caller_while_slices_finish()
 def test_progress_rises_to_one_with_an_estimate_of_the_remaining_time():
     reports = []
     options = SegmentOptions(postprocess=RAW, threads=1, batch_size=2)
-    Segmenter(brightness_model(), device="cpu", options=options).segment(scene(), progress=reports.append)
+    Segmenter(brightness_model(), device="cpu", options=options).segment(bright_boxes(), progress=reports.append)
     fractions = [report.fraction for report in reports]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
@@ -285,7 +274,7 @@ def test_progress_rises_to_one_with_an_estimate_of_the_remaining_time():
 
 
 def test_nothing_found_is_said_with_what_to_check():
-    volume = scene()
+    volume = bright_boxes()
     volume.array[:] = np.where(volume.array > 50, 11, volume.array)
     model = brightness_model(intensity=IntensityRule("window", window_hu=(-100.0, 900.0)), modality="CT")
     result = segment(volume, model)
@@ -295,7 +284,7 @@ def test_nothing_found_is_said_with_what_to_check():
 
 
 def test_a_large_dropped_piece_is_reported():
-    volume = scene()
+    volume = bright_boxes()
     volume.array[10:12, 38:50, 5:20] = 200
     result = segment(volume, postprocess=PostprocessOptions())
     assert any("bright left" in warning and "separate piece" in warning for warning in result.warnings)
@@ -305,16 +294,16 @@ def test_flip_averaging_keeps_sides_of_one_organ_and_says_so():
     kidneys = LabelSet(
         (Label(1, "right kidney", (1, 0, 0)), Label(2, "left kidney", (0, 1, 0)), Label(5, "gray", (0, 0, 1)))
     )
-    plain = segment(scene(), brightness_model(labels=kidneys))
-    flipped = segment(scene(), brightness_model(labels=kidneys), flip_averaging=True)
+    plain = segment(bright_boxes(), brightness_model(labels=kidneys))
+    flipped = segment(bright_boxes(), brightness_model(labels=kidneys), flip_averaging=True)
     np.testing.assert_array_equal(plain.segmentation.array, flipped.segmentation.array)
     assert any("tells right kidney from left kidney" in warning for warning in flipped.warnings)
 
 
 def test_flip_averaging_averages_with_the_mirrored_prediction_put_back():
     ventricle = LabelSet((Label(1, "a", (1, 0, 0)), Label(2, "b", (0, 1, 0)), Label(5, "gray", (0, 0, 1))))
-    gray = segment(scene(), brightness_model(labels=ventricle), flip_averaging=True, organs=("gray",))
-    expected = segment(scene(), brightness_model(labels=ventricle), organs=("gray",))
+    gray = segment(bright_boxes(), brightness_model(labels=ventricle), flip_averaging=True, organs=("gray",))
+    expected = segment(bright_boxes(), brightness_model(labels=ventricle), organs=("gray",))
     assert np.mean(gray.segmentation.array == expected.segmentation.array) > 0.99
 
 
@@ -351,8 +340,8 @@ class Exhausted(torch.nn.Module):
 def test_running_out_of_memory_halves_the_batch_and_is_said():
     model = brightness_model()
     model.network.encoder = Exhausted(model.network.encoder, limit=2)
-    result = segment(scene(), model, batch_size=8)
-    np.testing.assert_array_equal(result.segmentation.array, segment(scene()).segmentation.array)
+    result = segment(bright_boxes(), model, batch_size=8)
+    np.testing.assert_array_equal(result.segmentation.array, segment(bright_boxes()).segmentation.array)
     assert model.network.encoder.largest == 2
     assert result.batch_size == 2
     assert any("Memory ran out on cpu with 8 slices at a time; went on with 4" in text for text in result.warnings)
@@ -372,8 +361,8 @@ def test_a_slice_too_large_for_the_accelerator_goes_to_the_cpu_and_is_said():
     segmenter = Segmenter(model, device="cpu", options=SegmentOptions(postprocess=RAW, precision="full"))
     # To torch, "cpu:0" is another name of the CPU; to the segmenter it is a device that is not the CPU.
     segmenter.device = devices.DeviceChoice("cpu:0", "an accelerator")
-    result = segmenter.segment(scene())
-    np.testing.assert_array_equal(result.segmentation.array, segment(scene()).segmentation.array)
+    result = segmenter.segment(bright_boxes())
+    np.testing.assert_array_equal(result.segmentation.array, segment(bright_boxes()).segmentation.array)
     assert result.device == "cpu"
     assert any("with a single slice; went on on the CPU" in warning for warning in result.warnings)
 
@@ -382,14 +371,14 @@ def test_too_little_memory_for_one_slice_on_the_cpu_is_an_error_in_words():
     model = brightness_model()
     model.network.encoder = Exhausted(model.network.encoder, limit=0)
     with pytest.raises(DeviceError, match="even a single slice"):
-        segment(scene(), model, batch_size=4)
+        segment(bright_boxes(), model, batch_size=4)
 
 
 def test_other_errors_of_the_network_are_not_taken_for_memory():
     model = brightness_model()
     model.network.encoder = torch.nn.Linear(3, 3)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        segment(scene(), model)
+        segment(bright_boxes(), model)
 
 
 def test_weights_that_yield_no_numbers_are_refused():
@@ -397,12 +386,12 @@ def test_weights_that_yield_no_numbers_are_refused():
     with torch.no_grad():
         model.network.encoder.scale.fill_(float("nan"))
     with pytest.raises(CheckpointError, match="not a number"):
-        segment(scene(), model)
+        segment(bright_boxes(), model)
 
 
 def test_half_precision_is_used_when_asked_for_and_finds_the_same():
-    full = segment(scene(), tiny_hsam_model())
-    mixed = segment(scene(), tiny_hsam_model(), precision="mixed")
+    full = segment(bright_boxes(), tiny_hsam_model())
+    mixed = segment(bright_boxes(), tiny_hsam_model(), precision="mixed")
     assert mixed.precision == "mixed (bfloat16)"
     assert full.precision == "full"
     assert np.mean(full.segmentation.array == mixed.segmentation.array) > 0.97
@@ -412,7 +401,7 @@ def test_cancel_before_the_start_does_nothing():
     token = CancelToken()
     token.cancel()
     with pytest.raises(CancelledError):
-        Segmenter(brightness_model(), device="cpu").segment(scene(), cancel=token)
+        Segmenter(brightness_model(), device="cpu").segment(bright_boxes(), cancel=token)
 
 
 def test_cancel_stops_inside_of_a_slice():
@@ -423,7 +412,7 @@ def test_cancel_stops_inside_of_a_slice():
     blocks[0].register_forward_hook(lambda *_: token.cancel())
     blocks[1].register_forward_hook(lambda *_: reached.append(1))
     with pytest.raises(CancelledError):
-        Segmenter(model, device="cpu").segment(scene(), cancel=token)
+        Segmenter(model, device="cpu").segment(bright_boxes(), cancel=token)
     assert reached == []
 
 
@@ -433,9 +422,9 @@ def test_after_a_cancel_the_segmenter_can_be_used_again():
         brightness_model(), device="cpu", options=SegmentOptions(postprocess=RAW, threads=1, batch_size=2)
     )
     with pytest.raises(CancelledError):
-        segmenter.segment(scene(), cancel=token, progress=lambda report: report.detail and token.cancel())
-    result = segmenter.segment(scene())
-    np.testing.assert_array_equal(result.segmentation.array, segment(scene()).segmentation.array)
+        segmenter.segment(bright_boxes(), cancel=token, progress=lambda report: report.detail and token.cancel())
+    result = segmenter.segment(bright_boxes())
+    np.testing.assert_array_equal(result.segmentation.array, segment(bright_boxes()).segmentation.array)
 
 
 def test_cancel_from_another_thread_is_answered():
@@ -444,7 +433,7 @@ def test_cancel_from_another_thread_is_answered():
     token = CancelToken()
     timer = threading.Timer(0.2, token.cancel)
     timer.start()
-    volume = Volume(np.tile(scene().array, (40, 1, 1)), replace(scene().geometry, size=(60, 50, 480)))
+    volume = Volume(np.tile(bright_boxes().array, (40, 1, 1)), replace(bright_boxes().geometry, size=(60, 50, 480)))
     with pytest.raises(CancelledError):
         Segmenter(model, device="cpu").segment(volume, cancel=token)
     timer.join()

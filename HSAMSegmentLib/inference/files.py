@@ -1,0 +1,198 @@
+"""From a scan on disk to organs on disk: everything is checked before the work, nothing is left half-written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from HSAMSegmentLib.checkpoints.files import refuse_existing
+from HSAMSegmentLib.checkpoints.loading import LoadedModel
+from HSAMSegmentLib.checkpoints.store import Store
+from HSAMSegmentLib.errors import OutputError, RequestError
+from HSAMSegmentLib.inference.options import SegmentOptions
+from HSAMSegmentLib.inference.preview import check_preview_path, write_preview
+from HSAMSegmentLib.inference.records import make_record
+from HSAMSegmentLib.inference.report import make_report, write_report
+from HSAMSegmentLib.inference.result import SegmentationResult
+from HSAMSegmentLib.inference.segmenter import Segmenter
+from HSAMSegmentLib.inference.warm_models import WarmModels
+from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ignore_progress
+from HSAMSegmentLib.volumes.label_names import names_path
+from HSAMSegmentLib.volumes.reading import read_volume
+from HSAMSegmentLib.volumes.segmentation_io import output_suffix, write_segmentation
+from HSAMSegmentLib.volumes.volume import Volume
+
+_READING_FRACTION = 0.02
+_WRITING_FRACTION = 0.97
+
+
+@dataclass(frozen=True)
+class OutputFiles:
+    """Where the results of one scan go.
+
+    Attributes:
+        segmentation: label file; its suffix is the format.
+        preview: picture, or None.
+        report: JSON report, or None.
+    """
+
+    segmentation: Path
+    preview: Path | None = None
+    report: Path | None = None
+
+    def all(self) -> tuple[Path, ...]:
+        """Every file that is asked for."""
+        return tuple(path for path in (self.segmentation, self.preview, self.report) if path is not None)
+
+
+def segment_file(
+    source: str | Path,
+    output: str | Path,
+    *,
+    model: str | Path | LoadedModel | None = None,
+    store: Store | None = None,
+    series: str | None = None,
+    device: str = "auto",
+    options: SegmentOptions | None = None,
+    preview: str | Path | None = None,
+    report: str | Path | None = None,
+    overwrite: bool = False,
+    warm: WarmModels | None = None,
+    progress: ProgressCallback = ignore_progress,
+    cancel: CancelToken | None = None,
+) -> SegmentationResult:
+    """Segment one scan and write the results.
+
+    Args:
+        source: volume file or DICOM folder.
+        output: .seg.nrrd, .nrrd, .nii.gz, .nii or .mha file.
+        model: id, file or loaded model; None to take the only installed one that fits.
+        store: where models are looked up, None for the default store.
+        series: which series of a DICOM folder that has several.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        options: organs, region, precision, post-processing.
+        preview: picture to write, or None.
+        report: JSON report to write, or None.
+        overwrite: whether existing outputs may be replaced.
+        warm: models kept from scan to scan; then `model`, `store`, `device` and `options` are its own.
+        progress: receives fractions with an ETA.
+        cancel: answered within a second; nothing is written then.
+
+    Returns:
+        The result that was written.
+
+    Raises:
+        OutputError: before any work, if an output exists, has an unknown suffix or cannot be written.
+        VolumeError: if the scan cannot be read.
+        RequestError, ModelNotFoundError, CheckpointError, DeviceError: as from choosing, loading and segmenting.
+        CancelledError: on cancel.
+    """
+    files = OutputFiles(Path(output), _optional(preview), _optional(report))
+    check_outputs(files, source=Path(source), overwrite=overwrite)
+    cancel = cancel or CancelToken()
+    warm = warm or WarmModels(model, store=store, device=device, options=options)
+    progress(Progress(0.0, "Reading the scan"))
+    volume = read_volume(source, series=series)
+    cancel.raise_if_cancelled()
+    progress(Progress(0.0, "Loading the model"))
+    segmenter, sentence = warm.segmenter_for(volume)
+    cancel.raise_if_cancelled()
+    result = segmenter.segment(volume, progress=_inner(progress), cancel=cancel)
+    if sentence:
+        result = replace(result, warnings=(sentence, *result.warnings))
+    cancel.raise_if_cancelled()
+    progress(Progress(_WRITING_FRACTION, "Writing the results"))
+    finished = _Finished(Path(source), series, volume, result, segmenter, warm)
+    _write_outputs(finished, files, overwrite)
+    progress(Progress(1.0, "Done", eta_seconds=0.0))
+    return result
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """A scan that was segmented and is to be written."""
+
+    source: Path
+    series: str | None
+    volume: Volume
+    result: SegmentationResult
+    segmenter: Segmenter
+    warm: WarmModels
+
+
+def _write_outputs(done: _Finished, files: OutputFiles, overwrite: bool) -> None:
+    """Write segmentation, preview and report, in this order: the report says that the others are complete."""
+    manifest, options = done.segmenter.model.manifest, done.segmenter.options
+    segmentation = done.result.segmentation
+    write_segmentation(segmentation, files.segmentation, overwrite=overwrite)
+    if files.preview is not None:
+        write_preview(done.volume, segmentation, files.preview, plane=manifest.slices.plane, overwrite=overwrite)
+    if files.report is None:
+        return
+    record = make_record(
+        source=done.source,
+        series=done.series,
+        model_id=manifest.id,
+        model_hash=done.warm.hash_of(manifest.id),
+        options=options,
+        output=files.segmentation,
+    )
+    content = make_report(
+        done.result,
+        volume=done.volume,
+        manifest=manifest,
+        options=options,
+        output=files.segmentation,
+        record=record,
+    )
+    write_report(content, files.report, overwrite=overwrite)
+
+
+def check_outputs(files: OutputFiles, *, source: Path, overwrite: bool) -> None:
+    """Make sure, before any work, that every output can be written.
+
+    Raises:
+        OutputError: if one exists and may not be replaced, has an unknown suffix, or its folder cannot be written to.
+        RequestError: if two outputs are the same file, or one is the scan itself.
+    """
+    suffix = output_suffix(files.segmentation)
+    if files.preview is not None:
+        check_preview_path(files.preview)
+    _require_distinct(files.all(), source)
+    for path in files.all():
+        refuse_existing(path, overwrite)
+        _require_writable(path)
+    if not suffix.endswith(".nrrd"):
+        refuse_existing(names_path(files.segmentation), overwrite)
+
+
+def _require_distinct(outputs: Iterable[Path], source: Path) -> None:
+    seen = {source.resolve(): "the scan"}
+    for path in outputs:
+        if path.resolve() in seen:
+            raise RequestError(f"{path} is asked for as an output and is {seen[path.resolve()]} at the same time.")
+        seen[path.resolve()] = "another output"
+
+
+def _require_writable(path: Path) -> None:
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise OutputError(f"The folder {folder} does not exist. Create it or choose another one.")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"There is no permission to write to {folder}. Choose another folder.")
+
+
+def _inner(progress: ProgressCallback) -> ProgressCallback:
+    """Put the segmenter's fractions between reading and writing."""
+    span = _WRITING_FRACTION - _READING_FRACTION
+
+    def report(inner: Progress) -> None:
+        progress(replace(inner, fraction=_READING_FRACTION + span * inner.fraction))
+
+    return report
+
+
+def _optional(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
