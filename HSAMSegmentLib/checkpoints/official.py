@@ -108,14 +108,16 @@ def network_from_official(
 def encoder_tensors(source: OfficialWeights, encoder: nn.Module) -> dict[str, Tensor]:
     """The encoder's tensors of an official file at the image size of `encoder`, by the names inside of it.
 
-    SAM's tables of positions are interpolated where the file was made for another size.
+    SAM's tables of positions are interpolated where the file was made for another size. What the encoder has no use
+    for (MobileSAM's file keeps the classifier it was distilled with) is left out.
 
     Raises:
         CheckpointError: if the file holds no encoder.
     """
     if source.found.encoder is None:
         raise CheckpointError(f"{source.path.name} holds no encoder: it is {source.found.title}.")
-    state = encoder_state(source.state)
+    wanted = encoder.state_dict()
+    state = {name: tensor for name, tensor in encoder_state(source.state).items() if name in wanted}
     return fit_encoder_tensors(state, encoder) if isinstance(encoder, SamEncoder) else state
 
 
