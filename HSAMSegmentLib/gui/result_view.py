@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from pathlib import Path
-
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.gui.dialogs import Dialogs
 from HSAMSegmentLib.gui.result_table import ResultTable
+from HSAMSegmentLib.inference.report import write_report
 from HSAMSegmentLib.jobs.events import Preview
-from HSAMSegmentLib.jobs.outcome import SegmentOutcome
 from HSAMSegmentLib.mrml.history import SegmentationHistory
 from HSAMSegmentLib.mrml.navigation import jump_to_voxel
 from HSAMSegmentLib.mrml.session import Written, is_in_scene
@@ -78,30 +74,8 @@ class ResultView:
             return
         path = self._dialogs.save_path(_("Save report"), "report.json", "JSON (*.json)")
         if path:
-            Path(path).write_text(json.dumps(report(self._written.outcome), indent=2), encoding="utf-8")
+            write_report(self._written.outcome.report, path, overwrite=True)
 
     def _undo(self) -> None:
         self._history.undo()
         self.clear()
-
-
-def report(outcome: SegmentOutcome) -> dict:
-    """What a reader of the report wants to know, as plain JSON values."""
-    return {
-        "model": {"id": outcome.model_id, "title": outcome.model_title},
-        "device": outcome.device,
-        "precision": outcome.precision,
-        "seconds": round(outcome.seconds, 2),
-        "warnings": list(outcome.warnings),
-        "geometry": asdict(outcome.geometry),
-        "organs": [
-            {
-                "name": organ.label.name,
-                "found": organ.found,
-                "volume_ml": round(organ.volume_ml, 3),
-                "confidence": organ.confidence,
-                "least_certain_ijk": organ.uncertain_ijk,
-            }
-            for organ in outcome.organs
-        ],
-    }

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from HSAMSegmentLib.checkpoints.loading import LoadedModel, load_model
+from HSAMSegmentLib.inference.report import make_report
 from HSAMSegmentLib.inference.result import LabelResult, SegmentationResult
 from HSAMSegmentLib.inference.segmenter import Segmenter
 from HSAMSegmentLib.jobs.events import Preview, Result
@@ -35,7 +36,8 @@ def segment(request: SegmentRequest, emit: Emit, cancel: CancelToken, context: J
     segmenter = Segmenter(warm_model(request.model, context), device=request.device, options=request.options)
     folder = Path(request.output_folder)
     result = segmenter.segment(volume, progress=emit, cancel=cancel, **_live_preview(request, volume, folder, emit))
-    outcome = _outcome(result, folder)
+    report = make_report(result, volume=volume, manifest=segmenter.model.manifest, options=request.options)
+    outcome = replace(_outcome(result, folder), report=report)
     hook = context.hook("surfaces") if request.surfaces and outcome.found else None
     if hook is not None:
         emit(Progress(1.0, "Computing surfaces"))

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from panel_stand import PanelStand
+from untrained_model import write_untrained_model
+
+pytestmark = pytest.mark.host
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store with one tiny model; the worker finds it by the environment variable."""
+    from HSAMSegmentLib.checkpoints.catalog import Catalog
+    from HSAMSegmentLib.checkpoints.store import HOME_VARIABLE, Store
+
+    home = tmp_path_factory.mktemp("store")
+    (home / "models").mkdir()
+    write_untrained_model(home / "models" / "tiny.safetensors")
+    before = os.environ.get(HOME_VARIABLE)
+    os.environ[HOME_VARIABLE] = str(home)
+    yield Store(catalog=Catalog(()), embedded=home / "none")
+    os.environ.pop(HOME_VARIABLE)
+    if before is not None:
+        os.environ[HOME_VARIABLE] = before
+
+
+@pytest.fixture(scope="module")
+def engine(host, store):
+    """One engine for all tests, so that its worker loads torch once."""
+    from HSAMSegmentLib.gui.engine import Engine
+
+    engine = Engine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def scan(scene, data_folder):
+    import slicer
+
+    path = data_folder / "ct_totalsegmentator" / "images" / "ct_example_30.nii.gz"
+    return slicer.util.loadVolume(str(path), {})
+
+
+@pytest.fixture
+def stand(host, engine, store, scan):
+    stand = PanelStand(host, engine, store)
+    yield stand
+    if engine.is_busy:
+        engine.cancel()
+        stand.wait()
+    stand.close()
+
+
+def segment_names(node):
+    segmentation = node.GetSegmentation()
+    return [segmentation.GetNthSegment(index).GetName() for index in range(segmentation.GetNumberOfSegments())]
+
+
+def only_segmentation():
+    import slicer
+
+    (node,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    return node
+
+
+def test_the_only_scan_and_model_are_chosen_and_the_button_is_on(stand, scan):
+    assert stand.ui.scanSelector.currentNode() is scan
+    assert stand.panel.model.id == "tiny"
+    assert stand.ui.applyButton.enabled
+    assert "CT · 2 organs · on this computer" in stand.ui.modelInfoLabel.text
+    assert stand.status == ""
+
+
+def test_a_click_segments_the_organs_and_shows_them(stand, scan):
+    stand.segment()
+    assert "2 of 2 organs found" in stand.status
+    node = only_segmentation()
+    assert segment_names(node) == ["Liver", "Right kidney"]
+    assert node.GetSegmentation().ContainsRepresentation("Closed surface")
+    assert stand.ui.outputSelector.currentNode() is None, "the next run goes into a new segmentation again"
+    table = stand.ui.resultTable
+    assert [table.item(row, 0).text() for row in range(table.rowCount)] == ["Liver", "Right kidney"]
+    assert table.item(0, 1).text().endswith(" mL")
+    assert stand.ui.applyButton.text == "Segment organs"
+
+
+def test_a_row_leads_to_the_organ_and_its_last_column_to_the_least_certain_slice(stand, scan):
+    import slicer
+
+    from HSAMSegmentLib.mrml.volume_bridge import ijk_to_world
+
+    stand.segment()
+    view = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    organ = stand.panel.result._written.outcome.organs[1]
+    stand.ui.resultTable.cellClicked.emit(1, 0)
+    assert view.GetSliceOffset() == pytest.approx(ijk_to_world(scan, organ.center_ijk)[2])
+    stand.ui.resultTable.cellClicked.emit(1, 3)
+    assert view.GetSliceOffset() == pytest.approx(ijk_to_world(scan, organ.uncertain_ijk)[2])
+
+
+def test_only_the_checked_organs_are_written(stand):
+    stand.uncheck(0)
+    stand.segment()
+    assert segment_names(only_segmentation()) == ["Right kidney"]
+
+
+def test_without_organs_the_button_is_off_and_says_why(stand):
+    stand.click(stand.ui.noOrgansButton)
+    assert not stand.ui.applyButton.enabled
+    assert stand.status == stand.ui.applyButton.toolTip == "Check at least one organ."
+    stand.click(stand.ui.allOrgansButton)
+    assert stand.ui.applyButton.enabled
+    assert stand.status == ""
+
+
+def test_without_a_scan_the_button_is_off_and_says_why(stand, scene, scan):
+    scene.RemoveNode(scan)
+    assert not stand.ui.applyButton.enabled
+    assert "Choose a scan" in stand.status
+
+
+def test_a_region_off_the_scan_is_said_before_the_click(stand, scene):
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Far away")
+    roi.SetCenter(5000, 5000, 5000)
+    roi.SetSize(10, 10, 10)
+    stand.ui.regionSelector.setCurrentNode(roi)
+    assert not stand.ui.applyButton.enabled
+    assert "does not touch the scan" in stand.status
+
+
+def test_a_region_limits_the_result(stand, scene, scan):
+    import slicer
+
+    from HSAMSegmentLib.mrml.volume_bridge import ijk_to_world
+
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Region")
+    roi.SetCenter(ijk_to_world(scan, (60, 50, 15)))
+    roi.SetSize(60, 60, 30)
+    stand.ui.regionSelector.setCurrentNode(roi)
+    stand.segment()
+    node = only_segmentation()
+    masks = [
+        slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, scan)
+        for identifier in node.GetSegmentation().GetSegmentIDs()
+    ]
+    found = np.argwhere(np.any(masks, axis=0))
+    assert found.min(axis=0).tolist() >= [10, 40, 50]
+    assert found.max(axis=0).tolist() <= [20, 60, 70]
+
+
+def test_a_second_click_cancels_and_leaves_the_scene_as_it_was(stand, scene, scan):
+    import slicer
+
+    big = slicer.util.addVolumeFromArray(np.zeros((400, 256, 256), np.int16), None, "Big")
+    stand.ui.scanSelector.setCurrentNode(big)
+    nodes = scene.GetNumberOfNodes()
+    stand.click(stand.ui.applyButton)
+    assert stand.ui.applyButton.text == "Cancel"
+    stand.click(stand.ui.applyButton)
+    stand.wait(seconds=10.0)
+    assert stand.status == "Cancelled. Nothing in the scene changed."
+    assert scene.GetNumberOfNodes() == nodes
+    assert stand.ui.applyButton.text == "Segment organs"
+    assert stand.ui.applyButton.enabled
+
+
+@pytest.mark.skipif(os.name == "nt", reason="uses POSIX signals")
+def test_a_killed_worker_is_said_in_a_sentence_and_the_next_click_works(stand, scene):
+    import slicer
+
+    small = stand.ui.scanSelector.currentNode()
+    big = slicer.util.addVolumeFromArray(np.zeros((400, 256, 256), np.int16), None, "Big")
+    stand.segment()
+    stand.ui.scanSelector.setCurrentNode(big)
+    stand.click(stand.ui.applyButton)
+    stand.wait(lambda: "Segmenting" in stand.ui.progressBar.text or "Loading" in stand.ui.progressBar.text)
+    os.kill(stand.engine._session._runner.worker_pid, signal.SIGKILL)
+    stand.wait()
+    assert "out of memory" in stand.status
+    stand.click(stand.ui.copyDetailsButton)
+    assert "WorkerDied" in stand.answers.clipboard
+    stand.ui.scanSelector.setCurrentNode(small)
+    stand.segment()
+    assert "organs found" in stand.status
+
+
+def test_choosing_a_segmentation_replaces_and_undo_brings_the_old_one_back(stand, scan):
+    import slicer
+
+    stand.segment()
+    node = only_segmentation()
+    stand.ui.outputSelector.setCurrentNode(node)
+    before = slicer.util.arrayFromSegmentBinaryLabelmap(node, "liver", scan).copy()
+    node.GetSegmentation().GetSegment("liver").SetName("My liver")
+    slicer.util.updateSegmentBinaryLabelmapFromArray(np.zeros_like(before), node, "liver", scan)
+    stand.segment()
+    assert only_segmentation() is node
+    assert np.array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(node, "liver", scan), before)
+    stand.click(stand.ui.undoButton)
+    assert not slicer.util.arrayFromSegmentBinaryLabelmap(node, "liver", scan).any()
+    assert "My liver" in segment_names(node)
+
+
+def test_undo_of_a_new_segmentation_removes_it(stand, scene):
+    stand.segment()
+    stand.click(stand.ui.undoButton)
+    assert scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
+
+
+def test_a_scan_removed_meanwhile_keeps_its_result_in_a_new_node_with_a_word(stand, scene, scan):
+    stand.click(stand.ui.applyButton)
+    scene.RemoveNode(scan)
+    stand.wait()
+    assert "removed while it was segmented" in stand.ui.warningLabel.text
+    assert segment_names(only_segmentation()) == ["Liver", "Right kidney"]
+
+
+def test_a_scan_changed_meanwhile_gets_no_result_on_its_new_grid(stand, scan):
+    stand.click(stand.ui.applyButton)
+    scan.SetSpacing(1.0, 1.0, 1.0)
+    stand.wait()
+    assert "changed while it was segmented" in stand.ui.warningLabel.text
+    image = only_segmentation().GetSegmentation().GetSegment("liver").GetRepresentation("Binary labelmap")
+    assert image.GetSpacing() == pytest.approx((3.0, 3.0, 3.0))
+
+
+def test_the_report_can_be_saved(stand, tmp_path):
+    stand.segment()
+    stand.answers.path = str(tmp_path / "report.json")
+    stand.click(stand.ui.saveReportButton)
+    text = (tmp_path / "report.json").read_text(encoding="utf-8")
+    assert "Right kidney" in text
+    assert json.loads(text)
+
+
+def test_settings_come_back_with_the_scene(host, stand, engine, store, tmp_path):
+    import slicer
+
+    stand.ui.minimumBox.value = 0.5
+    stand.uncheck(0)
+    assert host.save_scene(tmp_path / "scene.mrb")
+    stand.close()
+    assert host.load_scene(tmp_path / "scene.mrb")
+    restored = PanelStand(host, engine, store, slicer.util.getNode("HSAMSegment"))
+    assert restored.ui.minimumBox.value == 0.5
+    assert restored.panel.organs.checked == ("Right kidney",)
+    restored.close()
+
+
+def test_a_file_that_is_no_model_is_refused_in_a_sentence(stand, tmp_path):
+    (tmp_path / "notes.pth").write_text("no weights")
+    stand.answers.path = str(tmp_path / "notes.pth")
+    stand.click(stand.ui.importModelButton)
+    assert "notes.pth" in stand.status
+    assert stand.ui.copyDetailsButton.visible
+
+
+def test_an_imported_model_is_chosen(stand, tmp_path):
+    stand.answers.path = str(write_untrained_model(tmp_path / "other.safetensors", "other", title="Another one"))
+    stand.click(stand.ui.importModelButton)
+    assert stand.panel.model.id == "other"
+    assert stand.ui.applyButton.enabled
