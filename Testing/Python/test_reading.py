@@ -243,7 +243,9 @@ def test_a_sheared_nrrd_keeps_its_grid_and_is_told(tmp_path):
 
 
 def test_a_nifti_whose_two_transforms_disagree_is_told(tmp_path):
-    content = bytearray(_nifti_bytes(_voxels(), code=4, sform=np.diag([-1.0, -1.0, 1.0, 1.0])))
+    sform = np.diag([-1.0, -1.0, 1.0, 1.0])
+    sform[:3, 3] = 5.0
+    content = bytearray(_nifti_bytes(_voxels(), code=4, sform=sform))
     struct.pack_into("<2h", content, 252, 1, 2)
     (tmp_path / "scan.nii").write_bytes(bytes(content))
     assert "qform and sform" in " ".join(read_volume(tmp_path / "scan.nii").notes)
