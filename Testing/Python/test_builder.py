@@ -59,6 +59,19 @@ def test_an_image_gives_the_same_logits_alone_and_in_a_batch(encoder, head):
     assert (together[0] - together[1]).abs().max() > 1e-7
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_half_precision_computes_the_same_to_its_own_rounding(head):
+    torch.manual_seed(0)
+    form = "paper" if head == "hsam" else ""
+    network = build_network(Architecture(EncoderSpec("compact", 64), head, 3, form=form)).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        single = merged_logits(network(images), (64, 64))
+        with torch.autocast("cpu", torch.bfloat16):
+            half = merged_logits(network(images), (64, 64)).float()
+    assert 0 < (single - half).abs().max() < 0.2 * single.std()
+
+
 FULL_SIZES = [("sam_vit_l", "hsam"), ("sam_vit_h", "hsam"), ("compact", "hsam")]
 FULL_SIZES += [(encoder, head) for encoder in ("sam_vit_b", "mobile_sam") for head in HEADS]
 
