@@ -1,8 +1,9 @@
 """Bundles: one `.safetensors` file is one model, its tensors and, in the metadata, its manifest.
 
-Writing and reading the manifest need no torch. The file is written by this module, piece by piece, so that a large
-network is not held twice in memory and an error of the disk is seen as what it is; it is read by the safetensors
-library, which also serves as the check of the writer in the tests.
+Writing and reading the manifest need no package that Slicer does not bring, so that models can be listed before
+anything is installed. The file is written by this module, piece by piece: a large network is not held twice in memory,
+and an error of the disk is seen as what it is. The tensors are read by the safetensors library, which also serves as
+the check of the writer in the tests.
 """
 
 from __future__ import annotations
@@ -10,15 +11,12 @@ from __future__ import annotations
 import ctypes
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-
 from HSAMSegmentLib.checkpoints.files import atomic_output, make_folder, require_free_space
-from HSAMSegmentLib.checkpoints.inspection import SAFETENSORS, check_safetensors_size, file_kind
+from HSAMSegmentLib.checkpoints.inspection import SAFETENSORS, file_kind, read_safetensors_header
 from HSAMSegmentLib.checkpoints.manifest import Manifest
 from HSAMSegmentLib.errors import CheckpointError
 
@@ -99,13 +97,13 @@ def _as_type(tensor: Any, dtype: str | None) -> Any:
 
 
 def _byte_count(tensor: Any) -> int:
-    return int(np.prod(tensor.shape, dtype=np.int64)) * int(getattr(tensor, "itemsize", 0) or tensor.element_size())
+    return prod(tensor.shape) * int(tensor.dtype.itemsize)
 
 
 def _bytes_of(tensor: Any) -> bytes:
     """The numbers in C order, little-endian; without torch's numpy bridge, which old torch lacks under NumPy 2."""
     if not hasattr(tensor, "data_ptr"):
-        return np.ascontiguousarray(tensor).tobytes()
+        return tensor.tobytes()
     tensor = tensor.detach().cpu().contiguous()
     return ctypes.string_at(tensor.data_ptr(), _byte_count(tensor)) if tensor.numel() else b""
 
@@ -132,9 +130,8 @@ def read_manifest(path: Path | str) -> Manifest:
         CheckpointError: if the file is no bundle, is truncated, or was made by a newer version.
     """
     path = Path(path)
-    with _opened(path) as bundle:
-        text = (bundle.metadata() or {}).get(MANIFEST_KEY)
-    if text is None:
+    text = _header_of(path).get("__metadata__", {}).get(MANIFEST_KEY)
+    if not isinstance(text, str):
         raise CheckpointError(
             f"{path.name} holds tensors, but no model description: it was not made by HSAMSegment. Export the model "
             "again from there, or import the original file of weights."
@@ -148,8 +145,8 @@ def read_shapes(path: Path | str) -> dict[str, tuple[int, ...]]:
     Raises:
         CheckpointError: if the file is no safetensors file or is truncated.
     """
-    with _opened(Path(path)) as bundle:
-        return {name: tuple(bundle.get_slice(name).get_shape()) for name in bundle.keys()}
+    header = _header_of(Path(path))
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
 
 
 def read_tensors(path: Path | str) -> dict[str, Tensor]:
@@ -158,22 +155,21 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: if the file is no safetensors file or is truncated.
     """
-    with _opened(Path(path), framework="pt") as bundle:
-        return {name: bundle.get_tensor(name) for name in bundle.keys()}
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-
-@contextmanager
-def _opened(path: Path, framework: str = "numpy") -> Iterator[Any]:
-    """Open a safetensors file for reading, after the checks that turn its defects into sentences."""
-    if file_kind(path) != SAFETENSORS:
-        raise CheckpointError(f"{path.name} is no bundle (.safetensors) but a PyTorch file; import it instead.")
-    check_safetensors_size(path)
+    path = Path(path)
+    _header_of(path)
     try:
-        file = safe_open(str(path), framework=framework)
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path.name} is damaged ({error}). Copy it again.") from error
-    with file as bundle:
-        yield bundle
+
+
+def _header_of(path: Path) -> dict[str, Any]:
+    if file_kind(path) != SAFETENSORS:
+        raise CheckpointError(f"{path.name} is no bundle (.safetensors) but a PyTorch file; import it instead.")
+    return read_safetensors_header(path)
 
 
 def require_fit(found: Mapping[str, Any], wanted: Mapping[str, Any], *, file: str, network: str) -> None:

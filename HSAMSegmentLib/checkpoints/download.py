@@ -16,7 +16,6 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import requests
-from filelock import FileLock, Timeout
 
 from HSAMSegmentLib.checkpoints.files import explain_write_error, format_bytes, make_folder, require_free_space
 from HSAMSegmentLib.checkpoints.inspection import looks_like_web_page
@@ -125,6 +124,8 @@ def download_file(
 @contextmanager
 def _only_one(target: Path, title: str, progress: ProgressCallback, cancel: CancelToken) -> Iterator[None]:
     """Let one process at a time download to this target; the system frees the lock of a killed one."""
+    from filelock import FileLock, Timeout
+
     lock = FileLock(str(target.with_name(target.name + ".lock")))
     try:
         while True:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from HSAMSegmentLib.checkpoints.files import format_bytes
 from HSAMSegmentLib.errors import CheckpointError
@@ -92,8 +93,11 @@ def _looks_like_safetensors(start: bytes, size: int) -> bool:
     return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= MAX_JSON_HEADER_BYTES
 
 
-def check_safetensors_size(path: Path) -> None:
-    """Make sure that a safetensors file is as long as its header says.
+def read_safetensors_header(path: Path) -> dict[str, Any]:
+    """Read the JSON header of a safetensors file, and make sure that the file is as long as it says.
+
+    Returns:
+        `__metadata__` (texts by name) and, for each tensor, its dtype, shape and data_offsets.
 
     Raises:
         CheckpointError: if the file is truncated or its header is damaged.
@@ -108,6 +112,7 @@ def check_safetensors_size(path: Path) -> None:
         header = json.loads(text)
         entries = [entry for name, entry in header.items() if name != "__metadata__"]
         needed = 8 + header_bytes + max((int(entry["data_offsets"][1]) for entry in entries), default=0)
+        dict(header.get("__metadata__", {}))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise CheckpointError(f"{path.name} is damaged: its header cannot be read. Copy it again.") from error
     if size < needed:
@@ -115,6 +120,7 @@ def check_safetensors_size(path: Path) -> None:
             f"{path.name} is truncated: it has {format_bytes(size)} of {format_bytes(needed)}. "
             "Download or copy it again."
         )
+    return header
 
 
 def _check_zip(path: Path, size: int) -> None:

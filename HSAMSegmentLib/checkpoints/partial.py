@@ -35,7 +35,7 @@ class Origin:
 class PartialFile:
     """`NAME.part` beside the target, and `NAME.part.json` with its origin.
 
-    Every chunk is written through to the operating system, so that what a killed process had is not lost.
+    The file is closed after every chunk, so that what a killed process had is not lost.
     """
 
     def __init__(self, target: Path) -> None:
@@ -102,7 +102,7 @@ class PartialFile:
             DownloadError: if another program writes to it as well.
         """
         try:
-            with open(self.path, "ab", buffering=0) as stream:
+            with open(self.path, "ab") as stream:
                 self._require_sole_writer(os.fstat(stream.fileno()).st_size)
                 stream.write(chunk)
         except OSError as error:

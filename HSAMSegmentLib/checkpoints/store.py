@@ -182,6 +182,7 @@ class Store:
             DownloadError, OutputError, CancelledError: as `download_file`.
         """
         # The HTTP library takes a tenth of a second to import; opening the panel lists models and downloads nothing.
+
         from HSAMSegmentLib.checkpoints.download import RemoteFile, download_file
 
         entry = self.find(model_id)

@@ -148,11 +148,12 @@ def test_the_resources_are_found_in_the_source_tree():
     assert resource_folder() == REPOSITORY / "Resources"
 
 
-def test_catalog_store_and_downloader_are_imported_without_torch():
-    modules = (
-        "bundle catalog download entries importing inspection manifest official_manifest recognition resources store"
+def test_models_are_listed_with_what_a_fresh_slicer_brings():
+    """Neither torch nor any other package that is installed later is needed for the catalog, the store and bundles."""
+    code = (
+        "import sys; from HSAMSegmentLib.checkpoints.store import Store; Store().models(); "
+        "import HSAMSegmentLib.checkpoints.bundle, HSAMSegmentLib.checkpoints.download; "
+        "print([name for name in ('torch', 'monai', 'safetensors', 'filelock', 'slicer') if name in sys.modules])"
     )
-    imports = "; ".join(f"import HSAMSegmentLib.checkpoints.{name}" for name in modules.split())
-    code = f"import sys; {imports}; print([name for name in ('torch', 'monai', 'slicer') if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -253,6 +253,22 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_first_byte(server, tmp_p
     assert server.seen == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of processes exist on POSIX only")
+def test_a_disk_that_fills_up_on_the_way_is_one_sentence(server, tmp_path):
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
+        "from HSAMSegmentLib.checkpoints.download import RemoteFile, download_file\n"
+        "try:\n"
+        "    download_file(RemoteFile('weights', [sys.argv[1]]), sys.argv[2])\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    arguments = [sys.executable, "-c", code, server.serve("/w", CONTENT), str(tmp_path / "w.pth")]
+    run = subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("OutputError The disk is full: w.pth.part could not be written to")
+    assert not (tmp_path / "w.pth").exists()
+
+
 def test_cancel_does_not_wait_for_a_server_that_stalls(server, tmp_path):
     url = server.serve("/w", CONTENT, stall_after=1_000_000, stalls=1)
     cancel = CancelToken()
