@@ -48,5 +48,5 @@ class Geometry:
 
     @property
     def voxel_volume_ml(self) -> float:
-        """Volume of one voxel in milliliters."""
-        return float(np.prod(self.spacing_mm)) / 1000.0
+        """Volume of one voxel in milliliters; of sheared slices (a tilted gantry) too."""
+        return float(abs(np.linalg.det(self.ijk_to_lps[:3, :3]))) / 1000.0

@@ -1,0 +1,69 @@
+"""Small DICOM series made by hand, as a scanner would write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+_CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage}
+
+
+def write_slice(path: Path, pixels: np.ndarray, position, direction, *, modality="CT", uid="1.2.3", **tags) -> Path:
+    """Write one slice.
+
+    Args:
+        path: file.
+        pixels: int16 [rows, columns].
+        position: LPS mm of the first pixel.
+        direction: 3 x 3 matrix, columns are the directions of i, j and k.
+        modality: "CT" or "MR".
+        uid: series instance UID.
+        tags: further elements by their DICOM keyword; None leaves one out.
+    """
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = _CLASSES.get(modality, MRImageStorage)
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
+    data.Modality, data.SeriesInstanceUID, data.StudyInstanceUID = modality, uid, "1.2"
+    data.PatientName, data.PatientID = "Phantom", "0"
+    data.Rows, data.Columns = pixels.shape
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
+    data.PixelSpacing, data.SliceThickness = [1.1, 0.7], 5.3
+    data.ImagePositionPatient = [round(float(value), 6) for value in position]
+    data.ImageOrientationPatient = [round(float(value), 10) for value in np.asarray(direction)[:, :2].T.ravel()]
+    data.PixelData = pixels.astype("<i2").tobytes()
+    for keyword, value in tags.items():
+        if value is None:
+            delattr(data, keyword)
+        else:
+            setattr(data, keyword, value)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_series(folder: Path, array: np.ndarray, geometry, *, name="slice", **tags) -> list[Path]:
+    """Write the slices [k, j, i] of a volume, in an order that says nothing about their place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    order = np.random.default_rng(0).permutation(len(array))
+    paths = []
+    for number, k in enumerate(order):
+        position = geometry.ijk_to_lps @ [0, 0, k, 1]
+        path = folder / f"{name}{number:03d}.dcm"
+        paths.append(
+            write_slice(path, array[k], position[:3], geometry.direction_matrix, InstanceNumber=number, **tags)
+        )
+    return [paths[index] for index in np.argsort(order)]
+
+
+def change(path: Path, **tags) -> None:
+    """Set elements of a file."""
+    data = pydicom.dcmread(path)
+    for keyword, value in tags.items():
+        setattr(data, keyword, value)
+    data.save_as(path)
