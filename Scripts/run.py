@@ -25,6 +25,15 @@ OLDEST_PYTHON = (3, 9)
 TORCH_VARIABLE = "HSAMSEGMENT_TORCH"
 NEEDED_GB = 3.0
 LAST_LINES = 15
+PHANTOM_MODEL = "abdomen-mr-t2"
+PHANTOM_PROGRAM = """
+import sys
+import SimpleITK
+from HSAMSegmentLib.volumes.images import image_of
+from HSAMSegmentLib.volumes.phantom import abdomen_phantom
+volume, _ = abdomen_phantom()
+SimpleITK.WriteImage(image_of(volume.array, volume.geometry), sys.argv[1])
+"""
 
 
 class SetupError(Exception):
@@ -207,7 +216,8 @@ def demo(environment: Environment, arguments: argparse.Namespace) -> int:
     picture, result = folder / f"{name}.png", folder / f"{name}.seg.nrrd"
     command = [str(environment.python), "-m", "HSAMSegmentLib", "segment", str(scan), "--output", str(result)]
     command += ["--preview", str(picture), "--overwrite"]
-    command += ["--model", arguments.model] if arguments.model is not None else []
+    model = arguments.model or (PHANTOM_MODEL if arguments.scan is None else None)
+    command += ["--model", model] if model is not None else []
     say(f"Segmenting {scan}")
     code = subprocess.run(command, cwd=environment.root, check=False).returncode
     if code == 0:
@@ -218,10 +228,18 @@ def demo(environment: Environment, arguments: argparse.Namespace) -> int:
 
 
 def make_phantom(environment: Environment, folder: Path) -> Path:
-    """Write the synthetic phantom and return its path."""
+    """Write the synthetic phantom and return its path.
+
+    Raises:
+        SetupError: if that fails.
+    """
     path = folder / "phantom.nii.gz"
     say("No scan was named: a synthetic phantom is made. It shows that everything works, not how good a model is.")
-    raise NotImplementedError(path)
+    command = [str(environment.python), "-c", PHANTOM_PROGRAM, str(path)]
+    done = subprocess.run(command, cwd=environment.root, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SetupError(f"The phantom could not be made:\n{done.stderr}".rstrip())
+    return path
 
 
 def show_picture(picture: Path) -> None:

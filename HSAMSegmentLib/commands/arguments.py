@@ -69,8 +69,10 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
         type=_roi,
         help="segment only this box of voxel indices; the first of each pair is inside, the second is not",
     )
-    parser.add_argument("--preview", metavar="PNG", type=Path, help="write a picture of slices with outlines")
-    parser.add_argument("--report", metavar="JSON", type=Path, help="write volumes, confidence, timings and warnings")
+    parser.add_argument("--preview", metavar="PNG", type=Path, help="write a picture with outlines; for one scan")
+    parser.add_argument("--report", metavar="JSON", type=Path, help="write volumes, confidence, warnings; for one scan")
+    parser.add_argument("--previews", action="store_true", help="a picture per scan, for a folder of scans")
+    parser.add_argument("--format", metavar="SUFFIX", type=_suffix, help="for a folder of scans; default: .seg.nrrd")
     parser.add_argument("--series", metavar="UID", help="UID, number or description of a DICOM series")
     parser.add_argument("--batch-size", metavar="N", type=_count, help="slices at once; default: what memory allows")
     parser.add_argument("--flip-averaging", action="store_true", help="average over flipped slices: slower, steadier")
@@ -187,6 +189,10 @@ def _names(text: str) -> tuple[str, ...]:
     if not names:
         raise argparse.ArgumentTypeError("give names separated by commas")
     return names
+
+
+def _suffix(text: str) -> str:
+    return f".{text.lstrip('.').lower()}"
 
 
 def _named_values(text: str) -> dict[int, str]:

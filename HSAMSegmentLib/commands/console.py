@@ -115,7 +115,7 @@ class Console:
     def _show_line(self, progress: Progress) -> None:
         now = time.monotonic()
         wait = SECONDS_BETWEEN_LINES if progress.stage == self._stage else SECONDS_BEFORE_NEW_STAGE
-        if now - self._last_line < wait:
+        if now - self._last_line < wait or progress.fraction >= 1.0:
             return
         self._stage, self._last_line = progress.stage, now
         remaining = f", {format_seconds(progress.eta_seconds)} left" if progress.eta_seconds is not None else ""
