@@ -6,6 +6,9 @@ means to judge a model: real scans are.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 
 from HSAMSegmentLib.errors import RequestError
@@ -75,7 +78,7 @@ def abdomen_phantom(*, seed: int = 0, geometry: Geometry | None = None) -> tuple
     """
     geometry = phantom_geometry() if geometry is None else geometry
     random = np.random.default_rng(seed)
-    solids = organs(random)
+    solids = [_placed(solid, geometry) for solid in organs(random)]
     image = np.zeros(geometry.shape, dtype=np.float32)
     truth = np.zeros(geometry.shape, dtype=np.uint8)
     waves = _texture_waves(random)
@@ -89,7 +92,7 @@ def abdomen_phantom(*, seed: int = 0, geometry: Geometry | None = None) -> tuple
     return Volume(scan, geometry, name, "MR"), Segmentation(truth, geometry, PHANTOM_LABELS, name)
 
 
-def _slice(geometry: Geometry, k: int, solids: list[Solid], waves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _slice(geometry: Geometry, k: int, solids: list[_PlacedSolid], waves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Image and truth of one slice: the image is the mean over its thickness, the truth is that of its middle."""
     offsets = (np.arange(_SUBSLICES) - (_SUBSLICES - 1) / 2.0) / _SUBSLICES
     sheets = [_Sheet(geometry, k + float(offset), solids) for offset in offsets]
@@ -102,17 +105,17 @@ def _slice(geometry: Geometry, k: int, solids: list[Solid], waves: np.ndarray) -
 class _Sheet:
     """Brightness, strength of texture and labels on an infinitely thin sheet through the body."""
 
-    def __init__(self, geometry: Geometry, k: float, solids: list[Solid]) -> None:
+    def __init__(self, geometry: Geometry, k: float, solids: list[_PlacedSolid]) -> None:
         self.points = _points(geometry, k)
         depth = wall_depth_mm(self.points)
         self.image = layers(self.points, depth)
         self.truth = np.zeros(depth.shape, dtype=np.uint8)
         self.texture = np.where(depth > 0, _FAT_TEXTURE, 0.0).astype(np.float32)
         allowed = {True: inside_abdomen(self.points, depth), False: depth > 0}
-        for solid in solids:
-            window = _window(geometry, k, solid)
+        for placed in solids:
+            window = placed.window(k)
             if window is not None:
-                self._paint(solid, window, allowed[solid.abdominal])
+                self._paint(placed.solid, window, allowed[placed.solid.abdominal])
 
     def _paint(self, solid: Solid, window: tuple[slice, slice], allowed: np.ndarray) -> None:
         inside = solid.contains(self.points[(slice(None), *window)]) & allowed[window]
@@ -124,17 +127,28 @@ class _Sheet:
         self.texture[window][inside] = solid.texture
 
 
-def _window(geometry: Geometry, k: float, solid: Solid) -> tuple[slice, slice] | None:
-    """The rows and columns of a slice that a solid can reach, or None if it does not reach the slice."""
-    directions = geometry.direction_matrix
-    offset = np.array(solid.center_mm) - np.array(geometry.origin_mm)
-    center = directions.T @ offset / geometry.spacing_mm
-    reach = [solid.half_extent_mm(directions[:, axis]) / geometry.spacing_mm[axis] for axis in range(3)]
-    if abs(center[2] - k) > reach[2]:
-        return None
-    low = [max(int(np.ceil(center[axis] - reach[axis])), 0) for axis in (1, 0)]
-    high = [int(np.floor(center[axis] + reach[axis])) + 1 for axis in (1, 0)]
-    return slice(low[0], max(high[0], 0)), slice(low[1], max(high[1], 0))
+@dataclass(frozen=True)
+class _PlacedSolid:
+    """A solid and the box of voxel indices (i, j, k) that it can reach."""
+
+    solid: Solid
+    lowest: tuple[float, ...]
+    highest: tuple[float, ...]
+
+    def window(self, k: float) -> tuple[slice, slice] | None:
+        """Rows and columns that it can reach in a slice, or None if it does not reach the slice."""
+        if not self.lowest[2] <= k <= self.highest[2]:
+            return None
+        low = [max(math.ceil(self.lowest[axis]), 0) for axis in (1, 0)]
+        high = [max(math.floor(self.highest[axis]) + 1, 0) for axis in (1, 0)]
+        return slice(low[0], high[0]), slice(low[1], high[1])
+
+
+def _placed(solid: Solid, geometry: Geometry) -> _PlacedSolid:
+    directions, spacing = geometry.direction_matrix, np.array(geometry.spacing_mm)
+    center = directions.T @ (np.array(solid.center_mm) - np.array(geometry.origin_mm)) / spacing
+    reach = np.array([solid.half_extent_mm(direction) for direction in directions.T]) / spacing
+    return _PlacedSolid(solid, tuple((center - reach).tolist()), tuple((center + reach).tolist()))
 
 
 def _points(geometry: Geometry, k: float) -> np.ndarray:
