@@ -62,7 +62,7 @@ class Settings:
     rate: float = 8e-4
     seed: int = 0
     device: str = "cpu"
-    validate_minutes: float = 6.0
+    validate_minutes: float = 11.0
     average_decay: float = 0.998
 
 
@@ -207,10 +207,10 @@ class EmbeddedTrainer:
     def _batch(self, item: TaskData) -> tuple[Tensor, Tensor]:
         task = item.task
         full = task.full_size_every > 1 and self.steps % task.full_size_every == 0
-        side = task.image_size if full else task.train_size
+        size = (task.image_size, task.image_size) if full else task.train_size
         drawn = item.sampler.draw(task.batch_size, self.generator)
         images, labels = gather(item.training, drawn)
-        images, labels = augment(images, labels, task.augment, size=(side, side), generator=self.generator)
+        images, labels = augment(images, labels, task.augment, size=size, generator=self.generator)
         return images.to(self.device, memory_format=torch.channels_last), labels.to(self.device)
 
 

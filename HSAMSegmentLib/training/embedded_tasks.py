@@ -26,7 +26,7 @@ class EmbeddedTask:
         folder: of the data set, with a `dataset.json`.
         labels: names of the label values 1..K.
         image_size: side of the network's input in segmenting.
-        train_size: side of the views in training.
+        train_size: rows and columns of the views in training; smaller than the input where the rest is empty.
         full_size_every: every n-th step trains on views of `image_size` instead.
         batch_size: views per step.
         slices: how volumes are cut and framed.
@@ -44,7 +44,7 @@ class EmbeddedTask:
     folder: str
     labels: tuple[str, ...]
     image_size: int
-    train_size: int
+    train_size: tuple[int, int]
     batch_size: int
     slices: SliceRule
     augment: AugmentRule
@@ -92,8 +92,9 @@ ABDOMEN = EmbeddedTask(
     folder="chaos_t2",
     labels=("liver", "right kidney", "left kidney", "spleen"),
     image_size=256,
-    train_size=256,
+    train_size=(176, 224),
     batch_size=3,
+    full_size_every=4,
     slices=SliceRule(framing="spacing", pixel_spacing_mm=1.25, context="adjacent", context_mm=7.5),
     augment=AugmentRule(rotation_degrees=15, scale=(0.8, 1.25), shift_px=8),
     validation=("chaos_t2_05", "chaos_t2_20", "chaos_t2_34"),
@@ -119,9 +120,9 @@ HEART = EmbeddedTask(
     folder="cmr_bssfp",
     labels=("left ventricular myocardium", "left ventricle", "right ventricle"),
     image_size=256,
-    train_size=160,
+    train_size=(128, 128),
     batch_size=4,
-    full_size_every=6,
+    full_size_every=8,
     slices=SliceRule(framing="spacing", pixel_spacing_mm=1.25, context="adjacent", context_mm=8.0),
     augment=AugmentRule(
         rotation_degrees=40,
@@ -155,8 +156,9 @@ ATRIUM = EmbeddedTask(
     folder="la_lge",
     labels=("left atrium",),
     image_size=160,
-    train_size=160,
+    train_size=(112, 144),
     batch_size=4,
+    full_size_every=8,
     slices=SliceRule(framing="spacing", pixel_spacing_mm=1.0, context="adjacent", context_mm=5.0),
     augment=AugmentRule(rotation_degrees=20, scale=(0.8, 1.25), shift_px=8),
     validation=(

@@ -1,0 +1,42 @@
+"""Judge the embedded models of a training state on the held-out scans and write them to Resources/Models.
+
+python Scripts/export_embedded.py --data ../shared/data
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from HSAMSegmentLib.training.embedded_export import export
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    """Judge and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
+    parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "embedded.training")
+    parser.add_argument("--models", type=Path, default=REPOSITORY / "Resources" / "Models")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--not-judged", action="store_true", help="write bundles without metrics, to try things out")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    metrics = export(
+        options.state,
+        options.data,
+        options.models,
+        device=options.device,
+        judged=not options.not_judged,
+        report=print,
+    )
+    print(json.dumps(metrics, indent=1))
+
+
+if __name__ == "__main__":
+    main()
