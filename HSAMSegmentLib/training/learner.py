@@ -60,7 +60,7 @@ class Learner:
         self._kept_names = _learned_names(network)
 
     def step(self, batches: Batches, loss_of: Callable[..., Tensor], progress: float) -> None:
-        """One step of the optimizer.
+        """One step of the optimizer; if it is interrupted, nothing has changed, not even the draws.
 
         Args:
             batches: where the views come from.
@@ -71,6 +71,20 @@ class Learner:
             NotANumberError: if the loss or a gradient is not finite; the weights are then as before the step.
         """
         set_rate(self.optimizer, self.rate * min(1.0, (self.steps + 1) / WARMUP_STEPS) * cosine_share(progress))
+        draws, noise = self.generator.get_state(), torch.get_rng_state()
+        try:
+            value = self._differentiate(batches, loss_of)
+        except BaseException:
+            self.generator.set_state(draws)
+            torch.set_rng_state(noise)
+            raise
+        self.optimizer.step()
+        self.average.update(self.network)
+        self.steps += 1
+        self.loss = value if self.steps == 1 else _SMOOTHING * self.loss + (1 - _SMOOTHING) * value
+
+    def _differentiate(self, batches: Batches, loss_of: Callable[..., Tensor]) -> float:
+        """Loss of a batch; its gradients are left in the network."""
         self.network.train()
         self.optimizer.zero_grad()
         with mixed_precision(self.device):
@@ -80,11 +94,7 @@ class Learner:
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_LIMIT)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise NotANumberError(f"The loss is not a number any more at step {self.steps + 1}. Try a lower rate.")
-        self.optimizer.step()
-        self.average.update(self.network)
-        self.steps += 1
-        value = float(loss.detach())
-        self.loss = value if self.steps == 1 else _SMOOTHING * self.loss + (1 - _SMOOTHING) * value
+        return float(loss.detach())
 
     def keep_if_best(self, dice: float | None) -> bool:
         """Remember the averaged weights if they are the best so far; without a Dice the newest are."""

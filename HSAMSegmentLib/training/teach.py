@@ -108,6 +108,7 @@ class TeachJob:
         self.device = torch.device(choose_device(request.device).name)
         self.notes: list[str] = []
         self.stopped = "budget"
+        self.looked_at = self.look_seconds = 0.0
 
     def prepare(self, cases: Sequence[Case] | None, validation: Sequence[Case] | None) -> None:
         """Read, check, plan and build."""
@@ -163,20 +164,20 @@ class TeachJob:
         return finish(self)
 
     def _learn(self, batches: Batches, saver: PeriodicSaver) -> None:
-        look_at = self._next_look()
-        while not self.budget.is_used_up:
-            self.cancel.raise_if_cancelled()
-            self.learner.step(batches, self._loss, self.budget.fraction)
-            self.budget.advance()
-            if self._is_time_to_look(look_at):
+        while True:
+            if self._is_time_to_look():
                 self.look()
                 if self._no_more_progress():
                     self.stopped = "no more progress"
                     return
-                look_at = self._next_look()
+            if self.budget.is_used_up:
+                break
+            self.cancel.raise_if_cancelled()
+            self.learner.step(batches, self._loss, self.budget.fraction)
+            self.budget.advance()
             saver.tick()
             self._tell("Learning", f"step {self.learner.steps}, loss {self.learner.loss:.3f}")
-        if self.learner.best_step != self.learner.steps:
+        if not self._has_looked():
             self.look()
 
     def look(self) -> None:
@@ -209,10 +210,9 @@ class TeachJob:
         )
         self.learner.history.append(metrics)
         self.events(metrics)
-        self.last_look_seconds = self.budget.seconds - started
-        self.budget.reserve_seconds = 1.1 * self.last_look_seconds + 0.5
-
-    last_look_seconds = 0.0
+        self.looked_at = self.budget.seconds
+        self.look_seconds = self.looked_at - started
+        self.budget.reserve_seconds = 1.1 * self.look_seconds + 0.5
 
     def _preview(self) -> None:
         """The validation slice with the most labelled pixels."""
@@ -239,16 +239,19 @@ class TeachJob:
             return autosam_loss(logits, labels)
         return 2.0 * hsam_loss(stages, labels, last_weight=LAST_STAGE_WEIGHT, dice_weight=DICE_WEIGHT)
 
-    def _next_look(self) -> float:
-        """Where the next look at the validation is due: a step with epochs, a second with minutes."""
+    def _is_time_to_look(self) -> bool:
+        """With epochs at steps that do not depend on interruptions, with minutes at a steady pace."""
+        if self.learner.steps == 0 or self._has_looked():
+            return False
         if self.budget.minutes is None:
             total = self.steps_per_epoch * (self.budget.epochs or 1)
-            return self.learner.steps + max(self.steps_per_epoch, total // LOOKS)
-        pause = max(60.0 * self.budget.minutes / LOOKS, self.last_look_seconds / _VALIDATION_SHARE)
-        return self.budget.seconds + pause
+            return self.learner.steps % max(self.steps_per_epoch, total // LOOKS) == 0
+        pause = max(60.0 * self.budget.minutes / LOOKS, self.look_seconds / _VALIDATION_SHARE)
+        return self.budget.seconds >= self.looked_at + pause
 
-    def _is_time_to_look(self, due: float) -> bool:
-        return (self.learner.steps if self.budget.minutes is None else self.budget.seconds) >= due
+    def _has_looked(self) -> bool:
+        """Whether the last look was at the present step."""
+        return bool(self.learner.history) and self.learner.history[-1].step == self.learner.steps
 
     def _no_more_progress(self) -> bool:
         if not self.setup.held or self.budget.fraction < 0.5:
@@ -330,6 +333,7 @@ class TeachJob:
             )
         self.learner.resume(state["learner"])
         self.budget.resume(state["seconds"], self.learner.steps)
+        self.looked_at = self.budget.seconds
         self._note([f"Resumed at step {self.learner.steps}."])
 
     def _facts(self) -> dict:

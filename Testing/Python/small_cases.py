@@ -1,0 +1,39 @@
+"""Small labelled cases cut out of the real scans, for tests of teaching."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from HSAMSegmentLib.training.cases import Case, make_case
+from HSAMSegmentLib.volumes.geometry import Geometry
+from HSAMSegmentLib.volumes.reading import read_volume
+from HSAMSegmentLib.volumes.terminology import label_set_of
+from HSAMSegmentLib.volumes.volume import Segmentation, Volume
+
+ABDOMEN_NAMES = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
+
+
+def small_volume(data_folder: Path, name: str = "chaos_t2_02") -> tuple[Volume, np.ndarray]:
+    """Fourteen slices of an abdomen at a quarter of the resolution, with liver and right kidney."""
+    folder = data_folder / "chaos_t2"
+    volume = read_volume(folder / "images" / f"{name}.nii.gz")
+    labels = read_volume(folder / "labels" / f"{name}.nii.gz").array.astype(np.uint8)
+    box = (slice(8, 22), slice(60, 188, 2), slice(20, 148, 2))
+    geometry = Geometry(size=(64, 64, 14), spacing_mm=(2.5, 2.5, 7.7))
+    array = np.ascontiguousarray(volume.array[box])
+    return Volume(array, geometry, name, modality="MR"), np.ascontiguousarray(np.where(labels > 2, 0, labels)[box])
+
+
+def small_case(data_folder: Path, name: str = "chaos_t2_02") -> Case:
+    """A case made of `small_volume`."""
+    volume, labels = small_volume(data_folder, name)
+    return make_case(volume, segmentation_of(labels, volume.geometry))
+
+
+def segmentation_of(labels: np.ndarray, geometry: Geometry, names: dict[int, str] | None = None) -> Segmentation:
+    """Labels with the names of the abdomen, of those that occur."""
+    names = ABDOMEN_NAMES if names is None else names
+    present = {value: name for value, name in names.items() if (labels == value).any()}
+    return Segmentation(labels, geometry, label_set_of(present), "drawn labels")
