@@ -24,8 +24,6 @@ STILL = AugmentRule(
 STRONG = AugmentRule(
     rotation_degrees=40, any_turn_probability=0.5, scale=(0.5, 2.0), elastic_px=8, mirror_probability=0.5
 )
-    rotation_degrees=40, any_turn_probability=0.5, scale=(0.5, 2.0), elastic_px=8, mirror_probability=0.5
-)
 
 
 def batch(seed: int = 0, side: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
