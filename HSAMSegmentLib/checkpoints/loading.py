@@ -11,19 +11,18 @@ from torch import Tensor, nn
 from HSAMSegmentLib.checkpoints.bundle import read_manifest, read_tensors, save_bundle
 from HSAMSegmentLib.checkpoints.catalog import ENCODER
 from HSAMSegmentLib.checkpoints.entries import notes_of
+from HSAMSegmentLib.checkpoints.filling import filled_network
 from HSAMSegmentLib.checkpoints.inspection import SAFETENSORS, file_kind
 from HSAMSegmentLib.checkpoints.manifest import EncoderSource, Manifest
 from HSAMSegmentLib.checkpoints.official import (
     OfficialWeights,
     encoder_tensors,
-    fill,
     network_from_official,
     read_official,
 )
 from HSAMSegmentLib.checkpoints.official_manifest import manifest_for
 from HSAMSegmentLib.checkpoints.store import WEIGHT_SUFFIXES, Store
 from HSAMSegmentLib.errors import CheckpointError, ModelNotFoundError
-from HSAMSegmentLib.models.builder import build_network
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.models.lora import ADAPTER_NAMES
 from HSAMSegmentLib.models.official_keys import initial_head_keys
@@ -105,13 +104,14 @@ def _with_encoder_sizes(manifest: Manifest, encoder: OfficialWeights | None) -> 
 
 
 def _network_of_bundle(path: Path, manifest: Manifest, store: Store) -> SegmentationNetwork:
-    network = build_network(manifest.architecture)
     tensors = read_tensors(path)
-    if not manifest.encoder_source.included:
-        encoder = _encoder_for(manifest, network, store)
-        tensors = {**{name: tensor for name, tensor in encoder.items() if name not in tensors}, **tensors}
-    fill(network, tensors, file=path.name)
-    return network.eval()
+
+    def collect(network: SegmentationNetwork) -> dict[str, Tensor]:
+        if manifest.encoder_source.included:
+            return tensors
+        return {**_encoder_for(manifest, network, store), **tensors}
+
+    return filled_network(manifest.architecture, collect, file=path.name)
 
 
 def _encoder_for(manifest: Manifest, network: SegmentationNetwork, store: Store) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from HSAMSegmentLib.checkpoints.bundle import require_fit
+from HSAMSegmentLib.checkpoints.filling import filled_network
 from HSAMSegmentLib.checkpoints.inspection import TORCH_ZIP, file_kind
 from HSAMSegmentLib.checkpoints.recognition import (
     OfficialFile,
@@ -24,7 +24,6 @@ from HSAMSegmentLib.checkpoints.recognition import (
 from HSAMSegmentLib.checkpoints.torch_header import read_torch_header
 from HSAMSegmentLib.errors import CheckpointError
 from HSAMSegmentLib.models.architecture import Architecture
-from HSAMSegmentLib.models.builder import build_network
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.models.lora import official_adapter_keys
 from HSAMSegmentLib.models.official_keys import map_official_keys
@@ -91,18 +90,19 @@ def network_from_official(
     """
     source = weights if encoder is None else encoder
     require_encoder(weights.found, source.found, file=weights.path.name, encoder_file=source.path.name)
-    network = build_network(architecture)
     names = map_official_keys(weights.found.head, weights.state)
     if names.unknown:
         _log.warning("%s has tensors without a place in the network: %s", weights.path.name, ", ".join(names.unknown))
-    tensors = {f"head.{ours}": weights.state[official] for ours, official in names.head.items()}
-    tensors.update({f"encoder.{ours}": tensor for ours, tensor in encoder_tensors(source, network.encoder).items()})
-    if architecture.lora_rank:
-        adapters = official_adapter_keys(network.encoder)
-        given = {ours: weights.state[key] for key, ours in adapters.items() if key in weights.state}
-        tensors.update({f"encoder.{ours}": tensor for ours, tensor in given.items()})
-    fill(network, tensors, file=weights.path.name)
-    return network.eval()
+
+    def collect(network: SegmentationNetwork) -> dict[str, Tensor]:
+        tensors = {f"head.{ours}": weights.state[official] for ours, official in names.head.items()}
+        of_encoder = encoder_tensors(source, network.encoder)
+        if architecture.lora_rank:
+            adapters = official_adapter_keys(network.encoder)
+            of_encoder.update({ours: weights.state[key] for key, ours in adapters.items() if key in weights.state})
+        return {**tensors, **{f"encoder.{ours}": tensor for ours, tensor in of_encoder.items()}}
+
+    return filled_network(architecture, collect, file=weights.path.name)
 
 
 def encoder_tensors(source: OfficialWeights, encoder: nn.Module) -> dict[str, Tensor]:
@@ -119,15 +119,3 @@ def encoder_tensors(source: OfficialWeights, encoder: nn.Module) -> dict[str, Te
     wanted = encoder.state_dict()
     state = {name: tensor for name, tensor in encoder_state(source.state).items() if name in wanted}
     return fit_encoder_tensors(state, encoder) if isinstance(encoder, SamEncoder) else state
-
-
-def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, file: str) -> None:
-    """Copy tensors into a network after making sure that they are exactly those it needs.
-
-    Half-precision files become what the network is, float32 by default.
-
-    Raises:
-        CheckpointError: naming what is missing, unexpected or of another shape.
-    """
-    require_fit(tensors, network.state_dict(), file=file, network="the network that its description asks for")
-    network.load_state_dict(dict(tensors))

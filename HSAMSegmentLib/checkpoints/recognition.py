@@ -142,7 +142,7 @@ def recognize(state: Mapping[str, Any], file: str) -> OfficialFile:
     """
     try:
         found = _recognize(state, file)
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{file} is incomplete or of an unknown variant ({error} is missing or unusual)."
         ) from error

@@ -253,3 +253,28 @@ def test_an_hsam_file_on_sam_vit_b_gives_the_official_numbers_from_the_store(par
 def vit_b_shapes(image_size: int) -> dict[str, tuple[int, ...]]:
     network = build_network(Architecture(EncoderSpec("sam_vit_b", image_size), "linear", 1))
     return {f"image_encoder.{key}": tuple(tensor.shape) for key, tensor in network.encoder.state_dict().items()}
+
+
+def test_what_is_frozen_and_what_is_trained_stays_as_the_builder_says(store, files, tmp_path):
+    network = build_network(adapted())
+    path = save_model(tmp_path / "m.safetensors", network, manifest(architecture=adapted()))
+    loaded = load_model(path, store=store).network
+    flags = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
+    assert {name: parameter.requires_grad for name, parameter in loaded.named_parameters()} == flags
+    assert set(flags.values()) == {True, False}
+
+
+def test_a_description_of_an_absurd_network_is_refused_before_anything_is_allocated(store, network, tmp_path):
+    """The first projection alone would take a hundred terabytes."""
+    for width, words in ((3 * 10**6, "does not fit the network that its description asks for"), (3 * 10**9, "built")):
+        huge = tiny_architecture(encoder=EncoderSpec("custom", 64, {**TINY_ENCODER, "embed_dim": width}))
+        path = save_bundle(tmp_path / f"{width}.safetensors", network, manifest(architecture=huge))
+        with pytest.raises(CheckpointError, match=words):
+            load_model(path, store=store)
+
+
+def test_the_file_of_a_loaded_model_may_go_away(store, network, tmp_path):
+    path = save_model(tmp_path / "m.safetensors", network, manifest())
+    loaded = load_model(path, store=store)
+    path.write_bytes(b"\0" * path.stat().st_size)
+    assert same(loaded.network, network)
