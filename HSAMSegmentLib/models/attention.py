@@ -15,27 +15,19 @@ implementation without changing a result:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-_CHUNK_ELEMENTS = 4 * 2**20
-"""Logits held at once outside of CUDA: 16 MiB in float32, which stays in the cache of a common CPU."""
+from HSAMSegmentLib.models.windows import Tile, cut, put, tiles
 
+_CHUNK_LOGITS = 2**20
+"""Logits attended at once outside of CUDA: 4 MiB in float32, which a processor's cache holds."""
 
-class Tile(NamedTuple):
-    """Equally large windows that lie side by side along one axis: `count` windows of `size` tokens from `start` on."""
-
-    start: int
-    count: int
-    size: int
-
-    @property
-    def span(self) -> slice:
-        """The tokens of all windows of the tile."""
-        return slice(self.start, self.start + self.count * self.size)
+_KEPT_LOGITS = 2**25
+"""With more logits than this (128 MiB in float32), the backward pass computes them again instead of keeping them."""
 
 
 class GridAttention(nn.Module):
@@ -54,54 +46,41 @@ class GridAttention(nn.Module):
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"{num_heads} heads do not divide the width {dim}.")
-        head_dim = dim // num_heads
         self.num_heads = num_heads
         self.grid_side = grid_side
         self.windowed = windowed
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid_side - 1, head_dim))
-        self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid_side - 1, head_dim))
+        self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid_side - 1, dim // num_heads))
+        self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid_side - 1, dim // num_heads))
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens [B, rows, columns, dim] to tokens of the same shape."""
         batch, rows, columns, dim = x.shape
-        qkv = self.qkv(x).view(batch, rows, columns, 3, self.num_heads, dim // self.num_heads)
-        joined = qkv.new_empty(batch, rows, columns, dim)
-        for row_tile in self._tiles(rows):
-            for column_tile in self._tiles(columns):
-                part = qkv[:, row_tile.span, column_tile.span]
-                joined[:, row_tile.span, column_tile.span] = self._attend_windows(part, row_tile, column_tile)
-        return self.proj(joined)
+        if not self.windowed and (rows, columns) != (self.grid_side, self.grid_side):
+            raise ValueError(f"The attention spans {self.grid_side} x {self.grid_side} tokens, not {rows} x {columns}.")
+        qkv = self.qkv(x).view(batch, rows, columns, 3, self.num_heads, -1)
+        joined = qkv.new_empty(batch, rows, columns, self.num_heads, dim // self.num_heads)
+        for tile in tiles(rows, columns, self.grid_side):
+            for heads in self._head_chunks(tile, qkv):
+                windows = [cut(part[..., heads, :], tile).flatten(0, 2) for part in qkv.unbind(3)]
+                put(joined[..., heads, :], tile, self._attend(*windows, heads))
+        return self.proj(joined.flatten(3))
 
-    def _tiles(self, side: int) -> list[Tile]:
-        if not self.windowed:
-            return [Tile(0, 1, side)]
-        full, rest = divmod(side, self.grid_side)
-        tiles = [Tile(0, full, self.grid_side), Tile(full * self.grid_side, 1, rest)]
-        return [tile for tile in tiles if tile.count and tile.size]
+    def _head_chunks(self, tile: Tile, qkv: Tensor) -> Iterator[slice]:
+        """As many heads at once as stay in the cache; all of them on CUDA."""
+        logits_per_head = qkv.shape[0] * tile.rows.count * tile.columns.count * tile.area**2
+        step = self.num_heads if qkv.is_cuda else min(self.num_heads, max(1, _CHUNK_LOGITS // logits_per_head))
+        for head in range(0, self.num_heads, step):
+            yield slice(head, head + step)
 
-    def _attend_windows(self, qkv: Tensor, row_tile: Tile, column_tile: Tile) -> Tensor:
-        """Attend inside windows of one shape: [B, rows, columns, 3, heads, d] to [B, rows, columns, dim]."""
-        batch, rows, columns, _, heads, channels = qkv.shape
-        windows = qkv.view(
-            batch, row_tile.count, row_tile.size, column_tile.count, column_tile.size, 3, heads, channels
-        ).permute(5, 0, 1, 3, 6, 2, 4, 7)
-        shape = (-1, heads, row_tile.size, column_tile.size, channels)
-        q, k, v = (part.reshape(shape) for part in windows.unbind(0))
-        attended = self._attend(q, k, v)
-        attended = attended.view(
-            batch, row_tile.count, column_tile.count, heads, row_tile.size, column_tile.size, channels
-        )
-        return attended.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, rows, columns, heads * channels)
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, heads: slice) -> Tensor:
         """Queries, keys and values [windows, heads, rows, columns, d] to [windows, heads, rows * columns, d]."""
         rows, columns = q.shape[2:4]
         row_terms = torch.einsum("whrcd,rkd->whrck", q, self._table(self.rel_pos_h, rows).to(q.dtype))
         column_terms = torch.einsum("whrcd,ckd->whrck", q, self._table(self.rel_pos_w, columns).to(q.dtype))
         if rows < self.grid_side or columns < self.grid_side:
-            _, key_bias, value_bias = self.qkv.bias.to(q.dtype).view(3, self.num_heads, -1)
+            _, key_bias, value_bias = self.qkv.bias.to(q.dtype).view(3, self.num_heads, -1)[:, heads]
             k, v = self._with_padding(k, key_bias), self._with_padding(v, value_bias)
         return biased_attention(
             q.flatten(2, 3),
@@ -134,7 +113,8 @@ def merge_padding(terms: Tensor, real: int) -> Tensor:
     """
     if real == terms.shape[-1]:
         return terms
-    merged = torch.logsumexp(terms[..., real:].float(), dim=-1, keepdim=True)
+    precise = torch.promote_types(terms.dtype, torch.float32)
+    merged = torch.logsumexp(terms[..., real:].to(precise), dim=-1, keepdim=True)
     return torch.cat([terms[..., :real], merged.to(terms.dtype)], dim=-1)
 
 
@@ -153,23 +133,35 @@ def biased_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, column_
     """
     if q.is_cuda:
         return _widened_attention(q, k, v, row_terms, column_terms)
+    windows, heads, queries, _ = q.shape
+    logits = windows * heads * queries * k.shape[2]
+    if logits <= _CHUNK_LOGITS:
+        return _summed_attention(q, k, v, row_terms, column_terms)
+    again = torch.is_grad_enabled() and logits > _KEPT_LOGITS
     output = torch.empty_like(q)
     for part in _chunks(q.shape, k.shape[2]):
-        window = part[0]
-        bias = row_terms[part][..., :, None] + column_terms[part][..., None, :]
-        output[part] = F.scaled_dot_product_attention(q[part], k[window], v[window], attn_mask=bias.flatten(-2))
+        inputs = (q[part], k[part[0]], v[part[0]], row_terms[part], column_terms[part])
+        output[part] = (
+            checkpoint(_summed_attention, *inputs, use_reentrant=False) if again else _summed_attention(*inputs)
+        )
     return output
 
 
 def _chunks(query_shape: torch.Size, keys: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Parts (windows, all heads, queries) of the queries so small that their logits fit into the budget."""
+    """Parts (windows, all heads, queries) of the queries so small that their logits stay in the cache."""
     windows, heads, queries, _ = query_shape
     per_query = heads * keys
-    step = max(1, min(queries, _CHUNK_ELEMENTS // per_query))
-    together = max(1, _CHUNK_ELEMENTS // (per_query * queries)) if step == queries else 1
-    for window in range(0, windows, together):
-        for query in range(0, queries, step):
-            yield slice(window, window + together), slice(None), slice(query, query + step)
+    query_step = max(1, min(queries, _CHUNK_LOGITS // per_query))
+    window_step = max(1, _CHUNK_LOGITS // (per_query * query_step))
+    for window in range(0, windows, window_step):
+        for query in range(0, queries, query_step):
+            yield slice(window, window + window_step), slice(None), slice(query, query + query_step)
+
+
+def _summed_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, column_terms: Tensor) -> Tensor:
+    """Build the bias of these queries and hand it to the fused kernel."""
+    bias = row_terms[..., :, None] + column_terms[..., None, :]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(-2))
 
 
 def _widened_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, column_terms: Tensor) -> Tensor:

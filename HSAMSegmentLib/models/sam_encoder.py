@@ -6,7 +6,7 @@ attention is ours (see `attention`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,9 @@ SAM_SIZES: dict[str, dict[str, Any]] = {
     "sam_vit_h": {"embed_dim": 1280, "depth": 32, "num_heads": 16, "global_attn_indexes": (7, 15, 23, 31)},
 }
 """Constructor arguments of the three published encoders."""
+
+_TOKENS_AT_ONCE = 1024
+"""Tokens that a processor takes through a block at once: enough for fast products, few enough for its cache."""
 
 
 class SamEncoder(nn.Module):
@@ -86,7 +89,7 @@ class SamEncoder(nn.Module):
                 f"The encoder was built for {self.image_size} x {self.image_size} pixels, "
                 f"not for {images.shape[-2]} x {images.shape[-1]}."
             )
-        tokens = self.patch_embed(images) + self.pos_embed
+        tokens = (self.patch_embed(images) + self.pos_embed).contiguous()
         for block in self.blocks[:blocks]:
             tokens = block(tokens)
         return tokens
@@ -118,8 +121,33 @@ class SamBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens [B, rows, columns, dim] to tokens of the same shape."""
-        x = x + self.attn(self.norm1(x))
+        if torch.is_grad_enabled() or x.is_cuda:
+            return self._perceive(self._attend(x))
+        output = x.new_empty(x.shape)
+        for part in self._independent_parts(x.shape):
+            attended = self._attend(x[part]).flatten(0, 2).split(_TOKENS_AT_ONCE)
+            for tokens, target in zip(attended, output[part].flatten(0, 2).split(_TOKENS_AT_ONCE)):
+                target.copy_(self._perceive(tokens))
+        return output
+
+    def _attend(self, x: Tensor) -> Tensor:
+        return x + self.attn(self.norm1(x))
+
+    def _perceive(self, x: Tensor) -> Tensor:
         return x + self.mlp(self.norm2(x))
+
+    def _independent_parts(self, shape: torch.Size) -> Iterator[tuple[slice, slice]]:
+        """Images, or with windows also whole rows of windows, that do not see each other."""
+        images, rows, columns, _ = shape
+        together = max(1, _TOKENS_AT_ONCE // (rows * columns))
+        height = rows
+        if self.attn.windowed:
+            height = self.attn.grid_side * max(1, _TOKENS_AT_ONCE // (self.attn.grid_side * columns))
+        if rows * columns <= _TOKENS_AT_ONCE:
+            height = rows
+        for image in range(0, images, together):
+            for row in range(0, rows, height):
+                yield slice(image, image + together), slice(row, row + height)
 
 
 def _neck(embed_dim: int, out_chans: int) -> nn.Sequential:
