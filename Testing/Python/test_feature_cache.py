@@ -1,0 +1,114 @@
+"""Kept features: what was written is read back, within a bound, and nothing stays behind on the disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from small_cases import small_case
+
+from HSAMSegmentLib.errors import OutputError
+from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
+from HSAMSegmentLib.models.builder import build_network
+from HSAMSegmentLib.training.adaptation import FROZEN, LORA, SplitNetwork, set_trainable
+from HSAMSegmentLib.training.augment import AugmentRule
+from HSAMSegmentLib.training.batches import CachedBatches, Draw
+from HSAMSegmentLib.training.feature_cache import PREFIX, FeatureCache, affordable_views
+from HSAMSegmentLib.training.sampling import BalancedSampler
+from HSAMSegmentLib.training.slice_bank import build_slice_bank
+from HSAMSegmentLib.volumes.rules import IntensityRule, SliceRule
+
+TINY_VIT = {"embed_dim": 32, "depth": 3, "num_heads": 2, "global_attn_indexes": [2]}
+
+
+def test_features_and_labels_come_back_as_they_were_to_float16(tmp_path):
+    with FeatureCache(5, [(4, 3, 3), (2, 6, 6)], (12, 12), parent=tmp_path) as cache:
+        features = (torch.randn(2, 4, 3, 3), torch.randn(2, 2, 6, 6))
+        labels = torch.randint(0, 256, (2, 12, 12))
+        cache.write(3, features, labels)
+        found, looked_up = cache.read([4, 3])
+    for written, read in zip(features, found):
+        torch.testing.assert_close(read, written.flip(0), atol=1e-3, rtol=1e-3)
+    assert torch.equal(looked_up, labels.flip(0))
+
+
+def test_values_beyond_float16_stay_finite(tmp_path):
+    with FeatureCache(1, [(1, 1, 1)], (1, 1), parent=tmp_path) as cache:
+        cache.write(0, [torch.full((1, 1, 1, 1), 1e6)], torch.zeros(1, 1, 1))
+        assert torch.isfinite(cache.read([0])[0][0]).all()
+
+
+def test_the_folder_is_gone_after_use_even_after_an_error(tmp_path):
+    def use_and_fail() -> None:
+        with FeatureCache(2, [(1, 2, 2)], (4, 4), parent=tmp_path):
+            assert any(tmp_path.iterdir())
+            raise ValueError("something else went wrong")
+
+    with pytest.raises(ValueError, match="something else"):
+        use_and_fail()
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_goes_away_with_the_next_cache(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (tmp_path / f"{PREFIX}{ended.pid}-old").mkdir()
+    mine = tmp_path / f"{PREFIX}{os.getpid()}-running"
+    mine.mkdir()
+    FeatureCache(1, [(1, 1, 1)], (1, 1), parent=tmp_path).close()
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+def test_more_than_the_disk_holds_is_refused_before_the_first_byte(tmp_path):
+    with pytest.raises(OutputError, match="free"):
+        FeatureCache(1 << 40, [(256, 64, 64)], (1024, 1024), parent=tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_number_of_views_follows_the_bound():
+    assert affordable_views(10, 1000, capacity_bytes=50_000) == 5
+    assert affordable_views(10, 1000, capacity_bytes=100) == 1
+    assert affordable_views(1, 1, capacity_bytes=1 << 40) == 12
+
+
+def _draw(data_folder) -> Draw:
+    case = small_case(data_folder)
+    rule = SliceRule(framing="spacing", pixel_spacing_mm=2.5)
+    bank = build_slice_bank(case, slices=rule, intensity=IntensityRule(), image_size=64)
+    return Draw((bank,), BalancedSampler([bank], num_classes=2), AugmentRule(), 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("adaptation", "encoder", "rank"),
+    [
+        (FROZEN, EncoderSpec("compact", 64), 0),
+        (FROZEN, EncoderSpec("custom", 64, TINY_VIT), 0),
+        (LORA, EncoderSpec("custom", 64, TINY_VIT), 4),
+    ],
+)
+def test_logits_from_kept_features_are_those_of_the_whole_network(data_folder, tmp_path, adaptation, encoder, rank):
+    torch.manual_seed(0)
+    blocks = 2 if rank else None
+    network = build_network(Architecture(encoder, "linear", 2, lora_rank=rank, lora_blocks=blocks)).eval()
+    set_trainable(network, adaptation)
+    draw = _draw(data_folder)
+    split = SplitNetwork(network, adaptation)
+    generator = torch.Generator().manual_seed(0)
+    capacity = 14 * 2 * (1 << 20)
+    batches = CachedBatches(split, draw, torch.device("cpu"), generator, capacity_bytes=capacity, parent=tmp_path)
+    item = draw.sampler.items[5]
+    kept, labels = batches.cache.read([5])
+    images = draw.banks[0].inputs([item.slice_index])
+    with torch.inference_mode():
+        expected = network(images).stages[-1]
+        found = split.learning_part(kept, labels).stages[-1]
+    assert torch.equal(labels, draw.banks[0].targets([item.slice_index]).long())
+    torch.testing.assert_close(found, expected, atol=2e-2, rtol=2e-2)
+    logits, drawn_labels = batches.forward(torch.Generator().manual_seed(1))
+    assert logits.stages[-1].requires_grad
+    assert drawn_labels.shape == (3, 64, 64)
+    batches.close()
+    assert not any(tmp_path.iterdir())
