@@ -1,5 +1,7 @@
 """Puts the top-level folder Resources into the wheel, inside of the package; all else is in pyproject.toml."""
 
+from __future__ import annotations
+
 from setuptools import find_packages, setup
 
 setup(
