@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from HSAMSegmentLib.checkpoints.files import atomic_output, make_folder, require_free_space
+from HSAMSegmentLib.checkpoints.files import atomic_output, copy_stream, make_folder, require_free_space
 from HSAMSegmentLib.checkpoints.inspection import SAFETENSORS, file_kind, read_safetensors_header
 from HSAMSegmentLib.checkpoints.manifest import Manifest
 from HSAMSegmentLib.errors import CheckpointError
@@ -118,9 +118,13 @@ def _header(tensors: Mapping[str, Any], metadata: dict[str, str]) -> tuple[bytes
         shape = [int(n) for n in tensors[name].shape]
         table[name] = {"dtype": _CODES[_dtype_name(tensors[name])], "shape": shape, "data_offsets": [offset, end]}
         offset = end
+    return _packed_header(table), order
+
+
+def _packed_header(table: dict[str, Any]) -> bytes:
     text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text, order
+    return len(text).to_bytes(8, "little") + text
 
 
 def read_manifest(path: Path | str) -> Manifest:
@@ -137,6 +141,23 @@ def read_manifest(path: Path | str) -> Manifest:
             "again from there, or import the original file of weights."
         )
     return Manifest.from_json(text)
+
+
+def copy_with_manifest(
+    source: Path, target: Path, manifest: Manifest, overwrite: bool, between_chunks: Callable[[], None]
+) -> None:
+    """Copy a bundle with another manifest; the tensors stay as they are.
+
+    Raises:
+        CheckpointError: if the source is no bundle.
+        OutputError: if the target exists and may not be overwritten, or cannot be written.
+    """
+    table = _header_of(source)
+    table["__metadata__"] = {**table.get("__metadata__", {}), MANIFEST_KEY: manifest.to_json()}
+    with open(source, "rb") as stream, atomic_output(target, overwrite=overwrite) as output:
+        stream.seek(8 + int.from_bytes(stream.read(8), "little"))
+        output.write(_packed_header(table))
+        copy_stream(stream, output, between_chunks)
 
 
 def read_shapes(path: Path | str) -> dict[str, tuple[int, ...]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from HSAMSegmentLib.checkpoints.bundle import BUNDLE_SUFFIX, read_manifest
+from HSAMSegmentLib.checkpoints.bundle import BUNDLE_SUFFIX, copy_with_manifest, read_manifest
 from HSAMSegmentLib.checkpoints.catalog import Catalog, CatalogEntry
 from HSAMSegmentLib.checkpoints.entries import BROKEN, ModelEntry, recognize_file, require_known
 from HSAMSegmentLib.checkpoints.files import (
@@ -46,6 +46,27 @@ def read_sidecar(path: Path) -> Manifest | None:
         return None
 
 
+@dataclass(frozen=True)
+class _Incoming:
+    """A file on its way into the store.
+
+    Attributes:
+        source: the file as it was given.
+        sha256: its hash.
+        id: the id it gets.
+        target: the name it gets.
+        sidecar: manifest to write beside an official file.
+        renamed: manifest to write into a bundle whose id changes.
+    """
+
+    source: Path
+    sha256: str
+    id: str
+    target: Path
+    sidecar: Manifest | None = None
+    renamed: Manifest | None = None
+
+
 class Importer:
     """One import; the store hands in what it has.
 
@@ -76,30 +97,35 @@ class Importer:
         cancel: CancelToken,
     ) -> str:
         """Check and copy; returns the id under which the file is stored (see `Store.import_file`)."""
-        found = recognize_file(path)
+        recognize_file(path)
         track = ProgressTracker(progress, stage=f"Importing {path.name}", steps=2 * path.stat().st_size + 2)
 
         def advance() -> None:
             cancel.raise_if_cancelled()
             track.advance(1 << 20)
 
-        sha256 = sha256_of(path, advance)
+        incoming = self._incoming(path, sha256_of(path, advance), model_id, labels, image_size)
+        self._take(incoming, overwrite, advance)
+        return incoming.id
+
+    def _incoming(
+        self, path: Path, sha256: str, model_id: str | None, labels: LabelSet | None, image_size: int | None
+    ) -> _Incoming:
+        """Where a file goes and what has to be written beside or into it."""
+        found = recognize_file(path)
         known = self._catalog_entry(found, sha256, model_id, path)
         if known is None and found is not None and model_id is None and labels is None:
             known = self._awaited(found)
         if known is not None:
-            self._copy(path, self._folder / known.file_name, known.id, sha256, overwrite, advance)
-            return known.id
+            return _Incoming(path, sha256, known.id, self._folder / known.file_name)
         if found is None:
             manifest = read_manifest(path)
-            target = self._folder / f"{safe_id(manifest.id)}{BUNDLE_SUFFIX}"
-            self._copy(path, target, manifest.id, sha256, overwrite, advance)
-            return manifest.id
+            own_id = safe_id(model_id or manifest.id)
+            renamed = None if own_id == manifest.id else replace(manifest, id=own_id)
+            return _Incoming(path, sha256, own_id, self._folder / f"{own_id}{BUNDLE_SUFFIX}", renamed=renamed)
         own_id = safe_id(model_id or path.stem)
-        target = self._folder / f"{own_id}.pth"
-        manifest = self._manifest(found, own_id, labels, image_size) if found.head else None
-        self._copy(path, target, own_id, sha256, overwrite, advance, manifest)
-        return own_id
+        sidecar = self._manifest(found, own_id, labels, image_size) if found.head else None
+        return _Incoming(path, sha256, own_id, self._folder / f"{own_id}.pth", sidecar=sidecar)
 
     def _awaited(self, found: OfficialFile) -> CatalogEntry | None:
         """The one model of the catalog that has no known hash, is not here yet, and whose layout the file has."""
@@ -136,31 +162,22 @@ class Importer:
         require_known(wanted, path, path.name)
         return wanted
 
-    def _copy(
-        self,
-        source: Path,
-        target: Path,
-        model_id: str,
-        sha256: str,
-        overwrite: bool,
-        between_chunks: Callable[[], None],
-        manifest: Manifest | None = None,
-    ) -> None:
+    def _take(self, incoming: _Incoming, overwrite: bool, between_chunks: Callable[[], None]) -> None:
         """Copy atomically, the manifest (if any) beside it; the same file again is no error."""
-        overwrite |= self._may_take(model_id, target)
-        same = target.is_file() and self._hashes.sha256(target) == sha256
+        target = incoming.target
+        overwrite |= self._may_take(incoming.id, target)
+        same = incoming.renamed is None and target.is_file() and self._hashes.sha256(target) == incoming.sha256
         make_folder(self._folder)
         sweep_leftovers(self._folder)
         if not same:
             refuse_existing(target, overwrite)
-            require_free_space(self._folder, source.stat().st_size, f"Importing {source.name}")
-        if manifest is not None:
+            require_free_space(self._folder, incoming.source.stat().st_size, f"Importing {incoming.source.name}")
+        if incoming.sidecar is not None:
             with atomic_output(sidecar_path(target), overwrite=True) as stream:
-                stream.write(manifest.to_json().encode())
+                stream.write(incoming.sidecar.to_json().encode())
         try:
             if not same:
-                _copy_file(source, target, sha256, overwrite, between_chunks)
-                self._hashes.remember(target, sha256)
+                self._hashes.remember(target, _copy_file(incoming, overwrite, between_chunks))
         finally:
             if not target.is_file():
                 sidecar_path(target).unlink(missing_ok=True)
@@ -182,7 +199,13 @@ class Importer:
         return broken
 
 
-def _copy_file(source: Path, target: Path, sha256: str, overwrite: bool, between_chunks: Callable[[], None]) -> None:
-    with open(source, "rb") as stream, atomic_output(target, overwrite=overwrite) as output:
-        if copy_stream(stream, output, between_chunks) != sha256:
+def _copy_file(incoming: _Incoming, overwrite: bool, between_chunks: Callable[[], None]) -> str:
+    """Copy under the final name; returns the SHA-256 of the copy."""
+    source = incoming.source
+    if incoming.renamed is not None:
+        copy_with_manifest(source, incoming.target, incoming.renamed, overwrite, between_chunks)
+        return sha256_of(incoming.target, between_chunks)
+    with open(source, "rb") as stream, atomic_output(incoming.target, overwrite=overwrite) as output:
+        if copy_stream(stream, output, between_chunks) != incoming.sha256:
             raise CheckpointError(f"{source.name} changed while it was copied. Try again.")
+    return incoming.sha256

@@ -162,6 +162,11 @@ def _recognize(state: Mapping[str, Any], file: str) -> OfficialFile | None:
         return OfficialFile("mobile_sam", 0, 0, EncoderSpec("mobile_sam", 1024), image_size=1024)
     if "image_encoder.patch_embed.proj.weight" in state:
         return _file_with_encoder(state)
+    if any(key.startswith("mask_decoder.") for key in state):
+        raise CheckpointError(
+            f"{file} holds a decoder without the encoder and without adapters, so nobody can tell what it stands on. "
+            "Choose the file of the whole model."
+        )
     return None
 
 

@@ -82,6 +82,12 @@ def test_sam_checkpoints_are_recognized_by_their_encoder(sizes, expected):
     assert found.head == ""
 
 
+def test_mobile_sam_is_recognized_by_its_stem():
+    shapes = {"image_encoder.patch_embed.seq.0.c.weight": [32, 3, 3, 3], "mask_decoder.iou_token.weight": [1, 256]}
+    found = recognize(shaped(shapes), "file")
+    assert (found.title, found.encoder_name, found.head) == ("MobileSAM", "mobile_sam", "")
+
+
 def test_a_sam_checkpoint_of_another_size_describes_its_encoder_completely(parity_folder):
     spec = recognize(shaped(tiny_sam(parity_folder, 512)), "file").encoder
     assert spec.image_size == 512
@@ -255,6 +261,12 @@ def test_adapters_with_a_gap_are_refused(parity_folder):
     del shapes["w_a_007"], shapes["w_b_007"]
     with pytest.raises(CheckpointError, match="not two per block without gaps"):
         recognize(shaped(shapes), "file")
+
+
+@pytest.mark.parametrize("head", ["vit", "cnn", "linear"])
+def test_a_head_without_its_encoder_is_told_as_such(parity_folder, head):
+    with pytest.raises(CheckpointError, match="a decoder without the encoder"):
+        recognize(shaped(listed(parity_folder, f"keys_autosam_{head}_head")), "head.pth")
 
 
 def test_tensors_of_another_program_are_told_as_such():

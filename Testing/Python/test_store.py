@@ -14,7 +14,7 @@ from model_files import KIDNEY, LIVER, manifest
 from official_layouts import listed, save, tiny_adapters, with_classes
 from stored_models import adapter_file, catalog, encoder_entry, encoder_file, model_entry, with_url
 
-from HSAMSegmentLib.checkpoints.bundle import read_manifest, save_bundle
+from HSAMSegmentLib.checkpoints.bundle import read_manifest, read_tensors, save_bundle
 from HSAMSegmentLib.checkpoints.files import sha256_of
 from HSAMSegmentLib.checkpoints.store import Store, default_folder
 from HSAMSegmentLib.errors import (
@@ -108,6 +108,17 @@ def test_the_same_file_again_is_no_error_another_one_is_not_lost(store, tmp_path
         store.import_file(other)
     assert store.find("mine").path.read_bytes() == source.read_bytes()
     assert store.import_file(other, overwrite=True).path.read_bytes() == other.read_bytes()
+
+
+def test_a_bundle_can_be_imported_under_another_id(store, tmp_path):
+    store.import_file(bundle(tmp_path))
+    other = save_bundle(tmp_path / "other.safetensors", {"head.weight": torch.zeros(3)}, manifest("mine"))
+    entry = store.import_file(other, model_id="from Anna")
+    assert (entry.id, entry.path.name) == ("from-Anna", "from-Anna.safetensors")
+    assert read_manifest(entry.path) == manifest("from-Anna")
+    assert torch.equal(read_tensors(entry.path)["head.weight"], torch.zeros(3))
+    assert store.sha256(entry.path) == sha256_of(entry.path)
+    assert store.find("mine").is_present
 
 
 def test_an_id_that_comes_along_cannot_be_taken(store, tmp_path):
