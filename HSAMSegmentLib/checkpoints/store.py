@@ -195,13 +195,16 @@ class Store:
         remote = RemoteFile(
             known.title, known.urls, known.sha256, known.size_bytes, known.approximate_bytes, known.page
         )
-        download_file(
-            remote,
-            target,
-            progress=progress,
-            cancel=cancel,
-            check=lambda path: require_known(known, path, "the downloaded file"),
-        )
+        try:
+            download_file(
+                remote,
+                target,
+                progress=progress,
+                cancel=cancel,
+                check=lambda path: require_known(known, path, "the downloaded file"),
+            )
+        finally:
+            self._remove_if_empty()
         if known.sha256:
             self._hashes.remember(target, known.sha256)
         return target
@@ -284,11 +287,11 @@ class Store:
         for file in (path, sidecar_path(path), path.with_name(path.name + ".lock")):
             file.unlink(missing_ok=True)
         self._hashes.forget(path.name)
+        sweep_leftovers(self.models_folder)
         self._remove_if_empty()
 
     def _remove_if_empty(self) -> None:
         """Leave no empty folders; the user's own choice of a folder stays."""
-        sweep_leftovers(self.models_folder)
         folders = [self.models_folder] + ([self.folder] if self.folder == default_folder() else [])
         for folder in folders:
             if folder.is_dir() and not any(folder.iterdir()):

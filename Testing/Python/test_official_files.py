@@ -85,7 +85,7 @@ def test_sam_checkpoints_are_recognized_by_their_encoder(sizes, expected):
 def test_mobile_sam_is_recognized_by_its_stem():
     shapes = {"image_encoder.patch_embed.seq.0.c.weight": [32, 3, 3, 3], "mask_decoder.iou_token.weight": [1, 256]}
     found = recognize(shaped(shapes), "file")
-    assert (found.title, found.encoder_name, found.head) == ("MobileSAM", "mobile_sam", "")
+    assert (found.title, found.encoder_name, found.head) == ("MobileSAM, 1024 pixels", "mobile_sam", "")
 
 
 def test_a_sam_checkpoint_of_another_size_describes_its_encoder_completely(parity_folder):
