@@ -9,6 +9,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/checkpoints/download.py
   HSAMSegmentLib/checkpoints/entries.py
   HSAMSegmentLib/checkpoints/files.py
+  HSAMSegmentLib/checkpoints/filling.py
   HSAMSegmentLib/checkpoints/importing.py
   HSAMSegmentLib/checkpoints/inspection.py
   HSAMSegmentLib/checkpoints/loading.py
@@ -27,8 +28,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/commands/__init__.py
   HSAMSegmentLib/commands/arguments.py
   HSAMSegmentLib/commands/console.py
+  HSAMSegmentLib/commands/doctor.py
   HSAMSegmentLib/commands/evaluate.py
+  HSAMSegmentLib/commands/models.py
   HSAMSegmentLib/commands/outputs.py
+  HSAMSegmentLib/commands/segment.py
+  HSAMSegmentLib/commands/teach.py
   HSAMSegmentLib/errors.py
   HSAMSegmentLib/evaluation/__init__.py
   HSAMSegmentLib/evaluation/matching.py
@@ -51,17 +56,24 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/inference/arrays.py
   HSAMSegmentLib/inference/confidence.py
   HSAMSegmentLib/inference/devices.py
+  HSAMSegmentLib/inference/files.py
+  HSAMSegmentLib/inference/folder.py
   HSAMSegmentLib/inference/model_choice.py
   HSAMSegmentLib/inference/network_input.py
   HSAMSegmentLib/inference/options.py
   HSAMSegmentLib/inference/postprocess.py
+  HSAMSegmentLib/inference/prediction.py
   HSAMSegmentLib/inference/preview.py
+  HSAMSegmentLib/inference/records.py
   HSAMSegmentLib/inference/reference_route.py
   HSAMSegmentLib/inference/regions.py
   HSAMSegmentLib/inference/report.py
   HSAMSegmentLib/inference/resampling.py
   HSAMSegmentLib/inference/result.py
+  HSAMSegmentLib/inference/scans.py
+  HSAMSegmentLib/inference/segmenter.py
   HSAMSegmentLib/inference/statistics.py
+  HSAMSegmentLib/inference/warm_models.py
   HSAMSegmentLib/jobs/__init__.py
   HSAMSegmentLib/jobs/array_export.py
   HSAMSegmentLib/jobs/causes.py
@@ -101,8 +113,10 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/segment_anything_parts.py
   HSAMSegmentLib/models/two_way_transformer.py
   HSAMSegmentLib/models/upscaling.py
+  HSAMSegmentLib/models/windows.py
   HSAMSegmentLib/mrml/__init__.py
   HSAMSegmentLib/mrml/history.py
+  HSAMSegmentLib/mrml/live_preview.py
   HSAMSegmentLib/mrml/navigation.py
   HSAMSegmentLib/mrml/parameter_node.py
   HSAMSegmentLib/mrml/segmentation_bridge.py
@@ -113,9 +127,31 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/mrml/volume_bridge.py
   HSAMSegmentLib/progress.py
   HSAMSegmentLib/training/__init__.py
+  HSAMSegmentLib/training/adaptation.py
   HSAMSegmentLib/training/augment.py
+  HSAMSegmentLib/training/averaging.py
+  HSAMSegmentLib/training/batches.py
+  HSAMSegmentLib/training/budget.py
+  HSAMSegmentLib/training/cases.py
+  HSAMSegmentLib/training/checkpointing.py
+  HSAMSegmentLib/training/embedded.py
+  HSAMSegmentLib/training/embedded_export.py
+  HSAMSegmentLib/training/embedded_tasks.py
+  HSAMSegmentLib/training/feature_cache.py
+  HSAMSegmentLib/training/learner.py
   HSAMSegmentLib/training/losses.py
+  HSAMSegmentLib/training/optimizing.py
+  HSAMSegmentLib/training/outcome.py
+  HSAMSegmentLib/training/plan.py
+  HSAMSegmentLib/training/plot.py
+  HSAMSegmentLib/training/request.py
+  HSAMSegmentLib/training/sampling.py
   HSAMSegmentLib/training/schedules.py
+  HSAMSegmentLib/training/slice_bank.py
+  HSAMSegmentLib/training/starting.py
+  HSAMSegmentLib/training/teach.py
+  HSAMSegmentLib/training/transfer.py
+  HSAMSegmentLib/training/validation.py
   HSAMSegmentLib/volumes/__init__.py
   HSAMSegmentLib/volumes/dicom.py
   HSAMSegmentLib/volumes/dicom_header.py
@@ -132,6 +168,8 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/volumes/orientation.py
   HSAMSegmentLib/volumes/output_file.py
   HSAMSegmentLib/volumes/percentiles.py
+  HSAMSegmentLib/volumes/phantom.py
+  HSAMSegmentLib/volumes/phantom_anatomy.py
   HSAMSegmentLib/volumes/reading.py
   HSAMSegmentLib/volumes/rules.py
   HSAMSegmentLib/volumes/seg_nrrd.py
@@ -143,4 +181,5 @@ set(LIBRARY_SCRIPTS
 
 set(LIBRARY_RESOURCES
   Resources/Models/catalog.json
+  Resources/Terminologies/SegmentationCategoryTypeModifier-HSAMSegment.term.json
   )

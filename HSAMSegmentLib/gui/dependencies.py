@@ -51,17 +51,28 @@ def is_present(package: Package) -> bool:
     return importlib.util.find_spec(package.module) is not None
 
 
-def torch_problem() -> str:
+def is_known(package: Package) -> bool:
+    """Whether pip or Python knows anything of the package, complete or not."""
+    from importlib import metadata
+
+    try:
+        metadata.version(package.module)
+    except metadata.PackageNotFoundError:
+        return is_present(package)
+    return True
+
+
+def torch_problem(package: Package = TORCH) -> str:
     """What is wrong with PyTorch, as a sentence (missing, too old, half installed), or nothing; does not import it."""
     from importlib import metadata  # slow to import, and not needed to open the panel
 
     try:
-        version = metadata.version("torch")
+        version = metadata.version(package.module)
     except metadata.PackageNotFoundError:
         version = None
-    if version is None and not is_present(TORCH):
+    if version is None and not is_present(package):
         return _("PyTorch is not installed.")
-    if version is None or not is_present(TORCH):
+    if version is None or not is_present(package):
         return _(
             "PyTorch is only half installed (an installation was interrupted). Remove it in the module 'PyTorch "
             "Utils', restart Slicer, and install it again."
@@ -76,13 +87,15 @@ def torch_problem() -> str:
 class Dependencies:
     """Checks and installs. pip runs on the main thread only, never without a question."""
 
-    def __init__(self, dialogs: Dialogs) -> None:
+    def __init__(self, dialogs: Dialogs, *, packages: tuple[Package, ...] = PACKAGES, torch: Package = TORCH) -> None:
         self._dialogs = dialogs
+        self._packages = packages
+        self._torch = torch
 
     def missing(self) -> list[str]:
         """Names of what would have to be installed first."""
-        names = [package.requirement for package in PACKAGES if not is_present(package)]
-        return (["PyTorch"] if torch_problem() else []) + names
+        names = [package.requirement for package in self._packages if not is_present(package)]
+        return (["PyTorch"] if torch_problem(self._torch) else []) + names
 
     def ensure(self) -> None:
         """Make everything available.
@@ -101,14 +114,14 @@ class Dependencies:
             raise DependencyError(
                 _("Nothing was installed. Segmenting needs: {names}.").format(names=", ".join(missing))
             )
-        problem = torch_problem()
-        if problem:
-            self._install_torch(problem)
-        install([package.requirement for package in PACKAGES if not is_present(package)])
-
-    def _install_torch(self, problem: str) -> None:
-        if "not installed" not in problem:
+        problem = torch_problem(self._torch)
+        if problem and is_known(self._torch):
             raise DependencyError(problem)
+        if problem:
+            self._install_torch()
+        install([package.requirement for package in self._packages if not is_present(package)])
+
+    def _install_torch(self) -> None:
         try:
             import PyTorchUtils
         except ModuleNotFoundError as error:

@@ -12,7 +12,7 @@ from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.gui.choices import DEVICES, QUALITIES, fill_combo, select_data
 from HSAMSegmentLib.gui.dependencies import Dependencies
 from HSAMSegmentLib.gui.dialogs import Dialogs, SlicerDialogs
-from HSAMSegmentLib.gui.engine import Engine
+from HSAMSegmentLib.gui.engine import Engine, is_last
 from HSAMSegmentLib.gui.model_list import ModelChoice, ModelSource, StoreModels
 from HSAMSegmentLib.gui.organ_list import OrganList
 from HSAMSegmentLib.gui.readiness import download_question, obstacle
@@ -21,6 +21,7 @@ from HSAMSegmentLib.gui.status_line import StatusLine
 from HSAMSegmentLib.jobs.causes import ending_of
 from HSAMSegmentLib.jobs.events import Cancelled, Failed, Preview, Result
 from HSAMSegmentLib.jobs.requests import DownloadRequest
+from HSAMSegmentLib.mrml.live_preview import LivePreview
 from HSAMSegmentLib.mrml.navigation import active_scan
 from HSAMSegmentLib.mrml.parameter_node import OUTPUT, REGION, SCAN, PanelSettings, ParameterNode
 from HSAMSegmentLib.mrml.session import Order, SessionEvent, Written, is_in_scene
@@ -59,6 +60,8 @@ class SegmentPanel:
         self._parameters: ParameterNode | None = None
         self._choices: list[ModelChoice] = []
         self._updating = False
+        self._preview = LivePreview()
+        self._segmented_scan = None
         self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, self._dialogs)
         self.organs = OrganList(ui.organList, ui.allOrgansButton, ui.noOrgansButton, self._on_change)
         self.result = ResultView(ui, engine.history, self._dialogs)
@@ -98,12 +101,14 @@ class SegmentPanel:
         self._parameters = None
         self._engine.cancel()
         self._engine.history.forget()
+        self._preview.clear()
         self.result.clear()
         self.status.say("")
 
     def close(self) -> None:
         """The panel goes away."""
         self._parameters = None
+        self._preview.clear()
 
     def _show_nodes(self, parameters: ParameterNode) -> None:
         ui = self.ui
@@ -252,14 +257,17 @@ class SegmentPanel:
         )
         self.result.clear()
         self._engine.start(order, self._on_event)
+        self._segmented_scan = volume
 
     # --- what the engine says
 
     def _on_event(self, event: SessionEvent) -> None:
+        if is_last(event):
+            self._preview.clear()
         if isinstance(event, Progress):
             self.status.show_progress(event)
         elif isinstance(event, Preview):
-            self.result.show_preview(event)
+            self._show_preview(event)
         elif isinstance(event, Written):
             self._on_written(event)
         elif isinstance(event, Result):
@@ -269,6 +277,10 @@ class SegmentPanel:
         elif isinstance(event, Cancelled):
             self.status.say(_("Cancelled. Nothing in the scene changed."))
         self.refresh_button()
+
+    def _show_preview(self, preview: Preview) -> None:
+        if is_in_scene(self._segmented_scan):
+            self._preview.show(self._segmented_scan, preview)
 
     def _on_written(self, written: Written) -> None:
         self.result.show(written, show_3d=self.ui.show3DBox.checked)

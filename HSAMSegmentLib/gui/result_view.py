@@ -7,7 +7,6 @@ from slicer.i18n import tr as _
 from HSAMSegmentLib.gui.dialogs import Dialogs
 from HSAMSegmentLib.gui.result_table import ResultTable
 from HSAMSegmentLib.inference.report import write_report
-from HSAMSegmentLib.jobs.events import Preview
 from HSAMSegmentLib.mrml.history import SegmentationHistory
 from HSAMSegmentLib.mrml.navigation import jump_to_voxel
 from HSAMSegmentLib.mrml.session import Written, is_in_scene
@@ -44,9 +43,6 @@ class ResultView:
         self._written = None
         self._ui.resultSection.visible = False
         self._ui.show3DButton.setSegmentationNode(None)
-
-    def show_preview(self, preview: Preview) -> None:
-        """Show slices that are finished while the job goes on."""
 
     @staticmethod
     def sentence(written: Written) -> str:

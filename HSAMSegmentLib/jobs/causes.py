@@ -20,6 +20,11 @@ def sentence_for(error: BaseException) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return OUT_OF_MEMORY
+    if isinstance(error, (ImportError, OSError)) and _is_about_torch(error):
+        return (
+            f"PyTorch cannot be loaded ({_first_line(error)}). It is half installed or damaged: remove it, restart, "
+            "and install it again (in Slicer: module 'PyTorch Utils')."
+        )
     if isinstance(error, ModuleNotFoundError):
         return f"The Python package '{error.name}' is not installed; install the module's dependencies and try again."
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -27,6 +32,19 @@ def sentence_for(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"Writing or reading is not permitted{_where(error)}. Choose another folder or ask who administers it."
     return f"Something unexpected happened ({type(error).__name__}: {error}). Copy the details and report them."
+
+
+def _is_about_torch(error: BaseException) -> bool:
+    """Whether loading torch failed, other than by its absence: a part of it is missing, or one of its libraries."""
+    if isinstance(error, ModuleNotFoundError):
+        return (error.name or "").startswith("torch.")
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = any("/torch/" in frame.filename.replace("\\", "/") for frame in frames)
+    return inside and any(frame.line and "import" in frame.line for frame in frames)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _where(error: OSError) -> str:

@@ -10,17 +10,23 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 MODULE = REPOSITORY / "HSAMSegment"
 
 
-def file_lists():
-    spec = importlib.util.spec_from_file_location("update_file_lists", REPOSITORY / "Scripts" / "update_file_lists.py")
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "Scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def test_every_file_of_the_library_is_installed_with_the_extension():
-    lists = file_lists()
+    lists = script("update_file_lists")
     hint = "run: python Scripts/update_file_lists.py"
     assert lists.TARGET.read_text(encoding="utf-8") == lists.cmake_text(), hint
+
+
+def test_the_terminology_holds_our_structures():
+    writer = script("write_terminology")
+    hint = "run: python Scripts/write_terminology.py"
+    assert writer.TARGET.read_text(encoding="utf-8") == writer.terminology_text(), hint
 
 
 def test_every_file_of_the_module_is_installed_with_the_extension():

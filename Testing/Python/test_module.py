@@ -138,6 +138,13 @@ def test_sample_data_and_terminology_are_registered(module):
     (source,) = [item for item in SampleData.SampleDataLogic.sources if item["category"] == "HSAM Segment"]
     assert source["checksums"].startswith("SHA256:")
     assert source["uris"].startswith("https://")
+    import slicer
+    import vtk
+
+    names = vtk.vtkStringArray()
+    slicer.modules.terminologies.logic().GetLoadedTerminologyNames(names)
+    loaded = [names.GetValue(index) for index in range(names.GetNumberOfValues())]
+    assert "Segmentation category and type - HSAM Segment" in loaded
 
 
 @pytest.fixture

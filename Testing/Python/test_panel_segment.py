@@ -230,6 +230,25 @@ def test_a_scan_changed_meanwhile_gets_no_result_on_its_new_grid(stand, scan):
     assert image.GetSpacing() == pytest.approx((3.0, 3.0, 3.0))
 
 
+def test_finished_slices_are_shown_while_the_job_runs_if_asked_for(stand, scan):
+    import slicer
+
+    from HSAMSegmentLib.mrml.live_preview import NODE_NAME
+
+    slicer.app.layoutManager().sliceWidget("Red")
+    (composite,) = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    stand.ui.previewBox.checked = True
+    stand.click(stand.ui.applyButton)
+    stand.wait(lambda: composite.GetLabelVolumeID() is not None)
+    preview = slicer.mrmlScene.GetNodeByID(composite.GetLabelVolumeID())
+    assert preview.GetName() == NODE_NAME
+    assert slicer.util.arrayFromVolume(preview).any()
+    assert stand.ui.scanSelector.currentNode() is scan
+    stand.wait()
+    assert composite.GetLabelVolumeID() is None
+    assert not slicer.util.getNodes(NODE_NAME)
+
+
 def test_the_report_can_be_saved(stand, tmp_path):
     stand.segment()
     stand.answers.path = str(tmp_path / "report.json")
