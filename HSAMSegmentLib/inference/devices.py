@@ -7,7 +7,6 @@ torch has no kernels, and drivers can be older than the library.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from dataclasses import dataclass
@@ -125,10 +124,8 @@ def free_memory(name: str) -> int:
 
 
 def default_threads() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(len(os.sched_getaffinity(0)), 1)
-    return psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    """CPU threads of a job that names no number: what torch was told (OMP_NUM_THREADS), else the physical cores."""
+    return torch.get_num_threads()
 
 
 def half_precision(name: str) -> torch.dtype:

@@ -86,8 +86,7 @@ def segment_file(
     Raises:
         OutputError: before any work, if an output exists, has an unknown suffix or cannot be written.
         VolumeError: if the scan cannot be read.
-        RequestError, ModelNotFoundError, CheckpointError, DeviceError: as from choosing, loading and segmenting.
-        CancelledError: on cancel.
+        RequestError, CheckpointError, DeviceError, CancelledError: as from choosing, loading and segmenting.
     """
     files = OutputFiles(Path(output), _optional(preview), _optional(report))
     check_outputs(files, source=Path(source), overwrite=overwrite)

@@ -48,7 +48,7 @@ class SegmentOptions:
         stages: "both" (mean of all decoding stages) or "last".
         flip_averaging: average with the prediction for the mirrored slice; left out, with a warning, for models that
             tell left from right.
-        threads: CPU threads, None for as many as there are cores.
+        threads: CPU threads, None for torch's own number (one per physical core, or OMP_NUM_THREADS).
         postprocess: what is tidied afterwards.
     """
 
