@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST_PYTHON = (3, 9)
 TORCH_VARIABLE = "HSAMSEGMENT_TORCH"
-NEEDED_GB = 3.0
+NEEDED_GB = 4.0
 LAST_LINES = 15
 PHANTOM_MODEL = "abdomen-mr-t2"
 PHANTOM_PROGRAM = """
@@ -129,17 +129,16 @@ class Environment:
         command = [str(self.python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
         command += ["--progress-bar", "off", *what]
         last = deque(maxlen=200)
-        with (
-            self.log_file.open("a", encoding="utf-8", errors="replace") as log,
-            subprocess.Popen(
+        with self.log_file.open("a", encoding="utf-8", errors="replace") as log:
+            process = subprocess.Popen(
                 command, cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-            ) as process,
-        ):
-            for line in process.stdout:
-                log.write(line)
-                last.append(line.rstrip())
-                if line.lstrip().startswith("Downloading"):
-                    say(f"  {line.strip()}")
+            )
+            with process:
+                for line in process.stdout:
+                    log.write(line)
+                    last.append(line.rstrip())
+                    if line.lstrip().startswith("Downloading"):
+                        say(f"  {line.strip()}")
         if process.returncode != 0:
             tail = "\n".join(f"    {line}" for line in list(last)[-LAST_LINES:])
             raise SetupError(f"{reason_of_failure(last)} The whole log is {self.log_file}; it ends with:\n{tail}")

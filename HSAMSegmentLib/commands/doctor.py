@@ -124,9 +124,13 @@ def _weights() -> Iterator[Check]:
 
 def _torch_and_devices() -> Iterator[Check]:
     version = _version("torch")
-    problem = _torch_problem() if version else "not installed."
+    pip = f"{sys.executable} -m pip install"
+    if not version:
+        yield Check("torch", False, "not installed.", f"Install it with: {pip} torch", essential=True)
+        return
+    problem = _torch_problem()
     if problem:
-        advice = f"Install it again: {sys.executable} -m pip install --force-reinstall torch"
+        advice = f"Install it again: {pip} --force-reinstall torch"
         yield Check("torch", False, problem, advice, essential=True)
         return
     yield Check("torch", True, version)

@@ -13,6 +13,13 @@ from HSAMSegmentLib.training.request import CaseFiles, TeachMetrics, TeachReques
 
 MODEL_SUFFIX = ".safetensors"
 
+_ENDINGS = {
+    "budget": "The time or the epochs are used up",
+    "no more progress": "The Dice did not rise any more",
+    "loss not a number": "The loss was no number any more",
+    "cancelled": "Cancelled",
+}
+
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
     """Teach, print the Dice of each structure, and say how to use the model; returns the exit code.
@@ -52,7 +59,8 @@ class _Events:
             return
         dice = f", Dice {event.mean_dice:.3f}" if event.mean_dice is not None else ""
         best = " (best so far)" if event.best and dice else ""
-        self._console.note(f"step {event.step}, epoch {event.epoch:.1f}: loss {event.loss:.3f}{dice}{best}")
+        loss = f"loss {event.loss:.3f}" if event.step else "before the first step"
+        self._console.note(f"step {event.step}, epoch {event.epoch:.1f}: {loss}{dice}{best}")
 
 
 def _request(arguments: argparse.Namespace) -> TeachRequest:
@@ -93,7 +101,8 @@ def _require_cases(request: TeachRequest) -> None:
 
 
 def _table(result: TeachResult) -> str:
-    summary = f"{result.steps} steps in {format_seconds(result.seconds)}; it ended because of: {result.stopped}."
+    ending = _ENDINGS.get(result.stopped, result.stopped)
+    summary = f"{ending} after {result.steps} steps in {format_seconds(result.seconds)}."
     if not result.dice:
         return f"{summary} Nothing was validated."
     rows = [(name, f"{value:.3f}") for name, value in result.dice.items()]
