@@ -278,3 +278,27 @@ def test_the_file_of_a_loaded_model_may_go_away(store, network, tmp_path):
     loaded = load_model(path, store=store)
     path.write_bytes(b"\0" * path.stat().st_size)
     assert same(loaded.network, network)
+
+
+@pytest.mark.parametrize("image_size", [1024, 256])
+def test_mobile_sams_encoder_is_taken_from_its_file_at_any_image_size(store, parity_folder, tmp_path, image_size):
+    """The layout of `mobile_sam.pt`: TinyViT with the classifier it was distilled with, and SAM's decoder."""
+    architecture = Architecture(EncoderSpec("mobile_sam", image_size), "samed", 2)
+    network = build_network(architecture).eval()
+    sam = load_state(save(tmp_path / "sam.pth", listed(parity_folder, "keys_sam_tiny_1024_fake_checkpoint")))
+    state = {key: tensor for key, tensor in sam.items() if not key.startswith("image_encoder.")}
+    state.update({f"image_encoder.{key}": tensor for key, tensor in network.encoder.state_dict().items()})
+    state["image_encoder.head.weight"] = torch.zeros(1, 320)
+    torch.save(state, tmp_path / "mobile.pt")
+    assert store.import_file(tmp_path / "mobile.pt", model_id="my-mobile").kind == "encoder"
+    start = starting_tensors("my-mobile", network, "samed", store=store)
+    assert "head.decoder.iou_token" in start
+    network.load_state_dict(start, strict=False)
+    description = manifest(architecture=architecture, encoder_source=EncoderSource(False, "my-mobile"))
+    path = save_model(tmp_path / "m.safetensors", network, description)
+    assert not any(name.startswith("encoder.") for name in read_shapes(path))
+    assert same(load_model(path, store=store).network, network)
+
+
+def load_state(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)
