@@ -106,6 +106,10 @@ def _description(entry: ModelEntry) -> list[str]:
         facts["network"] = f"{network.head} on {network.encoder.name}, {network.encoder.image_size} pixels"
         facts["metrics"] = json.dumps(manifest.metrics, ensure_ascii=False) if manifest.metrics else ""
         facts["cite"] = "; ".join(manifest.citation)
+    if entry.catalog is not None:
+        facts["file name"] = entry.catalog.file_name
+        facts["sha256"] = entry.catalog.sha256
+        facts["from"] = " or ".join(entry.catalog.urls)
     facts["notes"] = " ".join(entry.notes)
     return [f"{name + ':':10} {text}" for name, text in facts.items() if text]
 
@@ -125,6 +129,9 @@ def _entry_to_json(entry: ModelEntry) -> dict[str, Any]:
         "license": {"name": entry.license.name, "terms": entry.license.terms, "url": entry.license.url},
         "research_only": entry.license.research_only,
         "problem": entry.problem,
+        "file_name": entry.catalog.file_name if entry.catalog is not None else None,
+        "sha256": entry.catalog.sha256 if entry.catalog is not None else None,
+        "urls": list(entry.catalog.urls) if entry.catalog is not None else [],
         "manifest": json.loads(entry.manifest.to_json()) if entry.manifest is not None else None,
     }
 
