@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-_SAMPLES = 500_000
 _AIR_HU = (-1100.0, -850.0)
 _SOFT_TISSUE_HU = (-200.0, 300.0)
 _LOWEST_CT_HU = -4100.0
 _HIGHEST_CT_HU = 32767.0
+_LEAST_AIR, _LEAST_SOFT_TISSUE = 0.01, 0.02
 
 
 def guess_modality(array: np.ndarray) -> str:
@@ -16,21 +16,17 @@ def guess_modality(array: np.ndarray) -> str:
 
     That is: air (around -1000) and soft tissue (around 0) both fill a good part of the volume, and nothing is outside
     of what a CT stores. There is no sure sign of MR: a scan without negative values may be CT with an offset.
+
+    Args:
+        array: finite values, shape (k, j, i).
     """
-    sample = every_nth_value(array, _SAMPLES).astype(np.float64)
-    if sample.size == 0 or sample.min() < _LOWEST_CT_HU or sample.max() > _HIGHEST_CT_HU:
+    if array.size == 0 or array.min() < _LOWEST_CT_HU or array.max() > _HIGHEST_CT_HU:
         return ""
-    air = np.mean((sample >= _AIR_HU[0]) & (sample <= _AIR_HU[1]))
-    soft = np.mean((sample >= _SOFT_TISSUE_HU[0]) & (sample <= _SOFT_TISSUE_HU[1]))
-    return "CT" if air > 0.01 and soft > 0.02 else ""
+    air = _part_between(array, _AIR_HU)
+    return "CT" if air > _LEAST_AIR and _part_between(array, _SOFT_TISSUE_HU) > _LEAST_SOFT_TISSUE else ""
 
 
-def every_nth_value(array: np.ndarray, most: int) -> np.ndarray:
-    """At most about `most` values of an array, evenly taken in memory order; all of them when there are fewer.
-
-    The step is odd and not a multiple of small numbers, so that the sample does not run along one column of the image.
-    """
-    step = max(array.size // most, 1)
-    while step > 1 and any(step % prime == 0 for prime in (2, 3, 5, 7)):
-        step += 1
-    return array.reshape(-1)[::step] if array.flags.c_contiguous else array.ravel()[::step]
+def _part_between(array: np.ndarray, bounds: tuple[float, float]) -> float:
+    """Part of the voxels within bounds, counted slice by slice to need little memory."""
+    low, high = bounds
+    return sum(int(np.count_nonzero((part >= low) & (part <= high))) for part in array) / array.size
