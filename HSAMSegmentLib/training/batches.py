@@ -94,9 +94,10 @@ class CachedBatches:
         *,
         capacity_bytes: int,
         parent: Path | None = None,
+        enough: Callable[[int], bool] = lambda views: False,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        """Encode all views.
+        """Encode the views, one of every slice after the other.
 
         Args:
             split: the network in evaluation mode, cut where its frozen part ends.
@@ -105,6 +106,7 @@ class CachedBatches:
             generator: source of the augmentation.
             capacity_bytes: bound on the files.
             parent: folder for the files.
+            enough: asked after each view of all slices with the number of views so far: whether that will do.
             progress: told after each group of views; may raise to stop.
 
         Raises:
@@ -118,7 +120,7 @@ class CachedBatches:
         self._number = {item: number for number, item in enumerate(items)}
         self.cache = FeatureCache(self.views * len(items), shapes, labels, parent=parent)
         try:
-            self._fill(items, generator, progress)
+            self._fill(items, generator, enough, progress)
         except BaseException:
             self.cache.close()
             raise
@@ -135,7 +137,13 @@ class CachedBatches:
         """Remove the files."""
         self.cache.close()
 
-    def _fill(self, items: Sequence[Item], generator: torch.Generator, progress: Callable[[int, int], None]) -> None:
+    def _fill(
+        self,
+        items: Sequence[Item],
+        generator: torch.Generator,
+        enough: Callable[[int], bool],
+        progress: Callable[[int, int], None],
+    ) -> None:
         total = self.views * len(items)
         for view in range(self.views):
             for start in range(0, len(items), _ENCODED_AT_ONCE):
@@ -145,3 +153,6 @@ class CachedBatches:
                 first = view * len(items) + start
                 self.cache.write(first, kept, labels)
                 progress(first + len(group), total)
+            if enough(view + 1):
+                self.views = view + 1
+                return

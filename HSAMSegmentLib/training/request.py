@@ -37,7 +37,7 @@ class TeachRequest:
         modality: "CT", "MR" or "" for that of the first scan.
         head: "hsam", "autosam", "cnn", "linear" or "" for that of the starting model or the default.
         encoder: id of an encoder, or "" for that of the starting model or the default.
-        start_from: id or file of a model to take over what fits, or "".
+        start_from: id or file of a model to take over what fits; "" for the default, "scratch" for no model at all.
         adaptation: "frozen", "lora", "full" or "" for the default of the encoder.
         lora_blocks: adapters in the encoder's last k blocks; implies "lora".
         lora_rank: rank of the adapters.

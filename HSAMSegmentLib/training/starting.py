@@ -21,6 +21,7 @@ from HSAMSegmentLib.training.transfer import transfer
 from HSAMSegmentLib.volumes.labels import LabelSet
 
 DEFAULT_START = "abdomen-mr-t2"
+SCRATCH = "scratch"
 OWN_LICENSE = License("Terms of its scans", "Taught from scans of your own: their terms apply.", research_only=False)
 
 
@@ -70,6 +71,8 @@ def open_start(request: TeachRequest, store: Store | None = None) -> StartSource
     """
     store = store if store is not None else Store()
     wants_sam = request.encoder not in ("", COMPACT)
+    if request.start_from == SCRATCH:
+        return StartSource(None, request.encoder if wants_sam else "")
     if request.start_from:
         return StartSource(load_model(request.start_from, store=store), request.encoder if wants_sam else "")
     if wants_sam:

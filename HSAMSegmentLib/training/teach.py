@@ -43,6 +43,7 @@ LAST_STAGE_WEIGHT = 0.6
 DICE_WEIGHT = 0.5
 LOOKS = 20
 PATIENCE = 7
+ENCODING_SHARE = 0.4
 _VALIDATION_SHARE = 0.15
 
 
@@ -275,8 +276,15 @@ class TeachJob:
             torch.Generator().manual_seed(self.request.seed + 1),
             capacity_bytes=self.request.cache_bytes,
             parent=self.request.cache_folder,
+            enough=self._has_enough_views,
             progress=tell,
         )
+
+    def _has_enough_views(self, views: int) -> bool:
+        """With epochs no more views than epochs, with minutes as many as leave most of the time for learning."""
+        if self.budget.minutes is None:
+            return views >= (self.budget.epochs or 1)
+        return self.budget.fraction * (views + 1) / views > ENCODING_SHARE
 
     def _read(self, files: Sequence, given: Sequence[Case] | None) -> list[Case]:
         if given is not None:
