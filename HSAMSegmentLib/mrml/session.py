@@ -13,7 +13,7 @@ from typing import Protocol, Union
 
 import slicer
 
-from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.errors import HSAMSegmentError, RequestError
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.jobs.array_export import ArrayExport
 from HSAMSegmentLib.jobs.causes import ending_of
@@ -201,7 +201,8 @@ class Session:
             if isinstance(event, Result) and order is not None:
                 return self._write(SegmentOutcome.from_json(event.values), order)
             return event
-        except RequestError as error:
+        except (HSAMSegmentError, OSError, ValueError) as error:
+            logger.exception("The result could not be written")
             return ending_of(error)
         finally:
             self._remove_files()

@@ -154,6 +154,7 @@ def widget(host, module, scene):
     widget.cleanup()
 
 
+@pytest.mark.slow
 def test_closing_the_scene_while_a_job_runs_ends_the_job_and_leaves_a_working_panel(host, widget, scene, model):
     add_noise_volume((600, 200, 200))
     widget.logic.segment(widget.panel.ui.scanSelector.currentNode() or add_noise_volume(), model)
@@ -196,6 +197,7 @@ def run_in_new_host(code, **environment):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_loading_and_opening_the_module_imports_neither_torch_nor_monai_nor_psutil(host):
     printed = run_in_new_host(f"""
         host.load_module({str(MODULE)!r})
@@ -207,6 +209,7 @@ def test_loading_and_opening_the_module_imports_neither_torch_nor_monai_nor_psut
     assert printed.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_the_application_can_exit_while_a_job_runs_and_leaves_no_worker(host, model, tmp_path):
     import psutil
 

@@ -170,6 +170,7 @@ def test_a_second_click_cancels_and_leaves_the_scene_as_it_was(stand, scene, sca
     assert stand.ui.applyButton.enabled
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="uses POSIX signals")
 def test_a_killed_worker_is_said_in_a_sentence_and_the_next_click_works(stand, scene):
     import slicer
@@ -270,6 +271,22 @@ def test_settings_come_back_with_the_scene(host, stand, engine, store, tmp_path)
     assert restored.ui.minimumBox.value == 0.5
     assert restored.panel.organs.checked == ("Right kidney",)
     restored.close()
+
+
+def test_nothing_is_downloaded_without_a_yes(stand, scan, tmp_path):
+    from HSAMSegmentLib.checkpoints.store import Store
+    from HSAMSegmentLib.gui.model_list import StoreModels
+
+    stand.panel._models = StoreModels(Store(tmp_path))
+    stand.panel.show_parameters(stand.node)
+    known = [choice.id for choice in stand.panel._choices]
+    stand.ui.modelCombo.setCurrentIndex(known.index("hsam_synapse_10"))
+    assert "will be downloaded" in stand.ui.modelInfoLabel.text
+    stand.answers.agrees = False
+    stand.click(stand.ui.applyButton)
+    assert not stand.engine.is_busy
+    assert "MB" in stand.answers.questions[-1]
+    assert "Terms" in stand.answers.questions[-1]
 
 
 def test_a_file_that_is_no_model_is_refused_in_a_sentence(stand, tmp_path):
