@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from HSAMSegmentLib.models.attention import GridAttention
+from HSAMSegmentLib.models.neck import sam_neck
 from HSAMSegmentLib.models.segment_anything_parts import sam_part
 
 SAM_SIZES: dict[str, dict[str, Any]] = {
@@ -73,7 +74,7 @@ class SamEncoder(nn.Module):
             )
             for index in range(depth)
         )
-        self.neck = _neck(embed_dim, out_chans)
+        self.neck = sam_neck(embed_dim, out_chans)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, 3, S, S] to embeddings [B, out_chans, S / patch, S / patch]."""
@@ -148,13 +149,3 @@ class SamBlock(nn.Module):
         for image in range(0, images, together):
             for row in range(0, rows, height):
                 yield slice(image, image + together), slice(row, row + height)
-
-
-def _neck(embed_dim: int, out_chans: int) -> nn.Sequential:
-    norm = sam_part("common", "LayerNorm2d")
-    return nn.Sequential(
-        nn.Conv2d(embed_dim, out_chans, kernel_size=1, bias=False),
-        norm(out_chans),
-        nn.Conv2d(out_chans, out_chans, kernel_size=3, padding=1, bias=False),
-        norm(out_chans),
-    )
