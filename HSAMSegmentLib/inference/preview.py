@@ -28,6 +28,24 @@ _LEGEND_ROW_INCHES = 0.24
 _HEADER_INCHES = 0.55
 _DPI = 200
 _CT_WINDOW_HU = (-160.0, 240.0)
+_DARK = 0.35
+_TOO_CLOSE = 0.3
+"""Distance in RGB, each channel 0 to 1, from which two outlines are told apart at a glance."""
+
+_PALETTE = (
+    (0.35, 0.70, 1.00),
+    (1.00, 0.85, 0.20),
+    (0.30, 0.90, 0.45),
+    (1.00, 0.45, 0.80),
+    (1.00, 0.35, 0.25),
+    (0.25, 0.95, 0.95),
+    (0.70, 0.55, 1.00),
+    (1.00, 0.60, 0.15),
+    (0.75, 1.00, 0.35),
+    (0.60, 0.00, 0.80),
+    (0.20, 0.55, 0.55),
+    (0.65, 0.40, 0.20),
+)
 _MARGIN_PART = 0.06
 """Part of a slice's extent that is kept around the body when empty borders are cut off."""
 
@@ -42,6 +60,7 @@ class _View:
     columns: slice
     limits: tuple[float, float]
     aspect: float
+    colors: dict[int, tuple[float, float, float]]
 
 
 def write_preview(
@@ -116,7 +135,7 @@ def preview_figure(
         if position == 0:
             _draw_sides(axes, frame)
     _draw_header(figure, title or volume.name, volume, frame, height)
-    _draw_legend(figure, present, segmentation, columns * cell_width, width, height)
+    _draw_legend(figure, present, segmentation, view.colors, columns * cell_width, width, height)
     return figure
 
 
@@ -132,6 +151,26 @@ def shown_slices(segmentation: Segmentation, frame: SliceFrame, count: int) -> t
     return tuple(math.floor((low + high) / 2.0) for low, high in zip(edges[:-1], edges[1:]))
 
 
+def outline_colors(labels: Sequence[Label]) -> dict[int, tuple[float, float, float]]:
+    """Colors by label value that can be told apart in thin lines on gray.
+
+    A label keeps its own color unless that is too close to one before it (Slicer's colors of liver and both kidneys
+    are) or too dark; then it gets the color of a fixed palette that is farthest from all others.
+    """
+    chosen: dict[int, tuple[float, float, float]] = {}
+    for label in labels:
+        others = list(chosen.values())
+        color = label.color
+        if max(color) < _DARK or _distance(color, others) < _TOO_CLOSE:
+            color = max(_PALETTE, key=lambda candidate: _distance(candidate, others))
+        chosen[label.value] = color
+    return chosen
+
+
+def _distance(color: tuple[float, float, float], others: Sequence[tuple[float, float, float]]) -> float:
+    return min((math.dist(color, other) for other in others), default=2.0)
+
+
 def side_letters(direction: Sequence[float]) -> str:
     """Patient sides that an LPS direction points to, the strongest first: "L", "PS", ..."""
     names = (("L", "R"), ("P", "A"), ("S", "I"))
@@ -145,7 +184,8 @@ def _view(volume: Volume, segmentation: Segmentation, frame: SliceFrame) -> _Vie
     limits = _limits(image, volume.modality)
     content = _content(image, labels, limits)
     row_mm, column_mm = frame.pixel_spacing_mm
-    return _View(image, labels, content[0], content[1], limits, row_mm / column_mm)
+    colors = outline_colors(tuple(segmentation.labels))
+    return _View(image, labels, content[0], content[1], limits, row_mm / column_mm, colors)
 
 
 def _limits(image: np.ndarray, modality: str) -> tuple[float, float]:
@@ -202,7 +242,7 @@ def _draw_slice(axes: Axes, view: _View, index: int, segmentation: Segmentation,
             axes.contour(
                 np.pad(mask, 1).astype(np.float32),
                 levels=[0.5],
-                colors=[label.color],
+                colors=[view.colors[label.value]],
                 linewidths=1.1,
                 extent=(-1, mask.shape[1], -1, mask.shape[0]),
             )
@@ -263,6 +303,7 @@ def _draw_legend(
     figure: Figure,
     present: list[tuple[Label, float]],
     segmentation: Segmentation,
+    colors: dict[int, tuple[float, float, float]],
     left: float,
     width: float,
     height: float,
@@ -277,7 +318,7 @@ def _draw_legend(
         y = (top - row * _LEGEND_ROW_INCHES) / height
         box = (x, y - 0.06 / height)
         figure.add_artist(
-            Rectangle(box, 0.16 / width, 0.12 / height, facecolor=label.color, edgecolor="0.2", linewidth=0.4)
+            Rectangle(box, 0.16 / width, 0.12 / height, facecolor=colors[label.value], edgecolor="0.2", linewidth=0.4)
         )
         figure.text(x + 0.26 / width, y, label.name, fontsize=8.5, va="center")
         figure.text(1.0 - 0.15 / width, y, f"{format_ml(volume_ml)} mL", fontsize=8.5, va="center", ha="right")

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import SimpleITK
 
 from HSAMSegmentLib.errors import OutputError, RequestError
-from HSAMSegmentLib.inference.preview import format_ml, preview_figure, shown_slices, side_letters, write_preview
+from HSAMSegmentLib.inference.preview import (
+    format_ml,
+    outline_colors,
+    preview_figure,
+    shown_slices,
+    side_letters,
+    write_preview,
+)
 from HSAMSegmentLib.volumes.geometry import Geometry
 from HSAMSegmentLib.volumes.labels import Label, LabelSet
 from HSAMSegmentLib.volumes.orientation import slice_frame
@@ -135,3 +144,17 @@ def test_directions_are_named_by_patient_sides(direction, letters):
 
 def test_volumes_have_a_sensible_number_of_digits():
     assert [format_ml(v) for v in (1482.4, 63.46, 0.823)] == ["1482", "63.5", "0.82"]
+
+
+def test_labels_of_nearly_the_same_color_are_told_apart():
+    names = ("liver", "right kidney", "left kidney", "spleen")
+    colors = [(0.87, 0.51, 0.40), (0.73, 0.40, 0.33), (0.73, 0.40, 0.33), (0.62, 0.42, 0.64)]
+    labels = [Label(value, name, color) for value, (name, color) in enumerate(zip(names, colors), start=1)]
+    chosen = outline_colors(labels)
+    assert chosen[1] == colors[0]
+    assert min(math.dist(chosen[a], chosen[b]) for a in chosen for b in chosen if a < b) > 0.3
+
+
+def test_many_labels_get_different_colors():
+    labels = [Label(value, str(value), (0.1, 0.1, 0.1)) for value in range(1, 13)]
+    assert len(set(outline_colors(labels).values())) == 12
