@@ -34,6 +34,8 @@ def merge_layers(
     layers = array[..., np.newaxis] if array.ndim == 3 else array
     _check(layers, entries, file_name)
     values = _label_values(entries)
+    if layers.shape[3] == 1 and layers.dtype == np.uint8 and values == [entry.value for entry in entries]:
+        return _described_values(layers[..., 0], values), _labels(entries, values), ()
     masks = [layers[..., entry.layer] == entry.value for entry in entries]
     sizes = [int(np.count_nonzero(mask)) for mask in masks]
     merged = np.zeros(layers.shape[:3], dtype=np.uint8)
@@ -45,6 +47,13 @@ def merge_layers(
     if overlapping:
         notes = (f"Segments overlap in {overlapping} voxels; there the smaller segment was kept.",)
     return merged, _labels(entries, values), notes
+
+
+def _described_values(layer: np.ndarray, values: list[int]) -> np.ndarray:
+    """The layer without values that no segment has."""
+    table = np.zeros(_MOST_SEGMENTS + 1, dtype=np.uint8)
+    table[values] = values
+    return table[layer]
 
 
 def _check(layers: np.ndarray, entries: list[SegmentEntry], file_name: str) -> None:
