@@ -115,7 +115,7 @@ def _bowel(random: np.random.Generator) -> list[Solid]:
         radii = (random.uniform(14, 28), random.uniform(9, 14), random.uniform(9, 16))
         tilt = random.uniform(-60, 60)
         loops.append(Solid(center, radii, float(random.choice((0.2, 0.45, 0.9))), texture=0.15, tilt_degrees=tilt))
-    colon = [Solid(_near(random, (side * 112, 5, 20), 5), (20, 24, 75), 0.26, texture=0.3) for side in (-1, 1)]
+    colon = [Solid(_near(random, (side * 112, 5, 20), 5), (20, 24, 75), 0.15, texture=0.4) for side in (-1, 1)]
     return loops + colon
 
 
@@ -173,7 +173,7 @@ def _kidney(random: np.random.Generator, side: int) -> list[Solid]:
     sinus = (left - side * 15, back - 10, up)
     return [
         Solid((left, back, up), radii, 0.8, label, 0.06, tilt),
-        Solid((left, back, up), inner, 0.68, label, 0.15, tilt),
+        Solid((left, back, up), inner, 0.66, label, 0.15, tilt),
         Solid(sinus, (16, 13, 18), 0.2, 0, 0.3, tilt),
     ]
 
