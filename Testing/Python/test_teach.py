@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from HSAMSegmentLib.training.cases import make_case
 from HSAMSegmentLib.training.checkpointing import state_path
 from HSAMSegmentLib.training.learner import Learner
 from HSAMSegmentLib.training.losses import hsam_loss
-from HSAMSegmentLib.training.request import TeachMetrics, TeachPreview, TeachRequest
+from HSAMSegmentLib.training.request import TeachMetrics, TeachPreview, TeachRequest, TeachResult
 from HSAMSegmentLib.training.teach import teach
 from HSAMSegmentLib.volumes.labels import LabelSet
 
@@ -59,6 +59,24 @@ class Cancelling:
                 self.cancel.cancel()
 
 
+@dataclass
+class Taught:
+    """A finished training and everything it told."""
+
+    result: TeachResult
+    events: list
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def taught(case, tmp_path_factory) -> Taught:
+    """Two epochs on the small abdomen."""
+    folder, events = tmp_path_factory.mktemp("taught"), []
+    torch.set_num_threads(1)
+    options = request(folder, report=folder / "report.json", plot=folder / "plot.png")
+    return Taught(teach(options, cases=[case], events=events.append), events, folder)
+
+
 @pytest.mark.slow
 def test_a_taught_model_is_a_file_that_segments(case, tmp_path):
     result = teach(request(tmp_path, epochs=12), cases=[case])
@@ -70,24 +88,21 @@ def test_a_taught_model_is_a_file_that_segments(case, tmp_path):
     assert 2 * (liver & truth).sum() / (liver.sum() + truth.sum()) > 0.6
 
 
-def test_the_file_says_what_it_was_made_from(case, tmp_path):
-    result = teach(request(tmp_path, report=tmp_path / "r.json", plot=tmp_path / "p.png"), cases=[case])
-    manifest = load_model(result.path).manifest
+def test_the_file_says_what_it_was_made_from(case, taught):
+    manifest = load_model(taught.result.path).manifest
     assert manifest.training["cases"] == [{"name": case.volume.name, **case.hashes}]
     assert manifest.training["settings"]["seed"] == 0
     assert manifest.training["versions"]["torch"] == torch.__version__
     assert manifest.metrics["validation"]["on"] == "held-out slices of the same scan"
-    report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
-    assert report["steps"] == result.steps
-    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    assert not state_path(result.path).exists()
+    report = json.loads((taught.folder / "report.json").read_text(encoding="utf-8"))
+    assert report["steps"] == taught.result.steps
+    assert (taught.folder / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert not state_path(taught.result.path).exists()
 
 
-def test_events_tell_loss_dice_of_each_label_and_show_a_slice(case, tmp_path):
-    events: list[object] = []
-    teach(request(tmp_path), cases=[case], events=events.append)
-    looks = [event for event in events if isinstance(event, TeachMetrics)]
-    previews = [event for event in events if isinstance(event, TeachPreview)]
+def test_events_tell_loss_dice_of_each_label_and_show_a_slice(taught):
+    looks = [event for event in taught.events if isinstance(event, TeachMetrics)]
+    previews = [event for event in taught.events if isinstance(event, TeachPreview)]
     assert len(looks) == 2
     assert set(looks[0].dice) == {"liver", "right kidney"}
     assert np.isfinite(looks[-1].loss)
@@ -95,26 +110,26 @@ def test_events_tell_loss_dice_of_each_label_and_show_a_slice(case, tmp_path):
     assert previews[0].reference.any()
 
 
-def test_the_same_seed_gives_the_same_weights(case, tmp_path):
-    first = teach(request(tmp_path), cases=[case])
-    weights = read_tensors(first.path)
-    again = teach(request(tmp_path, overwrite=True), cases=[case])
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(case, taught, tmp_path):
+    weights = read_tensors(taught.result.path)
+    again = teach(request(tmp_path), cases=[case])
     assert all(torch.equal(tensor, weights[name]) for name, tensor in read_tensors(again.path).items())
-    other = teach(request(tmp_path, overwrite=True, seed=1), cases=[case])
+    other = teach(request(tmp_path, overwrite=True, seed=1, epochs=1), cases=[case])
     assert not all(torch.equal(tensor, weights[name]) for name, tensor in read_tensors(other.path).items())
 
 
 @pytest.mark.parametrize("adaptation", ["full", pytest.param("frozen", marks=pytest.mark.slow)])
-def test_a_resumed_training_ends_where_an_uninterrupted_one_does(case, tmp_path, adaptation):
-    options = {"epochs": 3, "adaptation": adaptation, "overwrite": True}
-    whole = read_tensors(teach(request(tmp_path, **options), cases=[case]).path)
+def test_a_resumed_training_ends_where_an_uninterrupted_one_does(case, taught, tmp_path, adaptation):
+    options = {"epochs": 2, "adaptation": adaptation, "overwrite": True}
+    whole = taught.result if adaptation == "full" else teach(request(tmp_path, **options), cases=[case])
+    weights = read_tensors(whole.path)
     stop = Cancelling(looks=1)
     interrupted = teach(request(tmp_path, **options), cases=[case], events=stop, cancel=stop.cancel)
     assert interrupted.stopped == "cancelled"
     resumed = teach(request(tmp_path, resume=True, **options), cases=[case])
     assert any("Resumed" in note for note in resumed.notes)
     assert resumed.steps > interrupted.steps
-    assert all(torch.equal(tensor, whole[name]) for name, tensor in read_tensors(resumed.path).items())
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in read_tensors(resumed.path).items())
 
 
 def test_cancelling_keeps_a_model_that_can_be_used(case, tmp_path):
@@ -141,31 +156,19 @@ def test_resuming_with_other_labels_is_refused(case, data_folder, tmp_path):
         teach(request(tmp_path, epochs=50, resume=True, overwrite=True), cases=[liver])
 
 
-def test_a_frozen_encoder_stays_as_it_was_and_the_head_learns(case, tmp_path):
-    start = teach(request(tmp_path), cases=[case])
-    before = read_tensors(start.path)
-    result = teach(
-        replace(
-            request(tmp_path, adaptation="frozen", start_from=str(start.path), epochs=1),
-            output=tmp_path / "next.safetensors",
-        ),
-        cases=[case],
-    )
-    after = read_tensors(result.path)
+def test_a_frozen_encoder_stays_as_it_was_and_the_head_learns(case, taught, tmp_path):
+    before = read_tensors(taught.result.path)
+    options = {"adaptation": "frozen", "start_from": str(taught.result.path), "epochs": 1}
+    after = read_tensors(teach(request(tmp_path, **options), cases=[case]).path)
     encoder = [name for name in before if name.startswith("encoder.")]
     assert all(torch.equal(before[name], after[name]) for name in encoder)
     assert not torch.equal(before["head.decoder1.mask_tokens"], after["head.decoder1.mask_tokens"])
 
 
-def test_a_model_with_other_labels_hands_on_what_fits(case, data_folder, tmp_path):
-    start = teach(request(tmp_path, epochs=1), cases=[case])
+def test_a_model_with_other_labels_hands_on_what_fits(taught, data_folder, tmp_path):
     volume, labels = small_volume(data_folder)
-    renamed = segmentation_of(labels, volume.geometry, {1: "tumor", 2: "right kidney"})
-    options = {"epochs": 1, "start_from": str(start.path)}
-    result = teach(
-        replace(request(tmp_path, **options), output=tmp_path / "next.safetensors"),
-        cases=[make_case(volume, renamed)],
-    )
+    renamed = make_case(volume, segmentation_of(labels, volume.geometry, {1: "tumor", 2: "right kidney"}))
+    result = teach(request(tmp_path, epochs=1, start_from=str(taught.result.path)), cases=[renamed])
     sentence = next(note for note in result.notes if note.startswith("Taken from the starting model"))
     assert "right kidney" in sentence
     assert "tumor" not in sentence
