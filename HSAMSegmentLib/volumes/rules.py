@@ -11,8 +11,8 @@ class IntensityRule:
     """How grey values become the range 0 to 1.
 
     Attributes:
-        kind: "window" (clip to `window_hu`), "percentile" (clip to percentiles of the whole volume's voxels) or
-            "slice_minmax" (minimum and maximum of each slice, as AutoSAM does).
+        kind: "window" (clip to `window_hu`), "percentile" (clip to percentiles of the volume's voxels, those of its
+            lowest value left out: the padding) or "slice_minmax" (minimum and maximum of each slice, as AutoSAM does).
         window_hu: lower and upper bound in Hounsfield units for "window".
         percentiles: lower and upper percentile for "percentile".
     """
