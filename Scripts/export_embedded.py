@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--not-judged", action="store_true", help="write bundles without metrics, to try things out")
+    parser.add_argument("--note", default="", help="a sentence on the training that the settings do not tell")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     metrics = export(
@@ -33,6 +34,7 @@ def main() -> None:
         options.models,
         device=options.device,
         judged=not options.not_judged,
+        note=options.note,
         report=print,
     )
     print(json.dumps(metrics, indent=1))

@@ -138,6 +138,7 @@ def export(
     *,
     device: str = "cpu",
     judged: bool = True,
+    note: str = "",
     report: Callable[[str], None] = logger.info,
 ) -> dict[str, dict[str, Any]]:
     """Write the bundles: the first task's holds the encoder, the others refer to it by its hash.
@@ -148,6 +149,7 @@ def export(
         models_folder: where the bundles go; existing ones are replaced.
         device: to judge on.
         judged: whether to judge; bundles that are not have no metrics and are for trying things out.
+        note: a sentence on the training that the settings do not tell, for the manifest.
         report: gets a line per model.
 
     Returns:
@@ -158,6 +160,7 @@ def export(
     for task in TASKS:
         path = models_folder / f"{task.id}.safetensors"
         manifest = manifest_of_task(task, encoder, state, _hashes(task, data_folder))
+        manifest = replace(manifest, training={**manifest.training, "note": note})
         if judged:
             metrics[task.id] = judge(LoadedModel(networks[task.id], manifest, path), task, data_folder, device=device)
             manifest = replace(manifest, metrics={"validation": metrics[task.id]})

@@ -1,0 +1,32 @@
+"""Write the cards of the embedded models, from their manifests, to Docs/embedded_models.md.
+
+python Scripts/model_cards.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from HSAMSegmentLib.checkpoints.bundle import read_manifest
+from HSAMSegmentLib.training.embedded_tasks import TASKS
+from HSAMSegmentLib.training.model_card import model_card
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+INTRODUCTION = """# The embedded models
+
+Written by `Scripts/model_cards.py` from the manifests of the bundles in `Resources/Models`; do not edit by hand.
+Trained by `Scripts/train_embedded.py`, judged and written by `Scripts/export_embedded.py`. One compact encoder for all,
+an H-SAM head (paper form) for each; the encoder lies in the bundle of the first.
+"""
+
+
+def main() -> None:
+    """Write the file."""
+    folder = REPOSITORY / "Resources" / "Models"
+    cards = [model_card(read_manifest(folder / f"{task.id}.safetensors")) for task in TASKS]
+    (REPOSITORY / "Docs").mkdir(exist_ok=True)
+    (REPOSITORY / "Docs" / "embedded_models.md").write_text("\n".join([INTRODUCTION, *cards]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
