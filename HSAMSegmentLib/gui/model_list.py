@@ -65,28 +65,32 @@ class StoreModels:
 
     def choices(self) -> list[ModelChoice]:
         """Usable models first, in the order of the store."""
-        entries = [entry for entry in self._store.models(MODEL) if entry.status != BROKEN]
-        choices = [self._choice(entry) for entry in entries]
+        entries = self._store.models()  # reads the head of every file, so it is asked once
+        by_id = {entry.id: entry for entry in entries}
+        models = [entry for entry in entries if entry.kind == MODEL and entry.status != BROKEN]
+        choices = [_choice(entry, by_id.get(entry.encoder)) for entry in models]
         return sorted(choices, key=lambda choice: not choice.is_here)
 
     def import_file(self, path: str) -> str:
         """Copy a file of weights into the store; returns the id of the model."""
         return self._store.import_file(path).id
 
-    def _choice(self, entry: ModelEntry) -> ModelChoice:
-        missing = self._store.requirements(entry.id)
-        by_hand = [item.catalog.page for item in missing if item.catalog is not None and not item.catalog.urls]
-        return ModelChoice(
-            id=entry.id,
-            title=entry.title,
-            organs=entry.organs,
-            modality=entry.modality,
-            downloads=tuple(item.id for item in missing),
-            download_bytes=sum(item.size_bytes - item.partial_bytes for item in missing),
-            page=by_hand[0] if by_hand else "",
-            license=entry.license,
-            description=entry.manifest.description if entry.manifest is not None else "",
-        )
+
+def _choice(entry: ModelEntry, encoder: ModelEntry | None) -> ModelChoice:
+    """What the panel shows of a model, and of the encoder that it stands on if it does not hold its own."""
+    missing = [item for item in (entry, encoder) if item is not None and not item.is_present]
+    by_hand = [item.catalog.page for item in missing if item.catalog is not None and not item.catalog.urls]
+    return ModelChoice(
+        id=entry.id,
+        title=entry.title,
+        organs=entry.organs,
+        modality=entry.modality,
+        downloads=tuple(item.id for item in missing),
+        download_bytes=sum(item.size_bytes - item.partial_bytes for item in missing),
+        page=by_hand[0] if by_hand else "",
+        license=entry.license,
+        description=entry.manifest.description if entry.manifest is not None else "",
+    )
 
 
 class ModelSource(Protocol):
