@@ -42,7 +42,7 @@ _PALETTE = (
     (0.70, 0.55, 1.00),
     (1.00, 0.60, 0.15),
     (0.75, 1.00, 0.35),
-    (0.60, 0.00, 0.80),
+    (0.50, 0.50, 0.20),
     (0.20, 0.55, 0.55),
     (0.65, 0.40, 0.20),
 )
@@ -159,11 +159,12 @@ def outline_colors(labels: Sequence[Label]) -> dict[int, tuple[float, float, flo
     """
     chosen: dict[int, tuple[float, float, float]] = {}
     for label in labels:
-        others = list(chosen.values())
-        color = label.color
-        if max(color) < _DARK or _distance(color, others) < _TOO_CLOSE:
-            color = max(_PALETTE, key=lambda candidate: _distance(candidate, others))
-        chosen[label.value] = color
+        if max(label.color) >= _DARK and _distance(label.color, list(chosen.values())) >= _TOO_CLOSE:
+            chosen[label.value] = label.color
+    for label in labels:
+        if label.value not in chosen:
+            others = list(chosen.values())
+            chosen[label.value] = max(_PALETTE, key=lambda color, others=others: _distance(color, others))
     return chosen
 
 
