@@ -21,10 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from HSAMSegmentLib.models.windows import Tile, cut, put, tiles
+from HSAMSegmentLib.models.windows import cut, put, tiles
 
-_CHUNK_LOGITS = 2**20
-"""Logits attended at once outside of CUDA: 4 MiB in float32, which a processor's cache holds."""
+_CACHED_LOGITS = 2**20
+"""Logits attended at once on a CPU: 4 MiB in float32, which its cache holds."""
+
+_HELD_LOGITS = 2**26
+"""Logits attended at once on other devices without CUDA's kernels, which hold them in memory: 256 MiB in float32."""
 
 _KEPT_LOGITS = 2**25
 """With more logits than this (128 MiB in float32), the backward pass computes them again instead of keeping them."""
@@ -62,15 +65,19 @@ class GridAttention(nn.Module):
         qkv = self.qkv(x).view(batch, rows, columns, 3, self.num_heads, -1)
         joined = qkv.new_empty(batch, rows, columns, self.num_heads, dim // self.num_heads)
         for tile in tiles(rows, columns, self.grid_side):
-            for heads in self._head_chunks(tile, qkv):
+            logits_per_head = batch * tile.rows.count * tile.columns.count * tile.area**2
+            for heads in self._head_chunks(logits_per_head, qkv):
                 windows = [cut(part[..., heads, :], tile).flatten(0, 2) for part in qkv.unbind(3)]
-                put(joined[..., heads, :], tile, self._attend(*windows, heads))
+                if torch.is_grad_enabled() and not qkv.is_cuda and logits_per_head * self.num_heads > _KEPT_LOGITS:
+                    attended = checkpoint(self._attend, *windows, heads, use_reentrant=False)
+                else:
+                    attended = self._attend(*windows, heads)
+                put(joined[..., heads, :], tile, attended)
         return self.proj(joined.flatten(3))
 
-    def _head_chunks(self, tile: Tile, qkv: Tensor) -> Iterator[slice]:
-        """As many heads at once as stay in the cache; all of them on CUDA."""
-        logits_per_head = qkv.shape[0] * tile.rows.count * tile.columns.count * tile.area**2
-        step = self.num_heads if qkv.is_cuda else min(self.num_heads, max(1, _CHUNK_LOGITS // logits_per_head))
+    def _head_chunks(self, logits_per_head: int, qkv: Tensor) -> Iterator[slice]:
+        """As many heads at once as stay within the budget; all of them on CUDA."""
+        step = self.num_heads if qkv.is_cuda else min(self.num_heads, max(1, _budget(qkv) // logits_per_head))
         for head in range(0, self.num_heads, step):
             yield slice(head, head + step)
 
@@ -135,24 +142,20 @@ def biased_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, column_
         return _widened_attention(q, k, v, row_terms, column_terms)
     windows, heads, queries, _ = q.shape
     logits = windows * heads * queries * k.shape[2]
-    if logits <= _CHUNK_LOGITS:
+    if logits <= _budget(q):
         return _summed_attention(q, k, v, row_terms, column_terms)
-    again = torch.is_grad_enabled() and logits > _KEPT_LOGITS
     output = torch.empty_like(q)
-    for part in _chunks(q.shape, k.shape[2]):
-        inputs = (q[part], k[part[0]], v[part[0]], row_terms[part], column_terms[part])
-        output[part] = (
-            checkpoint(_summed_attention, *inputs, use_reentrant=False) if again else _summed_attention(*inputs)
-        )
+    for part in _chunks(q.shape, k.shape[2], _budget(q)):
+        output[part] = _summed_attention(q[part], k[part[0]], v[part[0]], row_terms[part], column_terms[part])
     return output
 
 
-def _chunks(query_shape: torch.Size, keys: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Parts (windows, all heads, queries) of the queries so small that their logits stay in the cache."""
+def _chunks(query_shape: torch.Size, keys: int, budget: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Parts (windows, all heads, queries) of the queries so small that their logits stay within the budget."""
     windows, heads, queries, _ = query_shape
     per_query = heads * keys
-    query_step = max(1, min(queries, _CHUNK_LOGITS // per_query))
-    window_step = max(1, _CHUNK_LOGITS // (per_query * query_step))
+    query_step = max(1, min(queries, budget // per_query))
+    window_step = max(1, budget // (per_query * query_step))
     for window in range(0, windows, window_step):
         for query in range(0, queries, query_step):
             yield slice(window, window + window_step), slice(None), slice(query, query + query_step)
@@ -176,6 +179,10 @@ def _widened_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, colum
     # The memory-efficient kernels need widths that are multiples of 8; zeros change no product.
     fill = -wide_q.shape[-1] % 8
     return F.scaled_dot_product_attention(F.pad(wide_q, (0, fill)), F.pad(wide_k, (0, fill)), v, scale=1.0)
+
+
+def _budget(tokens: Tensor) -> int:
+    return _CACHED_LOGITS if tokens.device.type == "cpu" else _HELD_LOGITS
 
 
 def _with_extra(real: int, side: int) -> int:

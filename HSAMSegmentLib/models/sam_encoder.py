@@ -122,7 +122,7 @@ class SamBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens [B, rows, columns, dim] to tokens of the same shape."""
-        if torch.is_grad_enabled() or x.is_cuda:
+        if torch.is_grad_enabled() or x.device.type != "cpu":
             return self._perceive(self._attend(x))
         output = x.new_empty(x.shape)
         for part in self._independent_parts(x.shape):

@@ -96,7 +96,7 @@ def test_results_and_gradients_do_not_depend_on_how_much_is_computed_at_once(mon
     module = filled(20, windowed=False)
     results = []
     for at_once, kept in ((2**30, 2**30), (2**16, 2**30), (2**16, 2**16)):
-        monkeypatch.setattr(attention, "_CHUNK_LOGITS", at_once)
+        monkeypatch.setattr(attention, "_CACHED_LOGITS", at_once)
         monkeypatch.setattr(attention, "_KEPT_LOGITS", kept)
         x = random_tokens(2, 20, 20, 24).requires_grad_()
         y = module(x)
