@@ -62,7 +62,6 @@ def test_saving_happens_at_the_pace_that_was_asked_for(tmp_path):
 
 
 def test_a_state_that_cannot_be_written_is_a_complaint_and_no_end(tmp_path):
-    (tmp_path / "file").write_text("no folder")
-    saver = PeriodicSaver(lambda: save_state(tmp_path / "file" / "state", {"steps": 1}), every_seconds=0.0)
+    saver = PeriodicSaver(lambda: save_state(tmp_path / "gone" / "state", {"steps": 1}), every_seconds=0.0)
     assert not saver.now()
     assert "state" in saver.complaint
