@@ -20,4 +20,4 @@ lint:
 
 bench:
 	$(PYTHON) Scripts/run.py setup
-	for script in Testing/Benchmarks/*.py; do echo "== $$script"; .venv/bin/python $$script || exit 1; done
+	for script in Testing/Benchmarks/bench_*.py; do echo "== $$script"; .venv/bin/python $$script || exit 1; done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import logging
 import os
 import sys
@@ -13,8 +14,9 @@ from collections.abc import Sequence
 from HSAMSegmentLib import __version__
 from HSAMSegmentLib.commands import arguments
 from HSAMSegmentLib.commands.arguments import PROGRAM, CommandParser
-from HSAMSegmentLib.commands.console import cancelled_by_signals
-from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError
+from HSAMSegmentLib.commands.console import WatchedToken, cancelled_by_signals
+from HSAMSegmentLib.errors import CancelledError, DeviceError, HSAMSegmentError, OutputError
+from HSAMSegmentLib.jobs.causes import sentence_for
 from HSAMSegmentLib.progress import CancelToken
 
 BROKEN_PIPE_EXIT_CODE = 141
@@ -68,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(name)s: %(message)s")
-    cancel = CancelToken()
+    _survive_any_name()
+    cancel = WatchedToken()
     try:
         with cancelled_by_signals(cancel):
             code = _run(argv, cancel)
@@ -84,6 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(error, debug)
 
 
+def _survive_any_name() -> None:
+    """Show characters that the terminal's encoding lacks as escapes, so that a file's name ends no run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _run(argv: list[str], cancel: CancelToken) -> int:
     namespace = build_parser().parse_command(argv)
     command = importlib.import_module(f"HSAMSegmentLib.commands.{namespace.command}")
@@ -94,9 +104,11 @@ def _report(error: BaseException, debug: bool) -> int:
     """One line on stderr, and the traceback before it if asked for."""
     if debug:
         traceback.print_exception(type(error), error, error.__traceback__)
-    if isinstance(error, HSAMSegmentError):
-        sentence, code = str(error), error.exit_code
-    else:
-        sentence, code = f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1
-    print(f"{PROGRAM}: {' '.join(sentence.split())}", file=sys.stderr)
-    return code
+    sentence = " ".join(sentence_for(error).split())
+    known = isinstance(error, HSAMSegmentError)
+    print(f"{PROGRAM}: {sentence}{'' if known or debug else ' (--debug shows them.)'}", file=sys.stderr)
+    if known:
+        return error.exit_code
+    if isinstance(error, MemoryError):
+        return DeviceError.exit_code
+    return OutputError.exit_code if isinstance(error, OSError) else 1

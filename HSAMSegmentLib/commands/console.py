@@ -16,16 +16,43 @@ SECONDS_BETWEEN_LINES = 15.0
 SECONDS_BEFORE_NEW_STAGE = 2.0
 
 
+class WatchedToken(CancelToken):
+    """A cancel token that knows whether anybody has looked at it yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_watched = False
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the work was asked to stop."""
+        self.is_watched = True
+        return super().is_cancelled
+
+    def raise_if_cancelled(self) -> None:
+        """Leave the work where it stands.
+
+        Raises:
+            CancelledError: if `cancel` was called.
+        """
+        self.is_watched = True
+        super().raise_if_cancelled()
+
+
 @contextmanager
-def cancelled_by_signals(cancel: CancelToken) -> Iterator[None]:
+def cancelled_by_signals(cancel: WatchedToken) -> Iterator[None]:
     """While inside, SIGINT and SIGTERM set the token, so that the work stops between two steps and cleans up.
 
-    A second signal does not wait: it raises KeyboardInterrupt where the program stands.
+    Before the work has begun to look at the token (while torch is imported, say), and at a second signal, nothing is
+    waited for: KeyboardInterrupt is raised where the program stands.
     """
+    asked = False
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
-        if cancel.is_cancelled:
+        nonlocal asked
+        if asked or not cancel.is_watched:
             raise KeyboardInterrupt
+        asked = True
         cancel.cancel()
 
     previous = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -244,6 +244,31 @@ def test_a_reader_that_goes_away_is_no_traceback(program):
     assert process.returncode == 141
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals to test with")
+def test_a_terminal_gets_a_progress_bar_and_a_pipe_does_not(program):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    write_labels(program.folder / "p.nii.gz", two_organs())
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    command = [sys.executable, "-m", "HSAMSegmentLib", "evaluate", "p.nii.gz", "p.nii.gz"]
+    environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        command, cwd=program.folder, stdout=subprocess.PIPE, stderr=theirs, text=True, env=environ, check=False
+    )
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert done.returncode == 0
+    assert "Comparing" in shown
+    assert "%|" in shown
+    assert "Comparing" not in done.stdout
+    assert program("evaluate", "p.nii.gz", "p.nii.gz").stderr == ""
+
+
 def test_models_lists_what_the_catalog_knows(program):
     done = program("models")
     assert done.returncode == 0
