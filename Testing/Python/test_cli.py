@@ -63,15 +63,16 @@ def model_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def scan(tmp_path_factory):
-    """A small phantom."""
+    """A small phantom, with its true labels beside it."""
     import SimpleITK as sitk
 
     from HSAMSegmentLib.volumes.images import image_of
     from HSAMSegmentLib.volumes.phantom import abdomen_phantom, phantom_geometry
 
-    volume, _ = abdomen_phantom(geometry=phantom_geometry((48, 48, 6), (6.0, 6.0, 30.0)))
+    volume, truth = abdomen_phantom(geometry=phantom_geometry((48, 48, 6), (6.0, 6.0, 30.0)))
     path = tmp_path_factory.mktemp("scan") / "phantom.nii.gz"
     sitk.WriteImage(image_of(volume.array, volume.geometry), str(path))
+    sitk.WriteImage(image_of(truth.array, truth.geometry), str(path.parent / "phantom_labels.nii.gz"))
     return path
 
 
@@ -431,6 +432,29 @@ def test_a_folder_of_scans_is_finished_around_a_bad_one_and_not_done_twice(progr
     assert again.returncode == 3
     assert "0 done, 1 done before, 1 failed" in again.stderr
     assert "bad" in (program.folder / "results" / "summary.csv").read_text()
+
+
+@pytest.mark.slow
+def test_a_model_is_taught_and_then_segments(program, scan, model_file):
+    labels = scan.parent / "phantom_labels.nii.gz"
+    case = ("--case", scan, labels)
+    names = ("--names", "1=liver,2=right kidney,3=left kidney,4=spleen")
+    options = ("--start-from", model_file, "--epochs", 1, "--report", "taught.json", "--plot", "taught.png")
+    done = program("teach", *case, "-o", "taught.safetensors", *names, *options)
+    assert done.returncode == 0, done.stderr
+    assert "taught.safetensors" in done.stdout
+    assert json.loads((program.folder / "taught.json").read_text())["path"].endswith("taught.safetensors")
+    assert (program.folder / "taught.png").read_bytes().startswith(b"\x89PNG")
+    again = program("teach", *case, "-o", "taught.safetensors", *names, *options)
+    assert again.returncode == 8
+    used = program("segment", scan, "-o", "out.nii.gz", "--model", "taught.safetensors")
+    assert used.returncode == 0, used.stderr
+    assert [line.split("  ")[0] for line in used.stdout.splitlines()[1:]] == [
+        "liver",
+        "right kidney",
+        "left kidney",
+        "spleen",
+    ]
 
 
 @pytest.mark.slow

@@ -287,6 +287,16 @@ def test_each_slice_has_its_dice_and_the_worst_one_is_named():
     assert score.worst_slice == 2
 
 
+def test_of_equally_bad_slices_the_worst_is_the_one_with_the_most_wrong_voxels():
+    reference = box((4, 6, 6), slice(0, 4), slice(1, 3), slice(1, 3))
+    prediction = reference.copy()
+    prediction[1:3] = 0
+    prediction[2, 4:6, 4:6] = 1
+    score = compare(segmentation(prediction), segmentation(reference)).scores[0]
+    assert score.slice_dice == (1.0, 0.0, 0.0, 1.0)
+    assert score.worst_slice == 2
+
+
 def test_slices_are_those_of_the_acquisition():
     reference = box((6, 5, 4), slice(1, 5), slice(1, 4), slice(0, 4))
     prediction = reference.copy()
