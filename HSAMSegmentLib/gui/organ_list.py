@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 import qt
 
+_ROW_PIXELS = 20
+_MOST_ROWS = 8
+
 
 class OrganList:
     """A list with a check mark per organ, and buttons for all and none."""
@@ -26,7 +29,9 @@ class OrganList:
             item = qt.QListWidgetItem(name)
             item.setFlags(qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled)
             item.setCheckState(qt.Qt.Unchecked if name in left_out else qt.Qt.Checked)
+            item.setSizeHint(qt.QSize(0, _ROW_PIXELS))
             self._list.addItem(item)
+        self._list.setFixedHeight(_ROW_PIXELS * min(max(len(organs), 2), _MOST_ROWS) + 6)
         self._filling = False
 
     @property

@@ -10,6 +10,9 @@ from slicer.i18n import tr as _
 from HSAMSegmentLib.jobs.outcome import OrganOutcome, SegmentOutcome
 
 ORGAN, VOLUME, CONFIDENCE, UNCERTAIN = range(4)
+_ROW_PIXELS = 24
+_MOST_ROWS = 10
+_LINK_COLOR = "#2a6fb5"
 GoTo = Callable[["tuple[int, int, int]"], None]
 
 
@@ -25,6 +28,8 @@ class ResultTable:
         table.verticalHeader().setVisible(False)
         table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
         table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+        table.verticalHeader().setDefaultSectionSize(_ROW_PIXELS)
+        table.setShowGrid(False)
         table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         table.connect("cellClicked(int,int)", self._on_click)
 
@@ -32,12 +37,10 @@ class ResultTable:
         """List the organs of an outcome, those that were found first."""
         self._organs = sorted(outcome.organs, key=lambda organ: not organ.found)
         self._table.setRowCount(len(self._organs))
+        self._table.setFixedHeight(_ROW_PIXELS * (min(len(self._organs), _MOST_ROWS) + 1))
         for row, organ in enumerate(self._organs):
             for column, text in enumerate(_texts(organ)):
-                item = qt.QTableWidgetItem(text)
-                if not organ.found:
-                    item.setForeground(qt.QBrush(qt.QColor("gray")))
-                self._table.setItem(row, column, item)
+                self._table.setItem(row, column, _item(text, column, found=organ.found))
             self._table.item(row, ORGAN).setIcon(_swatch(organ.label.color))
 
     def _on_click(self, row: int, column: int) -> None:
@@ -51,7 +54,16 @@ def _texts(organ: OrganOutcome) -> tuple[str, str, str, str]:
     if not organ.found:
         return (organ.label.name, _("not found"), "", "")
     confidence = "" if organ.confidence is None else f"{100 * organ.confidence:.0f} %"
-    return (organ.label.name, f"{organ.volume_ml:.1f} mL", confidence, _("show"))
+    return (organ.label.name, f"{organ.volume_ml:.1f} mL", confidence, _("go to slice"))
+
+
+def _item(text: str, column: int, *, found: bool):
+    item = qt.QTableWidgetItem(text)
+    if not found:
+        item.setForeground(qt.QBrush(qt.QColor("gray")))
+    elif column == UNCERTAIN:
+        item.setForeground(qt.QBrush(qt.QColor(_LINK_COLOR)))
+    return item
 
 
 def _swatch(color: tuple[float, float, float]):

@@ -33,8 +33,9 @@ class ResultView:
         if show_3d and written.outcome.found:
             node.CreateClosedSurfaceRepresentation()  # keeps the surfaces that the worker computed
         self._ui.show3DButton.setSegmentationNode(node)
-        notes = [written.note, *written.outcome.warnings]
-        self._ui.warningLabel.setText("\n".join(note for note in notes if note))
+        notes = "\n".join(note for note in (written.note, *written.outcome.warnings) if note)
+        self._ui.warningLabel.setText(notes)
+        self._ui.warningLabel.visible = bool(notes)
         self._ui.undoButton.enabled = self._history.can_undo
         self._ui.resultSection.visible = True
 
@@ -58,7 +59,7 @@ class ResultView:
             total=len(outcome.organs),
             seconds=outcome.seconds,
             model=outcome.model_title,
-            device=outcome.device,
+            device=_("the processor") if outcome.device == "cpu" else outcome.device,
         )
 
     def _go_to(self, ijk: tuple[int, int, int]) -> None:

@@ -9,6 +9,7 @@ import slicer
 
 from HSAMSegmentLib.mrml.segmentation_bridge import create_segmentation
 from HSAMSegmentLib.mrml.volume_bridge import volume_geometry
+from HSAMSegmentLib.volumes.phantom import abdomen_phantom
 
 
 def run_self_tests(say: Callable[[str], object]) -> None:
@@ -23,3 +24,11 @@ def _check_geometry() -> None:
     assert np.allclose(volume_geometry(volume).ijk_to_ras, matrix), "the geometry of a volume node is read wrongly"
     node = create_segmentation(volume, "Self test organs")
     assert node.GetSegmentation().GetNumberOfSegments() == 0
+
+
+def add_phantom(name: str):
+    """Add the synthetic abdomen to the scene as a scan."""
+    volume, _ = abdomen_phantom()
+    node = slicer.util.addVolumeFromArray(volume.array, volume.geometry.ijk_to_ras, name)
+    node.SetAttribute("DICOM.Modality", volume.modality)
+    return node

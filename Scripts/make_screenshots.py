@@ -1,0 +1,141 @@
+"""Make the pictures of the README in the headless host: the panel with a finished result, a slice, and the 3D view.
+
+`python Scripts/make_screenshots.py [SCAN] [--model ID] [--output FOLDER]`. Without a scan it shows the synthetic phantom;
+only pictures of the phantom may be committed, since the terms of most scans forbid to pass on even pictures of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "Testing" / "Host")]
+DEFAULT_MODEL = "abdomen-mr-t2"
+PANEL_SIZE = (560, 700)
+LONGEST_WAIT_SECONDS = 300.0
+
+logger = logging.getLogger("make_screenshots")
+
+
+def main() -> int:
+    """Make all pictures; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = _arguments()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    from slicerhost import start_host
+
+    host = start_host()
+    host.load_module(str(REPOSITORY / "HSAMSegment" / "HSAMSegment.py"))
+    volume = load_scan(arguments.scan)
+    views = Views(volume)
+    widget = host.open_module("HSAMSegment", PANEL_SIZE)
+    try:
+        node = segment_by_click(host, widget.panel, volume, arguments.model)
+        grab_panel(host, widget, arguments.output / "panel.png")
+        views.grab_slice(arguments.output / "slice.png")
+        views.grab_three_d(node, arguments.output / "three_d.png")
+    finally:
+        widget.cleanup()
+    for path in sorted(arguments.output.glob("*.png")):
+        logger.info("%s: %.0f kB", path.name, path.stat().st_size / 1000)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scan", nargs="?", help="a scan to show instead of the phantom; do not commit its pictures")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"id of the model (default: {DEFAULT_MODEL})")
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "Resources" / "Screenshots")
+    return parser.parse_args()
+
+
+def load_scan(path: str | None):
+    """The volume node to segment: a file, or the phantom."""
+    import slicer
+
+    if path:
+        return slicer.util.loadVolume(path, {})
+    from HSAMSegmentLib.mrml.self_test import add_phantom
+
+    return add_phantom("Phantom abdomen MR")
+
+
+def segment_by_click(host, panel, volume, model: str):
+    """Choose scan and model in the panel, click, and wait; returns the segmentation node."""
+    import slicer
+
+    ui = panel.ui
+    ui.scanSelector.setCurrentNode(volume)
+    row = ui.modelCombo.findData(model)
+    if row < 0:
+        raise SystemExit(f"There is no model '{model}'.")
+    ui.modelCombo.setCurrentIndex(row)
+    ui.applyButton.click()
+    deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+    while ui.applyButton.text != "Segment organs" and time.monotonic() < deadline:
+        host.process_events()
+        time.sleep(0.01)
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    if not nodes:
+        raise SystemExit(f"No result: {ui.statusLabel.text}")
+    return nodes[0]
+
+
+def grab_panel(host, widget, path: Path) -> None:
+    """The panel as it looks when a result is there."""
+    host.process_events()
+    widget.parent.grab().save(str(path))
+
+
+class Views:
+    """The slice and 3D views to take pictures of."""
+
+    def __init__(self, volume) -> None:
+        """Prepare them before the job, as an application has them open already."""
+        import slicer
+
+        self._volume = volume
+        volume.CreateDefaultDisplayNodes()
+        self._slice = slicer.app.layoutManager().sliceWidget("Red").view
+        self._three_d = slicer.app.layoutManager().threeDWidget(0).view
+        self._slice.show(volume)
+
+    def grab_slice(self, path: Path) -> None:
+        """The slice with the most organs in it."""
+        import slicer
+
+        self._slice.show(self._volume, self._offset_of_fullest_slice())
+        for display in slicer.util.getNodesByClass("vtkMRMLSegmentationDisplayNode"):
+            display.SetOpacity2DFill(0.35)
+        self._slice.grab(path)
+
+    def _offset_of_fullest_slice(self) -> float:
+        import slicer
+
+        from HSAMSegmentLib.mrml.volume_bridge import ijk_to_world
+
+        node = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[0]
+        segments = node.GetSegmentation().GetSegmentIDs()
+        masks = [slicer.util.arrayFromSegmentBinaryLabelmap(node, item, self._volume) for item in segments]
+        areas = np.array([np.sqrt(mask.astype(bool).sum(axis=(1, 2))) for mask in masks])
+        return ijk_to_world(self._volume, (0, 0, int(areas.sum(axis=0).argmax())))[2]
+
+    def grab_three_d(self, node, path: Path) -> None:
+        """All organs from the front."""
+        node.GetDisplayNode().SetOpacity3D(1.0)
+        self._three_d.node.SetBackgroundColor(0.96, 0.97, 0.99)
+        self._three_d.node.SetBackgroundColor2(0.75, 0.80, 0.88)
+        self._three_d.grab()
+        self._three_d.fit()
+        self._three_d.renderer.GetActiveCamera().Zoom(1.3)
+        self._three_d.grab(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
