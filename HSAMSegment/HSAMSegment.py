@@ -198,8 +198,8 @@ class HSAMSegmentTest(ScriptedLoadableModuleTest):
         run_all(self, self.delayDisplay)
 
     def test_the_module_is_there(self):
-        self.assertTrue(hasattr(slicer.modules, "hsamsegment"))
-        self.assertFalse(HSAMSegmentLogic().isBusy())
+        assert hasattr(slicer.modules, "hsamsegment")
+        assert not HSAMSegmentLogic().isBusy()
 
     def test_the_engine_is_imported_without_torch(self):
         from HSAMSegmentLib.mrml.self_test import check_engine_imports_without_torch

@@ -1,7 +1,7 @@
 """Make the pictures of the README in the headless host: the panel with a finished result, a slice, and the 3D view.
 
-`python Scripts/make_screenshots.py [SCAN] [--model ID] [--output FOLDER]`. Without a scan it shows the synthetic phantom;
-only pictures of the phantom may be committed, since the terms of most scans forbid to pass on even pictures of them.
+`python Scripts/make_screenshots.py [SCAN] [--model ID] [--output FOLDER]`. Without a scan it shows the synthetic
+phantom; only its pictures may be committed, since the terms of most scans forbid to pass on even pictures of them.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import unittest
 from pathlib import Path
 
 import numpy as np
@@ -231,7 +232,29 @@ def test_the_application_can_exit_while_a_job_runs_and_leaves_no_worker(host, mo
     assert not list(tmp_path.glob("hsamsegment-*"))
 
 
-def test_the_self_test_of_the_module_passes(module, scene):
-    import slicer
+def run_self_test(module):
+    """Run it as `slicer.testing.runUnitTest` does: every test method by unittest."""
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(module.HSAMSegmentTest).run(result)
+    assert result.testsRun == 4
+    assert not result.errors + result.failures, (result.errors + result.failures)[0][1]
+    return [reason for _, reason in result.skipped]
 
-    slicer.selfTests["HSAMSegment"]()
+
+@pytest.mark.slow
+def test_the_self_test_of_the_module_passes(module, scene):
+    skipped = run_self_test(module)
+    if skipped:
+        pytest.skip("; ".join(skipped))
+
+
+@pytest.mark.slow
+def test_a_self_test_that_cannot_run_is_skipped_with_its_reason_and_never_passes(module, scene, monkeypatch):
+    from HSAMSegmentLib.mrml import self_test
+
+    monkeypatch.setattr(self_test, "MODEL", "not-there")
+    assert run_self_test(module) == ["the model 'not-there' is not installed"]
+    said = []
+    (skipped,) = self_test.run_all(module.HSAMSegmentTest(), said.append)
+    assert skipped == "test_a_phantom_is_segmented: skipped, the model 'not-there' is not installed"
+    assert [line for line in said if line.endswith(": passed")] == said[1:]
