@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from HSAMSegmentLib.training.checkpointing import load_state, save_state
 from HSAMSegmentLib.training.embedded import EmbeddedTrainer, Settings, describe, load_task, train
 from HSAMSegmentLib.training.embedded_tasks import TASKS
 
@@ -22,11 +23,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
     parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "embedded.training")
     parser.add_argument("--minutes", type=float, required=True, help="of training in all, earlier runs included")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda for mixed precision")
+    parser.add_argument("--batch-factor", type=int, default=1, help="larger batches, for a GPU")
+    parser.add_argument("--rate", type=float, default=Settings.rate, help="highest learning rate")
+    parser.add_argument("--export-average", type=Path, help="write only the averaged weights, small, and stop")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    settings = Settings(minutes=options.minutes, device=options.device)
+    settings = Settings(
+        minutes=options.minutes, rate=options.rate, device=options.device, batch_factor=options.batch_factor
+    )
+    if options.export_average:
+        state = load_state(options.state)
+        save_state(options.export_average, {"average": state["average"], "steps": state["steps"]})
+        return
     trainer = EmbeddedTrainer([load_task(task, options.data) for task in TASKS], settings)
     options.state.parent.mkdir(exist_ok=True)
     if options.state.is_file():

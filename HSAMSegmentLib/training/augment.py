@@ -71,17 +71,17 @@ def augment(
     """Draw one view of every slice.
 
     Args:
-        images: [B, 3, H, W] in [0, 1].
-        labels: [B, H, W] integer.
+        images: [B, 3, H, W] in [0, 1], on the device that does the work.
+        labels: [B, H, W] integer, on the same device.
         rule: the ranges.
         size: rows and columns of the views.
-        generator: source of all randomness.
+        generator: source of all randomness, on the CPU, so that the draws do not depend on the device.
         centers_px: [B, 2] center (column, row) of every view in the slice; None for the middle.
 
     Returns:
         Views [B, 3, *size] in [0, 1] and their labels [B, *size], int64. What lies outside of the slice is 0.
     """
-    grid = _sampling_grid(images.shape, rule, size, generator, centers_px).to(images.device)
+    grid = _sampling_grid(images, rule, size, generator, centers_px)
     views = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     looked_up = F.grid_sample(
         labels[:, None].to(images.dtype), grid, mode="nearest", padding_mode="zeros", align_corners=False
@@ -110,37 +110,43 @@ def _linear_maps(count: int, rule: AugmentRule, generator: torch.Generator) -> T
 
 
 def _sampling_grid(
-    shape: torch.Size,
+    images: Tensor,
     rule: AugmentRule,
     size: tuple[int, int],
     generator: torch.Generator,
     centers_px: Tensor | None,
 ) -> Tensor:
     """Grid [B, rows, columns, 2] for `grid_sample`, (x, y) in its normalized coordinates."""
-    count, extent = shape[0], torch.tensor([shape[-1], shape[-2]], dtype=torch.float32)
-    rows, cols = (torch.arange(length) - (length - 1) / 2 for length in size)
-    plain = torch.stack(torch.meshgrid(cols, rows, indexing="xy"), dim=-1)
-    bent = plain + _displacement(count, rule, size, generator)
-    turned = torch.einsum("bij,brcj->brci", _linear_maps(count, rule, generator), bent)
+    count, device = images.shape[0], images.device
+    extent = torch.tensor([images.shape[-1], images.shape[-2]], dtype=torch.float32)
     middle = ((extent - 1) / 2).expand(count, 2) if centers_px is None else centers_px
     middle = middle + rule.shift_px * torch.randn(count, 2, generator=generator)
-    return (2 * (turned + middle[:, None, None, :]) + 1) / extent - 1
+    rows, cols = (torch.arange(length, device=device) - (length - 1) / 2 for length in size)
+    plain = torch.stack(torch.meshgrid(cols, rows, indexing="xy"), dim=-1)
+    bent = plain + _displacement(count, rule, size, generator, device)
+    turned = torch.einsum("bij,brcj->brci", _linear_maps(count, rule, generator).to(device), bent)
+    return (2 * (turned + middle[:, None, None, :].to(device)) + 1) / extent.to(device) - 1
 
 
-def _smooth_field(count: int, channels: int, size: tuple[int, int], cell: int, generator: torch.Generator) -> Tensor:
-    """Noise of unit size at control points `cell` pixels apart, smooth in between: [B, channels, *size]."""
+def _smooth_field(
+    shape: tuple[int, int, int, int], cell: int, generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """Noise of unit size at control points `cell` pixels apart, smooth in between, of a shape [B, C, rows, columns]."""
+    count, channels, *size = shape
     points = [max(2, math.ceil(length / cell) + 1) for length in size]
     quarter = [math.ceil(length / 4) for length in size]
-    coarse = torch.randn(count, channels, *points, generator=generator)
+    coarse = torch.randn(count, channels, *points, generator=generator).to(device)
     smooth = F.interpolate(coarse, size=quarter, mode="bicubic", align_corners=True)
     return F.interpolate(smooth, size=size, mode="bilinear", align_corners=True)
 
 
-def _displacement(count: int, rule: AugmentRule, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+def _displacement(
+    count: int, rule: AugmentRule, size: tuple[int, int], generator: torch.Generator, device: torch.device
+) -> Tensor:
     if rule.elastic_px <= 0:
-        return torch.zeros(count, *size, 2)
-    amplitude = rule.elastic_px * torch.rand(count, 1, 1, 1, generator=generator)
-    field = _smooth_field(count, 2, size, rule.elastic_cell_px, generator)
+        return torch.zeros(count, *size, 2, device=device)
+    amplitude = rule.elastic_px * torch.rand(count, 1, 1, 1, generator=generator).to(device)
+    field = _smooth_field((count, 2, *size), rule.elastic_cell_px, generator, device)
     return (amplitude * field).permute(0, 2, 3, 1)
 
 
@@ -166,7 +172,7 @@ def _change_intensities(views: Tensor, rule: AugmentRule, generator: torch.Gener
     views = (views - mean) * draw(*rule.contrast) + mean + draw(-rule.brightness, rule.brightness)
     if rule.bias_field > 0:
         size = (views.shape[-2], views.shape[-1])
-        gain = _smooth_field(count, 1, size, max(size) // 3 + 1, generator).to(device)
+        gain = _smooth_field((count, 1, *size), max(size) // 3 + 1, generator, device)
         views = views * torch.exp(rule.bias_field * gain)
     views = _blur(views, rule, generator)
     noise = torch.randn(views.shape, generator=generator).to(device)

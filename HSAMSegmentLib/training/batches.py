@@ -45,9 +45,9 @@ class Draw:
     image_size: int
     batch_size: int
 
-    def views(self, items: Sequence[Item], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One augmented view of each item: images [B, 3, S, S], labels [B, S, S]."""
-        images, labels = gather(self.banks, items)
+    def views(self, items: Sequence[Item], generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+        """One augmented view of each item on a device: images [B, 3, S, S], labels [B, S, S]."""
+        images, labels = (tensor.to(device) for tensor in gather(self.banks, items))
         return augment(images, labels, self.rule, size=(self.image_size, self.image_size), generator=generator)
 
 
@@ -70,10 +70,8 @@ class LiveBatches:
     def forward(self, generator: torch.Generator) -> tuple[StageLogits, Tensor]:
         """See `Batches`."""
         items = self.draw.sampler.draw(self.draw.batch_size, generator)
-        images, labels = self.draw.views(items, generator)
-        images = images.to(self.device, memory_format=torch.channels_last)
-        labels = labels.to(self.device)
-        return self.network(images, labels), labels
+        images, labels = self.draw.views(items, generator, self.device)
+        return self.network(images.contiguous(memory_format=torch.channels_last), labels), labels
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -148,7 +146,10 @@ class CachedBatches:
         for view in range(self.views):
             for start in range(0, len(items), _ENCODED_AT_ONCE):
                 group = items[start : start + _ENCODED_AT_ONCE]
-                images, labels = gather(self.draw.banks, group) if view == 0 else self.draw.views(group, generator)
+                if view == 0:
+                    images, labels = gather(self.draw.banks, group)
+                else:
+                    images, labels = self.draw.views(group, generator, self.device)
                 kept = self.split.frozen_part(images.to(self.device))
                 first = view * len(items) + start
                 self.cache.write(first, kept, labels)

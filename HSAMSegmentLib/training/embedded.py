@@ -56,6 +56,7 @@ class Settings:
         device: "cpu" or "cuda"; on the latter in mixed precision.
         validate_minutes: time between validations.
         average_decay: see `WeightAverage`.
+        batch_factor: batches this many times larger than the tasks say, for a GPU.
     """
 
     minutes: float
@@ -64,6 +65,7 @@ class Settings:
     device: str = "cpu"
     validate_minutes: float = 11.0
     average_decay: float = 0.998
+    batch_factor: int = 1
 
 
 def load_task(task: EmbeddedTask, data_folder: Path, *, only_validation: bool = False) -> TaskData:
@@ -182,8 +184,12 @@ class EmbeddedTrainer:
         }
 
     def resume(self, path: Path) -> None:
-        """Go on where `state` was saved."""
+        """Go on where `state` was saved; from a file with the averaged weights alone, start anew from these."""
         state = load_state(path)
+        if "networks" not in state:
+            self.networks.load_state_dict(state["average"])
+            self.average.network.load_state_dict(state["average"])
+            return
         self.networks.load_state_dict(state["networks"])
         self.average.network.load_state_dict(state["average"])
         self.average.updates = state["average_updates"]
@@ -208,10 +214,10 @@ class EmbeddedTrainer:
         task = item.task
         full = task.full_size_every > 1 and self.steps % task.full_size_every == 0
         size = (task.image_size, task.image_size) if full else task.train_size
-        drawn = item.sampler.draw(task.batch_size, self.generator)
-        images, labels = gather(item.training, drawn)
+        drawn = item.sampler.draw(task.batch_size * self.settings.batch_factor, self.generator)
+        images, labels = (tensor.to(self.device) for tensor in gather(item.training, drawn))
         images, labels = augment(images, labels, task.augment, size=size, generator=self.generator)
-        return images.to(self.device, memory_format=torch.channels_last), labels.to(self.device)
+        return images.contiguous(memory_format=torch.channels_last), labels
 
 
 def train(
