@@ -109,7 +109,8 @@ def run_child(name: str, image_size: int) -> None:
     before = psutil.Process().memory_info().rss / MIB
     with torch.inference_mode():
         encoder(image)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, before)
+    unit = 1 if sys.platform == "darwin" else 1024
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB, before)
 
 
 def compare(image_size: int, samples: int) -> None:
@@ -146,17 +147,22 @@ def report(image_size: int, times: dict[str, list[Sample]], rates: list[float], 
         f"  limit    {flops / 1e9:.0f} GFLOP at {rate / 1e9:.0f} GFLOP/s (its own products) take {flops / rate:.2f} s"
     )
     print(f"           ours reaches {flops / rate / wall['ours']:.0%} of it")
+
+
+def compare_memory(image_size: int) -> None:
+    """Print the peak memory of both encoders."""
     memory = {name: peak_growth_mib(name, image_size) for name in BUILDERS}
     for name, (peak, growth) in memory.items():
-        print(f"  memory   {name}: peak {peak:.0f} MiB, of which the call {growth:.0f} MiB")
-    print(f"           ours takes {memory['ours'][1] / memory['original'][1]:.0%} of the original's growth")
+        print(f"{image_size} x {image_size}, memory of {name}: peak {peak:.0f} MiB, of which the call {growth:.0f} MiB")
+    whole, of_call = (memory["ours"][index] / memory["original"][index] for index in (0, 1))
+    print(f"  ours takes {whole:.0%} of the original's peak, {of_call:.0%} of what its call adds")
 
 
 def main() -> None:
     """Read the options and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 1024])
-    parser.add_argument("--samples", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=5, help="0 for memory only")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--child", choices=sorted(BUILDERS), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -166,7 +172,10 @@ def main() -> None:
         return
     fp32, bf16 = matmul_flops(torch.float32, 1024), matmul_flops(torch.bfloat16, 32)
     print(f"matrix products: float32 {fp32 / 1e9:.1f} GFLOP/s, bfloat16 {bf16 / 1e9:.1f} GFLOP/s")
+    # First, because a child process starts with the peak of its parent.
     for size in options.sizes:
+        compare_memory(size)
+    for size in options.sizes if options.samples else ():
         compare(size, options.samples)
 
 
