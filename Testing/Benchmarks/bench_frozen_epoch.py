@@ -1,9 +1,9 @@
 """An epoch from kept features of a frozen encoder against an epoch that encodes every view anew.
 
-The encoder is SAM ViT-B (random weights: time does not depend on them) with an H-SAM head in the paper's form. An epoch
-is one view of each slice. Both sides do the same learning step; the second encodes first.
+The encoder is SAM ViT-B (random weights: time does not depend on them). An epoch is one view of each slice. Both sides
+do the same learning step; the second encodes first.
 
-    python Testing/Benchmarks/bench_frozen_epoch.py --sizes 512 1024 --slices 4
+    python Testing/Benchmarks/bench_frozen_epoch.py --sizes 512 1024 --slices 4 --heads hsam autosam cnn linear
 """
 
 from __future__ import annotations
@@ -70,10 +70,12 @@ def epoch_seconds(learner: Learner, batches: Encoding, slices: int) -> float:
     return time.perf_counter() - started
 
 
-def measure(encoder: str, size: int, slices: int) -> None:
+def measure(encoder: str, head: str, size: int, slices: int) -> None:
     """Print one line."""
     torch.manual_seed(0)
-    network = build_network(Architecture(EncoderSpec(encoder, size), "hsam", CLASSES, form="paper"))
+    network = build_network(
+        Architecture(EncoderSpec(encoder, size), head, CLASSES, form="paper" if head == "hsam" else "")
+    )
     set_trainable(network, FROZEN)
     split = SplitNetwork(network, FROZEN)
     learner = Learner(network, rate=1e-4, encoder_share=1.0, seed=0, device=torch.device("cpu"))
@@ -93,13 +95,15 @@ def main() -> None:
     """Measure every size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", default="sam_vit_b")
+    parser.add_argument("--heads", nargs="+", default=["hsam"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 1024])
     parser.add_argument("--slices", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     for size in options.sizes:
-        measure(options.encoder, size, options.slices)
+        for head in options.heads:
+            measure(options.encoder, head, size, options.slices)
 
 
 if __name__ == "__main__":
