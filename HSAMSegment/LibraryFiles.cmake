@@ -43,6 +43,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/gui/__init__.py
   HSAMSegmentLib/gui/choices.py
   HSAMSegmentLib/gui/dependencies.py
+  HSAMSegmentLib/gui/device_list.py
   HSAMSegmentLib/gui/dialogs.py
   HSAMSegmentLib/gui/engine.py
   HSAMSegmentLib/gui/model_list.py
@@ -79,6 +80,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/jobs/causes.py
   HSAMSegmentLib/jobs/downloading.py
   HSAMSegmentLib/jobs/events.py
+  HSAMSegmentLib/jobs/fallback.py
   HSAMSegmentLib/jobs/mailbox.py
   HSAMSegmentLib/jobs/outcome.py
   HSAMSegmentLib/jobs/probing.py
@@ -104,6 +106,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/interface.py
   HSAMSegmentLib/models/linear_head.py
   HSAMSegmentLib/models/lora.py
+  HSAMSegmentLib/models/neck.py
   HSAMSegmentLib/models/official_keys.py
   HSAMSegmentLib/models/positional_grid.py
   HSAMSegmentLib/models/resize_weights.py
@@ -111,6 +114,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/sam_encoder.py
   HSAMSegmentLib/models/samed.py
   HSAMSegmentLib/models/segment_anything_parts.py
+  HSAMSegmentLib/models/tiny_vit.py
   HSAMSegmentLib/models/two_way_transformer.py
   HSAMSegmentLib/models/upscaling.py
   HSAMSegmentLib/models/windows.py
@@ -140,6 +144,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/feature_cache.py
   HSAMSegmentLib/training/learner.py
   HSAMSegmentLib/training/losses.py
+  HSAMSegmentLib/training/model_card.py
   HSAMSegmentLib/training/optimizing.py
   HSAMSegmentLib/training/outcome.py
   HSAMSegmentLib/training/plan.py
@@ -180,6 +185,9 @@ set(LIBRARY_SCRIPTS
   )
 
 set(LIBRARY_RESOURCES
+  Resources/Models/abdomen-mr-t2.safetensors
+  Resources/Models/cardiac-mr-bssfp.safetensors
   Resources/Models/catalog.json
+  Resources/Models/left-atrium-lge.safetensors
   Resources/Terminologies/SegmentationCategoryTypeModifier-HSAMSegment.term.json
   )

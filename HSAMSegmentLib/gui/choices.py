@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from slicer.i18n import tr as _
 
-DEVICES = (
-    (_("Automatic"), "auto"),
-    (_("Processor (CPU)"), "cpu"),
-    (_("NVIDIA graphics card (CUDA)"), "cuda"),
-    (_("Apple graphics (MPS)"), "mps"),
-)
+DEVICES = ((_("Automatic"), "auto"), (_("Processor (CPU)"), "cpu"))
+"""Those that every computer has; `DeviceList` adds the others."""
+
 QUALITIES = ((_("Balanced"), "balanced"), (_("Best (about twice as long)"), "best"))
 
 

@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 
 OnEvent = Callable[[SessionEvent], None]
 HOOKS = {"surfaces": "HSAMSegmentLib.mrml.surfaces:write_surfaces"}
-IDLE_INTERVAL_MS = 30
 
 
 class Engine:
@@ -37,7 +36,7 @@ class Engine:
         self._session: Session | None = None
         self._on_event: OnEvent | None = None
         self._timer = qt.QTimer()
-        self._timer.setInterval(IDLE_INTERVAL_MS)
+        self._interval_ms = 0
         self._timer.connect("timeout()", self._on_timer)
 
     @property
@@ -101,11 +100,19 @@ class Engine:
 
     def _begin(self, on_event: OnEvent | None) -> None:
         self._on_event = on_event
-        self._timer.setInterval(self._session.interval_ms)
+        self._keep_pace()
         self._timer.start()
 
+    def _keep_pace(self) -> None:
+        """Tick as often as the runner wants it; which runner that is may turn out when a job starts."""
+        if self._interval_ms != self._session.interval_ms:
+            self._interval_ms = self._session.interval_ms
+            self._timer.setInterval(self._interval_ms)
+
     def _on_timer(self) -> None:
-        for event in self._session.tick():
+        events = self._session.tick()
+        self._keep_pace()
+        for event in events:
             listener = self._on_event
             if is_last(event):
                 self._timer.stop()
@@ -120,16 +127,20 @@ def is_last(event: SessionEvent) -> bool:
 
 
 def worker_session(history: SegmentationHistory) -> Session:
-    """A session whose jobs run in a worker process."""
+    """A session whose jobs run in a worker process, or in a background thread where none can be started."""
+    from HSAMSegmentLib.jobs.fallback import FallbackRunner
     from HSAMSegmentLib.jobs.process_runner import ProcessRunner
+    from HSAMSegmentLib.jobs.run import JobContext
+    from HSAMSegmentLib.jobs.runners import ThreadRunner
     from HSAMSegmentLib.jobs.workspace import Workspace
 
     workspace = Workspace()
-    return Session(ProcessRunner(workspace, hooks=HOOKS), workspace, history)
+    runner = FallbackRunner(ProcessRunner(workspace, hooks=HOOKS), ThreadRunner(JobContext(hooks=HOOKS)))
+    return Session(runner, workspace, history)
 
 
 def thread_session(history: SegmentationHistory) -> Session:
-    """A session whose jobs run in a background thread, for hosts where no process can be started."""
+    """A session whose jobs run in a background thread from the first one on, to compare it with the worker process."""
     from HSAMSegmentLib.jobs.run import JobContext
     from HSAMSegmentLib.jobs.runners import ThreadRunner
     from HSAMSegmentLib.jobs.workspace import Workspace

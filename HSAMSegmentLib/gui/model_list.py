@@ -10,6 +10,7 @@ from HSAMSegmentLib.checkpoints.entries import BROKEN, ModelEntry
 from HSAMSegmentLib.checkpoints.files import format_bytes
 from HSAMSegmentLib.checkpoints.manifest import License
 from HSAMSegmentLib.checkpoints.store import Store
+from HSAMSegmentLib.jobs.requests import DownloadRequest
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,15 @@ class ModelChoice:
 class StoreModels:
     """The models of the user's store and of the catalog."""
 
-    def __init__(self, store: Store | None = None) -> None:
+    def __init__(self, store: Store | None = None, *, catalog_file: str = "") -> None:
+        """Look into a store.
+
+        Args:
+            store: the user's own by default.
+            catalog_file: the file that the store's catalog was read from, if it is not the program's own.
+        """
         self._store = store or Store()
+        self._catalog_file = catalog_file
 
     def choices(self) -> list[ModelChoice]:
         """Usable models first, in the order of the store."""
@@ -74,6 +82,10 @@ class StoreModels:
     def import_file(self, path: str) -> str:
         """Copy a file of weights into the store; returns the id of the model."""
         return self._store.import_file(path).id
+
+    def download_request(self, identifier: str) -> DownloadRequest:
+        """The job that brings a file of the catalog into this store."""
+        return DownloadRequest(identifier, str(self._store.folder), self._catalog_file)
 
 
 def _choice(entry: ModelEntry, encoder: ModelEntry | None) -> ModelChoice:
@@ -101,3 +113,6 @@ class ModelSource(Protocol):
 
     def import_file(self, path: str) -> str:
         """Take a file of weights into the store; returns the model's id. Raises CheckpointError with a sentence."""
+
+    def download_request(self, identifier: str) -> DownloadRequest:
+        """The job that brings a file of the catalog here."""

@@ -9,8 +9,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import HSAMSegmentError
-from HSAMSegmentLib.gui.choices import DEVICES, QUALITIES, fill_combo, select_data
+from HSAMSegmentLib.gui.choices import QUALITIES, fill_combo, select_data
 from HSAMSegmentLib.gui.dependencies import Dependencies
+from HSAMSegmentLib.gui.device_list import DeviceList
 from HSAMSegmentLib.gui.dialogs import Dialogs, SlicerDialogs
 from HSAMSegmentLib.gui.engine import Engine, is_last
 from HSAMSegmentLib.gui.model_list import ModelChoice, ModelSource, StoreModels
@@ -20,7 +21,6 @@ from HSAMSegmentLib.gui.result_view import ResultView
 from HSAMSegmentLib.gui.status_line import StatusLine
 from HSAMSegmentLib.jobs.causes import ending_of
 from HSAMSegmentLib.jobs.events import Cancelled, Failed, Preview, Result
-from HSAMSegmentLib.jobs.requests import DownloadRequest
 from HSAMSegmentLib.mrml.live_preview import LivePreview
 from HSAMSegmentLib.mrml.navigation import active_scan
 from HSAMSegmentLib.mrml.parameter_node import OUTPUT, REGION, SCAN, PanelSettings, ParameterNode
@@ -65,7 +65,7 @@ class SegmentPanel:
         self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, self._dialogs)
         self.organs = OrganList(ui.organList, ui.allOrgansButton, ui.noOrgansButton, self._on_change)
         self.result = ResultView(ui, engine.history, self._dialogs)
-        fill_combo(ui.deviceCombo, DEVICES)
+        self.devices = DeviceList(ui.deviceCombo, ui.advancedSection, lambda: not self._dependencies.missing())
         fill_combo(ui.qualityCombo, QUALITIES)
         self._connect()
 
@@ -109,6 +109,7 @@ class SegmentPanel:
         """The panel goes away."""
         self._parameters = None
         self._preview.clear()
+        self.devices.close()
 
     def _show_nodes(self, parameters: ParameterNode) -> None:
         ui = self.ui
@@ -121,7 +122,7 @@ class SegmentPanel:
         ui = self.ui
         fill_combo(ui.modelCombo, [(choice.title, choice.id) for choice in self._choices])
         select_data(ui.modelCombo, settings.model)
-        select_data(ui.deviceCombo, settings.device)
+        self.devices.select(settings.device)
         select_data(ui.qualityCombo, settings.quality)
         ui.largestPieceBox.checked = settings.largest_piece
         ui.fillHolesBox.checked = settings.fill_holes
@@ -239,7 +240,7 @@ class SegmentPanel:
         if choice.is_here:
             self._segment()
         elif self._dialogs.confirm(_("Download the model"), download_question(choice)):
-            self._engine.start_request(DownloadRequest(choice.downloads[0]), self._on_event)
+            self._engine.start_request(self._models.download_request(choice.downloads[0]), self._on_event)
 
     def _segment(self) -> None:
         volume, roi_node = self.ui.scanSelector.currentNode(), self.ui.regionSelector.currentNode()
@@ -290,7 +291,7 @@ class SegmentPanel:
         """Go on with the next missing file, or with the segmentation that the user clicked for."""
         self._refresh_models(self.model.id)
         if not self.model.is_here and self.model.downloads:
-            self._engine.start_request(DownloadRequest(self.model.downloads[0]), self._on_event)
+            self._engine.start_request(self._models.download_request(self.model.downloads[0]), self._on_event)
         elif self._obstacle():
             self.status.say(_("The model was downloaded."))
         else:

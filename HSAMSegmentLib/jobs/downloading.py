@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from HSAMSegmentLib.checkpoints.catalog import load_catalog
 from HSAMSegmentLib.checkpoints.store import Store
 from HSAMSegmentLib.jobs.events import Result
 from HSAMSegmentLib.jobs.requests import DownloadRequest
@@ -14,5 +17,8 @@ def download(request: DownloadRequest, emit: Emit, cancel: CancelToken, context:
 
     Raises:
         DownloadError: if it does not arrive, or not as the catalog describes it.
+        CheckpointError: if the catalog that the request names is wrong.
     """
-    return Result({"path": str(Store().download(request.model, emit, cancel))})
+    catalog = load_catalog(Path(request.catalog_file)) if request.catalog_file else None
+    store = Store(request.folder or None, catalog=catalog)
+    return Result({"path": str(store.download(request.model, emit, cancel))})

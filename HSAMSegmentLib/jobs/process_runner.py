@@ -27,6 +27,10 @@ START_SCRIPT = Path(__file__).with_name("start_worker.py")
 IDLE_SECONDS = 900.0
 
 
+class WorkerNotStartedError(OSError):
+    """The operating system does not start the worker's program (policy, missing file, too many processes)."""
+
+
 def worker_python() -> str:
     """The Python to run the worker with: Slicer's own launcher where there is one."""
     return shutil.which("PythonSlicer") or sys.executable
@@ -82,7 +86,8 @@ class ProcessRunner:
 
         Raises:
             RequestError: while another job runs.
-            OSError: if the worker's program cannot be started.
+            WorkerNotStartedError: if the worker's program cannot be started.
+            OSError: if its files cannot be written.
         """
         refuse_second_job(self)
         if self._worker is None or not self._worker.is_fresh():
@@ -149,15 +154,21 @@ class Worker:
             "workspace": str(workspace.folder),
         }
         (self.folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+        self._process = self._start(python, environment)
+
+    def _start(self, python: str, environment: dict[str, str]) -> subprocess.Popen:
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [python, "-u", str(START_SCRIPT), str(self.folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                **_detached(),
-            )
+            try:
+                return subprocess.Popen(
+                    [python, "-u", str(START_SCRIPT), str(self.folder)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    **_detached(),
+                )
+            except OSError as error:
+                raise WorkerNotStartedError(error.errno, error.strerror, python) from error
 
     @property
     def pid(self) -> int:

@@ -98,11 +98,15 @@ class DownloadRequest:
 
     Attributes:
         model: catalog id.
+        folder: the store's folder; empty for the user's own.
+        catalog_file: another catalog than the one that comes with the program, such as that of a clinic's mirror.
     """
 
     kind: ClassVar[str] = "download"
 
     model: str
+    folder: str = ""
+    catalog_file: str = ""
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> DownloadRequest:
