@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from slicer.i18n import tr as _
+
 from HSAMSegmentLib.checkpoints.catalog import MODEL
 from HSAMSegmentLib.checkpoints.entries import BROKEN, ModelEntry
 from HSAMSegmentLib.checkpoints.files import format_bytes
@@ -46,13 +48,17 @@ class ModelChoice:
 
     def summary(self) -> str:
         """Modality, organs and what is missing, in a line or two."""
-        parts = [self.modality or "CT and MR", f"{len(self.organs)} organ{'s' if len(self.organs) != 1 else ''}"]
+        count = len(self.organs)
+        organs = _("1 organ") if count == 1 else _("{count} organs").format(count=count)
+        parts = [self.modality or _("CT and MR"), organs]
         if self.page:
-            parts.append(f'not here: get the file from <a href="{self.page}">its page</a>, then Import')
+            text = _('not here: get the file from <a href="{page}">its page</a>, then Import')
+            parts.append(text.format(page=self.page))
         elif self.downloads:
-            parts.append(f"will be downloaded at the first use ({format_bytes(self.download_bytes)})")
+            size = format_bytes(self.download_bytes)
+            parts.append(_("will be downloaded at the first use ({size})").format(size=size))
         else:
-            parts.append("on this computer")
+            parts.append(_("on this computer"))
         if self.license is not None:
             parts.append(self.license.name)
         return " · ".join(parts)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from slicer.i18n import tr as _
 
+from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.gui.dialogs import Dialogs
 from HSAMSegmentLib.gui.result_table import ResultTable
+from HSAMSegmentLib.gui.status_line import StatusLine
 from HSAMSegmentLib.inference.report import write_report
+from HSAMSegmentLib.jobs.causes import ending_of
 from HSAMSegmentLib.mrml.history import SegmentationHistory
 from HSAMSegmentLib.mrml.navigation import jump_to_voxel
 from HSAMSegmentLib.mrml.session import Written, is_in_scene
@@ -15,8 +18,9 @@ from HSAMSegmentLib.mrml.session import Written, is_in_scene
 class ResultView:
     """Shows what the last job wrote."""
 
-    def __init__(self, ui, history: SegmentationHistory, dialogs: Dialogs) -> None:
+    def __init__(self, ui, history: SegmentationHistory, dialogs: Dialogs, status: StatusLine) -> None:
         self._ui = ui
+        self._status = status
         self._history = history
         self._dialogs = dialogs
         self._written: Written | None = None
@@ -70,9 +74,16 @@ class ResultView:
         if self._written is None:
             return
         path = self._dialogs.save_path(_("Save report"), "report.json", "JSON (*.json)")
-        if path:
+        if not path:
+            return
+        try:
             write_report(self._written.outcome.report, path, overwrite=True)
+        except (HSAMSegmentError, OSError) as error:
+            self._status.fail(ending_of(error))
+        else:
+            self._status.say(_("The report was saved to {path}.").format(path=path))
 
     def _undo(self) -> None:
         self._history.undo()
         self.clear()
+        self._status.say(_("The last result was taken back."))

@@ -69,6 +69,14 @@ def only_segmentation():
     return node
 
 
+def add_small_noise():
+    """A scan of less than a liter, in which no organ of a liter can be."""
+    import slicer
+
+    array = np.random.default_rng(0).normal(50, 100, (12, 48, 48)).astype(np.int16)
+    return slicer.util.addVolumeFromArray(array, np.diag([-3.0, -3.0, 3.0, 1.0]), "Noise")
+
+
 def test_the_only_scan_and_model_are_chosen_and_the_button_is_on(stand, scan):
     assert stand.ui.scanSelector.currentNode() is scan
     assert stand.panel.model.id == "tiny"
@@ -257,6 +265,28 @@ def test_the_report_can_be_saved(stand, tmp_path):
     text = (tmp_path / "report.json").read_text(encoding="utf-8")
     assert "Right kidney" in text
     assert json.loads(text)
+    assert "saved" in stand.status
+
+
+def test_a_report_that_cannot_be_saved_is_said_in_a_sentence(stand, tmp_path):
+    stand.segment()
+    (tmp_path / "report.json").mkdir()
+    stand.answers.path = str(tmp_path / "report.json")
+    stand.click(stand.ui.saveReportButton)
+    assert "report.json" in stand.status
+    assert stand.ui.copyDetailsButton.visible
+
+
+def test_nothing_found_says_why_that_may_be(stand):
+    stand.ui.minimumBox.value = 1000.0
+    stand.ui.largestPieceBox.checked = True
+    stand.ui.scanSelector.setCurrentNode(add_small_noise())
+    stand.segment()
+    assert "Nothing was found" in stand.status
+    assert "modality" in stand.status
+    table = stand.ui.resultTable
+    assert [table.item(row, 1).text() for row in range(table.rowCount)] == ["not found", "not found"]
+    assert stand.ui.warningLabel.text
 
 
 def test_settings_come_back_with_the_scene(host, stand, engine, store, tmp_path):
