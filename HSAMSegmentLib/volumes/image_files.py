@@ -28,7 +28,7 @@ IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", "
 SEGMENTATION_SUFFIXES = (".seg.nrrd", ".seg.nhdr")
 
 # Axes this close to right angles are a matter of rounding and not worth a word.
-_ROUNDING_SHEAR_DEGREES = 0.01
+ROUNDING_SHEAR_DEGREES = 0.01
 _LARGEST_MENDED_SHEAR_DEGREES = 3.0
 # ITK's own switch for NIfTI files whose axes are not exactly at right angles; Slicer sets it too.
 _PERMISSIVE_VARIABLE = "ITK_NIFTI_SFORM_PERMISSIVE"
@@ -128,11 +128,11 @@ def geometry_notes(image: sitk.Image, header: NiftiHeader | None = None) -> tupl
     Raises:
         VolumeError: if a NIfTI file's axes are so far from right angles that no grid of ITK comes close.
     """
-    if header is not None and header.shear_degrees > _ROUNDING_SHEAR_DEGREES:
+    if header is not None and header.shear_degrees > ROUNDING_SHEAR_DEGREES:
         return (_mended_shear_note(header),)
     notes = []
     shear = axes_shear_degrees(geometry_of(image).direction_matrix)
-    if shear > _ROUNDING_SHEAR_DEGREES:
+    if shear > ROUNDING_SHEAR_DEGREES:
         notes.append(f"The slices are sheared by {shear:.1f} degrees (a tilted gantry); the result keeps that grid.")
     if header is not None and _forms_disagree(image, header):
         notes.append("The file's qform and sform place it differently; the one that Slicer uses was taken.")

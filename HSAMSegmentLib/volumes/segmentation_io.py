@@ -13,12 +13,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from HSAMSegmentLib.errors import OutputError, VolumeError
-from HSAMSegmentLib.volumes.image_files import check_scalar, name_without_suffix, read_image
+from HSAMSegmentLib.volumes.geometry import Geometry
+from HSAMSegmentLib.volumes.image_files import ROUNDING_SHEAR_DEGREES, check_scalar, name_without_suffix, read_image
 from HSAMSegmentLib.volumes.images import geometry_of, image_of, quiet_itk
 from HSAMSegmentLib.volumes.label_names import names_path, names_text, read_names
 from HSAMSegmentLib.volumes.labels import LabelSet
 from HSAMSegmentLib.volumes.layers import merge_layers
-from HSAMSegmentLib.volumes.nifti_header import check_nifti_length, read_nifti_header
+from HSAMSegmentLib.volumes.nifti_header import axes_shear_degrees, check_nifti_length, read_nifti_header
 from HSAMSegmentLib.volumes.output_file import check_output, complete_file
 from HSAMSegmentLib.volumes.seg_nrrd import header_fields, segment_entries
 from HSAMSegmentLib.volumes.terminology import label_for, label_set_of, unique_name
@@ -74,10 +75,12 @@ def write_segmentation(segmentation: Segmentation, path: str | Path, *, overwrit
         The files that were written, the one with the voxels first.
 
     Raises:
-        OutputError: if the suffix is unknown, if a file exists, or if it cannot be written.
+        OutputError: if the suffix is unknown, if that format has no place for the grid, if a file exists, or if it
+            cannot be written.
     """
     path = Path(path)
     suffix = output_suffix(path)
+    require_geometry_fits(path, segmentation.geometry)
     check_output(path, overwrite=overwrite)
     image = image_of(segmentation.array.astype(np.uint8, copy=False), segmentation.geometry)
     if suffix.endswith(".nrrd"):
@@ -106,6 +109,20 @@ def output_suffix(path: Path) -> str:
         f'A segmentation cannot be written as "{path.name}"; end the name with one of '
         f"{', '.join(SEGMENTATION_OUTPUT_SUFFIXES)}."
     )
+
+
+def require_geometry_fits(path: Path, geometry: Geometry) -> None:
+    """Make sure that the format of a file can hold a grid; NIfTI would lose the shear of a tilted gantry.
+
+    Raises:
+        OutputError: if it cannot.
+    """
+    shear = axes_shear_degrees(geometry.direction_matrix)
+    if ".nii" in output_suffix(path) and shear > ROUNDING_SHEAR_DEGREES:
+        raise OutputError(
+            f'"{path.name}" cannot hold this scan\'s grid: its slices are sheared by {shear:.1f} degrees (a tilted '
+            "gantry), which NIfTI files lose; write .seg.nrrd instead."
+        )
 
 
 def _write_image(image: sitk.Image, path: Path, suffix: str, overwrite: bool) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from grids_of_tests import oblique_geometry
+from grids_of_tests import geometry_with, oblique_geometry
 
 from HSAMSegmentLib.errors import OutputError, VolumeError
 from HSAMSegmentLib.volumes.geometry import Geometry
@@ -18,6 +18,7 @@ from HSAMSegmentLib.volumes.labels import Label, LabelSet
 from HSAMSegmentLib.volumes.segmentation_io import (
     SEGMENTATION_OUTPUT_SUFFIXES,
     read_segmentation,
+    require_geometry_fits,
     write_segmentation,
 )
 from HSAMSegmentLib.volumes.terminology import label_set_of, terminology_tag
@@ -61,6 +62,30 @@ def test_a_single_slice_stays_a_volume_in_its_place(tmp_path, suffix):
     read = read_segmentation(tmp_path / f"slice{suffix}")
     assert same_grid(read.geometry, written.geometry)
     np.testing.assert_array_equal(read.array, written.array)
+
+
+def _tilted_geometry(degrees: float):
+    direction = np.eye(3)
+    direction[:, 2] = [0.0, np.sin(np.radians(degrees)), np.cos(np.radians(degrees))]
+    return geometry_with(direction)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_tilted_grid_is_refused_by_nifti_before_anything_is_written(tmp_path, suffix):
+    path = tmp_path / f"case{suffix}"
+    with pytest.raises(OutputError, match=r"15\.0 degrees.*\.seg\.nrrd"):
+        write_segmentation(_segmentation(_tilted_geometry(15)), path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OutputError, match="tilted gantry"):
+        require_geometry_fits(path, _tilted_geometry(15))
+    require_geometry_fits(path, _tilted_geometry(0.001))
+
+
+@pytest.mark.parametrize("suffix", [".seg.nrrd", ".mha"])
+def test_a_tilted_grid_is_kept_by_the_formats_that_have_a_place_for_it(tmp_path, suffix):
+    written = _segmentation(_tilted_geometry(15))
+    write_segmentation(written, tmp_path / f"case{suffix}")
+    assert same_grid(read_segmentation(tmp_path / f"case{suffix}").geometry, written.geometry)
 
 
 def test_an_empty_segmentation_keeps_its_labels(tmp_path, segmentation):
