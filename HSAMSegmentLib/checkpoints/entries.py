@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ class ModelEntry:
         license: terms of the weights.
         manifest: full description of a model, or None for encoders and broken files.
         catalog: what the catalog says, or None for files it does not know.
-        problem: why the file cannot be used, "" if it can.
+        problem: why the file cannot be used, or (of a model that is not broken itself) that nobody knows the encoder
+            it needs; "" if all is well.
         partial_bytes: how much of an unfinished download is there.
     """
 
@@ -189,6 +190,24 @@ def entry_from_file(path: Path, status: str, manifest: Manifest | None) -> Model
         return ModelEntry(path.stem, title, ENCODER, status, path, path.stat().st_size)
     except CheckpointError as error:
         return ModelEntry(path.stem, path.name, MODEL, BROKEN, path, path.stat().st_size, problem=str(error))
+
+
+def unknown_encoder(encoder: str, needed_by: str) -> ModelEntry:
+    """The entry of an encoder that nobody knows: neither a file here nor in the catalog; `needed_by` is a title."""
+    problem = (
+        f"{needed_by} needs the encoder '{encoder}', which nobody knows here. Get its file from whoever made the model "
+        f"and import it under the id '{encoder}'."
+    )
+    return ModelEntry(encoder, f"the encoder '{encoder}'", ENCODER, AVAILABLE, None, 0, problem=problem)
+
+
+def with_unknown_encoders_named(entries: list[ModelEntry]) -> list[ModelEntry]:
+    """Say of each model that needs an encoder nobody knows that it does, so that it does not harm the others."""
+    known = {"", *(entry.id for entry in entries)}
+    return [
+        entry if entry.encoder in known else replace(entry, problem=unknown_encoder(entry.encoder, entry.title).problem)
+        for entry in entries
+    ]
 
 
 def without_repetitions(entries: list[ModelEntry]) -> list[ModelEntry]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from HSAMSegmentLib.checkpoints.bundle import read_manifest, read_tensors, save_bundle
 from HSAMSegmentLib.checkpoints.catalog import ENCODER
-from HSAMSegmentLib.checkpoints.entries import notes_of
+from HSAMSegmentLib.checkpoints.entries import notes_of, unknown_encoder
 from HSAMSegmentLib.checkpoints.filling import filled_network
 from HSAMSegmentLib.checkpoints.inspection import SAFETENSORS, file_kind
 from HSAMSegmentLib.checkpoints.manifest import EncoderSource, Manifest
@@ -26,6 +26,7 @@ from HSAMSegmentLib.errors import CheckpointError, ModelNotFoundError
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.models.lora import ADAPTER_NAMES
 from HSAMSegmentLib.models.official_keys import initial_head_keys
+from HSAMSegmentLib.progress import CancelToken
 
 _ENCODER = "encoder."
 _HEAD = "head."
@@ -140,10 +141,7 @@ def _encoder_path(source: EncoderSource, store: Store, needed_by: str) -> Path:
     except ModelNotFoundError as error:
         if any(entry.id == source.model_id for entry in store.models()):
             raise
-        raise ModelNotFoundError(
-            f"{needed_by} needs the encoder '{source.model_id}', which nobody knows here. Get its file from whoever "
-            f"made the model and import it under the id '{source.model_id}'."
-        ) from error
+        raise ModelNotFoundError(unknown_encoder(source.model_id, needed_by).problem) from error
     if source.sha256 and store.sha256(path) != source.sha256:
         raise CheckpointError(
             f"{needed_by} was made with another file of the encoder '{source.model_id}' (SHA-256 {source.sha256}) than "
@@ -214,16 +212,22 @@ def save_model(
     return save_bundle(path, bundle_tensors(network, manifest), manifest, overwrite, dtype=dtype)
 
 
-def export_official(store: Store, model_id: str, path: Path, *, overwrite: bool = False) -> Path:
+def export_official(
+    store: Store, model_id: str, path: Path, *, overwrite: bool = False, cancel: CancelToken | None = None
+) -> Path:
     """Write an official model of the store as a bundle; the encoder it stands on is referred to by its hash.
 
     Raises:
         ModelNotFoundError: if the model or its encoder is not on this computer.
         OutputError: if the file exists and may not be overwritten, or cannot be written.
+        CancelledError: if `cancel` asked for it before the bundle is written.
     """
+    cancel = cancel or CancelToken()
     loaded = load_model(model_id, store=store)
+    cancel.raise_if_cancelled()
     source = loaded.manifest.encoder_source
     if not source.included and not source.sha256:
         source = replace(source, sha256=store.sha256(store.path_of(source.model_id)))
     manifest = replace(loaded.manifest, encoder_source=source)
+    cancel.raise_if_cancelled()
     return save_model(path, loaded.network, manifest, overwrite=overwrite)

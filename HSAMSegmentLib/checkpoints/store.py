@@ -18,6 +18,8 @@ from HSAMSegmentLib.checkpoints.entries import (
     entry_from_catalog,
     entry_from_file,
     require_known,
+    unknown_encoder,
+    with_unknown_encoders_named,
     without_repetitions,
 )
 from HSAMSegmentLib.checkpoints.files import atomic_output, copy_stream, format_bytes, sha256_of, sweep_leftovers
@@ -72,7 +74,8 @@ class Store:
     def models(self, kind: str | None = None) -> list[ModelEntry]:
         """Everything there is or could be downloaded: embedded first, then stored, then available.
 
-        Broken files are listed with their problem; they never make the list fail.
+        Broken files, and models whose encoder nobody knows, are listed with their problem; they never make the list
+        fail.
 
         Args:
             kind: "model" or "encoder" to see only those.
@@ -82,6 +85,7 @@ class Store:
             self._stored_entries(), key=lambda entry: entry.path is not None and entry.path.stem != entry.id
         )
         entries = without_repetitions([*self._embedded_entries(), *stored, *self._available_entries()])
+        entries = with_unknown_encoders_named(entries)
         return [entry for entry in entries if kind is None or entry.kind == kind]
 
     def _embedded_entries(self) -> Iterator[ModelEntry]:
@@ -151,20 +155,25 @@ class Store:
     def how_to_get(self, entry: ModelEntry, needed_by: str = "") -> str:
         """The sentence for a model or encoder that is not on this computer."""
         known = entry.catalog
-        file = f"{known.file_name}, {format_bytes(known.expected_bytes)}" if known is not None else entry.title
+        if known is None or entry.status == BROKEN:
+            return entry.problem or f"{entry.title} is not on this computer."
+        file = f"{known.file_name}, {format_bytes(known.expected_bytes)}"
         purpose = f"{needed_by} needs {entry.title}, which" if needed_by else entry.title
-        page = f" or get it from {known.urls[0] if known.urls else known.page} and import the file" if known else ""
+        page = f" or get it from {known.urls[0] if known.urls else known.page} and import the file"
         command = f"hsam-segment models download {entry.id}"
         return f"{purpose} is not on this computer ({file}). Download it ('{command}'){page}."
 
     def requirements(self, model_id: str) -> list[ModelEntry]:
-        """What is missing to use a model: itself, its encoder, both or nothing.
+        """What is missing to use a model: itself, its encoder (known or not), both or nothing.
 
         Raises:
             ModelNotFoundError: if nobody knows the id.
         """
         entry = self.find(model_id)
-        needed = [entry] + ([self.find(entry.encoder)] if entry.encoder else [])
+        needed = [entry]
+        if entry.encoder:
+            unknown = unknown_encoder(entry.encoder, entry.title)
+            needed.append(next((other for other in self.models() if other.id == entry.encoder), unknown))
         return [item for item in needed if not item.is_present]
 
     def sha256(self, path: Path) -> str:
@@ -248,24 +257,28 @@ class Store:
         )
         return self.find(name)
 
-    def export(self, model_id: str, path: Path | str, *, overwrite: bool = False) -> Path:
+    def export(
+        self, model_id: str, path: Path | str, *, overwrite: bool = False, cancel: CancelToken | None = None
+    ) -> Path:
         """Write the file of a model for somebody else: a bundle as it is; an official model becomes a bundle.
 
         Raises:
             ModelNotFoundError: if it is not on this computer.
             OutputError: if the target exists and may not be overwritten, or cannot be written.
+            CancelledError: if `cancel` asked for it; nothing is left then.
         """
+        cancel = cancel or CancelToken()
         entry = self.find(model_id)
         source = self.path_of(model_id)
         target = Path(path).expanduser()
         if entry.manifest is not None and source.suffix != BUNDLE_SUFFIX:
             from HSAMSegmentLib.checkpoints.loading import export_official
 
-            return export_official(self, model_id, target, overwrite=overwrite)
+            return export_official(self, model_id, target, overwrite=overwrite, cancel=cancel)
         if not target.suffix:
             target = target.with_suffix(source.suffix)
         with open(source, "rb") as stream, atomic_output(target, overwrite=overwrite) as output:
-            copy_stream(stream, output)
+            copy_stream(stream, output, cancel.raise_if_cancelled)
         return target
 
     def remove(self, model_id: str) -> None:

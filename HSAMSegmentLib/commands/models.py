@@ -12,7 +12,7 @@ from HSAMSegmentLib.checkpoints.entries import BROKEN, EMBEDDED, STORED, ModelEn
 from HSAMSegmentLib.checkpoints.files import format_bytes
 from HSAMSegmentLib.checkpoints.store import Store
 from HSAMSegmentLib.commands.console import Console, format_table
-from HSAMSegmentLib.errors import CheckpointError, RequestError
+from HSAMSegmentLib.errors import CheckpointError, ModelNotFoundError, RequestError
 from HSAMSegmentLib.progress import CancelToken
 from HSAMSegmentLib.volumes.terminology import label_set_of
 
@@ -144,6 +144,8 @@ def _download(arguments: argparse.Namespace, store: Store, console: Console, can
     for entry in missing:
         if entry.status == BROKEN:
             raise CheckpointError(entry.problem)
+        if entry.catalog is None:
+            raise ModelNotFoundError(entry.problem)
         console.note(f"{entry.title} ({entry.id}): {format_bytes(entry.size_bytes - entry.partial_bytes)} to fetch.")
         console.note(f"  License: {entry.license.name}. {entry.license.terms} {entry.license.url}".rstrip())
     _confirm_download(arguments, console)
@@ -184,7 +186,7 @@ def _import(arguments: argparse.Namespace, store: Store, console: Console, cance
 
 
 def _export(arguments: argparse.Namespace, store: Store, console: Console, cancel: CancelToken) -> None:
-    path = store.export(arguments.id, arguments.file, overwrite=arguments.overwrite)
+    path = store.export(arguments.id, arguments.file, overwrite=arguments.overwrite, cancel=cancel)
     console.result(f"{arguments.id} was written to {path} ({format_bytes(path.stat().st_size)}).")
 
 

@@ -16,6 +16,7 @@ from stored_models import adapter_file, catalog, encoder_entry, encoder_file, mo
 
 from HSAMSegmentLib.checkpoints.bundle import read_manifest, read_tensors, save_bundle
 from HSAMSegmentLib.checkpoints.files import sha256_of
+from HSAMSegmentLib.checkpoints.manifest import EncoderSource
 from HSAMSegmentLib.checkpoints.store import Store, default_folder
 from HSAMSegmentLib.errors import (
     CancelledError,
@@ -25,6 +26,7 @@ from HSAMSegmentLib.errors import (
     OutputError,
     RequestError,
 )
+from HSAMSegmentLib.inference.warm_models import WarmModels
 from HSAMSegmentLib.progress import CancelToken, Progress
 from HSAMSegmentLib.volumes.labels import LabelSet
 
@@ -274,6 +276,34 @@ def test_the_requirements_of_a_model_are_what_is_missing(store, files):
     assert [entry.id for entry in store.requirements("tiny_model")] == ["custom"]
     store.import_file(files["encoder"])
     assert store.requirements("tiny_model") == []
+
+
+@pytest.fixture
+def orphan(store, tmp_path) -> str:
+    """A stored model whose encoder is neither here nor in the catalog."""
+    needs = EncoderSource(included=False, model_id="gone")
+    path = save_bundle(tmp_path / "orphan.safetensors", TENSORS, manifest("orphan", encoder_source=needs))
+    return store.import_file(path).id
+
+
+def test_a_model_whose_encoder_nobody_knows_is_named_and_harms_no_other(store, orphan):
+    assert [entry.id for entry in WarmModels(store=store).available()] == ["comes-along"]
+    (missing,) = store.requirements(orphan)
+    assert (missing.id, missing.kind, missing.is_present) == ("gone", "encoder", False)
+    problems = {entry.id: entry.problem for entry in store.models() if entry.problem}
+    assert list(problems) == [orphan]
+    assert "needs the encoder 'gone', which nobody knows here" in problems[orphan]
+    assert store.how_to_get(missing) == problems[orphan]
+
+
+def test_an_export_can_be_cancelled_and_leaves_nothing(store, tmp_path):
+    store.import_file(bundle(tmp_path))
+    cancel = CancelToken()
+    cancel.cancel()
+    (tmp_path / "shared").mkdir()
+    with pytest.raises(CancelledError):
+        store.export("mine", tmp_path / "shared" / "mine.safetensors", cancel=cancel)
+    assert list((tmp_path / "shared").iterdir()) == []
 
 
 def test_a_file_that_changes_in_the_store_is_noticed(store, files):
