@@ -8,10 +8,12 @@ looked up. So a file is recognized in milliseconds, whatever its size, and Slice
 from __future__ import annotations
 
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +22,7 @@ from HSAMSegmentLib.checkpoints.files import format_bytes
 from HSAMSegmentLib.checkpoints.inspection import MAX_PICKLE_BYTES, TORCH_ZIP, file_kind
 from HSAMSegmentLib.errors import CheckpointError
 
+MAX_PICKLE_STEPS = 500_000
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _ITEM_BYTES = {
     "float64": 8,
@@ -82,21 +85,34 @@ class _LimitedStream:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._left = MAX_PICKLE_BYTES
 
-    def _count(self, data: bytes) -> bytes:
-        self._left -= len(data)
+    @property
+    def _left(self) -> int:
+        return MAX_PICKLE_BYTES - self._stream.tell()
+
+    def _require_more(self) -> None:
         if self._left <= 0:
             raise ValueError(f"it is longer than {format_bytes(MAX_PICKLE_BYTES)}")
-        return data
 
     def read(self, count: int) -> bytes:
         """Read as a file does."""
-        return self._count(self._stream.read(min(count, self._left)))
+        data = self._stream.read(min(count, self._left))
+        self._require_more()
+        return data
 
     def readline(self) -> bytes:
         """Read a line as a file does."""
-        return self._count(self._stream.readline(self._left))
+        data = self._stream.readline(self._left)
+        self._require_more()
+        return data
+
+    def tell(self) -> int:
+        """Where the next byte is read."""
+        return self._stream.tell()
+
+    def seek(self, position: int) -> None:
+        """Go to a position that was told before."""
+        self._stream.seek(position)
 
 
 class _UnsafeNameError(Exception):
@@ -155,6 +171,25 @@ class _DescribingUnpickler(pickle.Unpickler):
         return storage
 
 
+def _unpickle(stream: Any, storages: dict[str, _Storage]) -> Any:
+    """Read one pickle from a stream of limited length, after a look at its steps; `storages` gets its blocks."""
+    start = stream.tell()
+    _check_steps(stream)
+    stream.seek(start)
+    return _DescribingUnpickler(stream, storages).load()
+
+
+def _check_steps(stream: Any) -> None:
+    """Refuse a pickle that would fill the memory: its memo has a place for every number up to the highest used."""
+    steps = 0
+    for operation, argument, _ in pickletools.genops(stream):
+        steps += 1
+        if steps > MAX_PICKLE_STEPS:
+            raise ValueError(f"it takes more than {MAX_PICKLE_STEPS} steps")
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > steps:
+            raise ValueError(f"it numbers an object {argument} and has {steps} so far")
+
+
 def read_torch_header(path: Path) -> Any:
     """Read the structure of a `.pth` or `.pt` file with `TensorInfo`s in place of tensors.
 
@@ -184,8 +219,7 @@ def _read_zip(path: Path, storages: dict[str, _Storage]) -> Any:
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry.file_size for entry in archive.infolist()}
         pickle_name = next(name for name in entries if name.rsplit("/", 1)[-1] == "data.pkl")
-        with archive.open(pickle_name) as stream:
-            content = _DescribingUnpickler(stream, storages).load()
+        content = _unpickle(BytesIO(archive.read(pickle_name)), storages)
     folder = pickle_name[: -len("data.pkl")] + "data/"
     for storage in storages.values():
         present = entries.get(folder + storage.key, -1)
@@ -199,12 +233,12 @@ def _read_legacy(path: Path, storages: dict[str, _Storage]) -> Any:
     size = path.stat().st_size
     with open(path, "rb") as file:
         stream = _LimitedStream(file)
-        if _DescribingUnpickler(stream, {}).load() != _LEGACY_MAGIC:
+        if _unpickle(stream, {}) != _LEGACY_MAGIC:
             raise CheckpointError(f"{path.name} is a pickle, but no file of weights made by PyTorch.")
         for _ in ("protocol", "system"):
-            _DescribingUnpickler(stream, {}).load()
-        content = _DescribingUnpickler(stream, storages).load()
-        _DescribingUnpickler(stream, {}).load()
+            _unpickle(stream, {})
+        content = _unpickle(stream, storages)
+        _unpickle(stream, {})
         start = file.tell()
     # Each block of numbers follows its length, written as eight bytes.
     needed = start + sum(8 + block.count * _ITEM_BYTES[block.dtype] for block in storages.values())

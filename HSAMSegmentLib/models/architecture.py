@@ -9,6 +9,21 @@ from HSAMSegmentLib.errors import CheckpointError
 
 HEADS = ("hsam", "samed", "autosam", "cnn", "linear")
 HSAM_FORMS = ("released", "paper")
+MAX_IMAGE_SIZE = 4096
+MAX_CLASSES = 4096
+MAX_LORA_RANK = 4096
+MAX_OPTIONS = {
+    "embed_dim": 16384,
+    "depth": 256,
+    "token_blocks": 256,
+    "num_heads": 1024,
+    "out_chans": 16384,
+    "window_size": 1024,
+    "patch_size": 1024,
+    "mlp_ratio": 64,
+    "mlp_dim": 65536,
+}
+"""Sizes that no network has by far: whoever asks for more would only fill the memory of this computer."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +39,10 @@ class EncoderSpec:
     name: str
     image_size: int
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require_sizes({"image_size": self.image_size}, {"image_size": MAX_IMAGE_SIZE})
+        _require_sizes(self.options, MAX_OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,9 @@ class Architecture:
     def __post_init__(self) -> None:
         if self.head not in HEADS:
             raise CheckpointError(f"The head '{self.head}' is unknown; this version knows {', '.join(HEADS)}.")
+        most = {"num_classes": MAX_CLASSES, "lora_rank": MAX_LORA_RANK}
+        _require_sizes({"num_classes": self.num_classes, "lora_rank": self.lora_rank}, most)
+        _require_sizes(self.options, MAX_OPTIONS)
         if self.num_classes < 1:
             raise CheckpointError(f"A model needs at least one class, not {self.num_classes}.")
         if self.encoder.image_size % 16 or self.encoder.image_size < 16:
@@ -81,3 +103,15 @@ class Architecture:
             return cls(encoder=encoder, **rest)
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"The architecture in the model's manifest is incomplete ({error}).") from error
+
+
+def _require_sizes(sizes: dict[str, Any], largest: dict[str, int]) -> None:
+    """Refuse sizes that would keep the computer busy before anybody could see that the weights do not fit.
+
+    Raises:
+        CheckpointError: naming the size.
+    """
+    for name in sorted(sizes.keys() & largest.keys()):
+        size = sizes[name]
+        if isinstance(size, (int, float)) and not 0 <= size <= largest[name]:
+            raise CheckpointError(f"The model asks for {name} = {size}; this program goes from 0 to {largest[name]}.")

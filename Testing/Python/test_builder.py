@@ -165,3 +165,21 @@ def test_an_architecture_survives_its_manifest():
     again = Architecture.from_json(architecture.to_json())
     ours, theirs = (build_network(item).state_dict() for item in (architecture, again))
     assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in theirs.items()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"encoder": {"name": "custom", "image_size": 64, "options": {**SMALL_SAM, "depth": 10**9}}}, "depth"),
+        ({"encoder": {"name": "custom", "image_size": 64, "options": {**SMALL_SAM, "embed_dim": 10**7}}}, "embed_dim"),
+        ({"encoder": {"name": "custom", "image_size": 64, "options": {**SMALL_SAM, "mlp_ratio": 1e308}}}, "mlp_ratio"),
+        ({"encoder": {"name": "custom", "image_size": 16 * 10**6, "options": SMALL_SAM}}, "image_size"),
+        ({"options": {"depth": 10**9}}, "depth"),
+        ({"num_classes": 10**9}, "num_classes"),
+        ({"lora_rank": 10**9}, "lora_rank"),
+    ],
+)
+def test_sizes_that_no_network_has_are_refused_before_anything_is_built(changes, name):
+    described = {**_architecture("custom", "samed").to_json(), **changes}
+    with pytest.raises(CheckpointError, match=f"asks for {name} = "):
+        Architecture.from_json(described)

@@ -170,6 +170,37 @@ def test_an_endless_table_of_contents_is_refused(tmp_path):
     assert "table of contents alone takes 5.2 MB" in refusal(torch_zip(tmp_path, text))
 
 
+MEMO_BOMBS = {
+    "binary": b"\x80\x02Nr" + struct.pack("<I", 60_000_000) + b".",
+    "text": b"\x80\x02Np60000000\n.",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can be asked for the peak of one process's memory")
+@pytest.mark.parametrize("in_zip", [True, False])
+@pytest.mark.parametrize("bomb", MEMO_BOMBS)
+def test_a_few_bytes_cannot_fill_the_memory_with_a_memo(tmp_path, bomb, in_zip):
+    """Pickle's memo is as long as its highest number: these few bytes once took almost a gigabyte."""
+    path = torch_zip(tmp_path, MEMO_BOMBS[bomb]) if in_zip else write(tmp_path, MEMO_BOMBS[bomb])
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from HSAMSegmentLib.checkpoints.torch_header import read_torch_header\n"
+        "from HSAMSegmentLib.errors import CheckpointError\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (300_000_000, 300_000_000))\n"
+        "try: read_torch_header(Path(sys.argv[1]))\n"
+        "except CheckpointError as error: print(error)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(path)], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert "it numbers an object 60000000" in run.stdout
+
+
+def test_a_table_of_contents_of_countless_small_things_is_refused(tmp_path):
+    assert "more than 500000 steps" in refusal(torch_zip(tmp_path, b"\x80\x04(" + b"\x8f" * 600_000 + b"l."))
+
+
 @pytest.mark.parametrize("new_format", [True, False])
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
 def test_a_truncated_file_is_told_as_such(tmp_path, new_format, part):
