@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from HSAMSegmentLib.errors import CheckpointError, DeviceError
 from HSAMSegmentLib.inference import devices
@@ -169,9 +171,26 @@ class SlicePredictor:
             )
 
 
+class CancellableOperations(TorchFunctionMode):
+    """While entered, every torch operation of this thread first looks whether the work was cancelled.
+
+    On a CPU one slice takes seconds and one block of a large encoder more than one, so looking between modules would be
+    too seldom. Only for work that may stop anywhere: what is changed in place is left half-changed.
+    """
+
+    def __init__(self, cancel: CancelToken) -> None:
+        super().__init__()
+        self._cancel = cancel
+
+    def __torch_function__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Run the operation unless cancelled."""
+        self._cancel.raise_if_cancelled()
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def cancellable(network: nn.Module, cancel: CancelToken) -> Iterator[None]:
-    """Make a running forward pass stop at the next layer after a cancel: on a CPU one slice can take seconds."""
+    """Make a running forward pass stop at the next module after a cancel; nothing else is interrupted."""
 
     def check(module: nn.Module, inputs: tuple) -> None:
         cancel.raise_if_cancelled()

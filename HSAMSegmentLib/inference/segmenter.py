@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from HSAMSegmentLib.inference.devices import choose_device, default_threads
 from HSAMSegmentLib.inference.network_input import NetworkInput, SliceFraming
 from HSAMSegmentLib.inference.options import SegmentOptions, check_roi, selected_values
 from HSAMSegmentLib.inference.postprocess import change_warnings, postprocess
-from HSAMSegmentLib.inference.prediction import PredictionRules, SlicePredictor, cancellable, cpu_threads
+from HSAMSegmentLib.inference.prediction import CancellableOperations, PredictionRules, SlicePredictor, cpu_threads
 from HSAMSegmentLib.inference.regions import StackRegion, stack_region, voxel_axis_name
 from HSAMSegmentLib.inference.result import SegmentationResult
 from HSAMSegmentLib.inference.statistics import label_results
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 SlicesCallback = Callable[[np.ndarray, int, "tuple[int, ...]"], None]
 """Told after each batch: the label array in the making (k, j, i), the array axis of the slices, their indices."""
+
+_SLOW_BATCH_SECONDS = 0.4
+"""Batches that take longer are cancelled inside; looking between faster ones is enough and costs nothing."""
 
 _NETWORK_FRACTION = 0.95
 """Part of the progress that the network takes; tidying and counting take the rest."""
@@ -102,7 +106,7 @@ class Segmenter:
         Args:
             volume: any size, orientation and numeric type; it is not changed.
             progress: receives fractions with an ETA.
-            cancel: looked at between the layers of the network, so it is answered within a second.
+            cancel: looked at between batches, and inside of slow ones, so it is answered within a second.
             labels_out: uint8 array of the volume's shape to write the labels to (memory-mapped, say); a new one if
                 None.
             on_slices: told which slices are finished, before post-processing.
@@ -117,7 +121,7 @@ class Segmenter:
         """
         started = time.perf_counter()
         run = self._start(volume, progress, cancel or CancelToken(), labels_out, on_slices)
-        with cpu_threads(self.options.threads or default_threads()), cancellable(self.model.network, run.cancel):
+        with cpu_threads(self.options.threads or default_threads()):
             predictor = self._predict(run)
         progress(Progress(_NETWORK_FRACTION, "Tidying the segmentation"))
         result = self._finish(run, predictor)
@@ -175,10 +179,13 @@ class Segmenter:
         tracker = ProgressTracker(
             run.report, stage="Segmenting slices", steps=last - first, end_fraction=_NETWORK_FRACTION
         )
-        position = first
+        position, seconds = first, math.inf
         while position < last:
             run.cancel.raise_if_cancelled()
-            evidence = predictor.predict(source, framing, rules, position, last)
+            started = time.perf_counter()
+            with CancellableOperations(run.cancel) if seconds > _SLOW_BATCH_SECONDS else nullcontext():
+                evidence = predictor.predict(source, framing, rules, position, last)
+            seconds = time.perf_counter() - started
             count = len(evidence.channels)
             stack[
                 position : position + count,
