@@ -44,10 +44,11 @@ def file_kind(path: Path) -> str:
     if start.startswith(b"PK\x03\x04"):
         _check_zip(path, size)
         return TORCH_ZIP
-    if start.startswith(_PICKLE_STARTS):
-        return TORCH_LEGACY
+    # The first bytes are the length of a header, and some lengths are those of a pickle's start.
     if _looks_like_safetensors(start, size):
         return SAFETENSORS
+    if start.startswith(_PICKLE_STARTS):
+        return TORCH_LEGACY
     raise CheckpointError(_what_else(path, start))
 
 
