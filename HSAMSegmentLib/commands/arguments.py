@@ -134,7 +134,13 @@ def add_models(subparsers: argparse._SubParsersAction) -> None:
 
 def add_doctor(subparsers: argparse._SubParsersAction) -> None:
     """`doctor`."""
-    parser = _command(subparsers, "doctor", "Check versions, devices, weights and disk, and say what to do.")
+    parser = _command(
+        subparsers,
+        "doctor",
+        "Check versions, devices, weights and disk, and say what to do.",
+        epilog="The exit code is 0 if this computer can segment, 5 if no model is ready to use, and 7 if a package or "
+        "torch is missing or no device works.",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     _common(parser)
 

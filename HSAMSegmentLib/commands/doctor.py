@@ -20,9 +20,10 @@ from HSAMSegmentLib.checkpoints.entries import BROKEN
 from HSAMSegmentLib.checkpoints.files import format_bytes
 from HSAMSegmentLib.checkpoints.store import Store
 from HSAMSegmentLib.commands.console import Console
-from HSAMSegmentLib.errors import DeviceError
+from HSAMSegmentLib.errors import DeviceError, ModelNotFoundError
 from HSAMSegmentLib.progress import CancelToken
 
+MODELS_CHECK = "models"
 PACKAGES = ("numpy", "scipy", "SimpleITK", "safetensors", "segment-anything", "monai", "matplotlib", "psutil", "tqdm")
 COMFORTABLE_DISK_BYTES = 2 * 10**9
 COMFORTABLE_MEMORY_BYTES = 4 * 10**9
@@ -48,7 +49,11 @@ class Check:
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
-    """Look at everything and print it; the exit code is 0 if this computer can segment, 7 if not."""
+    """Look at everything and print it; the exit code says whether this computer can segment.
+
+    Returns:
+        0 if it can, 5 if only a model that is ready to use is missing, 7 if packages, torch or a device are.
+    """
     checks = []
     with Console(quiet=arguments.quiet or arguments.json) as console:
         for check in examine():
@@ -57,7 +62,10 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
             console.result(_line(check))
     if arguments.json:
         print(json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False))
-    return DeviceError.exit_code if any(check.essential and not check.ok for check in checks) else 0
+    in_the_way = {check.name for check in checks if check.essential and not check.ok}
+    if in_the_way == {MODELS_CHECK}:
+        return ModelNotFoundError.exit_code
+    return DeviceError.exit_code if in_the_way else 0
 
 
 def examine() -> Iterator[Check]:
@@ -110,10 +118,16 @@ def _disks() -> Iterator[Check]:
 
 
 def _weights() -> Iterator[Check]:
-    entries = Store().models()
-    usable = [entry.id for entry in entries if entry.kind == MODEL and entry.is_present]
+    store = Store()
+    entries = store.models()
+    models = [entry for entry in entries if entry.kind == MODEL and entry.is_present]
+    missing = {entry.id: store.requirements(entry.id) for entry in models}
+    usable = [entry.id for entry in models if not missing[entry.id]]
     advice = "" if usable else "'hsam-segment models' lists what can be fetched."
-    yield Check("models", bool(usable), f"{', '.join(usable) or 'none'} on this computer.", advice)
+    yield Check(MODELS_CHECK, bool(usable), f"{', '.join(usable) or 'none'} ready to use.", advice, essential=True)
+    for entry in models:
+        for encoder in missing[entry.id]:
+            yield Check(f"model {entry.id}", False, "its encoder is missing.", store.how_to_get(encoder, entry.title))
     encoders = [entry.id for entry in entries if entry.kind == ENCODER and entry.is_present]
     yield Check("encoders", True, f"{', '.join(encoders) or 'none'}; models that hold their own need none.")
     for entry in entries:

@@ -1,0 +1,57 @@
+"""Fixtures for tests of the program: it runs in an empty folder, with an empty store, a model and a scan."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from program_stand import environment
+
+
+@pytest.fixture
+def home(tmp_path):
+    """An empty store of the user's."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def program(home, tmp_path):
+    """Runs the program in an empty folder with an empty store."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+
+    def run(*arguments, **options):
+        command = [sys.executable, "-m", "HSAMSegmentLib", *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=folder, env=environment(home), capture_output=True, text=True, check=False, **options
+        )
+
+    run.folder = folder
+    return run
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory):
+    """A model with a tiny encoder and random weights."""
+    from small_models import tiny_hsam_model
+
+    from HSAMSegmentLib.checkpoints.loading import save_model
+
+    model = tiny_hsam_model()
+    return save_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", model.network, model.manifest)
+
+
+@pytest.fixture(scope="session")
+def scan(tmp_path_factory):
+    """A small phantom, with its true labels beside it."""
+    import SimpleITK as sitk
+
+    from HSAMSegmentLib.volumes.images import image_of
+    from HSAMSegmentLib.volumes.phantom import abdomen_phantom, phantom_geometry
+
+    volume, truth = abdomen_phantom(geometry=phantom_geometry((48, 48, 6), (6.0, 6.0, 30.0)))
+    path = tmp_path_factory.mktemp("scan") / "phantom.nii.gz"
+    sitk.WriteImage(image_of(volume.array, volume.geometry), str(path))
+    sitk.WriteImage(image_of(truth.array, truth.geometry), str(path.parent / "phantom_labels.nii.gz"))
+    return path

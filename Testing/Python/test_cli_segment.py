@@ -1,0 +1,145 @@
+"""`hsam-segment segment` and `hsam-segment teach`: results, refusals, folders of scans, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from program_stand import environment, one_line
+
+pytest_plugins = ("program_fixtures",)
+
+
+@pytest.mark.slow
+def test_segment_writes_segmentation_picture_and_report_and_prints_the_organs(program, scan, model_file):
+    outputs = ("-o", "out.seg.nrrd", "--preview", "out.png", "--report", "out.json")
+    done = program("segment", scan, *outputs, "--model", model_file, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].split() == ["organ", "mL", "confidence"]
+    assert "bright left" in done.stdout
+    report = json.loads((program.folder / "out.json").read_text())
+    assert [item["name"] for item in report["labels"]] == ["bright left", "bright right", "gray"]
+    assert (program.folder / "out.png").read_bytes().startswith(b"\x89PNG")
+    again = program("segment", scan, *outputs, "--model", model_file)
+    assert again.returncode == 8
+    assert "exists" in one_line(again)
+    compared = program("evaluate", "out.seg.nrrd", "out.seg.nrrd")
+    assert compared.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (["--organs", "liver"], 2, "bright left, bright right, gray"),
+        (["--device", "gpu"], 7, "gpu"),
+        (["--roi", "0,10,0,10,0,99"], 2, "region"),
+        (["--model", "nothing_like_it"], 5, "nothing_like_it"),
+        (["-o", "out.bmp"], 8, "out.bmp"),
+        (["-o", "no_folder/out.nii.gz"], 8, "no_folder"),
+    ],
+)
+def test_segment_refuses_what_makes_no_sense_and_leaves_nothing(program, scan, model_file, arguments, code, part):
+    done = program("segment", scan, "-o", "out.nii.gz", "--model", model_file, "--quiet", *arguments)
+    assert done.returncode == code
+    assert part in one_line(done)
+    assert list(program.folder.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_scan_that_is_none_has_its_exit_code(program, model_file):
+    (program.folder / "scan.nii.gz").write_text("this is no image")
+    done = program("segment", "scan.nii.gz", "-o", "out.nii.gz", "--model", model_file, "--quiet")
+    assert done.returncode == 3
+    assert "scan.nii.gz" in one_line(done)
+
+
+@pytest.mark.slow
+def test_debug_shows_the_traceback_before_the_line(program, model_file):
+    (program.folder / "scan.nii.gz").write_text("this is no image")
+    done = program("segment", "scan.nii.gz", "-o", "out.nii.gz", "--model", model_file, "--debug")
+    assert done.returncode == 3
+    assert "Traceback" in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("hsam-segment: ")
+
+
+def test_arguments_for_one_scan_and_for_a_folder_are_not_mixed(program):
+    (program.folder / "scans").mkdir()
+    (program.folder / "scan.nii.gz").write_text("")
+    done = program("segment", "scans", "-o", "results", "--preview", "p.png")
+    assert done.returncode == 2
+    assert "--previews" in one_line(done)
+    done = program("segment", "scan.nii.gz", "-o", "out.nii.gz", "--previews")
+    assert done.returncode == 2
+    assert "--previews" in one_line(done)
+
+
+@pytest.mark.slow
+def test_a_folder_of_scans_is_finished_around_a_bad_one_and_not_done_twice(program, scan, model_file):
+    scans = program.folder / "scans"
+    scans.mkdir()
+    shutil.copy(scan, scans / "good.nii.gz")
+    (scans / "bad.nii.gz").write_text("this is no image")
+    arguments = ("segment", "scans", "-o", "results", "--model", model_file, "--previews", "--format", ".nii.gz")
+    done = program(*arguments)
+    assert done.returncode == 3, done.stderr
+    written = sorted(path.name for path in (program.folder / "results").iterdir())
+    expected = ["good.labels.json", "good.nii.gz", "good.preview.png", "good.report.json", "summary.csv"]
+    assert written == expected
+    assert "1 done, 0 done before, 1 failed" in done.stderr
+    again = program(*arguments)
+    assert again.returncode == 3
+    assert "0 done, 1 done before, 1 failed" in again.stderr
+    assert "bad" in (program.folder / "results" / "summary.csv").read_text()
+
+
+@pytest.mark.slow
+def test_a_model_is_taught_and_then_segments(program, scan, model_file):
+    labels = scan.parent / "phantom_labels.nii.gz"
+    case = ("--case", scan, labels)
+    names = ("--names", "1=liver,2=right kidney,3=left kidney,4=spleen")
+    options = ("--start-from", model_file, "--epochs", 1, "--report", "taught.json", "--plot", "taught.png")
+    done = program("teach", *case, "-o", "taught.safetensors", *names, *options)
+    assert done.returncode == 0, done.stderr
+    assert "taught.safetensors" in done.stdout
+    assert json.loads((program.folder / "taught.json").read_text())["path"].endswith("taught.safetensors")
+    assert (program.folder / "taught.png").read_bytes().startswith(b"\x89PNG")
+    again = program("teach", *case, "-o", "taught.safetensors", *names, *options)
+    assert again.returncode == 8
+    used = program("segment", scan, "-o", "out.nii.gz", "--model", "taught.safetensors")
+    assert used.returncode == 0, used.stderr
+    assert [line.split("  ")[0] for line in used.stdout.splitlines()[1:]] == [
+        "liver",
+        "right kidney",
+        "left kidney",
+        "spleen",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no way to send Ctrl-C to one process")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_ctrl_c_leaves_no_file_and_exits_with_130(program, home, model_file, number):
+    import SimpleITK as sitk
+
+    large = np.random.default_rng(0).integers(0, 1000, (400, 128, 128)).astype(np.int16)
+    sitk.WriteImage(sitk.GetImageFromArray(large), str(program.folder / "scan.mha"))
+    command = [sys.executable, "-m", "HSAMSegmentLib", "segment", "scan.mha", "-o", "out.seg.nrrd"]
+    command += ["--preview", "out.png", "--report", "out.json", "--model", str(model_file), "--batch-size", "1"]
+    with subprocess.Popen(
+        command, cwd=program.folder, env=environment(home), stderr=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stderr:
+            if line.startswith("Segmenting"):
+                break
+        process.send_signal(number)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert rest.strip().splitlines()[-1] == "hsam-segment: Cancelled."
+    assert [path.name for path in program.folder.iterdir()] == ["scan.mha"]
