@@ -5,7 +5,9 @@ two decoders look at the image differently, so where they differ the result hang
 second row and column of large slices.
 
 *Margin*: the mean lead of the winning probability (soft-max of the merged logits) over the second best, over the
-voxels that got the label.
+voxels that got the label from the network.
+
+Both are counted before post-processing: voxels of dropped pieces take part, filled holes do not.
 
 *Confidence* is their geometric mean (the margin alone for networks with one stage), so one doubt is enough to lower
 it. All are between 0 and 1. They order slices and labels by how much a look pays; they are no probabilities of being

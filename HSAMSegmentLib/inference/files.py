@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from HSAMSegmentLib.checkpoints.files import refuse_existing
 from HSAMSegmentLib.checkpoints.loading import LoadedModel
@@ -21,7 +24,7 @@ from HSAMSegmentLib.inference.warm_models import WarmModels
 from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ignore_progress
 from HSAMSegmentLib.volumes.label_names import names_path
 from HSAMSegmentLib.volumes.reading import read_volume
-from HSAMSegmentLib.volumes.segmentation_io import output_suffix, write_segmentation
+from HSAMSegmentLib.volumes.segmentation_io import output_suffix, require_geometry_fits, write_segmentation
 from HSAMSegmentLib.volumes.volume import Volume
 
 _READING_FRACTION = 0.02
@@ -93,7 +96,9 @@ def segment_file(
     cancel = cancel or CancelToken()
     warm = warm or WarmModels(model, store=store, device=device, options=options)
     progress(Progress(0.0, "Reading the scan"))
+    cancel.raise_if_cancelled()
     volume = read_volume(source, series=series)
+    require_geometry_fits(files.segmentation, volume.geometry)
     cancel.raise_if_cancelled()
     progress(Progress(0.0, "Loading the model"))
     segmenter, sentence = warm.segmenter_for(volume)
@@ -104,7 +109,7 @@ def segment_file(
     cancel.raise_if_cancelled()
     progress(Progress(_WRITING_FRACTION, "Writing the results"))
     finished = _Finished(Path(source), series, volume, result, segmenter, warm)
-    _write_outputs(finished, files, overwrite)
+    _write_outputs(finished, files, overwrite, cancel)
     progress(Progress(1.0, "Done", eta_seconds=0.0))
     return result
 
@@ -121,15 +126,50 @@ class _Finished:
     warm: WarmModels
 
 
-def _write_outputs(done: _Finished, files: OutputFiles, overwrite: bool) -> None:
-    """Write segmentation, preview and report, in this order: the report says that the others are complete."""
-    manifest, options = done.segmenter.model.manifest, done.segmenter.options
-    segmentation = done.result.segmentation
-    write_segmentation(segmentation, files.segmentation, overwrite=overwrite)
-    if files.preview is not None:
-        write_preview(done.volume, segmentation, files.preview, plane=manifest.slices.plane, overwrite=overwrite)
-    if files.report is None:
+def _write_outputs(done: _Finished, files: OutputFiles, overwrite: bool, cancel: CancelToken) -> None:
+    """Write everything, the segmentation under a temporary name that is exchanged for its own one last.
+
+    So an interruption leaves no segmentation that no report accounts for, which a later run would not dare to replace.
+    """
+    manifest, segmentation = done.segmenter.model.manifest, done.result.segmentation
+    final = files.segmentation
+    temporary = final.with_name(f".{uuid.uuid4().hex[:8]}.{final.name}")
+    try:
+        written = write_segmentation(segmentation, temporary)
+        if files.preview is not None:
+            write_preview(done.volume, segmentation, files.preview, plane=manifest.slices.plane, overwrite=overwrite)
+        content = None if files.report is None else _report(done, files, temporary, cancel)
+        refuse_existing(final, overwrite)
+        with _moved_aside(final):
+            if content is not None:
+                write_report(content, files.report, overwrite=overwrite)
+            if len(written) > 1:
+                os.replace(names_path(temporary), names_path(final))
+            os.replace(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)
+        names_path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def _moved_aside(path: Path) -> Iterator[None]:
+    """Keep an older file under a hidden name while it is replaced; it comes back if that fails."""
+    if not path.exists():
+        yield
         return
+    aside = path.with_name(f".{uuid.uuid4().hex[:8]}.old.{path.name}")
+    os.replace(path, aside)
+    try:
+        yield
+    finally:
+        if path.exists():
+            aside.unlink()
+        else:
+            os.replace(aside, path)
+
+
+def _report(done: _Finished, files: OutputFiles, content: Path, cancel: CancelToken) -> dict[str, Any]:
+    manifest, options = done.segmenter.model.manifest, done.segmenter.options
     record = make_record(
         source=done.source,
         series=done.series,
@@ -137,8 +177,10 @@ def _write_outputs(done: _Finished, files: OutputFiles, overwrite: bool) -> None
         model_hash=done.warm.hash_of(manifest.id),
         options=options,
         output=files.segmentation,
+        content=content,
+        cancel=cancel,
     )
-    content = make_report(
+    return make_report(
         done.result,
         volume=done.volume,
         manifest=manifest,
@@ -146,7 +188,6 @@ def _write_outputs(done: _Finished, files: OutputFiles, overwrite: bool) -> None
         output=files.segmentation,
         record=record,
     )
-    write_report(content, files.report, overwrite=overwrite)
 
 
 def check_outputs(files: OutputFiles, *, source: Path, overwrite: bool) -> None:
@@ -159,7 +200,8 @@ def check_outputs(files: OutputFiles, *, source: Path, overwrite: bool) -> None:
     suffix = output_suffix(files.segmentation)
     if files.preview is not None:
         check_preview_path(files.preview)
-    _require_distinct(files.all(), source)
+    names = () if suffix.endswith(".nrrd") else (names_path(files.segmentation),)
+    _require_distinct((*files.all(), *names), source)
     for path in files.all():
         refuse_existing(path, overwrite)
         _require_writable(path)

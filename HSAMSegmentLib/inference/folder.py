@@ -220,8 +220,14 @@ class _FolderRun:
             raise RequestError(f"{files.segmentation} exists and is not from an earlier run; it was left alone.")
         report = read_report(files.report)
         record = report.get("record", {})
-        fresh = self._is_fresh(record, scan) and (files.preview is None or files.preview.exists())
+        same_work = self._is_fresh(record, scan)
+        fresh = same_work and (files.preview is None or files.preview.exists())
         if not fresh and not same_output(record, files.segmentation):
+            if same_work:
+                raise RequestError(
+                    f"{files.segmentation.name} was changed since it was written, and its preview is missing; it was "
+                    "left alone. Move it away, allow overwriting, or ask for no previews."
+                )
             raise RequestError(
                 f"{files.segmentation.name} was changed since it was written, and scan, model or options are others "
                 "now; it was left alone. Move it away, or allow overwriting."

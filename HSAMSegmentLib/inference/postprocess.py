@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +93,21 @@ def change_warnings(changes: tuple[LabelChange, ...], voxel_volume_ml: float) ->
             "Turn off 'largest piece' and the smallest volume to keep them."
         )
     return tuple(sentences)
+
+
+def keep_values(labels: np.ndarray, wanted: Collection[int]) -> None:
+    """Make every value that is not wanted background, in place and plane by plane.
+
+    To be done after `postprocess`: an unwanted label that others enclose would be filled like a hole otherwise.
+
+    Args:
+        labels: uint8 label map of three axes.
+        wanted: values to keep.
+    """
+    table = np.zeros(256, dtype=np.uint8)
+    table[list(wanted)] = list(wanted)
+    for plane in labels:
+        plane[...] = table[plane]
 
 
 def count_values(values: np.ndarray, size: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from HSAMSegmentLib.checkpoints.files import sha256_of
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.progress import CancelToken
+from HSAMSegmentLib.volumes.dicom_header import is_dicom_file
 
 _DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr", ".img")
 _NO_EFFECT = ("batch_size", "threads")
@@ -29,9 +31,13 @@ def input_stamp(path: Path) -> dict[str, int]:
 
 
 def input_files(path: Path) -> list[Path]:
-    """The files behind a scan: itself, all files below a DICOM folder, or a header with the data beside it."""
+    """The files behind a scan: itself, the DICOM files below a folder, or a header with the data beside it.
+
+    What else lies in a DICOM folder, such as the results of an earlier run, is no part of the scan.
+    """
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        return [file for file in files if os.access(file, os.R_OK) and is_dicom_file(file)] or files
     if path.suffix.lower() in _DETACHED_HEADERS:
         return sorted(file for file in path.parent.glob(f"{path.stem}.*") if file.is_file())
     return [path]
@@ -47,7 +53,15 @@ def content_hash(path: Path, cancel: CancelToken | None = None) -> str:
 
 
 def make_record(
-    *, source: Path, series: str | None, model_id: str, model_hash: str, options: SegmentOptions, output: Path
+    *,
+    source: Path,
+    series: str | None,
+    model_id: str,
+    model_hash: str,
+    options: SegmentOptions,
+    output: Path,
+    content: Path,
+    cancel: CancelToken | None = None,
 ) -> dict[str, Any]:
     """Facts by which a later run recognizes this result, as plain JSON values.
 
@@ -57,13 +71,18 @@ def make_record(
         model_id: id of the model.
         model_hash: SHA-256 of its file.
         options: how it was segmented.
-        output: the segmentation file that was written.
+        output: the segmentation file.
+        content: where its finished content lies until it gets that name.
+        cancel: looked at between chunks of the files.
+
+    Raises:
+        CancelledError: on cancel.
     """
     return {
-        "input": {"stamp": input_stamp(source), "sha256": content_hash(source), "series": series},
+        "input": {"stamp": input_stamp(source), "sha256": content_hash(source, cancel), "series": series},
         "model": {"id": model_id, "sha256": model_hash},
         "options": comparable_options(options),
-        "output": {"name": output.name, "sha256": sha256_of(output)},
+        "output": {"name": output.name, "sha256": sha256_of(content)},
     }
 
 

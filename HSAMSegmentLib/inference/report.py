@@ -50,7 +50,7 @@ def make_report(
 
     Returns:
         An object whose lengths are in mm, volumes in mL, times in seconds, indices in the volume's own IJK; confidence,
-        agreement and margin are between 0 and 1 (see `confidence`).
+        agreement and margin are between 0 and 1 and counted before post-processing (see `confidence`).
     """
     return {
         "schema": REPORT_SCHEMA,

@@ -23,12 +23,14 @@ class Scan:
         name: path below the input folder without suffix, unique; results are named by it.
         series: which series of the folder, or None for a file or an only series.
         problem: why it cannot be read, as far as that is known already; else empty.
+        uid: series instance UID of a DICOM series, else empty.
     """
 
     path: Path
     name: str
     series: str | None = None
     problem: str = ""
+    uid: str = ""
 
 
 def find_scans(folder: str | Path, *, ignored: Path | None = None) -> tuple[Scan, ...]:
@@ -44,7 +46,7 @@ def find_scans(folder: str | Path, *, ignored: Path | None = None) -> tuple[Scan
     folder = Path(folder)
     if not folder.is_dir():
         raise RequestError(f"There is no folder {folder}; check the path.")
-    found = sorted(_walk(folder, folder, ignored), key=lambda scan: (scan.name, str(scan.path)))
+    found = sorted(_whole_series(list(_walk(folder, folder, ignored))), key=lambda scan: (scan.name, str(scan.path)))
     if not found:
         raise RequestError(
             f"There is no scan in {folder}. Scans are DICOM files and files that end in {', '.join(IMAGE_SUFFIXES)}."
@@ -61,7 +63,12 @@ def _walk(folder: Path, root: Path, ignored: Path | None) -> Iterator[Scan]:
             yield Scan(file, str((file.parent / name_without_suffix(file)).relative_to(root)))
     for child in sorted(folder.iterdir()):
         hidden = child.name.startswith(".")
-        if child.is_dir() and not hidden and (ignored is None or child.resolve() != ignored.resolve()):
+        if (
+            child.is_dir()
+            and not child.is_symlink()
+            and not hidden
+            and (ignored is None or child.resolve() != ignored.resolve())
+        ):
             yield from _walk(child, root, ignored)
 
 
@@ -78,7 +85,27 @@ def _series_of(folder: Path, root: Path) -> Iterator[Scan]:
     only = len(below) == 1
     for series in wanted:
         yield Scan(
-            folder, name if len(wanted) == 1 else f"{name}_{series.number or series.id}", None if only else series.id
+            folder,
+            name if len(wanted) == 1 else f"{name}_{series.number or series.id}",
+            None if only else series.id,
+            uid=series.id,
+        )
+
+
+def _whole_series(scans: list[Scan]) -> Iterator[Scan]:
+    """Give a problem to series with files in several folders: each would be taken for a scan, and be a part only."""
+    folders: dict[str, list[str]] = {}
+    for scan in scans:
+        folders.setdefault(scan.uid, []).append(str(scan.path))
+    for scan in scans:
+        places = folders[scan.uid]
+        if not scan.uid or len(places) == 1:
+            yield scan
+            continue
+        yield replace(
+            scan,
+            problem=f"Files of one series are in several folders: {', '.join(places)}. Put them into one folder, or "
+            "move copies away.",
         )
 
 

@@ -17,7 +17,7 @@ from HSAMSegmentLib.inference.confidence import ConfidenceCounts
 from HSAMSegmentLib.inference.devices import choose_device, default_threads
 from HSAMSegmentLib.inference.network_input import NetworkInput, SliceFraming
 from HSAMSegmentLib.inference.options import SegmentOptions, check_roi, selected_values
-from HSAMSegmentLib.inference.postprocess import change_warnings, postprocess
+from HSAMSegmentLib.inference.postprocess import change_warnings, keep_values, postprocess
 from HSAMSegmentLib.inference.prediction import CancellableOperations, PredictionRules, SlicePredictor, cpu_threads
 from HSAMSegmentLib.inference.regions import StackRegion, stack_region, voxel_axis_name
 from HSAMSegmentLib.inference.result import SegmentationResult
@@ -109,7 +109,7 @@ class Segmenter:
             cancel: looked at between batches, and inside of slow ones, so it is answered within a second.
             labels_out: uint8 array of the volume's shape to write the labels to (memory-mapped, say); a new one if
                 None.
-            on_slices: told which slices are finished, before post-processing.
+            on_slices: told which slices are finished, before post-processing and with all labels of the model.
 
         Returns:
             The labels on the volume's grid and what is known about them. The same input gives the same result.
@@ -232,10 +232,8 @@ class Segmenter:
         return PredictionRules(self.options.stages == "last", mirrored, run.region.window)
 
     def _value_of_channel(self) -> np.ndarray:
-        """Label value by network channel, 0 for the background and for labels that are not wanted."""
-        labels = self.model.manifest.labels
-        wanted = selected_values(labels, self.options.organs)
-        return np.array([0] + [label.value if label.value in wanted else 0 for label in labels], dtype=np.uint8)
+        """Label value by network channel; labels that are not wanted stay until post-processing has seen them."""
+        return np.array([0] + [label.value for label in self.model.manifest.labels], dtype=np.uint8)
 
     def _finish(self, run: _Run, predictor: SlicePredictor) -> SegmentationResult:
         manifest, geometry = self.model.manifest, run.volume.geometry
@@ -244,11 +242,13 @@ class Segmenter:
         with run.timed("postprocessing"):
             changes = postprocess(
                 run.labels,
-                label_set,
+                manifest.labels,
                 voxel_volume_ml=geometry.voxel_volume_ml,
                 options=self.options.postprocess,
                 cancel=run.cancel,
             )
+            keep_values(run.labels, wanted)
+        changes = tuple(change for change in changes if change.label.value in wanted)
         run.warnings.extend(change_warnings(changes, geometry.voxel_volume_ml))
         run.cancel.raise_if_cancelled()
         with run.timed("statistics"):

@@ -196,3 +196,19 @@ def test_an_unknown_or_broken_model_is_said_before_the_scan_is_read(tmp_path):
     broken.write_bytes(b"x" * 100)
     with pytest.raises(CheckpointError):
         run(missing, tmp_path / "out.seg.nrrd", model=broken, store=empty_store(tmp_path))
+
+
+def test_a_report_is_not_written_over_the_names_of_a_nifti(tmp_path):
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    with pytest.raises(RequestError, match="another output"):
+        run(scan, tmp_path / "out.nii.gz", report=tmp_path / "out.labels.json")
+
+
+def test_a_sheared_grid_for_a_nifti_stops_before_the_network(tmp_path):
+    volume = bright_boxes()
+    sheared = replace(volume.geometry, direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.3, 0.0, 0.0, 0.954))
+    scan = write_scan(tmp_path / "scan.nrrd", replace(volume, geometry=sheared))
+    stages = []
+    with pytest.raises(OutputError, match="sheared"):
+        run(scan, tmp_path / "out.nii.gz", progress=lambda report: stages.append(report.stage))
+    assert stages == ["Reading the scan"]

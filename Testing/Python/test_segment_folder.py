@@ -13,6 +13,7 @@ from small_scans import bright_boxes, write_dicom_series, write_scan
 from HSAMSegmentLib.checkpoints.catalog import Catalog
 from HSAMSegmentLib.checkpoints.store import Store
 from HSAMSegmentLib.errors import CancelledError, CheckpointError, OutputError, RequestError
+from HSAMSegmentLib.inference import files as inference_files
 from HSAMSegmentLib.inference.folder import (
     CANCELLED,
     DONE,
@@ -224,3 +225,49 @@ def test_every_series_of_a_dicom_folder_is_a_scan(tmp_path):
     scans = find_scans(tmp_path)
     assert [scan.name for scan in scans] == ["patient_1", "patient_2"]
     assert len({scan.series for scan in scans}) == 2
+
+
+def test_a_series_in_two_folders_is_refused_with_both(tmp_path):
+    write_dicom_series(tmp_path / "A")
+    (tmp_path / "B").mkdir()
+    for file in sorted((tmp_path / "A").iterdir())[:6]:
+        file.rename(tmp_path / "B" / file.name)
+    scans = find_scans(tmp_path)
+    assert all(str(tmp_path / name) in scan.problem for scan in scans for name in ("A", "B"))
+
+
+def test_results_inside_of_a_dicom_folder_are_no_part_of_the_scan(bundle, tmp_path):
+    source = write_dicom_series(tmp_path / "scan")
+    run(source, source / "out", bundle)
+    run(source, source / "out", bundle)
+    assert list(statuses(source / "out").values()) == [DONE_BEFORE]
+
+
+def test_links_to_folders_are_not_followed(folder):
+    (folder / "patient" / "loop").symlink_to(folder, target_is_directory=True)
+    assert [scan.name for scan in find_scans(folder)] == ["a", "patient/series", "z_broken"]
+
+
+def test_an_interruption_while_writing_is_made_good_by_the_next_run(folder, bundle, tmp_path, monkeypatch):
+    def interrupted(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    output = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(inference_files, "write_report", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, output, bundle)
+    assert not list(output.rglob("*.seg.nrrd"))
+    run(folder, output, bundle)
+    assert statuses(output)["a"] == DONE
+
+
+def test_a_missing_preview_does_not_replace_a_correction_and_is_named(folder, bundle, tmp_path):
+    output = tmp_path / "out"
+    run(folder, output, bundle)
+    corrected = read_segmentation(output / "a.seg.nrrd")
+    corrected.array[:] = 0
+    write_segmentation(corrected, output / "a.seg.nrrd", overwrite=True)
+    run(folder, output, bundle, preview=True)
+    assert "its preview is missing" in summary(output)["a"]["message"]
+    assert not read_segmentation(output / "a.seg.nrrd").array.any()
