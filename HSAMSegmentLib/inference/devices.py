@@ -19,7 +19,7 @@ from HSAMSegmentLib.errors import DeviceError
 
 logger = logging.getLogger(__name__)
 
-_GAIN = 1.2
+_GAIN = 1.5
 """Half precision is used where it is at least this many times as fast as float32."""
 
 _BENCHMARK_SIZE = 384
