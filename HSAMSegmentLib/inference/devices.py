@@ -82,11 +82,6 @@ def list_devices() -> tuple[DeviceProbe, ...]:
     return tuple(probe_device(name) for name in (*_accelerators(), "cpu"))
 
 
-def usable_devices() -> tuple[str, ...]:
-    """Names of the devices that passed, best first, the CPU last."""
-    return tuple(probe.name for probe in list_devices() if probe.works)
-
-
 @lru_cache
 def _tested(name: str) -> str:
     """Run convolution, matrix product and attention on a device; empty if right, else what went wrong."""

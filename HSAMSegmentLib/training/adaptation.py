@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.models.interface import Features, SegmentationNetwork, StageLogits
@@ -32,11 +32,6 @@ def set_trainable(network: SegmentationNetwork, adaptation: str) -> None:
     for name, parameter in network.encoder.named_parameters():
         parameter.requires_grad_(adaptation == LORA and name in adapters)
     network.head.requires_grad_(True)
-
-
-def trained_names(network: nn.Module) -> list[str]:
-    """Names of the tensors that learn, and of the buffers beside them."""
-    return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
 
 
 class SplitNetwork:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from HSAMSegmentLib.errors import TrainingError
 from HSAMSegmentLib.inference.arrays import to_array
@@ -139,12 +138,3 @@ def _dice(first: np.ndarray, second: np.ndarray) -> float:
 def _mean(values: Sequence[float]) -> float:
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
-
-
-def preview_picture(bank: SliceBank, index: int, predicted: np.ndarray) -> dict[str, Tensor | np.ndarray]:
-    """What a preview of one slice needs: its grey values as the network sees them, the truth, the prediction."""
-    return {
-        "image": (bank.images[index, 0].float() * 255).to(torch.uint8),
-        "reference": to_array(bank.reference[index]),
-        "predicted": predicted,
-    }

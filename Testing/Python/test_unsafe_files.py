@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import random
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from HSAMSegmentLib.checkpoints.inspection import SAFETENSORS, file_kind
 from HSAMSegmentLib.checkpoints.torch_header import TensorInfo, read_torch_header
 from HSAMSegmentLib.errors import CheckpointError
 
@@ -227,6 +229,14 @@ def test_a_truncated_file_is_told_as_such(tmp_path, new_format, part):
 )
 def test_what_is_no_file_of_weights_is_told_by_what_it_is(tmp_path, content, words):
     assert words in refusal(write(tmp_path, content))
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580])
+def test_a_bundle_is_one_whatever_the_length_of_its_header(tmp_path, length):
+    """The length is written first, and these lengths read like the start of a pickle."""
+    bare = json.dumps({"__metadata__": {"filling": ""}})
+    header = json.dumps({"__metadata__": {"filling": "x" * (length - len(bare))}}).encode()
+    assert file_kind(write(tmp_path, struct.pack("<Q", length) + header)) == SAFETENSORS
 
 
 def test_a_folder_and_a_missing_file_are_told(tmp_path):
