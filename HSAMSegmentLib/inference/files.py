@@ -99,6 +99,18 @@ def segment_file(
     cancel.raise_if_cancelled()
     volume = read_volume(source, series=series)
     require_geometry_fits(files.segmentation, volume.geometry)
+    segmenter, result = _segment(volume, warm, progress, cancel)
+    progress(Progress(_WRITING_FRACTION, "Writing the results"))
+    finished = _Finished(Path(source), series, volume, result, segmenter, warm)
+    _write_outputs(finished, files, overwrite, cancel)
+    progress(Progress(1.0, "Done", eta_seconds=0.0))
+    return result
+
+
+def _segment(
+    volume: Volume, warm: WarmModels, progress: ProgressCallback, cancel: CancelToken
+) -> tuple[Segmenter, SegmentationResult]:
+    """Load the model and let it work; the sentence on how it was chosen becomes the result's first warning."""
     cancel.raise_if_cancelled()
     progress(Progress(0.0, "Loading the model"))
     segmenter, sentence = warm.segmenter_for(volume)
@@ -107,11 +119,7 @@ def segment_file(
     if sentence:
         result = replace(result, warnings=(sentence, *result.warnings))
     cancel.raise_if_cancelled()
-    progress(Progress(_WRITING_FRACTION, "Writing the results"))
-    finished = _Finished(Path(source), series, volume, result, segmenter, warm)
-    _write_outputs(finished, files, overwrite, cancel)
-    progress(Progress(1.0, "Done", eta_seconds=0.0))
-    return result
+    return segmenter, result
 
 
 @dataclass(frozen=True)
