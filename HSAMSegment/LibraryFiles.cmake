@@ -159,6 +159,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/validation.py
   HSAMSegmentLib/volumes/__init__.py
   HSAMSegmentLib/volumes/dicom.py
+  HSAMSegmentLib/volumes/dicom_frames.py
   HSAMSegmentLib/volumes/dicom_header.py
   HSAMSegmentLib/volumes/geometry.py
   HSAMSegmentLib/volumes/grids.py

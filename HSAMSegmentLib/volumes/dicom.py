@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from HSAMSegmentLib.errors import VolumeError
+from HSAMSegmentLib.volumes.dicom_frames import geometry_of_frames
 from HSAMSegmentLib.volumes.dicom_header import (
     SPLITTING_TAGS,
     DicomHeader,
@@ -24,12 +25,14 @@ from HSAMSegmentLib.volumes.dicom_header import (
     read_dicom_header,
 )
 from HSAMSegmentLib.volumes.image_files import as_three_dimensional, geometry_notes, name_without_suffix
-from HSAMSegmentLib.volumes.images import quiet_itk
+from HSAMSegmentLib.volumes.images import place_image, quiet_itk
 
 __all__ = ["Series", "is_dicom_file", "list_series", "read_file", "read_folder"]
 
 # Distances of slices may differ by this part without a word, and with a note.
 _EVEN, _NEARLY_EVEN = 0.02, 0.10
+# So many pixels may a slice lie beside the line through the others without a word, and with a note.
+_IN_LINE, _NEARLY_IN_LINE = 0.1, 0.5
 _SAME_PLACE_MM = 1e-3
 _LISTED_SERIES = 8
 _SCOUT_WORDS = ("localizer", "localiser", "scout", "topogram", "survey")
@@ -80,9 +83,12 @@ def list_series(folder: str | Path) -> list[Series]:
     folder = Path(folder)
     if not folder.is_dir():
         raise VolumeError(f'There is no folder "{folder}"; check the path.')
-    found = _series_of(_headers_below(folder))
+    headers = [header for header in _headers_below(folder) if header.is_scan]
+    found = _series_of([header for header in headers if not header.is_screenshot] or headers)
     if not found:
-        raise VolumeError(f'There is no DICOM image in the folder "{folder}"; choose the file of the scan instead.')
+        raise VolumeError(
+            f'There is no DICOM image of a scan in the folder "{folder}"; choose the file of the scan instead.'
+        )
     return found
 
 
@@ -108,6 +114,10 @@ def read_file(path: Path, series: str | None = None) -> DicomVolume:
     header = read_dicom_header(path)
     if header is None:
         raise VolumeError(f'"{path.name}" is a DICOM file without a readable image (or it is damaged).')
+    if not header.is_scan:
+        raise VolumeError(
+            f'"{path.name}" is no scan but a DICOM object of the kind {header.modality}; choose the scan.'
+        )
     beside = [other for other in _headers_in(path.parent) if other.series_uid == header.series_uid]
     own = [found for found in _series_of(beside) if any(part.path == path for part in found.headers)]
     if header.frames > 1 or not own:
@@ -138,12 +148,19 @@ def _series_of(headers: list[DicomHeader]) -> list[Series]:
     for header in headers:
         direction = None if header.orientation is None else tuple(np.round(header.orientation, 2) + 0.0)
         several = header.instance_uid if header.frames > 1 else ""
-        groups[(header.series_uid, header.size, direction, several)].append(header)
+        groups[(header.series_uid, header.size, direction, _spacing_key(header), several)].append(header)
     parts: dict[str, list[Series]] = defaultdict(list)
     for (uid, *_), members in groups.items():
         parts[uid] += [_series(part, name) for part, name in _split_shared_places(_without_copies(members))]
     found = [volume for uid in parts for volume in _numbered(parts[uid])]
     return sorted(found, key=lambda volume: (_as_number(volume.number), volume.id))
+
+
+def _spacing_key(header: DicomHeader) -> tuple[int, ...] | None:
+    """Pixel spacing in 1024ths of a mm: a field of view by a power of two falls on a number, not between."""
+    if header.pixel_spacing_mm is None:
+        return None
+    return tuple(round(1024 * value) for value in header.pixel_spacing_mm)
 
 
 def _as_number(text: str) -> float:
@@ -219,9 +236,13 @@ def _read_series(series: Series, name: str) -> DicomVolume:
     modality = series.modality if series.modality in ("CT", "MR") else ""
     with quiet_itk():
         try:
-            if len(headers) == 1:
+            if headers[0].frames > 1:
+                grid = geometry_of_frames(headers[0])
+                image, notes = as_three_dimensional(gdcm_reader(headers[0].path).Execute()), ()
+                place_image(image, grid)
+            elif len(headers) == 1:
                 image = as_three_dimensional(gdcm_reader(headers[0].path).Execute())
-                notes = _place_single_file(image, headers[0])
+                notes = _place_single_slice(image, headers[0])
             else:
                 notes = _check_distances(series)
                 image = _read_slices(series)
@@ -237,13 +258,14 @@ def _read_slices(series: Series) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileNames([str(header.path) for header in series.headers])
+    if len({header.rescale for header in series.headers}) > 1:
+        # Otherwise the first slice decides on the type, and fractions and large values of the others are lost.
+        reader.SetOutputPixelType(sitk.sitkFloat32)
     return reader.Execute()
 
 
-def _place_single_file(image: sitk.Image, header: DicomHeader) -> tuple[str, ...]:
-    """Give one slice its thickness; a file of several frames is placed by ITK."""
-    if header.frames > 1:
-        return ()
+def _place_single_slice(image: sitk.Image, header: DicomHeader) -> tuple[str, ...]:
+    """Give one slice its place and its thickness."""
     spacing = image.GetSpacing()
     if header.thickness_mm > 0:
         image.SetSpacing((spacing[0], spacing[1], header.thickness_mm))
@@ -270,10 +292,10 @@ def _columns(*vectors: tuple[float, ...]) -> list[float]:
 
 
 def _check_distances(series: Series) -> tuple[str, ...]:
-    """Make sure that the slices are at even distances.
+    """Make sure that the slices are at even distances on one line.
 
     Raises:
-        VolumeError: if slices are missing, doubled, or unevenly spaced.
+        VolumeError: if slices are missing, doubled, unevenly spaced, or shifted sideways.
     """
     headers = series.headers
     if any(header.position is None or header.orientation is None for header in headers):
@@ -290,6 +312,25 @@ def _check_distances(series: Series) -> tuple[str, ...]:
     deviation = float(np.abs(gaps / usual - 1.0).max())
     if deviation > _NEARLY_EVEN:
         raise VolumeError(f"The slices of {series} are unevenly spaced ({span}); resample it to even distances first.")
+    notes = _check_line(series)
     if deviation > _EVEN:
-        return (f"The distances of slices vary ({span}); their mean was used.",)
+        notes = (f"The distances of slices vary ({span}); their mean was used.", *notes)
+    return notes
+
+
+def _check_line(series: Series) -> tuple[str, ...]:
+    """Make sure that the first pixels of the slices are on one line."""
+    positions = np.array([header.position for header in series.headers])
+    step = (positions[-1] - positions[0]) / (len(positions) - 1)
+    offsets = positions - positions[0] - np.arange(len(positions))[:, np.newaxis] * step
+    normal = series.headers[0].normal
+    beside = float(np.linalg.norm(offsets - np.outer(offsets @ normal, normal), axis=1).max())
+    pixel = min(series.headers[0].pixel_spacing_mm or (1.0,))
+    if beside > _NEARLY_IN_LINE * pixel:
+        raise VolumeError(
+            f"The slices of {series} do not line up (one is shifted sideways by {beside:.2f} mm), so they form no "
+            "volume; export the series again, or resample it to one grid first."
+        )
+    if beside > _IN_LINE * pixel:
+        return (f"Slices are shifted sideways by up to {beside:.2f} mm; they were taken as lined up.",)
     return ()

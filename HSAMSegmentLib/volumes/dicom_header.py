@@ -23,6 +23,15 @@ SPLITTING_TAGS = {
 }
 
 
+# Kinds of objects that describe a scan and are none: segmentations, presentation states, radiotherapy objects, reports,
+# key objects, registrations, fiducials, real-world values, documents, plans.
+_NO_SCANS = {
+    "SEG", "PR", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "SR", "KO", "REG", "FID", "RWV", "DOC", "PLAN", "M3D",
+    "STAIN", "ANN", "AU",
+}  # fmt: skip
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+
 @dataclass(frozen=True)
 class DicomHeader:
     """What one DICOM file says about its image.
@@ -39,6 +48,9 @@ class DicomHeader:
         position: LPS mm of the first pixel, or None.
         orientation: six numbers, direction of a row and of a column, or None.
         thickness_mm: distance of slices or thickness of one, 0 if unknown.
+        pixel_spacing_mm: distance of rows and of columns, or None.
+        rescale: slope and intercept from stored to real values, as text.
+        object_class: SOP class UID.
         is_localizer: whether the file is a scout image.
         splitting: values of `SPLITTING_TAGS`.
     """
@@ -54,8 +66,22 @@ class DicomHeader:
     position: tuple[float, ...] | None
     orientation: tuple[float, ...] | None
     thickness_mm: float
+    pixel_spacing_mm: tuple[float, ...] | None
+    rescale: tuple[str, str]
+    object_class: str
     is_localizer: bool
     splitting: tuple[str, ...]
+
+    @property
+    def is_scan(self) -> bool:
+        """Whether this is an image of a patient, not a segmentation, a plan, a report, ... of one."""
+        return self.modality not in _NO_SCANS
+
+    @property
+    def is_screenshot(self) -> bool:
+        """Whether this is a picture without a place, such as a dose report."""
+        captured = self.modality == "OT" or self.object_class.startswith(_SECONDARY_CAPTURE)
+        return captured and self.position is None and self.frames == 1
 
     @property
     def normal(self) -> np.ndarray:
@@ -107,9 +133,12 @@ def read_dicom_header(path: Path) -> DicomHeader | None:
         instance_uid=tags.get("0008|0018", "") or str(path),
         size=(size[0], size[1]),
         frames=size[2] if len(size) > 2 else 1,
-        position=_numbers(tags.get("0020|0032", ""), 3),
-        orientation=_numbers(tags.get("0020|0037", ""), 6),
+        position=numbers_of(tags.get("0020|0032", ""), 3),
+        orientation=numbers_of(tags.get("0020|0037", ""), 6),
         thickness_mm=_thickness(tags),
+        pixel_spacing_mm=numbers_of(tags.get("0028|0030", ""), 2),
+        rescale=(tags.get("0028|1053", ""), tags.get("0028|1052", "")),
+        object_class=tags.get("0008|0016", ""),
         is_localizer="LOCALIZER" in image_type,
         splitting=tuple(tags.get(tag, "") for tag in SPLITTING_TAGS),
     )
@@ -117,13 +146,13 @@ def read_dicom_header(path: Path) -> DicomHeader | None:
 
 def _thickness(tags: dict[str, str]) -> float:
     for tag in ("0018|0088", "0018|0050"):
-        values = _numbers(tags.get(tag, ""), 1)
+        values = numbers_of(tags.get(tag, ""), 1)
         if values is not None and values[0] > 0:
             return values[0]
     return 0.0
 
 
-def _numbers(text: str, count: int) -> tuple[float, ...] | None:
+def numbers_of(text: str, count: int) -> tuple[float, ...] | None:
     """The numbers of a multi-valued tag, or None if there are not exactly so many finite ones."""
     try:
         values = tuple(float(part) for part in text.split("\\"))

@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MRImageStorage,
+    generate_uid,
+)
 
 _CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage}
 
@@ -59,6 +66,46 @@ def write_series(folder: Path, array: np.ndarray, geometry, *, name="slice", **t
             write_slice(path, array[k], position[:3], geometry.direction_matrix, InstanceNumber=number, **tags)
         )
     return [paths[index] for index in np.argsort(order)]
+
+
+def write_frames(path: Path, array: np.ndarray, positions, direction, *, implicit=False, slopes=None) -> Path:
+    """Write the slices [k, j, i] as one enhanced file, frame k at LPS mm positions[k]."""
+    write_slice(path, array[0], positions[0], direction)
+    data = pydicom.dcmread(path)
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    orientation = _item(ImageOrientationPatient=data.ImageOrientationPatient)
+    measures = _item(PixelSpacing=data.PixelSpacing, SliceThickness=data.SliceThickness)
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(data, keyword)
+    data.NumberOfFrames, data.PixelData = len(array), array.astype("<i2").tobytes()
+    data.SharedFunctionalGroupsSequence = [
+        _item(PlaneOrientationSequence=[orientation], PixelMeasuresSequence=[measures])
+    ]
+    data.PerFrameFunctionalGroupsSequence = [
+        _item(PlanePositionSequence=[_item(ImagePositionPatient=[round(float(value), 6) for value in position])])
+        for position in positions
+    ]
+    for frame, slope in zip(data.PerFrameFunctionalGroupsSequence, slopes or ()):
+        frame.PixelValueTransformationSequence = [_item(RescaleSlope=slope, RescaleIntercept=0.0)]
+    if implicit:
+        data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        data = _reencoded(data)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _item(**elements) -> Dataset:
+    item = Dataset()
+    for keyword, value in elements.items():
+        setattr(item, keyword, value)
+    return item
+
+
+def _reencoded(data: Dataset) -> Dataset:
+    """The same elements without the encoding that they were read with."""
+    copy = Dataset(dict(data.items()))
+    copy.file_meta = data.file_meta
+    return copy
 
 
 def change(path: Path, **tags) -> None:

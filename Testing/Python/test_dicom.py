@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import change, write_series, write_slice
+from dicom_files import change, write_frames, write_series, write_slice
 from grids_of_tests import geometry_with, oblique_geometry
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.volumes.grids import same_grid
@@ -174,12 +175,98 @@ def test_a_tilted_gantry_keeps_its_grid_and_is_told(tmp_path, scan):
     assert volume.geometry.voxel_volume_ml == pytest.approx(sheet * 5.3 * np.cos(np.radians(15)) / 1000)
 
 
-def test_a_file_of_several_frames_is_a_volume(tmp_path, scan, grid):
+def _positions(grid, places):
+    return [(grid.ijk_to_lps @ [0, 0, place, 1])[:3] for place in places]
+
+
+@pytest.mark.parametrize("places", [range(8), range(7, -1, -1)])
+@pytest.mark.parametrize("implicit", [False, True])
+def test_an_enhanced_file_of_even_frames_is_a_volume_in_its_place(tmp_path, scan, grid, places, implicit):
+    positions = _positions(grid, places)
+    path = write_frames(tmp_path / "multi.dcm", scan, positions, grid.direction_matrix, implicit=implicit)
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.array, scan)
+    ends = volume.geometry.ijk_to_lps @ np.array([[0, 0, 0, 1], [0, 0, 7, 1], [1, 0, 0, 1], [0, 1, 0, 1]]).T
+    expected = grid.ijk_to_lps @ np.array([[0, 0, places[0], 1], [0, 0, places[-1], 1]]).T
+    np.testing.assert_allclose(ends[:, :2], expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(volume.geometry.ijk_to_lps[:, :2], grid.ijk_to_lps[:, :2], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [(0, 2, 1, 3, 4, 5, 6, 7), (0, 1, 2, 4, 5, 6, 7, 8), (0, 1, 2, 3, 0, 1, 2, 3), (0, 0, 0, 0, 0, 0, 0, 0)],
+)
+def test_enhanced_frames_that_are_no_even_stack_are_refused(tmp_path, scan, grid, places):
+    path = write_frames(tmp_path / "multi.dcm", scan, _positions(grid, places), grid.direction_matrix)
+    with pytest.raises(VolumeError, match=r"no even stack.*dcm2niix"):
+        read_volume(path)
+
+
+def test_frames_that_do_not_say_where_they_are_are_refused(tmp_path, scan, grid):
     path = write_slice(tmp_path / "multi.dcm", scan[0], grid.origin_mm, grid.direction_matrix)
     data = pydicom.dcmread(path)
     data.NumberOfFrames, data.PixelData = len(scan), scan.astype("<i2").tobytes()
     data.save_as(path)
-    np.testing.assert_array_equal(read_volume(path).array, scan)
+    with pytest.raises(VolumeError, match=r"8 frames.*where each of them is.*dcm2niix"):
+        read_volume(path)
+
+
+def test_frames_that_are_scaled_differently_are_refused(tmp_path, scan, grid):
+    positions, slopes = _positions(grid, range(8)), [1.0] * 7 + [2.5]
+    path = write_frames(tmp_path / "multi.dcm", scan, positions, grid.direction_matrix, slopes=slopes)
+    with pytest.raises(VolumeError, match="scaled differently"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize(("shift_mm", "outcome"), [(0.02, "fine"), (0.2, "note"), (20.0, "refused")])
+def test_slices_beside_the_line_of_the_others_are_passed_told_or_refused(tmp_path, scan, grid, shift_mm, outcome):
+    paths = write_series(tmp_path, scan, grid)
+    position = grid.ijk_to_lps @ [shift_mm / grid.spacing_mm[0], 0, 4, 1]
+    change(paths[4], ImagePositionPatient=[float(value) for value in position[:3]])
+    if outcome == "refused":
+        with pytest.raises(VolumeError, match=r"do not line up .* 20\.00 mm"):
+            read_volume(tmp_path)
+        return
+    assert ("shifted sideways" in " ".join(read_volume(tmp_path).notes)) == (outcome == "note")
+
+
+def test_slices_of_another_pixel_spacing_are_a_volume_of_their_own(tmp_path, scan, grid):
+    paths = write_series(tmp_path, scan, grid)
+    for path in paths[:3]:
+        change(path, PixelSpacing=[0.9, 0.9])
+    assert [item.slice_count for item in list_series(tmp_path)] == [5, 3]
+    np.testing.assert_array_equal(read_volume(paths[7]).array, scan[3:])
+
+
+def test_slices_with_scales_of_their_own_keep_their_fractions(tmp_path, scan, grid):
+    paths = write_series(tmp_path, scan, grid, RescaleSlope=1.0, RescaleIntercept=0.0)
+    slopes = np.array([1.0, *np.linspace(0.25, 3.75, 7)])
+    for path, slope in zip(paths[1:], slopes[1:]):
+        change(path, RescaleSlope=float(slope))
+    np.testing.assert_allclose(read_volume(tmp_path).array, scan * slopes[:, np.newaxis, np.newaxis], rtol=1e-6)
+
+
+@pytest.mark.parametrize("modality", ["SEG", "PR", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "KO"])
+def test_objects_that_are_no_scans_are_left_out(tmp_path, scan, grid, modality):
+    write_series(tmp_path / "ct", scan, grid, uid="1.1")
+    others = write_series(tmp_path / "other", scan, grid, uid="1.2", modality=modality)
+    assert [item.id for item in list_series(tmp_path)] == ["1.1"]
+    np.testing.assert_array_equal(read_volume(tmp_path).array, scan)
+    with pytest.raises(VolumeError, match=f"no scan.*{modality}"):
+        read_volume(others[0])
+    with pytest.raises(VolumeError, match="no DICOM image"):
+        list_series(tmp_path / "other")
+
+
+def test_a_dose_report_beside_a_scan_is_left_out(tmp_path, scan, grid):
+    write_series(tmp_path / "ct", scan, grid, uid="1.1")
+    report = write_slice(
+        tmp_path / "dose.dcm", scan[0], grid.origin_mm, grid.direction_matrix, uid="1.2",
+        ImagePositionPatient=None, ImageOrientationPatient=None, SOPClassUID=SecondaryCaptureImageStorage,
+        SeriesDescription="Dose Report",
+    )  # fmt: skip
+    assert [item.id for item in list_series(tmp_path)] == ["1.1"]
+    np.testing.assert_array_equal(read_volume(report).array, scan[:1])
 
 
 def test_slices_without_a_place_are_refused(tmp_path, scan, grid):

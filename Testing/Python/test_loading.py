@@ -264,13 +264,12 @@ def test_what_is_frozen_and_what_is_trained_stays_as_the_builder_says(store, fil
     assert set(flags.values()) == {True, False}
 
 
-def test_a_description_of_an_absurd_network_is_refused_before_anything_is_allocated(store, network, tmp_path):
-    """The first projection alone would take a hundred terabytes."""
-    for width, words in ((3 * 10**6, "does not fit the network that its description asks for"), (3 * 10**9, "built")):
-        huge = tiny_architecture(encoder=EncoderSpec("custom", 64, {**TINY_ENCODER, "embed_dim": width}))
-        path = save_bundle(tmp_path / f"{width}.safetensors", network, manifest(architecture=huge))
-        with pytest.raises(CheckpointError, match=words):
-            load_model(path, store=store)
+def test_a_description_of_another_network_is_refused_before_anything_is_allocated(store, network, tmp_path):
+    """Some gigabytes would be allocated if the network were built before its tensors are compared."""
+    huge = tiny_architecture(encoder=EncoderSpec("custom", 64, {**TINY_ENCODER, "embed_dim": 15000}))
+    path = save_bundle(tmp_path / "huge.safetensors", network, manifest(architecture=huge))
+    with pytest.raises(CheckpointError, match="does not fit the network that its description asks for"):
+        load_model(path, store=store)
 
 
 def test_the_file_of_a_loaded_model_may_go_away(store, network, tmp_path):
