@@ -25,6 +25,7 @@ from HSAMSegmentLib.volumes.nifti_header import (
 )
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img")
+_NO_PLACE_NOTE = "The file does not say where it is in the patient; left and right are not sure."
 SEGMENTATION_SUFFIXES = (".seg.nrrd", ".seg.nhdr")
 
 # Axes this close to right angles are a matter of rounding and not worth a word.
@@ -123,7 +124,7 @@ def as_three_dimensional(image: sitk.Image) -> sitk.Image:
 
 
 def geometry_notes(image: sitk.Image, header: NiftiHeader | None = None) -> tuple[str, ...]:
-    """Sentences on axes that are not at right angles and on transforms that contradict each other.
+    """Sentences on axes that are not at right angles and on transforms that are absent or contradict each other.
 
     Raises:
         VolumeError: if a NIfTI file's axes are so far from right angles that no grid of ITK comes close.
@@ -134,7 +135,9 @@ def geometry_notes(image: sitk.Image, header: NiftiHeader | None = None) -> tupl
     shear = axes_shear_degrees(geometry_of(image).direction_matrix)
     if shear > ROUNDING_SHEAR_DEGREES:
         notes.append(f"The slices are sheared by {shear:.1f} degrees (a tilted gantry); the result keeps that grid.")
-    if header is not None and _forms_disagree(image, header):
+    if header is not None and header.qform_code <= 0 and header.sform_code <= 0:
+        notes.append(_NO_PLACE_NOTE)
+    elif header is not None and _forms_disagree(image, header):
         notes.append("The file's qform and sform place it differently; the one that Slicer uses was taken.")
     return tuple(notes)
 

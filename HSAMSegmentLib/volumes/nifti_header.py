@@ -153,12 +153,15 @@ def _unpacked_length(path: Path) -> int:
 
 def _parse_first_version(start: bytes, order: str) -> NiftiHeader:
     dimensions = struct.unpack_from(order + "8h", start, 40)
+    offset = struct.unpack_from(order + "f", start, 108)[0]
+    if not np.isfinite(offset):
+        raise VolumeError("The NIfTI header does not say where its voxels begin; the file is damaged, get it again.")
     return NiftiHeader(
         size=_positive_size(dimensions),
         byte_order=order,
         data_type=struct.unpack_from(order + "h", start, 70)[0],
         bits_per_voxel=struct.unpack_from(order + "h", start, 72)[0],
-        data_offset=int(struct.unpack_from(order + "f", start, 108)[0]),
+        data_offset=int(offset),
         qform_code=struct.unpack_from(order + "h", start, 252)[0],
         sform_code=struct.unpack_from(order + "h", start, 254)[0],
         sform=np.array(struct.unpack_from(order + "12f", start, 280)).reshape(3, 4),

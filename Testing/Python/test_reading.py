@@ -283,3 +283,18 @@ def test_the_rotation_of_the_test_grids_is_one():
     matrix = rotation(20, 30, 40)
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(matrix) == pytest.approx(1.0)
+
+
+def test_a_nifti_without_any_transform_is_told(tmp_path):
+    content = bytearray(_nifti_bytes(np.zeros((3, 4, 5), np.int16)))
+    struct.pack_into("<2h", content, 252, 0, 0)
+    (tmp_path / "scan.nii").write_bytes(bytes(content))
+    assert "left and right are not sure" in " ".join(read_volume(tmp_path / "scan.nii").notes)
+
+
+def test_a_nifti_whose_voxels_begin_nowhere_is_refused(tmp_path):
+    content = bytearray(_nifti_bytes(np.zeros((3, 4, 5), np.int16)))
+    struct.pack_into("<f", content, 108, float("nan"))
+    (tmp_path / "scan.nii").write_bytes(bytes(content))
+    with pytest.raises(VolumeError, match="damaged"):
+        read_volume(tmp_path / "scan.nii")
