@@ -21,6 +21,7 @@ from HSAMSegmentLib.errors import VolumeError
 _HEADER_BYTES = 544
 _READ_BLOCK = 1 << 22
 _FLOAT_TYPES = {16: "f4", 64: "f8"}
+_BITS_OF_TYPE = {2: 8, 4: 16, 8: 32, 16: 32, 32: 64, 64: 64, 128: 24, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}
 
 
 @dataclass(frozen=True)
@@ -71,18 +72,29 @@ def read_nifti_header(path: Path) -> NiftiHeader | None:
     """Read the header of a .nii or .nii.gz file; None if the file does not start with one.
 
     Raises:
-        VolumeError: if the file ends before its header does.
+        VolumeError: if the file ends before its header does, or the header contradicts itself.
     """
     start = _first_bytes(path)
     for order in "<>":
         length = struct.unpack_from(order + "i", start)[0] if len(start) >= 4 else 0
         if length == 348 and len(start) >= 348:
-            return _parse_first_version(start, order)
+            return _consistent(path, _parse_first_version(start, order))
         if length == 540 and len(start) >= 540:
-            return _parse_second_version(start, order)
+            return _consistent(path, _parse_second_version(start, order))
         if length in (348, 540):
             raise VolumeError(f'The file "{path}" is cut off inside its header; copy or download it again.')
     return None
+
+
+def _consistent(path: Path, header: NiftiHeader) -> NiftiHeader:
+    """ITK goes by the type of the voxels, the length of a file by their bits: if these differ, both would be wrong."""
+    expected = _BITS_OF_TYPE.get(header.data_type, header.bits_per_voxel)
+    if header.bits_per_voxel != expected:
+        raise VolumeError(
+            f'The header of "{path}" is damaged: voxels of its type have {expected} bits, it says '
+            f"{header.bits_per_voxel}. Get the file again."
+        )
+    return header
 
 
 def check_nifti_length(path: Path, header: NiftiHeader) -> None:
@@ -96,7 +108,11 @@ def check_nifti_length(path: Path, header: NiftiHeader) -> None:
 
 
 def not_finite_voxels(path: Path, header: NiftiHeader) -> np.ndarray:
-    """Positions, in the order of the file, of values that are not finite; the file must be complete."""
+    """Positions, in the order of the file, of values that are not finite.
+
+    Raises:
+        VolumeError: if voxels are missing.
+    """
     if header.data_type not in _FLOAT_TYPES:
         return np.zeros(0, dtype=np.int64)
     value_type = np.dtype(header.byte_order + _FLOAT_TYPES[header.data_type])
@@ -106,7 +122,9 @@ def not_finite_voxels(path: Path, header: NiftiHeader) -> np.ndarray:
         file.read(header.data_offset)
         while done < count:
             block = file.read(min(count - done, _READ_BLOCK) * value_type.itemsize)
-            values = np.frombuffer(block, dtype=value_type)
+            if len(block) < value_type.itemsize:
+                raise VolumeError(f'The file "{path}" is cut off: some of its voxels are missing. Get it again.')
+            values = np.frombuffer(block, dtype=value_type, count=len(block) // value_type.itemsize)
             found.append(done + np.flatnonzero(~np.isfinite(values)))
             done += len(values)
     return np.concatenate(found)

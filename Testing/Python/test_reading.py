@@ -286,15 +286,21 @@ def test_the_rotation_of_the_test_grids_is_one():
 
 
 def test_a_nifti_without_any_transform_is_told(tmp_path):
-    content = bytearray(_nifti_bytes(np.zeros((3, 4, 5), np.int16)))
+    content = bytearray(_nifti_bytes(np.zeros((3, 4, 5), np.int16), code=4))
     struct.pack_into("<2h", content, 252, 0, 0)
     (tmp_path / "scan.nii").write_bytes(bytes(content))
     assert "left and right are not sure" in " ".join(read_volume(tmp_path / "scan.nii").notes)
 
 
 def test_a_nifti_whose_voxels_begin_nowhere_is_refused(tmp_path):
-    content = bytearray(_nifti_bytes(np.zeros((3, 4, 5), np.int16)))
+    content = bytearray(_nifti_bytes(np.zeros((3, 4, 5), np.int16), code=4))
     struct.pack_into("<f", content, 108, float("nan"))
     (tmp_path / "scan.nii").write_bytes(bytes(content))
     with pytest.raises(VolumeError, match="damaged"):
+        read_volume(tmp_path / "scan.nii")
+
+
+def test_a_nifti_whose_type_and_bits_contradict_each_other_is_refused(tmp_path):
+    (tmp_path / "scan.nii").write_bytes(_nifti_bytes(np.zeros((3, 4, 5), np.int16), code=16))
+    with pytest.raises(VolumeError, match="32 bits, it says 16"):
         read_volume(tmp_path / "scan.nii")
