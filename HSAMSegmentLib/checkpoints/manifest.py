@@ -136,6 +136,7 @@ class Manifest:
                 metrics=dict(data.get("metrics", {})),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
+            reason = error if isinstance(error, ValueError) else repr(error)
             raise CheckpointError(
-                f"The file's manifest is not a model description this program understands ({error!r})."
+                f"The file's manifest is not a model description this program understands ({reason})."
             ) from error

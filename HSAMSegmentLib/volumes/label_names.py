@@ -34,4 +34,5 @@ def read_names(path: Path) -> LabelSet | None:
     try:
         return LabelSet.from_json(json.loads(beside.read_text(encoding="utf-8"))["labels"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise VolumeError(f'The names in "{beside}" cannot be read; mend or remove that file.') from error
+        reason = error if isinstance(error, ValueError) else repr(error)
+        raise VolumeError(f'The names in "{beside}" cannot be read ({reason}); mend or remove that file.') from error

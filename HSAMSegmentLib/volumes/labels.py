@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+LARGEST_VALUE = 255
+
 
 @dataclass(frozen=True)
 class Code:
@@ -75,27 +77,69 @@ class LabelSet:
 
     @classmethod
     def from_json(cls, data: list[dict[str, Any]]) -> LabelSet:
-        """Read what `to_json` wrote."""
-        return cls(tuple(_label_from_json(item) for item in data))
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: with a reason in words, if a value is no whole number from 1 to 255, values do not ascend, a
+                name is empty or occurs twice, or a color or code is none.
+            KeyError, TypeError: if the data has another form.
+        """
+        labels = tuple(_label_from_json(item) for item in data)
+        values = [label.value for label in labels]
+        if values != sorted(set(values)):
+            raise ValueError(f"the values of the labels are {values}; they must differ and ascend")
+        names = [label.name.strip() for label in labels]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ValueError(f'more than one label is called "{doubled[0]}"')
+        return cls(labels)
 
 
 def _code_from_json(data: dict[str, str] | None) -> Code | None:
-    return None if data is None else Code(**data)
+    if data is None:
+        return None
+    code = Code(**data)
+    if not all(isinstance(part, str) for part in (code.scheme, code.value, code.meaning)):
+        raise ValueError(f"{data} is no code: scheme, value and meaning are texts")
+    return code
 
 
 def _label_from_json(item: dict[str, Any]) -> Label:
+    if not isinstance(item, dict):
+        raise TypeError(f"{item!r} is no label")
     terms = item.get("terminology")
     terminology = None
     if terms is not None:
         terminology = Terminology(
-            category=Code(**terms["category"]),
-            type=Code(**terms["type"]),
+            category=_code_from_json(terms["category"]),
+            type=_code_from_json(terms["type"]),
             modifier=_code_from_json(terms.get("modifier")),
         )
+        if terminology.category is None or terminology.type is None:
+            raise ValueError(f'the terminology of label "{item["name"]}" has no category or no type')
     return Label(
-        value=int(item["value"]),
-        name=str(item["name"]),
-        color=tuple(float(part) for part in item["color"]),
+        value=_value_from_json(item["value"]),
+        name=_name_from_json(item["name"]),
+        color=_color_from_json(item["color"]),
         terminology=terminology,
         single_piece=bool(item.get("single_piece", True)),
     )
+
+
+def _value_from_json(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_VALUE:
+        raise ValueError(f"{value!r} is no value of a label; these are whole numbers from 1 to {LARGEST_VALUE}")
+    return value
+
+
+def _name_from_json(name: Any) -> str:
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"{name!r} is no name of a label")
+    return name
+
+
+def _color_from_json(color: Any) -> tuple[float, float, float]:
+    parts = tuple(float(part) for part in color)
+    if len(parts) != 3 or not all(0.0 <= part <= 1.0 for part in parts):
+        raise ValueError(f"{color!r} is no color; these are red, green and blue, each 0 to 1")
+    return parts
