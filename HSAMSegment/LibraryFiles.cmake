@@ -158,6 +158,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/transfer.py
   HSAMSegmentLib/training/validation.py
   HSAMSegmentLib/volumes/__init__.py
+  HSAMSegmentLib/volumes/compressed.py
   HSAMSegmentLib/volumes/dicom.py
   HSAMSegmentLib/volumes/dicom_frames.py
   HSAMSegmentLib/volumes/dicom_header.py

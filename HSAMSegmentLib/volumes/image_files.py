@@ -15,6 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from HSAMSegmentLib.errors import VolumeError
+from HSAMSegmentLib.volumes.compressed import check_compressed
 from HSAMSegmentLib.volumes.images import geometry_of, quiet_itk
 from HSAMSegmentLib.volumes.nifti_header import (
     NiftiHeader,
@@ -72,6 +73,7 @@ def read_image(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
     header = nifti_header_of(path)
     if header is not None:
         check_nifti_length(path, header)
+    check_compressed(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with quiet_itk(), _permissive_nifti(header):

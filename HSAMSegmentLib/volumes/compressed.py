@@ -1,0 +1,144 @@
+"""Is what a compressed image file holds what was once put into it?
+
+ITK's readers stop as soon as they have all voxels, before the checksum (NRRD, NIfTI), or look at no error of unpacking
+at all (MetaImage, which then hands out whatever is in memory), so that one damaged byte changes voxels without a word.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from HSAMSegmentLib.errors import VolumeError
+
+_BLOCK_BYTES = 1 << 20
+_LONGEST_LINE = 1 << 20
+_MOST_LINES = 100_000
+_ANY_WRAPPER = zlib.MAX_WBITS | 32  # zlib or gzip, as the first bytes say
+_GZIP = b"\x1f\x8b"
+_METAIMAGE_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Where compressed voxels are, and how many bytes they are at least when unpacked."""
+
+    path: Path
+    offset: int
+    bytes_needed: int
+
+
+def check_compressed(path: Path) -> None:
+    """Make sure that the voxels of a compressed file unpack to the end and agree with their checksum.
+
+    Files that are not compressed, and whatever this does not understand, are left to the reader.
+
+    Raises:
+        VolumeError: if the compressed voxels are damaged or some are missing.
+    """
+    packed = _packed_voxels(path)
+    if packed is None or not packed.path.is_file():
+        return
+    try:
+        with open(packed.path, "rb") as file:
+            file.seek(packed.offset)
+            length = _unpacked_length(file)
+    except zlib.error as error:
+        raise _damaged(packed.path) from error
+    if length < packed.bytes_needed:
+        raise _damaged(packed.path)
+
+
+def _damaged(path: Path) -> VolumeError:
+    return VolumeError(
+        f'The file "{path.name}" is cut off or damaged: its compressed voxels do not agree with their checksum. Copy '
+        "or download it again."
+    )
+
+
+def _unpacked_length(file: BinaryIO) -> int:
+    """Bytes of all the compressed streams from here on; zlib.error if one is damaged or cut off."""
+    length, unpacker = 0, zlib.decompressobj(_ANY_WRAPPER)
+    block = file.read(_BLOCK_BYTES)
+    while block:
+        length += len(unpacker.decompress(block))
+        if unpacker.eof:
+            rest = unpacker.unused_data + (file.read(_BLOCK_BYTES) if len(unpacker.unused_data) < 2 else b"")
+            if not rest.startswith(_GZIP):  # a gzip file may have several parts; anything else is padding
+                return length
+            block, unpacker = rest, zlib.decompressobj(_ANY_WRAPPER)
+        else:
+            block = file.read(_BLOCK_BYTES)
+    raise zlib.error("the data end too early")
+
+
+def _packed_voxels(path: Path) -> _Packed | None:
+    finders: dict[tuple[str, ...], Callable[[Path, BinaryIO], _Packed | None]] = {
+        (".nrrd", ".nhdr"): _packed_nrrd,
+        (".mha", ".mhd"): _packed_metaimage,
+        (".nii", ".nii.gz"): _packed_nifti,
+    }
+    for suffixes, find in finders.items():
+        if path.name.lower().endswith(suffixes):
+            with open(path, "rb") as file:
+                return find(path, file)
+    return None
+
+
+def _packed_nifti(path: Path, file: BinaryIO) -> _Packed | None:
+    return _Packed(path, 0, 0) if file.read(2) == _GZIP else None
+
+
+def _packed_nrrd(path: Path, file: BinaryIO) -> _Packed | None:
+    if not file.readline(_LONGEST_LINE).startswith(b"NRRD"):
+        return None
+    fields: dict[str, str] = {}
+    for _ in range(_MOST_LINES):
+        line = file.readline(_LONGEST_LINE).rstrip(b"\r\n")
+        if not line:
+            break
+        key, separator, value = line.decode("latin-1").partition(": ")
+        if separator and not key.startswith("#"):
+            fields[key.strip().lower().replace(" ", "")] = value.strip()
+    if fields.get("encoding", "").lower() not in ("gzip", "gz") or fields.get("lineskip", "0") != "0":
+        return None
+    return _attached_or_beside(path, fields.get("datafile", ""), file.tell(), bytes_needed=0)
+
+
+def _packed_metaimage(path: Path, file: BinaryIO) -> _Packed | None:
+    fields: dict[str, str] = {}
+    for _ in range(_MOST_LINES):
+        line = file.readline(_LONGEST_LINE)
+        key, _separator, value = line.decode("latin-1").partition("=")
+        fields[key.strip()] = value.strip()
+        if not line or key.strip() == "ElementDataFile":
+            break
+    if fields.get("CompressedData", "").lower() not in ("true", "1") or "HeaderSize" in fields:
+        return None
+    named = fields.get("ElementDataFile", "")
+    return _attached_or_beside(path, "" if named.upper() == "LOCAL" else named, file.tell(), _metaimage_bytes(fields))
+
+
+def _metaimage_bytes(fields: dict[str, str]) -> int:
+    """Bytes of all voxels at least, 0 if the header does not say."""
+    kind = fields.get("ElementType", "").upper()
+    for prefix in ("MET_", "U"):
+        kind = kind[len(prefix) :] if kind.startswith(prefix) else kind
+    try:
+        voxels = math.prod(int(length) for length in fields.get("DimSize", "0").split())
+        return voxels * int(fields.get("ElementNumberOfChannels", "1")) * _METAIMAGE_BYTES.get(kind, 0)
+    except ValueError:
+        return 0
+
+
+def _attached_or_beside(path: Path, named: str, offset: int, bytes_needed: int) -> _Packed | None:
+    """The voxels behind the header, or those of the one file that it names; None for lists and patterns of files."""
+    if not named:
+        return _Packed(path, offset, bytes_needed)
+    if "%" in named or named.upper().startswith("LIST"):
+        return None
+    return _Packed(path.parent / named, 0, bytes_needed)
