@@ -63,36 +63,37 @@ class HSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
-        self.panel = None
+        self.shell = None
 
     def setup(self):
-        """Build the panel at the first visit."""
+        """Build the panel at the first visit: its tabs, and what is on the first one."""
         super().setup()
-        from HSAMSegmentLib.gui.panel import SegmentPanel
+        from HSAMSegmentLib.gui.shell import Shell
 
-        widget = slicer.util.loadUI(self.resourcePath("UI/HSAMSegment.ui"))
-        self.layout.addWidget(widget)
-        widget.setMRMLScene(slicer.mrmlScene)
         self.logic = HSAMSegmentLogic()
-        self.panel = SegmentPanel(slicer.util.childWidgetVariables(widget), self.logic.engine)
+        self.shell = Shell(
+            self.logic.engine, lambda name: self.resourcePath(f"UI/{name}"), lambda: self.logic.getParameterNode()
+        )
+        self.layout.addWidget(self.shell.widget)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._on_scene_start_close)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self._on_scene_end_close)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._on_scene_end_close)
-        self.panel.show_parameters(self.logic.getParameterNode())
 
     def enter(self):
         """The user switched to the module."""
-        if self.panel is not None:
-            self.panel.show_parameters(self.logic.getParameterNode())
+        if self.shell is not None:
+            self.shell.enter()
 
     def exit(self):
         """The user switched to another module; a running job goes on."""
+        if self.shell is not None:
+            self.shell.exit()
 
     def cleanup(self):
         """The application ends, or the module is reloaded."""
         self.removeObservers()
-        if self.panel is not None:
-            self.panel.close()
+        if self.shell is not None:
+            self.shell.close()
         if self.logic is not None:
             self.logic.close()
 
@@ -103,10 +104,10 @@ class HSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         super().onReload()
 
     def _on_scene_start_close(self, caller, event):
-        self.panel.leave_scene()
+        self.shell.leave_scene()
 
     def _on_scene_end_close(self, caller, event):
-        self.panel.show_parameters(self.logic.getParameterNode())
+        self.shell.enter()
 
 
 class HSAMSegmentLogic(ScriptedLoadableModuleLogic):

@@ -41,7 +41,9 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/evaluation/report.py
   HSAMSegmentLib/evaluation/surface_distance.py
   HSAMSegmentLib/gui/__init__.py
+  HSAMSegmentLib/gui/batch_part.py
   HSAMSegmentLib/gui/choices.py
+  HSAMSegmentLib/gui/compare_part.py
   HSAMSegmentLib/gui/dependencies.py
   HSAMSegmentLib/gui/device_list.py
   HSAMSegmentLib/gui/dialogs.py
@@ -49,10 +51,13 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/gui/model_list.py
   HSAMSegmentLib/gui/organ_list.py
   HSAMSegmentLib/gui/panel.py
+  HSAMSegmentLib/gui/parts.py
   HSAMSegmentLib/gui/readiness.py
   HSAMSegmentLib/gui/result_table.py
   HSAMSegmentLib/gui/result_view.py
+  HSAMSegmentLib/gui/shell.py
   HSAMSegmentLib/gui/status_line.py
+  HSAMSegmentLib/gui/teach_part.py
   HSAMSegmentLib/inference/__init__.py
   HSAMSegmentLib/inference/arrays.py
   HSAMSegmentLib/inference/confidence.py

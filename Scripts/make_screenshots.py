@@ -39,7 +39,7 @@ def main() -> int:
     views = Views(volume)
     widget = host.open_module("HSAMSegment", PANEL_SIZE)
     try:
-        node = segment_by_click(host, widget.panel, volume, arguments.model)
+        node = segment_by_click(host, widget.shell.open("segment"), volume, arguments.model)
         grab_panel(host, widget, arguments.output / "panel.png")
         views.grab_slice(arguments.output / "slice.png")
         views.grab_three_d(node, arguments.output / "three_d.png")

@@ -35,6 +35,8 @@ class Engine:
         self.history = SegmentationHistory()
         self._session: Session | None = None
         self._on_event: OnEvent | None = None
+        self.when_idle: Callable[[], None] | None = None
+        """Told after the last event of every job, since others may wait for their turn."""
         self._timer = qt.QTimer()
         self._interval_ms = 0
         self._timer.connect("timeout()", self._on_timer)
@@ -43,6 +45,10 @@ class Engine:
     def is_busy(self) -> bool:
         """Whether a job is running."""
         return self._session is not None and self._session.is_busy
+
+    def is_taken_by_other(self, on_event: OnEvent) -> bool:
+        """Whether a job is running that tells its events to somebody else than this listener."""
+        return self.is_busy and self._on_event not in (on_event, None)
 
     def start(self, order: Order, on_event: OnEvent | None = None) -> None:
         """Segment in the background.
@@ -119,6 +125,8 @@ class Engine:
                 self._on_event = None
             if listener is not None:
                 listener(event)
+            if is_last(event) and self.when_idle is not None and not self.is_busy:
+                self.when_idle()
 
 
 def is_last(event: SessionEvent) -> bool:

@@ -16,6 +16,7 @@ from HSAMSegmentLib.gui.dialogs import Dialogs, SlicerDialogs
 from HSAMSegmentLib.gui.engine import Engine, is_last
 from HSAMSegmentLib.gui.model_list import ModelChoice, ModelSource, StoreModels
 from HSAMSegmentLib.gui.organ_list import OrganList
+from HSAMSegmentLib.gui.parts import PartContext
 from HSAMSegmentLib.gui.readiness import download_question, obstacle
 from HSAMSegmentLib.gui.result_view import ResultView
 from HSAMSegmentLib.gui.status_line import StatusLine
@@ -36,7 +37,7 @@ class SegmentPanel:
 
     def __init__(
         self,
-        ui,
+        widget,
         engine: Engine,
         *,
         models: ModelSource | None = None,
@@ -46,13 +47,14 @@ class SegmentPanel:
         """Take over the widgets.
 
         Args:
-            ui: the named widgets of the form.
+            widget: the form, `HSAMSegment.ui`.
             engine: runs the jobs.
             models: where the list of models comes from.
             dialogs: asks the user.
             dependencies: knows which packages are missing.
         """
-        self.ui = ui
+        self.widget = widget
+        self.ui = ui = slicer.util.childWidgetVariables(widget)
         self._engine = engine
         self._models = models or StoreModels()
         self._dialogs = dialogs or SlicerDialogs()
@@ -95,6 +97,14 @@ class SegmentPanel:
         self._updating = False
         self._parameters = parameters
         self._on_change()
+
+    def refresh(self) -> None:
+        """The engine is free again."""
+        if self._parameters is not None:
+            self.refresh_button()
+
+    def exit(self) -> None:
+        """Another tab or module is in sight; a running job goes on."""
 
     def leave_scene(self) -> None:
         """The scene is about to be closed: a running job ends, nothing of it is kept."""
@@ -183,7 +193,7 @@ class SegmentPanel:
     def refresh_button(self) -> None:
         """Turn the button on or off; what is in the way is said beside it."""
         button = self.ui.applyButton
-        if self._engine.is_busy:
+        if self._is_running:
             button.text, button.toolTip, button.enabled = _("Cancel"), _("Stop; nothing in the scene changes."), True
             return
         problem = self._obstacle()
@@ -193,8 +203,15 @@ class SegmentPanel:
         if problem or self.status.is_about_readiness:
             self.status.say_ready(problem)
 
+    @property
+    def _is_running(self) -> bool:
+        """Whether the job that runs now is this panel's."""
+        return self._engine.is_busy and not self._engine.is_taken_by_other(self._on_event)
+
     def _obstacle(self) -> str:
         ui = self.ui
+        if self._engine.is_taken_by_other(self._on_event):
+            return _("Another job is running; wait for its end or cancel it where it was started.")
         return obstacle(
             ui.scanSelector.currentNode(),
             self.model,
@@ -223,7 +240,7 @@ class SegmentPanel:
         self._on_change()
 
     def _on_apply(self) -> None:
-        if self._engine.is_busy:
+        if self._is_running:
             self._engine.cancel()
             self.ui.applyButton.enabled = False
             return
@@ -302,6 +319,18 @@ class SegmentPanel:
             self._segment()
         except HSAMSegmentError as error:
             self.status.fail(ending_of(error))
+
+
+def build(context: PartContext) -> SegmentPanel:
+    """Make the part, for the shell."""
+    form = context.load_form("HSAMSegment.ui")
+    return SegmentPanel(
+        form,
+        context.engine,
+        models=context.models,
+        dialogs=context.dialogs,
+        dependencies=context.dependencies,
+    )
 
 
 def _only_scan():

@@ -45,9 +45,9 @@ class PanelStand:
         self.widget = slicer.util.loadUI(str(FORM))
         self.widget.setMRMLScene(slicer.mrmlScene)
         self.widget.show()
-        self.ui = slicer.util.childWidgetVariables(self.widget)
         self.answers = Answers()
-        self.panel = SegmentPanel(self.ui, engine, models=StoreModels(store), dialogs=self.answers)
+        self.panel = SegmentPanel(self.widget, engine, models=StoreModels(store), dialogs=self.answers)
+        self.ui = self.panel.ui
         self.node = node or slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment")
         self.panel.show_parameters(self.node)
 

@@ -158,14 +158,15 @@ def widget(host, module, scene):
 @pytest.mark.slow
 def test_closing_the_scene_while_a_job_runs_ends_the_job_and_leaves_a_working_panel(host, widget, scene, model):
     add_noise_volume((600, 200, 200))
-    widget.logic.segment(widget.panel.ui.scanSelector.currentNode() or add_noise_volume(), model)
+    panel = widget.shell.open("segment")
+    widget.logic.segment(panel.ui.scanSelector.currentNode() or add_noise_volume(), model)
     scene.Clear(0)
     while widget.logic.isBusy():
         host.process_events()
     assert scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
     volume = add_noise_volume()
     host.process_events()
-    widget.panel.ui.scanSelector.setCurrentNode(volume)
+    panel.ui.scanSelector.setCurrentNode(volume)
     assert widget.logic.segmentAndWait(volume, model).volume_node is volume
 
 
@@ -173,13 +174,15 @@ def test_the_panel_survives_a_reload_of_the_module(host, widget, scene):
     import slicer
 
     volume = add_noise_volume()
-    widget.panel.ui.scanSelector.setCurrentNode(volume)
-    widget.panel.ui.minimumBox.value = 0.7
+    panel = widget.shell.open("segment")
+    panel.ui.scanSelector.setCurrentNode(volume)
+    panel.ui.minimumBox.value = 0.7
     slicer.util.reloadScriptedModule("HSAMSegment")
     reloaded = slicer.modules.HSAMSegmentWidget
     assert reloaded is not widget
-    assert reloaded.panel.ui.minimumBox.value == 0.7
-    assert reloaded.panel.ui.scanSelector.currentNode() is volume
+    panel = reloaded.shell.open("segment")
+    assert panel.ui.minimumBox.value == 0.7
+    assert panel.ui.scanSelector.currentNode() is volume
     reloaded.cleanup()
 
 
