@@ -18,6 +18,7 @@ from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.volumes.compressed import check_compressed
 from HSAMSegmentLib.volumes.images import geometry_of, quiet_itk
 from HSAMSegmentLib.volumes.nifti_header import (
+    NIFTI_SUFFIXES,
     NiftiHeader,
     axes_shear_degrees,
     check_nifti_length,
@@ -32,6 +33,7 @@ SEGMENTATION_SUFFIXES = (".seg.nrrd", ".seg.nhdr")
 # Axes this close to right angles are a matter of rounding and not worth a word.
 ROUNDING_SHEAR_DEGREES = 0.01
 _LARGEST_MENDED_SHEAR_DEGREES = 3.0
+_PLAUSIBLE_VOXEL_MM = (0.005, 200.0)
 # ITK's own switch for NIfTI files whose axes are not exactly at right angles; Slicer sets it too.
 _PERMISSIVE_VARIABLE = "ITK_NIFTI_SFORM_PERMISSIVE"
 
@@ -87,8 +89,8 @@ def read_image(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
 
 
 def nifti_header_of(path: Path) -> NiftiHeader | None:
-    """The header of a NIfTI file, None for other files."""
-    return read_nifti_header(path) if path.name.lower().endswith((".nii", ".nii.gz")) else None
+    """The header of a NIfTI or Analyze file, None for other files."""
+    return read_nifti_header(path) if path.name.lower().endswith(NIFTI_SUFFIXES) else None
 
 
 def restore_not_finite(path: Path, array: np.ndarray) -> None:
@@ -137,11 +139,26 @@ def geometry_notes(image: sitk.Image, header: NiftiHeader | None = None) -> tupl
     shear = axes_shear_degrees(geometry_of(image).direction_matrix)
     if shear > ROUNDING_SHEAR_DEGREES:
         notes.append(f"The slices are sheared by {shear:.1f} degrees (a tilted gantry); the result keeps that grid.")
-    if header is not None and header.qform_code <= 0 and header.sform_code <= 0:
-        notes.append(_NO_PLACE_NOTE)
-    elif header is not None and _forms_disagree(image, header):
-        notes.append("The file's qform and sform place it differently; the one that Slicer uses was taken.")
+    if header is not None:
+        notes += _nifti_notes(image, header)
+    odd = [size for size in image.GetSpacing() if not _PLAUSIBLE_VOXEL_MM[0] <= size <= _PLAUSIBLE_VOXEL_MM[1]]
+    if odd:
+        notes.append(f"Voxels of {odd[0]:.3g} mm are no scanner's; the header is wrong, or not in millimeters.")
     return tuple(notes)
+
+
+def _nifti_notes(image: sitk.Image, header: NiftiHeader) -> list[str]:
+    notes = []
+    if header.qform_code <= 0 and header.sform_code <= 0:
+        notes.append(_NO_PLACE_NOTE)
+    elif _itk_differs_from_sform(image, header):
+        notes.append(
+            "The file's sform places it differently than its qform or its voxel size (pixdim); the place that Slicer "
+            "uses was taken."
+        )
+    if 0.0 in header.spacing_mm:
+        notes.append("The file does not say its voxel size along every axis; 1 mm was taken.")
+    return notes
 
 
 def _check_dimensions(path: Path, size: tuple[int, ...]) -> None:
@@ -181,9 +198,9 @@ def _mended_shear_note(header: NiftiHeader) -> str:
     )
 
 
-def _forms_disagree(image: sitk.Image, header: NiftiHeader) -> bool:
-    """Whether ITK placed the image elsewhere than the sform does."""
-    if header.qform_code <= 0 or header.sform_code <= 0:
+def _itk_differs_from_sform(image: sitk.Image, header: NiftiHeader) -> bool:
+    """Whether ITK, which takes the voxel size from elsewhere, placed the image differently than the sform."""
+    if header.sform_code <= 0:
         return False
     ras = geometry_of(image).ijk_to_ras[:3]
     corners = np.array([[0, 0, 0, 1], [*[length - 1 for length in image.GetSize()], 1]], dtype=float).T

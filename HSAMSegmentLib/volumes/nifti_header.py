@@ -19,6 +19,8 @@ import numpy as np
 from HSAMSegmentLib.errors import VolumeError
 
 _HEADER_BYTES = 544
+_PAIR_SUFFIXES = (".hdr", ".img")
+NIFTI_SUFFIXES = (".nii", ".nii.gz", *_PAIR_SUFFIXES)
 _READ_BLOCK = 1 << 22
 _FLOAT_TYPES = {16: "f4", 64: "f8"}
 _BITS_OF_TYPE = {2: 8, 4: 16, 8: 32, 16: 32, 32: 64, 64: 64, 128: 24, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}
@@ -37,6 +39,8 @@ class NiftiHeader:
         qform_code: 0 if there is no rigid transform.
         sform_code: 0 if there is no affine transform.
         sform: 3 x 4 matrix from voxel indices to RAS mm.
+        qform: quaternion (b, c, d) and offset (x, y, z).
+        spacing_mm: distance of voxels along the first three dimensions, as stored.
     """
 
     size: tuple[int, ...]
@@ -47,6 +51,8 @@ class NiftiHeader:
     qform_code: int
     sform_code: int
     sform: np.ndarray
+    qform: tuple[float, ...]
+    spacing_mm: tuple[float, ...]
 
     @property
     def bytes_needed(self) -> int:
@@ -69,12 +75,15 @@ def axes_shear_degrees(directions: np.ndarray) -> float:
 
 
 def read_nifti_header(path: Path) -> NiftiHeader | None:
-    """Read the header of a .nii or .nii.gz file; None if the file does not start with one.
+    """Read the header of a .nii or .nii.gz file, or of a pair of .hdr and .img; None if there is none.
 
     Raises:
         VolumeError: if the file ends before its header does, or the header contradicts itself.
     """
-    start = _first_bytes(path)
+    header_file = path.with_suffix(".hdr") if path.name.lower().endswith(".img") else path
+    if not header_file.is_file():
+        return None
+    start = _first_bytes(header_file)
     for order in "<>":
         length = struct.unpack_from(order + "i", start)[0] if len(start) >= 4 else 0
         if length == 348 and len(start) >= 348:
@@ -94,6 +103,12 @@ def _consistent(path: Path, header: NiftiHeader) -> NiftiHeader:
             f'The header of "{path}" is damaged: voxels of its type have {expected} bits, it says '
             f"{header.bits_per_voxel}. Get the file again."
         )
+    places = [("voxel size", header.spacing_mm)]
+    places += [("place in the patient (qform)", header.qform)] if header.qform_code > 0 else []
+    places += [("place in the patient (sform)", header.sform)] if header.sform_code > 0 else []
+    for meaning, numbers in places:
+        if not np.all(np.isfinite(numbers)):
+            raise VolumeError(f'The header of "{path}" is damaged: its {meaning} is not a number. Get the file again.')
     return header
 
 
@@ -103,7 +118,7 @@ def check_nifti_length(path: Path, header: NiftiHeader) -> None:
     Raises:
         VolumeError: if some are missing.
     """
-    if _content_length(path, header.bytes_needed) < header.bytes_needed:
+    if _content_length(_voxel_file(path), header.bytes_needed) < header.bytes_needed:
         raise VolumeError(f'The file "{path}" is cut off: some of its voxels are missing. Copy or download it again.')
 
 
@@ -118,7 +133,7 @@ def not_finite_voxels(path: Path, header: NiftiHeader) -> np.ndarray:
     value_type = np.dtype(header.byte_order + _FLOAT_TYPES[header.data_type])
     count = math.prod(header.size)
     found, done = [np.zeros(0, dtype=np.int64)], 0
-    with _content(path) as file:
+    with _content(_voxel_file(path)) as file:
         file.read(header.data_offset)
         while done < count:
             block = file.read(min(count - done, _READ_BLOCK) * value_type.itemsize)
@@ -128,6 +143,12 @@ def not_finite_voxels(path: Path, header: NiftiHeader) -> np.ndarray:
             found.append(done + np.flatnonzero(~np.isfinite(values)))
             done += len(values)
     return np.concatenate(found)
+
+
+def _voxel_file(path: Path) -> Path:
+    """The file with the voxels: of a pair it is the one beside the header."""
+    beside = path.with_suffix(".img")
+    return beside if path.name.lower().endswith(_PAIR_SUFFIXES) and beside.is_file() else path
 
 
 def _content(path: Path) -> BinaryIO:
@@ -174,15 +195,20 @@ def _parse_first_version(start: bytes, order: str) -> NiftiHeader:
     offset = struct.unpack_from(order + "f", start, 108)[0]
     if not np.isfinite(offset):
         raise VolumeError("The NIfTI header does not say where its voxels begin; the file is damaged, get it again.")
+    # Without the magic number it is Analyze's header, which has no transform (and other things where NIfTI has it).
+    has_transform = start[344:347] in (b"n+1", b"ni1")
+    codes = struct.unpack_from(order + "2h", start, 252) if has_transform else (0, 0)
     return NiftiHeader(
         size=_positive_size(dimensions),
         byte_order=order,
         data_type=struct.unpack_from(order + "h", start, 70)[0],
         bits_per_voxel=struct.unpack_from(order + "h", start, 72)[0],
         data_offset=int(offset),
-        qform_code=struct.unpack_from(order + "h", start, 252)[0],
-        sform_code=struct.unpack_from(order + "h", start, 254)[0],
+        qform_code=codes[0],
+        sform_code=codes[1],
         sform=np.array(struct.unpack_from(order + "12f", start, 280)).reshape(3, 4),
+        qform=struct.unpack_from(order + "6f", start, 256),
+        spacing_mm=struct.unpack_from(order + "3f", start, 80)[: max(dimensions[0], 0)],
     )
 
 
@@ -197,6 +223,8 @@ def _parse_second_version(start: bytes, order: str) -> NiftiHeader:
         qform_code=struct.unpack_from(order + "i", start, 344)[0],
         sform_code=struct.unpack_from(order + "i", start, 348)[0],
         sform=np.array(struct.unpack_from(order + "12d", start, 400)).reshape(3, 4),
+        qform=struct.unpack_from(order + "6d", start, 352),
+        spacing_mm=struct.unpack_from(order + "3d", start, 112)[: max(dimensions[0], 0)],
     )
 
 
