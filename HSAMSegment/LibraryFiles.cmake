@@ -178,7 +178,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/volumes/modality.py
   HSAMSegmentLib/volumes/nifti_header.py
   HSAMSegmentLib/volumes/orientation.py
-  HSAMSegmentLib/volumes/output_file.py
   HSAMSegmentLib/volumes/percentiles.py
   HSAMSegmentLib/volumes/phantom.py
   HSAMSegmentLib/volumes/phantom_anatomy.py

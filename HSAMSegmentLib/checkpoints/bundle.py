@@ -15,10 +15,11 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from HSAMSegmentLib.checkpoints.files import atomic_output, copy_stream, make_folder, require_free_space
+from HSAMSegmentLib.checkpoints.files import copy_stream, require_free_space
 from HSAMSegmentLib.checkpoints.inspection import SAFETENSORS, file_kind, read_safetensors_header
 from HSAMSegmentLib.checkpoints.manifest import Manifest
 from HSAMSegmentLib.errors import CheckpointError
+from HSAMSegmentLib.output import atomic_output, make_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

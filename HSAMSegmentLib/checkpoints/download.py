@@ -17,12 +17,13 @@ from urllib.parse import urlparse
 
 import requests
 
-from HSAMSegmentLib.checkpoints.files import explain_write_error, format_bytes, make_folder, require_free_space
+from HSAMSegmentLib.checkpoints.files import format_bytes, require_free_space
 from HSAMSegmentLib.checkpoints.inspection import looks_like_web_page
 from HSAMSegmentLib.checkpoints.meter import Meter
 from HSAMSegmentLib.checkpoints.partial import Origin, PartialFile
 from HSAMSegmentLib.checkpoints.transfer import Head, Transfer
 from HSAMSegmentLib.errors import CheckpointError, DownloadError
+from HSAMSegmentLib.output import explain_write_error, make_folder
 from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ignore_progress
 
 _log = logging.getLogger(__name__)

@@ -10,20 +10,13 @@ from pathlib import Path
 from HSAMSegmentLib.checkpoints.bundle import BUNDLE_SUFFIX, copy_with_manifest, read_manifest
 from HSAMSegmentLib.checkpoints.catalog import Catalog, CatalogEntry
 from HSAMSegmentLib.checkpoints.entries import BROKEN, ModelEntry, recognize_file, require_known
-from HSAMSegmentLib.checkpoints.files import (
-    atomic_output,
-    copy_stream,
-    make_folder,
-    refuse_existing,
-    require_free_space,
-    sha256_of,
-    sweep_leftovers,
-)
+from HSAMSegmentLib.checkpoints.files import copy_stream, require_free_space, sha256_of
 from HSAMSegmentLib.checkpoints.manifest import Manifest
 from HSAMSegmentLib.checkpoints.official_manifest import manifest_for, safe_id
 from HSAMSegmentLib.checkpoints.recognition import OfficialFile
 from HSAMSegmentLib.checkpoints.verified import VerifiedHashes
 from HSAMSegmentLib.errors import CheckpointError, OutputError
+from HSAMSegmentLib.output import atomic_output, make_folder, refuse_existing, sweep_leftovers
 from HSAMSegmentLib.progress import CancelToken, ProgressCallback, ProgressTracker
 from HSAMSegmentLib.volumes.labels import LabelSet
 

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from HSAMSegmentLib.checkpoints.files import CHUNK_BYTES, atomic_output, explain_write_error
+from HSAMSegmentLib.checkpoints.files import CHUNK_BYTES
 from HSAMSegmentLib.errors import DownloadError
+from HSAMSegmentLib.output import atomic_output, explain_write_error
 
 _log = logging.getLogger(__name__)
 

@@ -22,12 +22,13 @@ from HSAMSegmentLib.checkpoints.entries import (
     with_unknown_encoders_named,
     without_repetitions,
 )
-from HSAMSegmentLib.checkpoints.files import atomic_output, copy_stream, format_bytes, sha256_of, sweep_leftovers
+from HSAMSegmentLib.checkpoints.files import copy_stream, format_bytes, sha256_of
 from HSAMSegmentLib.checkpoints.importing import Importer, read_sidecar, sidecar_path
 from HSAMSegmentLib.checkpoints.partial import PartialFile
 from HSAMSegmentLib.checkpoints.resources import embedded_models_folder
 from HSAMSegmentLib.checkpoints.verified import VerifiedHashes
 from HSAMSegmentLib.errors import CheckpointError, ModelNotFoundError, RequestError
+from HSAMSegmentLib.output import atomic_output, sweep_leftovers
 from HSAMSegmentLib.progress import CancelToken, ProgressCallback, ignore_progress
 from HSAMSegmentLib.volumes.labels import LabelSet
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from HSAMSegmentLib.checkpoints.files import atomic_output, sha256_of
+from HSAMSegmentLib.checkpoints.files import sha256_of
 from HSAMSegmentLib.errors import OutputError
+from HSAMSegmentLib.output import atomic_output
 
 _log = logging.getLogger(__name__)
 

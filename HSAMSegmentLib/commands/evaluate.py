@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 
 from HSAMSegmentLib.commands.console import Console, format_table
-from HSAMSegmentLib.commands.outputs import check_outputs, write_json
+from HSAMSegmentLib.commands.outputs import write_json
 from HSAMSegmentLib.evaluation.matching import is_generic
 from HSAMSegmentLib.evaluation.metrics import Comparison, LabelScore, compare
 from HSAMSegmentLib.evaluation.report import comparison_to_json
+from HSAMSegmentLib.output import check_outputs
 from HSAMSegmentLib.progress import CancelToken
 from HSAMSegmentLib.volumes.segmentation_io import read_segmentation
 from HSAMSegmentLib.volumes.volume import Segmentation

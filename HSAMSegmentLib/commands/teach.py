@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from HSAMSegmentLib.commands.console import Console, format_seconds, format_table
-from HSAMSegmentLib.commands.outputs import check_outputs
 from HSAMSegmentLib.errors import CancelledError, RequestError
+from HSAMSegmentLib.output import check_outputs
 from HSAMSegmentLib.progress import CancelToken
 from HSAMSegmentLib.training.request import CaseFiles, TeachMetrics, TeachRequest, TeachResult
 

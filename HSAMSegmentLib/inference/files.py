@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from HSAMSegmentLib.checkpoints.files import refuse_existing
 from HSAMSegmentLib.checkpoints.loading import LoadedModel
 from HSAMSegmentLib.checkpoints.store import Store
-from HSAMSegmentLib.errors import OutputError, RequestError
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.preview import check_preview_path, write_preview
 from HSAMSegmentLib.inference.records import make_record
@@ -21,6 +19,7 @@ from HSAMSegmentLib.inference.report import make_report, write_report
 from HSAMSegmentLib.inference.result import SegmentationResult
 from HSAMSegmentLib.inference.segmenter import Segmenter
 from HSAMSegmentLib.inference.warm_models import WarmModels
+from HSAMSegmentLib.output import check_outputs, refuse_existing
 from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ignore_progress
 from HSAMSegmentLib.volumes.label_names import names_path
 from HSAMSegmentLib.volumes.reading import read_volume
@@ -92,7 +91,7 @@ def segment_file(
         RequestError, CheckpointError, DeviceError, CancelledError: as from choosing, loading and segmenting.
     """
     files = OutputFiles(Path(output), _optional(preview), _optional(report))
-    check_outputs(files, source=Path(source), overwrite=overwrite)
+    check_output_files(files, source=Path(source), overwrite=overwrite)
     cancel = cancel or CancelToken()
     warm = warm or WarmModels(model, store=store, device=device, options=options)
     progress(Progress(0.0, "Reading the scan"))
@@ -198,7 +197,7 @@ def _report(done: _Finished, files: OutputFiles, content: Path, cancel: CancelTo
     )
 
 
-def check_outputs(files: OutputFiles, *, source: Path, overwrite: bool) -> None:
+def check_output_files(files: OutputFiles, *, source: Path, overwrite: bool) -> None:
     """Make sure, before any work, that every output can be written.
 
     Raises:
@@ -209,28 +208,7 @@ def check_outputs(files: OutputFiles, *, source: Path, overwrite: bool) -> None:
     if files.preview is not None:
         check_preview_path(files.preview)
     names = () if suffix.endswith(".nrrd") else (names_path(files.segmentation),)
-    _require_distinct((*files.all(), *names), source)
-    for path in files.all():
-        refuse_existing(path, overwrite)
-        _require_writable(path)
-    if not suffix.endswith(".nrrd"):
-        refuse_existing(names_path(files.segmentation), overwrite)
-
-
-def _require_distinct(outputs: Iterable[Path], source: Path) -> None:
-    seen = {source.resolve(): "the scan"}
-    for path in outputs:
-        if path.resolve() in seen:
-            raise RequestError(f"{path} is asked for as an output and is {seen[path.resolve()]} at the same time.")
-        seen[path.resolve()] = "another output"
-
-
-def _require_writable(path: Path) -> None:
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise OutputError(f"The folder {folder} does not exist. Create it or choose another one.")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"There is no permission to write to {folder}. Choose another folder.")
+    check_outputs((*files.all(), *names), overwrite=overwrite, source=source)
 
 
 def _inner(progress: ProgressCallback) -> ProgressCallback:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from HSAMSegmentLib.checkpoints.files import atomic_output, make_folder
 from HSAMSegmentLib.checkpoints.loading import LoadedModel
 from HSAMSegmentLib.checkpoints.store import Store
 from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError, RequestError
@@ -20,6 +19,7 @@ from HSAMSegmentLib.inference.records import comparable_options, same_input, sam
 from HSAMSegmentLib.inference.report import read_report
 from HSAMSegmentLib.inference.scans import Scan, find_scans
 from HSAMSegmentLib.inference.warm_models import WarmModels
+from HSAMSegmentLib.output import atomic_output, make_folder
 from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ignore_progress
 from HSAMSegmentLib.volumes.segmentation_io import SEGMENTATION_OUTPUT_SUFFIXES
 

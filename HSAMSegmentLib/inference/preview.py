@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from HSAMSegmentLib.checkpoints.files import atomic_output, refuse_existing
 from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.output import atomic_output, refuse_existing
 from HSAMSegmentLib.volumes.labels import Label
 from HSAMSegmentLib.volumes.orientation import SliceFrame, slice_frame
 from HSAMSegmentLib.volumes.volume import Segmentation, Volume

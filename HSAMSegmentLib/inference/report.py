@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from HSAMSegmentLib import __version__
-from HSAMSegmentLib.checkpoints.files import atomic_output
 from HSAMSegmentLib.checkpoints.manifest import Manifest
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.result import LabelResult, SegmentationResult, SliceConfidence
+from HSAMSegmentLib.output import atomic_output
 from HSAMSegmentLib.volumes.labels import Terminology
 from HSAMSegmentLib.volumes.volume import Volume
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from HSAMSegmentLib.checkpoints.files import atomic_output
 from HSAMSegmentLib.errors import CheckpointError, OutputError
+from HSAMSegmentLib.output import atomic_output
 
 logger = logging.getLogger(__name__)
 

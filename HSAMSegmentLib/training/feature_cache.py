@@ -19,8 +19,9 @@ import psutil
 import torch
 from torch import Tensor
 
-from HSAMSegmentLib.checkpoints.files import explain_write_error, require_free_space
+from HSAMSegmentLib.checkpoints.files import require_free_space
 from HSAMSegmentLib.inference.arrays import to_array, to_tensor
+from HSAMSegmentLib.output import explain_write_error
 
 PREFIX = "hsamsegment-features-"
 DEFAULT_BYTES = 4 << 30

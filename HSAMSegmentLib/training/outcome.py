@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 import HSAMSegmentLib
-from HSAMSegmentLib.checkpoints.files import atomic_output
 from HSAMSegmentLib.checkpoints.loading import save_model
 from HSAMSegmentLib.checkpoints.manifest import Manifest
+from HSAMSegmentLib.output import atomic_output
 from HSAMSegmentLib.training.checkpointing import state_path
 from HSAMSegmentLib.training.plot import write_plot
 from HSAMSegmentLib.training.request import TeachResult

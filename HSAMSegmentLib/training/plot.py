@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from HSAMSegmentLib.checkpoints.files import atomic_output
+from HSAMSegmentLib.output import atomic_output
 from HSAMSegmentLib.training.request import TeachMetrics
 
 

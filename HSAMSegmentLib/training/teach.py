@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from HSAMSegmentLib.checkpoints.files import refuse_existing
 from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError, RequestError, TrainingError
 from HSAMSegmentLib.inference.devices import choose_device
 from HSAMSegmentLib.inference.prediction import cancellable
+from HSAMSegmentLib.output import refuse_existing
 from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ignore_progress
 from HSAMSegmentLib.training.adaptation import FULL, SplitNetwork, set_trainable
 from HSAMSegmentLib.training.batches import Batches, CachedBatches, Draw, LiveBatches

@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from HSAMSegmentLib.errors import OutputError, VolumeError
+from HSAMSegmentLib.output import check_output, complete_file
 from HSAMSegmentLib.volumes.geometry import Geometry
 from HSAMSegmentLib.volumes.image_files import ROUNDING_SHEAR_DEGREES, check_scalar, name_without_suffix, read_image
 from HSAMSegmentLib.volumes.images import geometry_of, image_of, quiet_itk
@@ -20,7 +21,6 @@ from HSAMSegmentLib.volumes.label_names import names_path, names_text, read_name
 from HSAMSegmentLib.volumes.labels import LabelSet
 from HSAMSegmentLib.volumes.layers import merge_layers
 from HSAMSegmentLib.volumes.nifti_header import axes_shear_degrees, check_nifti_length, read_nifti_header
-from HSAMSegmentLib.volumes.output_file import check_output, complete_file
 from HSAMSegmentLib.volumes.seg_nrrd import header_fields, segment_entries
 from HSAMSegmentLib.volumes.terminology import label_for, label_set_of, unique_name
 from HSAMSegmentLib.volumes.volume import Segmentation
@@ -91,7 +91,7 @@ def write_segmentation(segmentation: Segmentation, path: str | Path, *, overwrit
     beside = names_path(path)
     check_output(beside, overwrite=overwrite)
     _write_image(image, path, suffix, overwrite)
-    with complete_file(beside, ".json", overwrite=overwrite) as temporary:
+    with complete_file(beside, overwrite=overwrite) as temporary:
         temporary.write_text(names_text(segmentation.labels), encoding="utf-8")
     return (path, beside)
 
@@ -126,8 +126,11 @@ def require_geometry_fits(path: Path, geometry: Geometry) -> None:
 
 
 def _write_image(image: sitk.Image, path: Path, suffix: str, overwrite: bool) -> None:
-    with complete_file(path, suffix, overwrite=overwrite) as temporary, quiet_itk():
-        sitk.WriteImage(image, str(temporary), suffix != ".nii", _COMPRESSION_LEVEL)
+    with complete_file(path, overwrite=overwrite, suffix=suffix) as temporary, quiet_itk():
+        try:
+            sitk.WriteImage(image, str(temporary), suffix != ".nii", _COMPRESSION_LEVEL)
+        except RuntimeError as error:
+            raise OSError("the file could not be written completely") from error
         if ".nii" in suffix:
             _check_written_nifti(temporary)
 
