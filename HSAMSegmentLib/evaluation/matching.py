@@ -10,16 +10,26 @@ from dataclasses import dataclass
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.volumes.labels import Label, LabelSet
 
+NAME, CODE, VALUE = "name", "code", "value"
+
 _GENERIC_NAME = re.compile(r"(label|segment|class|structure)?\s*\d*")
 
 
 @dataclass(frozen=True)
 class LabelPair:
-    """One structure in the prediction and in the reference; None where that side has no such label."""
+    """One structure in the prediction and in the reference; None where that side has no such label.
+
+    Attributes:
+        name: of the structure.
+        prediction: its label there.
+        reference: its label there.
+        by: how the two were found to be the same, one of `NAME`, `CODE` and `VALUE`; empty if one is missing.
+    """
 
     name: str
     prediction: Label | None
     reference: Label | None
+    by: str = ""
 
 
 def normalized_name(name: str) -> str:
@@ -33,26 +43,37 @@ def is_generic(name: str) -> bool:
     return _GENERIC_NAME.fullmatch(words) is not None
 
 
-def match_labels(prediction: LabelSet, reference: LabelSet) -> tuple[LabelPair, ...]:
+def match_labels(
+    prediction: LabelSet, reference: LabelSet, *, order: tuple[str, ...] = (NAME, CODE, VALUE)
+) -> tuple[LabelPair, ...]:
     """Pair the labels of two segmentations.
 
     Pairs are sought by name, then by terminology code (one that occurs once on each side), then by value; by value
     only if at least one of the two names is generic, because two named structures with the same number need not be
     the same organ.
 
+    Args:
+        prediction: its labels.
+        reference: its labels.
+        order: what is looked at, most trusted first.
+
     Returns:
         Pairs in the reference's order, then the prediction's labels that have no counterpart.
     """
-    partners: dict[int, Label] = {}
-    for find_shared in (_shared_names, _shared_codes, _shared_values):
-        taken = [label.value for label in partners.values()]
+    finders = {NAME: _shared_names, CODE: _shared_codes, VALUE: _shared_values}
+    partners: dict[int, tuple[Label, str]] = {}
+    for by in order:
+        taken = [label.value for label, _ in partners.values()]
         free = [label for label in prediction if label.value not in taken]
         wanted = [label for label in reference if label.value not in partners]
-        partners.update((theirs.value, ours) for ours, theirs in find_shared(free, wanted))
-    taken = [label.value for label in partners.values()]
+        partners.update((theirs.value, (ours, by)) for ours, theirs in finders[by](free, wanted))
+    taken = [label.value for label, _ in partners.values()]
     left = [label for label in prediction if label.value not in taken]
-    matched = tuple(_pair(partners.get(label.value), label) for label in reference)
-    return matched + tuple(_pair(label, None) for label in left)
+    matched = []
+    for label in reference:
+        partner, by = partners.get(label.value, (None, ""))
+        matched.append(_pair(partner, label, by))
+    return (*matched, *(_pair(label, None) for label in left))
 
 
 def select_pairs(pairs: tuple[LabelPair, ...], names: tuple[str, ...]) -> tuple[LabelPair, ...]:
@@ -71,10 +92,10 @@ def select_pairs(pairs: tuple[LabelPair, ...], names: tuple[str, ...]) -> tuple[
     return tuple(known[normalized_name(name)] for name in names)
 
 
-def _pair(prediction: Label | None, reference: Label | None) -> LabelPair:
+def _pair(prediction: Label | None, reference: Label | None, by: str = "") -> LabelPair:
     named = [label.name for label in (reference, prediction) if label is not None and not is_generic(label.name)]
     anything = reference if reference is not None else prediction
-    return LabelPair(named[0] if named else anything.name, prediction, reference)
+    return LabelPair(named[0] if named else anything.name, prediction, reference, by)
 
 
 def _shared_names(free: list[Label], wanted: list[Label]) -> list[tuple[Label, Label]]:

@@ -32,7 +32,7 @@ def resample_labels(segmentation: Segmentation, geometry: Geometry) -> Segmentat
     """
     if same_grid(segmentation.geometry, geometry):
         return replace(segmentation, geometry=geometry)
-    array = _resampled(segmentation.array, segmentation.geometry, geometry)
+    array = resample_array(segmentation.array, segmentation.geometry, geometry)
     if segmentation.array.any() and not array.any():
         raise VolumeError(
             f'The labels of "{segmentation.name}" do not overlap with the volume; check that both are of the same scan.'
@@ -40,8 +40,21 @@ def resample_labels(segmentation: Segmentation, geometry: Geometry) -> Segmentat
     return replace(segmentation, array=array, geometry=geometry)
 
 
-def _resampled(array: np.ndarray, source: Geometry, target: Geometry) -> np.ndarray:
-    """Nearest neighbor from index to index, so that no direction matrix (left-handed, sheared) matters to ITK."""
+def voxel_offset(source: Geometry, target: Geometry) -> tuple[int, int, int] | None:
+    """Where voxel (0, 0, 0) of one grid lies on another one (i, j, k), if both are parts of one lattice, else None."""
+    steps = np.linalg.solve(target.ijk_to_lps, source.ijk_to_lps)
+    offset = np.round(steps[:3, 3])
+    ends = np.array([[*corner, 1.0] for corner in np.ndindex(2, 2, 2)]) * [*source.size, 1.0]
+    expected = ends[:, :3] + offset
+    apart = np.abs((steps @ ends.T)[:3].T - expected).max()
+    return tuple(int(part) for part in offset) if apart <= _TOLERANCE_VOXELS else None
+
+
+def resample_array(array: np.ndarray, source: Geometry, target: Geometry) -> np.ndarray:
+    """Label values (k, j, i) of one grid on another one; 0 where the first has no voxel.
+
+    Nearest neighbor from index to index, so that no direction matrix (left-handed, sheared) matters to ITK.
+    """
     to_source = np.linalg.solve(source.ijk_to_lps, target.ijk_to_lps)
     transform = sitk.AffineTransform(to_source[:3, :3].ravel().tolist(), to_source[:3, 3].tolist())
     image = sitk.GetImageFromArray(np.ascontiguousarray(array))
