@@ -36,6 +36,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/commands/teach.py
   HSAMSegmentLib/errors.py
   HSAMSegmentLib/evaluation/__init__.py
+  HSAMSegmentLib/evaluation/layered.py
   HSAMSegmentLib/evaluation/matching.py
   HSAMSegmentLib/evaluation/metrics.py
   HSAMSegmentLib/evaluation/report.py
@@ -134,6 +135,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/mrml/startup.py
   HSAMSegmentLib/mrml/surfaces.py
   HSAMSegmentLib/mrml/volume_bridge.py
+  HSAMSegmentLib/output.py
   HSAMSegmentLib/progress.py
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/adaptation.py

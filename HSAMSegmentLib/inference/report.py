@@ -119,6 +119,7 @@ def _input_json(volume: Volume) -> dict[str, Any]:
     return {
         "name": volume.name,
         "path": None if volume.source is None else str(volume.source),
+        "dicom_series": volume.series or None,
         "modality": volume.modality,
         "size": list(geometry.size),
         "spacing_mm": list(geometry.spacing_mm),

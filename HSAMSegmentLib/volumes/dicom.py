@@ -37,7 +37,24 @@ _SAME_PLACE_MM = 1e-3
 _LISTED_SERIES = 8
 _SCOUT_WORDS = ("localizer", "localiser", "scout", "topogram", "survey")
 
-DicomVolume = tuple[sitk.Image, str, str, tuple[str, ...]]
+
+@dataclass(frozen=True)
+class DicomVolume:
+    """What was read of a series.
+
+    Attributes:
+        image: voxels and grid.
+        name: for reports.
+        modality: "CT", "MR" or "".
+        notes: sentences on what had to be mended.
+        series: id of the series.
+    """
+
+    image: sitk.Image
+    name: str
+    modality: str
+    notes: tuple[str, ...]
+    series: str
 
 
 @dataclass(frozen=True)
@@ -95,9 +112,6 @@ def list_series(folder: str | Path) -> list[Series]:
 def read_folder(folder: Path, series: str | None = None) -> DicomVolume:
     """Read the series that is asked for, or the only one there is.
 
-    Returns:
-        Image, name, modality ("CT", "MR" or "") and notes.
-
     Raises:
         VolumeError: if it is not clear which series is meant, or if it forms no volume.
     """
@@ -122,10 +136,11 @@ def read_file(path: Path, series: str | None = None) -> DicomVolume:
     own = [found for found in _series_of(beside) if any(part.path == path for part in found.headers)]
     if header.frames > 1 or not own:
         own = _series_of([header])
-    image, name, modality, notes = _read_series(own[0], own[0].description or name_without_suffix(path))
-    if len(own[0].headers) > 1:
-        notes = (f"The file belongs to a series; all {len(own[0].headers)} files of it were read.", *notes)
-    return image, name, modality, notes
+    volume = _read_series(own[0], own[0].description or name_without_suffix(path))
+    if len(own[0].headers) == 1:
+        return volume
+    note = f"The file belongs to a series; all {len(own[0].headers)} files of it were read."
+    return replace(volume, notes=(note, *volume.notes))
 
 
 def _headers_below(folder: Path) -> list[DicomHeader]:
@@ -251,7 +266,7 @@ def _read_series(series: Series, name: str) -> DicomVolume:
             raise VolumeError(
                 f"The DICOM files of {series} cannot be decoded: damaged, or a compression that is not supported."
             ) from error
-    return image, name, modality, notes + geometry_notes(image)
+    return DicomVolume(image, name, modality, notes + geometry_notes(image), series.id)
 
 
 def _read_slices(series: Series) -> sitk.Image:

@@ -5,6 +5,7 @@ Values that are not finite are replaced the same way each time and told in `Volu
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +44,12 @@ def read_volume(path: str | Path, *, series: str | None = None) -> Volume:
     """
     path = Path(path)
     if path.is_dir():
-        return _volume(*dicom.read_folder(path, series), path)
+        return _of_dicom(dicom.read_folder(path, series), path)
     check_readable_file(path)
     if path.name.lower().endswith(SEGMENTATION_SUFFIXES):
         raise VolumeError(f'"{path.name}" is a segmentation, not a scan; choose the volume that it was drawn on.')
     if dicom.is_dicom_file(path):
-        return _volume(*dicom.read_file(path, series), path)
+        return _of_dicom(dicom.read_file(path, series), path)
     image, notes = read_image(path)
     return _volume(image, name_without_suffix(path), "", notes, path)
 
@@ -73,6 +74,10 @@ def finite_array(array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     low, high = float(array[finite].min()), float(array[finite].max())
     mended = np.nan_to_num(array, nan=low, posinf=high, neginf=low)
     return mended, (f"{count} voxels held no finite number; they were set to the lowest or highest finite value.",)
+
+
+def _of_dicom(read: dicom.DicomVolume, path: Path) -> Volume:
+    return replace(_volume(read.image, read.name, read.modality, read.notes, path), series=read.series)
 
 
 def _volume(image: sitk.Image, name: str, modality: str, notes: tuple[str, ...], path: Path) -> Volume:

@@ -22,6 +22,7 @@ class Volume:
         modality: "CT", "MR" or "" when nothing tells.
         source: the file or folder it was read from, or None.
         notes: sentences on what reading had to mend ("12 voxels were not finite and became 0").
+        series: id of the DICOM series it was read from (its instance UID, with "/2" for a second volume of it), or "".
     """
 
     array: np.ndarray
@@ -30,6 +31,7 @@ class Volume:
     modality: str = ""
     source: Path | None = None
     notes: tuple[str, ...] = ()
+    series: str = ""
 
 
 @dataclass(frozen=True)

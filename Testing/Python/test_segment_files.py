@@ -25,6 +25,7 @@ from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.report import read_report
 from HSAMSegmentLib.inference.segmenter import Segmenter
 from HSAMSegmentLib.progress import CancelToken
+from HSAMSegmentLib.volumes.reading import list_series
 from HSAMSegmentLib.volumes.segmentation_io import read_segmentation
 
 OPTIONS = SegmentOptions(threads=1)
@@ -68,6 +69,21 @@ def test_a_dicom_folder_is_a_scan(tmp_path):
     result = run(folder, tmp_path / "out.seg.nrrd")
     assert result.segmentation.geometry.size == (60, 50, 12)
     assert {item.label.name for item in result.found} == {"bright left", "bright right", "gray"}
+
+
+def test_the_report_names_the_dicom_series_even_if_it_is_the_only_one(tmp_path):
+    folder = write_dicom_series(tmp_path / "dicom")
+    run(folder, tmp_path / "a.seg.nrrd", report=tmp_path / "a.json")
+    (only,) = list_series(folder)
+    assert read_report(tmp_path / "a.json")["input"]["dicom_series"] == only.id
+    write_dicom_series(folder, number=2, description="T1")
+    run(folder, tmp_path / "b.seg.nrrd", report=tmp_path / "b.json", series="2")
+    second = read_report(tmp_path / "b.json")["input"]["dicom_series"]
+    assert second in {series.id for series in list_series(folder)} - {only.id}
+    run(folder, tmp_path / "c.seg.nrrd", report=tmp_path / "c.json", series=second)
+    assert read_report(tmp_path / "c.json")["input"]["dicom_series"] == second
+    run(write_scan(tmp_path / "scan.nii.gz"), tmp_path / "d.seg.nrrd", report=tmp_path / "d.json")
+    assert read_report(tmp_path / "d.json")["input"]["dicom_series"] is None
 
 
 def test_one_of_several_series_can_be_named(tmp_path):
