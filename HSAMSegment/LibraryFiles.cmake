@@ -84,9 +84,11 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/jobs/__init__.py
   HSAMSegmentLib/jobs/array_export.py
   HSAMSegmentLib/jobs/causes.py
+  HSAMSegmentLib/jobs/course.py
   HSAMSegmentLib/jobs/downloading.py
   HSAMSegmentLib/jobs/events.py
   HSAMSegmentLib/jobs/fallback.py
+  HSAMSegmentLib/jobs/inputs.py
   HSAMSegmentLib/jobs/mailbox.py
   HSAMSegmentLib/jobs/outcome.py
   HSAMSegmentLib/jobs/probing.py
@@ -96,6 +98,11 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/jobs/runners.py
   HSAMSegmentLib/jobs/segmenting.py
   HSAMSegmentLib/jobs/start_worker.py
+  HSAMSegmentLib/jobs/teach_card.py
+  HSAMSegmentLib/jobs/teach_cases.py
+  HSAMSegmentLib/jobs/teach_preview.py
+  HSAMSegmentLib/jobs/teach_request.py
+  HSAMSegmentLib/jobs/teaching.py
   HSAMSegmentLib/jobs/verifying.py
   HSAMSegmentLib/jobs/worker.py
   HSAMSegmentLib/jobs/workspace.py

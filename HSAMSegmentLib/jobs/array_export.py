@@ -2,30 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
 
+class Export(Protocol):
+    """Something that is handed over piece by piece."""
+
+    def step(self) -> bool:
+        """Do one more piece; returns whether all is done. Raises OSError if it cannot be written."""
+
+
 class ArrayExport:
-    """Writes an array to a `.npy` file piece by piece, one with every tick of a timer."""
+    """Writes an array to a `.npy` file piece by piece, one with every tick of a timer.
+
+    Plain writes, no memory map: on a full disk they raise an error, where a map would end the whole program.
+    """
 
     def __init__(self, array: np.ndarray, path: Path, *, piece_bytes: int = 48 * 2**20) -> None:
         self._array = array
-        self._target: np.ndarray | None = np.lib.format.open_memmap(
-            path, mode="w+", dtype=array.dtype, shape=array.shape
-        )
         self._rows = max(1, int(piece_bytes // max(1, array[:1].nbytes)))
         self._next = 0
+        self._stream: BinaryIO | None = path.open("wb")
+        header = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}
+        np.lib.format.write_array_header_1_0(self._stream, header)
 
     def step(self) -> bool:
-        """Write one more piece; returns whether the file is complete."""
-        if self._target is None:
+        """Write one more piece; returns whether the file is complete.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        if self._stream is None:
             return True
         stop = min(self._next + self._rows, len(self._array))
-        self._target[self._next : stop] = self._array[self._next : stop]
+        self._stream.write(np.ascontiguousarray(self._array[self._next : stop]).data)
         self._next = stop
         if stop < len(self._array):
             return False
-        self._target = None  # closing is enough for another process on this computer; a sync to disk would stall
+        self._stream.close()  # enough for another process on this computer; a sync to disk would stall
+        self._stream = None
         return True
+
+
+class ExportChain:
+    """Several things one after the other, each begun when those before it are done."""
+
+    def __init__(self, begin: Iterable[Callable[[], Export]]) -> None:
+        """`begin` makes the things, each when it is its turn."""
+        self._waiting = list(begin)
+        self._current: Export | None = None
+
+    def step(self) -> bool:
+        """Do one more piece; returns whether all is done."""
+        if self._current is None:
+            if not self._waiting:
+                return True
+            self._current = self._waiting.pop(0)()
+        if self._current.step():
+            self._current = None
+        return self._current is None and not self._waiting

@@ -38,6 +38,21 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class TeachPicture:
+    """A picture of a validation slice is there: reference and prediction side by side.
+
+    Attributes:
+        file: PNG file; a later picture has the same name.
+        case: name of the scan.
+        slice_index: index of the slice in the canonical stack.
+    """
+
+    file: str
+    case: str
+    slice_index: int
+
+
+@dataclass(frozen=True)
 class Result:
     """The job is done.
 
@@ -70,9 +85,9 @@ class Cancelled:
     """The user cancelled; nothing is wrong."""
 
 
-Event = Union[Progress, Preview, Metrics, Result, Failed, Cancelled]
+Event = Union[Progress, Preview, Metrics, TeachPicture, Result, Failed, Cancelled]
 TERMINAL = (Result, Failed, Cancelled)
-_KINDS = {kind.__name__.lower(): kind for kind in (Progress, Preview, Metrics, Result, Failed, Cancelled)}
+_KINDS = {kind.__name__.lower(): kind for kind in (Progress, Preview, Metrics, TeachPicture, Result, Failed, Cancelled)}
 
 
 def is_terminal(event: Event) -> bool:

@@ -7,48 +7,22 @@ from typing import Any, ClassVar, Union
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
-from HSAMSegmentLib.volumes.geometry import Geometry
+from HSAMSegmentLib.jobs.inputs import VolumeInput, geometry_from_json
+from HSAMSegmentLib.jobs.teach_request import InspectRequest, TeachJobRequest
 
-
-def geometry_from_json(data: dict[str, Any]) -> Geometry:
-    """Read the fields of a `Geometry` from plain JSON values."""
-    return Geometry(
-        size=tuple(int(v) for v in data["size"]),
-        spacing_mm=tuple(float(v) for v in data["spacing_mm"]),
-        origin_mm=tuple(float(v) for v in data["origin_mm"]),
-        direction=tuple(float(v) for v in data["direction"]),
-    )
-
-
-@dataclass(frozen=True)
-class VolumeInput:
-    """Where the scan is: in a file or DICOM folder, or in an array file with its geometry (a volume of a scene).
-
-    Attributes:
-        path: file or DICOM folder, empty if the array is given.
-        array_file: `.npy` file of the array (k, j, i), read memory-mapped.
-        geometry: grid of the array.
-        name: for reports.
-        modality: "CT", "MR" or "" when nothing tells.
-    """
-
-    path: str = ""
-    array_file: str = ""
-    geometry: Geometry | None = None
-    name: str = "volume"
-    modality: str = ""
-
-    def __post_init__(self) -> None:
-        if bool(self.path) == bool(self.array_file):
-            raise RequestError("A job needs its scan either as a file or as an array, and got both or none.")
-        if self.array_file and self.geometry is None:
-            raise RequestError("A scan given as an array needs its geometry.")
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> VolumeInput:
-        """Read the plain JSON values of a volume input."""
-        geometry = data.get("geometry")
-        return cls(**{**data, "geometry": None if geometry is None else geometry_from_json(geometry)})
+__all__ = [
+    "DownloadRequest",
+    "InspectRequest",
+    "ProbeRequest",
+    "Request",
+    "SegmentRequest",
+    "TeachJobRequest",
+    "VerifyRequest",
+    "VolumeInput",
+    "geometry_from_json",
+    "request_from_json",
+    "request_to_json",
+]
 
 
 @dataclass(frozen=True)
@@ -152,8 +126,9 @@ class ProbeRequest:
         return cls(**data)
 
 
-Request = Union[SegmentRequest, DownloadRequest, VerifyRequest, ProbeRequest]
-REQUESTS = {kind.kind: kind for kind in (SegmentRequest, DownloadRequest, VerifyRequest, ProbeRequest)}
+Request = Union[SegmentRequest, DownloadRequest, VerifyRequest, ProbeRequest, TeachJobRequest, InspectRequest]
+_KINDS = (SegmentRequest, DownloadRequest, VerifyRequest, ProbeRequest, TeachJobRequest, InspectRequest)
+REQUESTS = {kind.kind: kind for kind in _KINDS}
 
 
 def request_to_json(request: Request) -> dict[str, Any]:

@@ -24,6 +24,8 @@ HANDLERS = {
     "download": "HSAMSegmentLib.jobs.downloading:download",
     "verify": "HSAMSegmentLib.jobs.verifying:verify",
     "probe": "HSAMSegmentLib.jobs.probing:probe",
+    "teach": "HSAMSegmentLib.jobs.teaching:teach",
+    "inspect": "HSAMSegmentLib.jobs.teach_cases:inspect",
 }
 
 

@@ -1,0 +1,219 @@
+"""The job that teaches a model and puts it into the store. Imports torch."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from HSAMSegmentLib.checkpoints.bundle import read_manifest
+from HSAMSegmentLib.checkpoints.store import Store
+from HSAMSegmentLib.errors import OutputError, RequestError
+from HSAMSegmentLib.jobs.course import PAUSE, Course, Look, new_model_id
+from HSAMSegmentLib.jobs.events import Metrics, Result, TeachPicture
+from HSAMSegmentLib.jobs.run import Emit, JobContext
+from HSAMSegmentLib.jobs.teach_card import card_text
+from HSAMSegmentLib.jobs.teach_cases import open_case
+from HSAMSegmentLib.jobs.teach_preview import write_pair
+from HSAMSegmentLib.jobs.teach_request import TaughtOutcome, TeachJobRequest
+from HSAMSegmentLib.progress import CancelToken, Progress
+from HSAMSegmentLib.training.request import TeachMetrics, TeachPreview, TeachRequest, TeachResult
+from HSAMSegmentLib.training.teach import TeachJob
+
+logger = logging.getLogger(__name__)
+
+WATCH_SECONDS = 0.1
+PROGRESS_SECONDS = 0.1
+
+
+def teach(request: TeachJobRequest, emit: Emit, cancel: CancelToken, context: JobContext) -> Result:
+    """Teach; the result holds the JSON values of a `TaughtOutcome`. What was learned stays in the course on any error.
+
+    Raises:
+        HSAMSegmentError: from reading, teaching or storing; CancelledError if nothing was learned before a cancel.
+    """
+    context.warm.clear()  # a model kept for segmenting would only take memory away
+    course = Course(request.folder)
+    if not course.folder.is_dir():
+        raise RequestError(f"The folder of the teaching, {course.folder}, is gone. Start it anew.")
+    course.mark_running()
+    course.ask_for("")
+    try:
+        with _watching(course, cancel):
+            return Result(_run(request, course, emit, cancel).to_json())
+    finally:
+        course.mark_idle()
+
+
+def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelToken) -> TaughtOutcome:
+    if course.is_taught(request.model_id):
+        return _store_again(request, course)
+    emit(Progress(0.0, "Reading the scans"))
+    cases = []
+    for source in request.cases:
+        cancel.raise_if_cancelled()
+        cases.append(open_case(source, request.labels))
+    teller = _Teller(course, emit)
+    job = TeachJob(_engine_request(request, course), teller.progress, teller.event, cancel)
+    teller.job = job
+    job.prepare(cases, None)
+    if request.finish:
+        cancel.cancel()  # what is on the disk is all that there will be
+    elif not job.learner.history and job.setup.held:
+        job.look()  # how good the starting model is: what is learned has to beat it
+    result = job.run()
+    wish = course.wish()
+    if wish == PAUSE or (cancel.is_cancelled and not wish and not request.finish):
+        return _outcome(request, course, result, "", "paused")
+    model_id = _store(request, course, result.path)
+    stopped = "stopped" if result.stopped == "cancelled" else result.stopped
+    outcome = _outcome(request, course, result, model_id, stopped)
+    course.remove_after_success()
+    return outcome
+
+
+def _store_again(request: TeachJobRequest, course: Course) -> TaughtOutcome:
+    """What was taught to the end and could not be stored then."""
+    path = course.model_file(request.model_id)
+    manifest, history = read_manifest(path), course.history()
+    validation = manifest.metrics.get("validation", {})
+    outcome = TaughtOutcome(
+        model_id=_store(request, course, path),
+        title=manifest.title,
+        dice=dict(validation.get("dice", {})),
+        start_dice=_start_dice(history),
+        validated_on=validation.get("on", ""),
+        seconds=history[-1].seconds if history else 0.0,
+        steps=int(manifest.training.get("steps", 0)),
+        stopped=str(manifest.training.get("stopped", "")),
+        card=card_text(manifest),
+    )
+    course.remove_after_success()
+    return outcome
+
+
+def _start_dice(history: tuple[Look, ...]) -> dict[str, float]:
+    """Dice of the starting model, empty if nobody looked."""
+    return history[0].dice if history and history[0].step == 0 else {}
+
+
+def _engine_request(request: TeachJobRequest, course: Course) -> TeachRequest:
+    return TeachRequest(
+        output=course.model_file(request.model_id),
+        title=request.title,
+        head=request.head,
+        start_from=request.start_from,
+        minutes=request.minutes,
+        seed=request.seed,
+        device=request.device,
+        resume=request.resume and course.state_file(request.model_id).is_file(),
+        overwrite=True,
+        cache_folder=course.folder,
+    )
+
+
+@contextmanager
+def _watching(course: Course, cancel: CancelToken) -> Iterator[None]:
+    """Turn a wish for a pause or a stop into a cancel, which the teaching answers by keeping what it has."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(WATCH_SECONDS):
+            if course.wish():
+                cancel.cancel()
+                return
+
+    watcher = threading.Thread(target=watch, name="wishes", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+class _Teller:
+    """Turns what the teaching tells into events of the job, into the history and into the picture."""
+
+    def __init__(self, course: Course, emit: Emit) -> None:
+        self.job: TeachJob | None = None
+        self._course, self._emit = course, emit
+        self._told = 0.0
+
+    def progress(self, progress: Progress) -> None:
+        """Pass on as many reports as somebody can read."""
+        now = time.monotonic()
+        if now - self._told >= PROGRESS_SECONDS:
+            self._told = now
+            self._emit(progress)
+
+    def event(self, event: object) -> None:
+        """Keep and pass on a look, or a picture."""
+        if isinstance(event, TeachMetrics):
+            look = _look(event, self.job.budget.seconds)
+            self._course.add_look(look)
+            self._emit(Metrics(look.step, _values(look)))
+        elif isinstance(event, TeachPreview):
+            self._show(event)
+
+    def _show(self, preview: TeachPreview) -> None:
+        setup, path = self.job.setup, self._course.preview_file
+        spacing = setup.held[0].bank.pixel_spacing_mm
+        try:
+            write_pair(
+                preview.image, preview.reference, preview.predicted, tuple(setup.labels), path, pixel_spacing_mm=spacing
+            )
+        except (OSError, RuntimeError) as error:  # SimpleITK reports a full disk as a RuntimeError
+            logger.warning("The picture of the validation slice could not be written: %s", error)
+            return
+        self._emit(TeachPicture(str(path), preview.case, preview.slice_index))
+
+
+def _look(metrics: TeachMetrics, seconds: float) -> Look:
+    loss = metrics.loss if math.isfinite(metrics.loss) else None
+    return Look(metrics.step, round(seconds, 2), loss, dict(metrics.dice), metrics.best)
+
+
+def _values(look: Look) -> dict[str, float]:
+    """The numbers of a look under the names that `Metrics` has for them."""
+    values = {"seconds": look.seconds, "best": float(look.best)}
+    if look.loss is not None:
+        values["loss"] = look.loss
+    return {**values, **{f"dice/{name}": dice for name, dice in look.dice.items()}}
+
+
+def _store(request: TeachJobRequest, course: Course, path: Path) -> str:
+    """Put the bundle into the store; returns its id there.
+
+    Raises:
+        OutputError: if it cannot be written; the bundle stays in the course.
+    """
+    store = Store(request.store_folder or None)
+    taken = {entry.id for entry in store.models()}
+    wanted = request.model_id
+    try:
+        return store.import_file(path, model_id=None if wanted not in taken else new_model_id(wanted, taken)).id
+    except OutputError as error:
+        raise OutputError(f"{error} The model is kept in {course.folder}, and can be stored later.") from error
+
+
+def _outcome(
+    request: TeachJobRequest, course: Course, result: TeachResult, model_id: str, stopped: str
+) -> TaughtOutcome:
+    manifest = read_manifest(result.path)
+    return TaughtOutcome(
+        model_id=model_id,
+        title=manifest.title,
+        dice=dict(result.dice),
+        start_dice=_start_dice(course.history()),
+        validated_on=result.validated_on,
+        seconds=result.seconds,
+        steps=result.steps,
+        stopped=stopped,
+        notes=result.notes,
+        card=card_text(manifest),
+    )
