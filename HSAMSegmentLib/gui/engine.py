@@ -13,7 +13,7 @@ from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError
 from HSAMSegmentLib.jobs.events import Cancelled, Failed, is_terminal
 from HSAMSegmentLib.jobs.requests import Request
 from HSAMSegmentLib.mrml.history import SegmentationHistory
-from HSAMSegmentLib.mrml.session import Order, Session, SessionEvent, Written
+from HSAMSegmentLib.mrml.session import Done, Order, Session, SessionEvent, Task, Written
 
 logger = logging.getLogger(__name__)
 
@@ -68,14 +68,34 @@ class Engine:
         self._opened().start_request(request)
         self._begin(on_event)
 
+    def start_task(self, task: Task, on_event: OnEvent | None = None) -> None:
+        """Do something else with nodes in the background; its last event is a `Done`.
+
+        Raises:
+            RequestError: if another job is running, or the task's nodes cannot be used.
+        """
+        self._opened().start_task(task)
+        self._begin(on_event)
+
     def run(self, order: Order) -> Written:
         """Segment and wait, with the application alive meanwhile.
 
         Raises:
             HSAMSegmentError: with a sentence for the user; CancelledError after a cancel.
         """
+        return self._wait(lambda on_event: self.start(order, on_event))
+
+    def run_task(self, task: Task) -> object:
+        """Like `run`, for a task; returns what the task made of its result.
+
+        Raises:
+            HSAMSegmentError: with a sentence for the user; CancelledError after a cancel.
+        """
+        return self._wait(lambda on_event: self.start_task(task, on_event)).value
+
+    def _wait(self, start: Callable[[OnEvent], None]) -> SessionEvent:
         ending: list[SessionEvent] = []
-        self.start(order, lambda event: ending.append(event) if is_last(event) else None)
+        start(lambda event: ending.append(event) if is_last(event) else None)
         while not ending:
             slicer.app.processEvents()
             time.sleep(0.005)
@@ -131,7 +151,7 @@ class Engine:
 
 def is_last(event: SessionEvent) -> bool:
     """Whether no event follows this one."""
-    return isinstance(event, Written) or is_terminal(event)
+    return isinstance(event, (Written, Done)) or is_terminal(event)
 
 
 def worker_session(history: SegmentationHistory) -> Session:

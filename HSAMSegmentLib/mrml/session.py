@@ -9,7 +9,7 @@ import logging
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, Union
+from typing import Any, Protocol, Union
 
 import slicer
 
@@ -85,7 +85,35 @@ class Written:
     note: str = ""
 
 
-SessionEvent = Union[Event, Written]
+class Steps(Protocol):
+    """Something that is handed over to the job piece by piece."""
+
+    def step(self) -> bool:
+        """Do one more piece; returns whether all is done."""
+
+
+class Task(Protocol):
+    """What is done with nodes other than segmenting one scan: what goes to the job, and what is made of its result."""
+
+    def prepare(self, folder: Path) -> tuple[Request, Steps]:
+        """The request, and what has to be handed over before, into a folder that is removed at the end."""
+
+    def finish(self, values: dict[str, Any]) -> object:
+        """What `Done` tells, made of the values of the job's result; its files are still there."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task is done: what `tick` reports instead of the job's result.
+
+    Attributes:
+        value: what the task made of it.
+    """
+
+    value: object
+
+
+SessionEvent = Union[Event, Written, Done]
 
 
 class Session:
@@ -96,7 +124,8 @@ class Session:
         self._folders = folders
         self._history = history
         self._order: Order | None = None
-        self._export: ArrayExport | None = None
+        self._task: Task | None = None
+        self._export: Steps | None = None
         self._request: Request | None = None
         self._folder: Path | None = None
         self._transform_id: str | None = None
@@ -134,6 +163,22 @@ class Session:
         self._order, self._export, self._cancelled = None, None, False
         self._request = request
 
+    def start_task(self, task: Task) -> None:
+        """Hand over what a task needs, run its job, and let it make something of the result.
+
+        Raises:
+            RequestError: if something is on its way already, or the task's nodes cannot be used.
+        """
+        self._refuse_if_busy()
+        self._order, self._cancelled = None, False
+        self._folder = self._folders.job_folder()
+        try:
+            self._request, self._export = task.prepare(self._folder)
+        except (HSAMSegmentError, OSError):
+            self._remove_files()
+            raise
+        self._task = task
+
     def cancel(self) -> None:
         """Ask for the end; within a second `tick` reports it."""
         self._cancelled = True
@@ -148,7 +193,7 @@ class Session:
         """End the job and the worker and remove all files; the session cannot be used afterwards."""
         self._runner.close()
         self._folders.close()
-        self._order = self._request = self._export = None
+        self._order = self._task = self._request = self._export = None
 
     def tick(self) -> list[SessionEvent]:
         """Do a small piece of work; returns what is new, oldest first."""
@@ -196,8 +241,11 @@ class Session:
 
     def _finish(self, event: Event) -> SessionEvent:
         """Write a result, and be free for the next order whatever comes of it."""
-        order, self._order, self._request, self._export = self._order, None, None, None
+        order, task = self._order, self._task
+        self._order = self._task = self._request = self._export = None
         try:
+            if isinstance(event, Result) and task is not None:
+                return Done(task.finish(event.values))
             if isinstance(event, Result) and order is not None:
                 return self._write(SegmentOutcome.from_json(event.values), order)
             return event
