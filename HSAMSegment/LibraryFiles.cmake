@@ -63,6 +63,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/inference/arrays.py
   HSAMSegmentLib/inference/confidence.py
   HSAMSegmentLib/inference/devices.py
+  HSAMSegmentLib/inference/exchange.py
   HSAMSegmentLib/inference/files.py
   HSAMSegmentLib/inference/folder.py
   HSAMSegmentLib/inference/model_choice.py

@@ -141,9 +141,9 @@ def atomic_output(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
         yield stream
 
 
-def sweep_leftovers(folder: Path) -> None:
+def sweep_leftovers(folder: Path, pattern: str = f".*{TEMPORARY_SUFFIX}*") -> None:
     """Remove temporary files that killed programs left in a folder; young ones may belong to a running program."""
-    for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}*"):
+    for leftover in folder.glob(pattern):
         if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
             leftover.unlink(missing_ok=True)
 

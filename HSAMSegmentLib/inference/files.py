@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from HSAMSegmentLib.checkpoints.loading import LoadedModel
 from HSAMSegmentLib.checkpoints.store import Store
+from HSAMSegmentLib.inference.exchange import finished_file, mend_interrupted, put_in_place
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.preview import check_preview_path, write_preview
 from HSAMSegmentLib.inference.records import make_record
@@ -19,7 +16,7 @@ from HSAMSegmentLib.inference.report import make_report, write_report
 from HSAMSegmentLib.inference.result import SegmentationResult
 from HSAMSegmentLib.inference.segmenter import Segmenter
 from HSAMSegmentLib.inference.warm_models import WarmModels
-from HSAMSegmentLib.output import check_outputs, refuse_existing
+from HSAMSegmentLib.output import check_outputs
 from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ignore_progress
 from HSAMSegmentLib.volumes.label_names import names_path
 from HSAMSegmentLib.volumes.reading import read_volume
@@ -91,6 +88,7 @@ def segment_file(
         RequestError, CheckpointError, DeviceError, CancelledError: as from choosing, loading and segmenting.
     """
     files = OutputFiles(Path(output), _optional(preview), _optional(report))
+    mend_interrupted(files.segmentation, files.report)
     check_output_files(files, source=Path(source), overwrite=overwrite)
     cancel = cancel or CancelToken()
     warm = warm or WarmModels(model, store=store, device=device, options=options)
@@ -139,40 +137,17 @@ def _write_outputs(done: _Finished, files: OutputFiles, overwrite: bool, cancel:
     So an interruption leaves no segmentation that no report accounts for, which a later run would not dare to replace.
     """
     manifest, segmentation = done.segmenter.model.manifest, done.result.segmentation
-    final = files.segmentation
-    temporary = final.with_name(f".{uuid.uuid4().hex[:8]}.{final.name}")
-    try:
-        written = write_segmentation(segmentation, temporary)
+    with finished_file(files.segmentation) as temporary:
+        write_segmentation(segmentation, temporary)
         if files.preview is not None:
             write_preview(done.volume, segmentation, files.preview, plane=manifest.slices.plane, overwrite=overwrite)
         content = None if files.report is None else _report(done, files, temporary, cancel)
-        refuse_existing(final, overwrite)
-        with _moved_aside(final):
+
+        def write() -> None:
             if content is not None:
                 write_report(content, files.report, overwrite=overwrite)
-            if len(written) > 1:
-                os.replace(names_path(temporary), names_path(final))
-            os.replace(temporary, final)
-    finally:
-        temporary.unlink(missing_ok=True)
-        names_path(temporary).unlink(missing_ok=True)
 
-
-@contextmanager
-def _moved_aside(path: Path) -> Iterator[None]:
-    """Keep an older file under a hidden name while it is replaced; it comes back if that fails."""
-    if not path.exists():
-        yield
-        return
-    aside = path.with_name(f".{uuid.uuid4().hex[:8]}.old.{path.name}")
-    os.replace(path, aside)
-    try:
-        yield
-    finally:
-        if path.exists():
-            aside.unlink()
-        else:
-            os.replace(aside, path)
+        put_in_place(temporary, files.segmentation, overwrite=overwrite, write_report=write)
 
 
 def _report(done: _Finished, files: OutputFiles, content: Path, cancel: CancelToken) -> dict[str, Any]:

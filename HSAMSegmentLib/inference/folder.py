@@ -13,6 +13,7 @@ from pathlib import Path
 from HSAMSegmentLib.checkpoints.loading import LoadedModel
 from HSAMSegmentLib.checkpoints.store import Store
 from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError, RequestError
+from HSAMSegmentLib.inference.exchange import mend_interrupted
 from HSAMSegmentLib.inference.files import OutputFiles, segment_file
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.records import comparable_options, same_input, same_output
@@ -189,6 +190,7 @@ class _FolderRun:
         scan, files = waiting.scan, self._files(waiting.scan)
         if scan.problem:
             raise RequestError(scan.problem)
+        mend_interrupted(files.segmentation, files.report)
         earlier = None if self._overwrite else self._earlier(scan, files)
         if earlier is not None and earlier.up_to_date:
             progress(Progress(1.0, "Done before"))

@@ -104,7 +104,13 @@ def same_input(record: Mapping[str, Any], source: Path, series: str | None, canc
     return same_size and recorded.get("sha256") == content_hash(source, cancel)
 
 
-def same_output(record: Mapping[str, Any], output: Path) -> bool:
-    """Whether a segmentation file is still as it was written: nobody has corrected it since."""
+def same_output(record: Mapping[str, Any], output: Path, *, name: str = "") -> bool:
+    """Whether a segmentation file is still as it was written: nobody has corrected it since.
+
+    Args:
+        record: of the segmentation.
+        output: the file.
+        name: the name that it will have, if it lies under another one.
+    """
     recorded = record.get("output", {})
-    return recorded.get("name") == output.name and recorded.get("sha256") == sha256_of(output)
+    return recorded.get("name") == (name or output.name) and recorded.get("sha256") == sha256_of(output)
