@@ -7,10 +7,12 @@ from typing import Any, ClassVar, Union
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
+from HSAMSegmentLib.jobs.compare_request import CompareRequest
 from HSAMSegmentLib.jobs.inputs import VolumeInput, geometry_from_json
 from HSAMSegmentLib.jobs.teach_request import InspectRequest, TeachJobRequest
 
 __all__ = [
+    "CompareRequest",
     "DownloadRequest",
     "InspectRequest",
     "ProbeRequest",
@@ -126,8 +128,18 @@ class ProbeRequest:
         return cls(**data)
 
 
-Request = Union[SegmentRequest, DownloadRequest, VerifyRequest, ProbeRequest, TeachJobRequest, InspectRequest]
-_KINDS = (SegmentRequest, DownloadRequest, VerifyRequest, ProbeRequest, TeachJobRequest, InspectRequest)
+Request = Union[
+    SegmentRequest, DownloadRequest, VerifyRequest, ProbeRequest, TeachJobRequest, InspectRequest, CompareRequest
+]
+_KINDS = (
+    SegmentRequest,
+    DownloadRequest,
+    VerifyRequest,
+    ProbeRequest,
+    TeachJobRequest,
+    InspectRequest,
+    CompareRequest,
+)
 REQUESTS = {kind.kind: kind for kind in _KINDS}
 
 

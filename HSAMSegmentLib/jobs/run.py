@@ -25,6 +25,7 @@ HANDLERS = {
     "verify": "HSAMSegmentLib.jobs.verifying:verify",
     "probe": "HSAMSegmentLib.jobs.probing:probe",
     "teach": "HSAMSegmentLib.jobs.teaching:teach",
+    "compare": "HSAMSegmentLib.jobs.comparing:compare",
     "inspect": "HSAMSegmentLib.jobs.teach_cases:inspect",
 }
 

@@ -1,0 +1,224 @@
+"""What is in a segmentation or label map of the scene, read without changing it: structures, layers, grids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util.numpy_support import vtk_to_numpy
+
+from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.mrml.segmentation_bridge import LABELMAP
+from HSAMSegmentLib.mrml.volume_bridge import volume_geometry
+from HSAMSegmentLib.volumes.geometry import Geometry
+from HSAMSegmentLib.volumes.labels import Label, LabelSet, Terminology
+from HSAMSegmentLib.volumes.terminology import label_for, terminology_from_tag, unique_name
+
+_TISSUE = "85756007"
+"""The code that Slicer gives every new segment: it says nothing."""
+
+_MOST_STRUCTURES = 255
+
+
+@dataclass(frozen=True)
+class NodeStructure:
+    """One structure.
+
+    Attributes:
+        label: name, color and code; its value counts the structures of the node from 1.
+        layer: number of its layer, None if it has no voxels.
+        value: its value there.
+    """
+
+    label: Label
+    layer: int | None
+    value: int
+
+
+@dataclass(frozen=True)
+class NodeLayers:
+    """The voxels of a node.
+
+    Attributes:
+        structures: what is in it.
+        layers: label arrays (k, j, i) in the memory of the node, and their grids in the world.
+        grid: of the scan that it was drawn on, in the world, if that is known.
+    """
+
+    structures: tuple[NodeStructure, ...]
+    layers: tuple[tuple[np.ndarray, Geometry], ...]
+    grid: Geometry | None = None
+
+
+def node_problem(node) -> str:
+    """Why a node holds nothing to compare, as a sentence; empty if it does."""
+    if node is None:
+        return "Choose a segmentation."
+    name = node.GetName()
+    if node.IsA("vtkMRMLSegmentationNode"):
+        count = node.GetSegmentation().GetNumberOfSegments()
+        if count == 0:
+            return f"'{name}' has no segments."
+    elif node.IsA("vtkMRMLLabelMapVolumeNode"):
+        if node.GetImageData() is None or node.GetImageData().GetPointData().GetScalars() is None:
+            return f"'{name}' has no image data. Load it again."
+        count = len(_values_of(node))
+        if count == 0:
+            return f"'{name}' is empty."
+    else:
+        return f"'{name}' is no segmentation."
+    if count > _MOST_STRUCTURES:
+        return f"'{name}' has {count} structures; {_MOST_STRUCTURES} is the most that can be compared."
+    return _transform_problem(node)
+
+
+def node_labels(node) -> LabelSet:
+    """The structures of a node: names made unique, colors, codes; values count from 1. Reads no voxels of segments."""
+    if node.IsA("vtkMRMLSegmentationNode"):
+        segmentation = node.GetSegmentation()
+        found = [_segment_facts(segmentation.GetNthSegment(n)) for n in range(segmentation.GetNumberOfSegments())]
+    else:
+        found = [_value_facts(node, value) for value in _values_of(node)]
+    labels: list[Label] = []
+    for number, (name, color, terminology) in enumerate(found, start=1):
+        unique = unique_name(name, [label.name for label in labels], number)
+        labels.append(Label(number, unique, color, terminology))
+    return LabelSet(tuple(labels))
+
+
+def node_layers(node) -> NodeLayers:
+    """The voxels of a node, placed in the world.
+
+    Raises:
+        RequestError: if it holds nothing, or a transform bends it.
+    """
+    problem = node_problem(node)
+    if problem:
+        raise RequestError(problem)
+    to_world = _to_world(node)
+    if node.IsA("vtkMRMLSegmentationNode"):
+        return _segmentation_layers(node, to_world)
+    grid = _placed(volume_geometry(node), to_world)
+    labels = zip(node_labels(node), _values_of(node))
+    structures = tuple(NodeStructure(label, 0, value) for label, value in labels)
+    return NodeLayers(structures, ((slicer.util.arrayFromVolume(node), grid),), grid)
+
+
+def _segmentation_layers(node, to_world: np.ndarray) -> NodeLayers:
+    segmentation = _with_labelmaps(node)
+    images: list = []
+    structures = []
+    for label, position in zip(node_labels(node), range(segmentation.GetNumberOfSegments())):
+        segment = segmentation.GetNthSegment(position)
+        image = segment.GetRepresentation(LABELMAP)
+        if image is None or image.IsEmpty():
+            structures.append(NodeStructure(label, None, 0))
+            continue
+        if image not in images:
+            images.append(image)
+        structures.append(NodeStructure(label, images.index(image), int(segment.GetLabelValue())))
+    layers = tuple((_image_array(image), _placed(_image_geometry(image), to_world)) for image in images)
+    return NodeLayers(tuple(structures), layers, _scan_grid(segmentation, to_world))
+
+
+def _with_labelmaps(node):
+    """The segmentation, or a converted copy of one that was drawn as surfaces or contours."""
+    segmentation = node.GetSegmentation()
+    if segmentation.ContainsRepresentation(LABELMAP):
+        return segmentation
+    copy = slicer.vtkSegmentation()
+    copy.DeepCopy(segmentation)
+    if not copy.CreateRepresentation(LABELMAP):
+        raise RequestError(f"'{node.GetName()}' cannot be converted to voxels. Convert it in the Segmentations module.")
+    return copy
+
+
+def _segment_facts(segment) -> tuple[str, tuple[float, float, float], Terminology | None]:
+    tag = vtk.mutable("")
+    segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), tag)
+    terminology = terminology_from_tag(str(tag))
+    if terminology is not None and terminology.type.value == _TISSUE:
+        terminology = None
+    return segment.GetName() or "Segment", tuple(segment.GetColor()), terminology
+
+
+def _value_facts(node, value: int) -> tuple[str, tuple[float, float, float], Terminology | None]:
+    """What the color table of a label map says of a value."""
+    display = node.GetDisplayNode()
+    colors = display.GetColorNode() if display is not None else None
+    name = colors.GetColorName(value) if colors is not None and value < colors.GetNumberOfColors() else ""
+    if not name or name in ("(none)", str(value)) or colors.GetType() != colors.User:
+        name = f"Label {value}"  # Slicer's own tables name values that mean something else
+    known = label_for(value, name)
+    return name, known.color, known.terminology
+
+
+def _values_of(node) -> tuple[int, ...]:
+    """The values of a label map, background left out, ascending; counted by VTK, since it has to be fast."""
+    count = vtk.vtkImageAccumulate()
+    count.SetInputData(node.GetImageData())
+    low, high = (int(bound) for bound in node.GetImageData().GetScalarRange())
+    count.SetComponentExtent(0, max(high - low, 0), 0, 0, 0, 0)
+    count.SetComponentOrigin(low, 0, 0)
+    count.SetComponentSpacing(1, 1, 1)
+    count.Update()
+    bins = vtk_to_numpy(count.GetOutput().GetPointData().GetScalars())
+    return tuple(int(value) + low for value in np.flatnonzero(bins) if int(value) + low > 0)
+
+
+def _image_array(image) -> np.ndarray:
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+
+
+def _image_geometry(image) -> Geometry:
+    """The grid of an oriented image: its matrix is that of index (0, 0, 0), which its extent may not contain."""
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    return _geometry(slicer.util.arrayFromVTKMatrix(matrix), image.GetExtent())
+
+
+def _scan_grid(segmentation, to_world: np.ndarray) -> Geometry | None:
+    name = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
+    text = segmentation.GetConversionParameter(name)
+    image = slicer.vtkOrientedImageData()
+    if not text or not slicer.vtkSegmentationConverter.DeserializeImageGeometry(text, image, False):
+        return None
+    return None if image.IsEmpty() else _placed(_image_geometry(image), to_world)
+
+
+def _geometry(ijk_to_ras: np.ndarray, extent: tuple[int, ...]) -> Geometry:
+    size = tuple(int(extent[2 * axis + 1] - extent[2 * axis] + 1) for axis in range(3))
+    ijk_to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ ijk_to_ras
+    origin = ijk_to_lps @ [*extent[::2], 1.0]
+    spacing = np.linalg.norm(ijk_to_lps[:3, :3], axis=0)
+    return Geometry(
+        size=size,
+        spacing_mm=tuple(float(value) for value in spacing),
+        origin_mm=tuple(float(value) for value in origin[:3]),
+        direction=tuple(float(value) for value in (ijk_to_lps[:3, :3] / spacing).ravel()),
+    )
+
+
+def _placed(geometry: Geometry, to_world: np.ndarray) -> Geometry:
+    """A grid under a parent transform; unchanged to the last bit under none."""
+    if np.array_equal(to_world, np.eye(4)):
+        return geometry
+    moved = _geometry(to_world @ geometry.ijk_to_ras, (0, 0, 0, 0, 0, 0))
+    return replace(moved, size=geometry.size)
+
+
+def _to_world(node) -> np.ndarray:
+    matrix = vtk.vtkMatrix4x4()
+    transform = node.GetParentTransformNode()
+    if transform is not None:
+        transform.GetMatrixTransformToWorld(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def _transform_problem(node) -> str:
+    transform = node.GetParentTransformNode()
+    if transform is None or transform.IsTransformToWorldLinear():
+        return ""
+    return f"'{node.GetName()}' is under a transform that bends it. Harden the transform first (module Transforms)."
