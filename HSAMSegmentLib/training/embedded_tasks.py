@@ -96,7 +96,7 @@ ABDOMEN = EmbeddedTask(
     batch_size=3,
     full_size_every=4,
     slices=SliceRule(framing="spacing", pixel_spacing_mm=1.25, context="adjacent", context_mm=7.5),
-    augment=AugmentRule(rotation_degrees=15, scale=(0.8, 1.25), shift_px=8),
+    augment=AugmentRule(rotation_degrees=10, scale=(0.85, 1.2), shift_px=6, noise=0.03, gamma=(0.65, 1.6)),
     validation=("chaos_t2_05", "chaos_t2_20", "chaos_t2_34"),
     field_of_view_mm=(200.0, 500.0),
     license=License(
@@ -124,14 +124,7 @@ HEART = EmbeddedTask(
     batch_size=4,
     full_size_every=8,
     slices=SliceRule(framing="spacing", pixel_spacing_mm=1.25, context="adjacent", context_mm=8.0),
-    augment=AugmentRule(
-        rotation_degrees=40,
-        any_turn_probability=0.1,
-        mirror_probability=0.1,
-        scale=(0.75, 1.3),
-        shift_px=14,
-        swap_neighbors=True,
-    ),
+    augment=AugmentRule(rotation_degrees=20, scale=(0.8, 1.25), shift_px=8, bias_field=0.1, noise=0.03),
     validation=("cmr_bssfp_04", "cmr_bssfp_11", "cmr_bssfp_19", "cmr_bssfp_25", "cmr_bssfp_31"),
     field_of_view_mm=(200.0, 450.0),
     license=License(
@@ -160,7 +153,7 @@ ATRIUM = EmbeddedTask(
     batch_size=4,
     full_size_every=8,
     slices=SliceRule(framing="spacing", pixel_spacing_mm=1.0, context="adjacent", context_mm=5.0),
-    augment=AugmentRule(rotation_degrees=20, scale=(0.8, 1.25), shift_px=8),
+    augment=AugmentRule(rotation_degrees=15, scale=(0.85, 1.2), shift_px=6, noise=0.03),
     validation=(
         "la_1MHBF3G6DCPWHSKG7XCP",
         "la_3DA0T2V6JJ2NLUAV6FWM",
