@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from HSAMSegmentLib.errors import CancelledError
@@ -12,10 +13,21 @@ def main() -> int:
     try:
         from HSAMSegmentLib.cli import main as run
 
-        return run()
+        return _ended(run())
     except KeyboardInterrupt:
         sys.stderr.write("hsam-segment: Cancelled.\n")
         return CancelledError.exit_code
+
+
+def _ended(code: int) -> int:
+    """The exit code; where interrupted work is still inside of a library, the process ends here and now."""
+    from HSAMSegmentLib.progress import is_work_left_behind
+
+    if is_work_left_behind():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

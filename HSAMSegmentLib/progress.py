@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from HSAMSegmentLib.errors import CancelledError
 
@@ -26,6 +27,11 @@ class Progress:
     detail: str = ""
     eta_seconds: float | None = None
 
+
+Found = TypeVar("Found")
+
+_LOOK_SECONDS = 0.05
+_left_behind: list[threading.Thread] = []
 
 ProgressCallback = Callable[[Progress], None]
 
@@ -57,6 +63,46 @@ class CancelToken:
         """
         if self._event.is_set():
             raise CancelledError("Cancelled.")
+
+
+def interruptible(work: Callable[[], Found], cancel: CancelToken) -> Found:
+    """Do work that cannot look at a token itself (one long call of a library), and leave it behind on cancel.
+
+    Args:
+        work: runs in a thread of its own. Left behind it goes on to its end, so it must change nothing that is
+            used afterwards.
+        cancel: looked at meanwhile.
+
+    Returns:
+        What the work returns.
+
+    Raises:
+        CancelledError: on cancel; otherwise whatever the work raises.
+    """
+    found: list[Found] = []
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:  # noqa: BLE001 - handed on to the thread that waits for it
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name=f"{work}", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_LOOK_SECONDS)
+        if cancel.is_cancelled and thread.is_alive():
+            _left_behind.append(thread)
+            cancel.raise_if_cancelled()
+    if raised:
+        raise raised[0]
+    return found[0]
+
+
+def is_work_left_behind() -> bool:
+    """Whether interrupted work is still going on: then a program ends best without waiting for its threads."""
+    return any(thread.is_alive() for thread in _left_behind)
 
 
 class ProgressTracker:

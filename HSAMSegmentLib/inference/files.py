@@ -17,7 +17,7 @@ from HSAMSegmentLib.inference.result import SegmentationResult
 from HSAMSegmentLib.inference.segmenter import Segmenter
 from HSAMSegmentLib.inference.warm_models import WarmModels
 from HSAMSegmentLib.output import check_outputs
-from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ignore_progress
+from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ignore_progress, interruptible
 from HSAMSegmentLib.volumes.label_names import names_path
 from HSAMSegmentLib.volumes.reading import read_volume
 from HSAMSegmentLib.volumes.segmentation_io import output_suffix, require_geometry_fits, write_segmentation
@@ -91,10 +91,11 @@ def segment_file(
     mend_interrupted(files.segmentation, files.report)
     check_output_files(files, source=Path(source), overwrite=overwrite)
     cancel = cancel or CancelToken()
-    warm = warm or WarmModels(model, store=store, device=device, options=options)
+    if warm is None:
+        warm = interruptible(lambda: WarmModels(model, store=store, device=device, options=options), cancel)
     progress(Progress(0.0, "Reading the scan"))
     cancel.raise_if_cancelled()
-    volume = read_volume(source, series=series)
+    volume = interruptible(lambda: read_volume(source, series=series), cancel)
     require_geometry_fits(files.segmentation, volume.geometry)
     segmenter, result = _segment(volume, warm, progress, cancel)
     progress(Progress(_WRITING_FRACTION, "Writing the results"))
@@ -110,7 +111,7 @@ def _segment(
     """Load the model and let it work; the sentence on how it was chosen becomes the result's first warning."""
     cancel.raise_if_cancelled()
     progress(Progress(0.0, "Loading the model"))
-    segmenter, sentence = warm.segmenter_for(volume)
+    segmenter, sentence = interruptible(lambda: warm.segmenter_for(volume), cancel)
     cancel.raise_if_cancelled()
     result = segmenter.segment(volume, progress=_inner(progress), cancel=cancel)
     if sentence:

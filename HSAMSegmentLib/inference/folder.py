@@ -21,7 +21,7 @@ from HSAMSegmentLib.inference.report import read_report
 from HSAMSegmentLib.inference.scans import Scan, find_scans
 from HSAMSegmentLib.inference.warm_models import WarmModels
 from HSAMSegmentLib.output import atomic_output, make_folder
-from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ignore_progress
+from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ignore_progress, interruptible
 from HSAMSegmentLib.volumes.segmentation_io import SEGMENTATION_OUTPUT_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -125,8 +125,9 @@ def segment_folder(
     if suffix not in SEGMENTATION_OUTPUT_SUFFIXES:
         raise RequestError(f"Segmentations end in {', '.join(SEGMENTATION_OUTPUT_SUFFIXES)}, not in '{suffix}'.")
     scans = find_scans(source, ignored=Path(output))
-    warm = WarmModels(model, store=store, device=device, options=options)
-    run = _FolderRun(make_folder(Path(output)), scans, warm, suffix, preview, overwrite, cancel or CancelToken())
+    cancel = cancel or CancelToken()
+    warm = interruptible(lambda: WarmModels(model, store=store, device=device, options=options), cancel)
+    run = _FolderRun(make_folder(Path(output)), scans, warm, suffix, preview, overwrite, cancel)
     return run.all(progress)
 
 
