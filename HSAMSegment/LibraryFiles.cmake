@@ -51,13 +51,17 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/gui/engine.py
   HSAMSegmentLib/gui/model_list.py
   HSAMSegmentLib/gui/organ_list.py
+  HSAMSegmentLib/gui/pair_table.py
   HSAMSegmentLib/gui/panel.py
   HSAMSegmentLib/gui/parts.py
   HSAMSegmentLib/gui/readiness.py
   HSAMSegmentLib/gui/result_table.py
   HSAMSegmentLib/gui/result_view.py
+  HSAMSegmentLib/gui/saving.py
+  HSAMSegmentLib/gui/score_table.py
   HSAMSegmentLib/gui/shell.py
   HSAMSegmentLib/gui/status_line.py
+  HSAMSegmentLib/gui/swatches.py
   HSAMSegmentLib/gui/teach_part.py
   HSAMSegmentLib/inference/__init__.py
   HSAMSegmentLib/inference/arrays.py
@@ -85,6 +89,8 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/jobs/__init__.py
   HSAMSegmentLib/jobs/array_export.py
   HSAMSegmentLib/jobs/causes.py
+  HSAMSegmentLib/jobs/compare_request.py
+  HSAMSegmentLib/jobs/comparing.py
   HSAMSegmentLib/jobs/course.py
   HSAMSegmentLib/jobs/downloading.py
   HSAMSegmentLib/jobs/events.py
@@ -133,7 +139,9 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/upscaling.py
   HSAMSegmentLib/models/windows.py
   HSAMSegmentLib/mrml/__init__.py
+  HSAMSegmentLib/mrml/comparison.py
   HSAMSegmentLib/mrml/history.py
+  HSAMSegmentLib/mrml/label_layers.py
   HSAMSegmentLib/mrml/live_preview.py
   HSAMSegmentLib/mrml/navigation.py
   HSAMSegmentLib/mrml/parameter_node.py
@@ -142,6 +150,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/mrml/session.py
   HSAMSegmentLib/mrml/startup.py
   HSAMSegmentLib/mrml/surfaces.py
+  HSAMSegmentLib/mrml/tables.py
   HSAMSegmentLib/mrml/volume_bridge.py
   HSAMSegmentLib/output.py
   HSAMSegmentLib/progress.py

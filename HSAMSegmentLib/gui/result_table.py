@@ -7,6 +7,7 @@ from collections.abc import Callable
 import qt
 from slicer.i18n import tr as _
 
+from HSAMSegmentLib.gui.swatches import swatch
 from HSAMSegmentLib.jobs.outcome import OrganOutcome, SegmentOutcome
 
 ORGAN, VOLUME, CONFIDENCE, UNCERTAIN = range(4)
@@ -41,7 +42,7 @@ class ResultTable:
         for row, organ in enumerate(self._organs):
             for column, text in enumerate(_texts(organ)):
                 self._table.setItem(row, column, _item(text, column, found=organ.found))
-            self._table.item(row, ORGAN).setIcon(_swatch(organ.label.color))
+            self._table.item(row, ORGAN).setIcon(swatch(organ.label.color))
 
     def _on_click(self, row: int, column: int) -> None:
         organ = self._organs[row]
@@ -64,9 +65,3 @@ def _item(text: str, column: int, *, found: bool):
     elif column == UNCERTAIN:
         item.setForeground(qt.QBrush(qt.QColor(_LINK_COLOR)))
     return item
-
-
-def _swatch(color: tuple[float, float, float]):
-    picture = qt.QPixmap(12, 12)
-    picture.fill(qt.QColor.fromRgbF(*color))
-    return qt.QIcon(picture)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import slicer
-import vtk
 
 from HSAMSegmentLib.evaluation.matching import CODE, NAME, VALUE, LabelPair, match_labels
 from HSAMSegmentLib.jobs.array_export import ArrayExport, ExportChain
@@ -25,6 +24,7 @@ from HSAMSegmentLib.jobs.compare_request import (
 from HSAMSegmentLib.jobs.teach_request import LayerInput
 from HSAMSegmentLib.mrml.label_layers import NodeLayers, node_labels, node_layers
 from HSAMSegmentLib.mrml.segmentation_bridge import LABELMAP, shared_labelmap
+from HSAMSegmentLib.mrml.tables import fill_table
 
 PAIR_ATTRIBUTE = "HSAMSegment.Compared"
 _OVERLAY = (
@@ -145,30 +145,6 @@ def write_table(outcome: CompareOutcome, key: str):
     fill_table(node, COLUMNS, [score_values(score) for score in outcome.scores], texts=2)
     node.SetDescription(f"A: {outcome.first_name}. B (reference): {outcome.second_name}.")
     return node
-
-
-def fill_table(node, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]], *, texts: int) -> None:
-    """Replace the content of a table node.
-
-    Args:
-        node: the table node.
-        columns: name and unit of each.
-        rows: their values; a number that does not exist is None, and becomes "not a number".
-        texts: how many of the first columns are text.
-    """
-    modified = node.StartModify()
-    node.RemoveAllColumns()
-    for position, (name, unit) in enumerate(columns):
-        is_text = position < texts
-        array = vtk.vtkStringArray() if is_text else vtk.vtkDoubleArray()
-        array.SetName(f"{name} ({unit})" if unit else name)
-        for row in rows:
-            value = row[position]
-            array.InsertNextValue(str(value) if is_text else float("nan") if value is None else float(value))
-        node.AddColumn(array)
-    node.SetUseColumnTitleAsColumnHeader(False)
-    node.SetLocked(True)
-    node.EndModify(modified)
 
 
 def show_disagreement(compared: Compared):

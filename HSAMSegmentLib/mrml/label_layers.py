@@ -139,9 +139,10 @@ def _segment_facts(segment) -> tuple[str, tuple[float, float, float], Terminolog
     tag = vtk.mutable("")
     segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), tag)
     terminology = terminology_from_tag(str(tag))
-    if terminology is not None and terminology.type.value == _TISSUE:
-        terminology = None
-    return segment.GetName() or "Segment", tuple(segment.GetColor()), terminology
+    name = segment.GetName() or "Segment"
+    if terminology is None or terminology.type.value == _TISSUE:
+        terminology = label_for(1, name).terminology  # a name that is known says as much as a code
+    return name, tuple(segment.GetColor()), terminology
 
 
 def _value_facts(node, value: int) -> tuple[str, tuple[float, float, float], Terminology | None]:

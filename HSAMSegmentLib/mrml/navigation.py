@@ -9,7 +9,11 @@ from HSAMSegmentLib.mrml.volume_bridge import ijk_to_world
 
 def jump_to_voxel(volume_node, ijk: tuple[int, int, int]) -> None:
     """Center all slice views on a voxel."""
-    position = ijk_to_world(volume_node, ijk)
+    jump_to_world(ijk_to_world(volume_node, ijk))
+
+
+def jump_to_world(position: tuple[float, float, float]) -> None:
+    """Center all slice views on a place in world RAS mm."""
     slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *position, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
 
 

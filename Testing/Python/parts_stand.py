@@ -1,0 +1,76 @@
+"""What tests of a part of the panel stand on: the part with its form on the real scene, answers, and waiting."""
+
+from __future__ import annotations
+
+import time
+
+from panel_stand import REPOSITORY, Answers
+
+
+class PartStand:
+    """One part, built as the shell builds it."""
+
+    def __init__(self, host, build, engine, models=None):
+        import slicer
+
+        from HSAMSegmentLib.gui.dependencies import Dependencies
+        from HSAMSegmentLib.gui.model_list import StoreModels
+        from HSAMSegmentLib.gui.parts import PartContext
+
+        self.host = host
+        self.answers = Answers()
+        self.opened = []
+        context = PartContext(
+            engine=engine,
+            models=models or StoreModels(),
+            dialogs=self.answers,
+            dependencies=Dependencies(self.answers),
+            load_form=self._load_form,
+            open_part=self.opened.append,
+        )
+        self.part = build(context)
+        self.ui = self.part.ui
+        self.part.widget.show()
+        self.node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment")
+        self.part.show_parameters(self.node)
+
+    @property
+    def status(self):
+        """The sentence below the button."""
+        return self.ui.statusLabel.text
+
+    def click(self, button):
+        """Click as a user does; a button that is off does nothing."""
+        button.click()
+        self.host.process_events()
+
+    def wait(self, until, seconds=120.0):
+        """Let the application run until something is true."""
+        deadline = time.monotonic() + seconds
+        while not until():
+            self.host.process_events()
+            time.sleep(0.005)
+            assert time.monotonic() < deadline, f"waited in vain; the panel says: {self.status}"
+        self.host.process_events()
+
+    def close(self):
+        """Take the part away."""
+        self.part.close()
+        self.part.widget.setMRMLScene(None)
+        self.part.widget.deleteLater()
+
+    @staticmethod
+    def _load_form(name):
+        import slicer
+
+        widget = slicer.util.loadUI(str(REPOSITORY / "HSAMSegment" / "Resources" / "UI" / name))
+        widget.setMRMLScene(slicer.mrmlScene)
+        return widget
+
+
+def table_texts(table):
+    """What a table widget shows."""
+    return [
+        [item.text() if (item := table.item(row, column)) else "" for column in range(table.columnCount)]
+        for row in range(table.rowCount)
+    ]

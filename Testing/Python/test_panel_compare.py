@@ -1,0 +1,251 @@
+"""The tab Compare, driven by clicks, on real scans and their labels."""
+
+from __future__ import annotations
+
+import csv
+from functools import partial
+
+import numpy as np
+import pytest
+from parts_stand import PartStand, table_texts
+
+pytestmark = pytest.mark.host
+NAMES = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
+
+
+@pytest.fixture(scope="module")
+def engine(host):
+    """One engine for all tests, so that its worker starts once."""
+    from HSAMSegmentLib.gui.engine import Engine
+
+    engine = Engine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def scan(scene, data_folder):
+    import slicer
+
+    return slicer.util.loadVolume(str(data_folder / "chaos_t2" / "images" / "chaos_t2_02.nii.gz"), {})
+
+
+@pytest.fixture
+def reference(scan, data_folder):
+    return load_labels(data_folder, scan, "Reference")
+
+
+@pytest.fixture
+def organs(scan, data_folder):
+    """The reference, a little wrong and without spleen."""
+    import slicer
+
+    node = load_labels(data_folder, scan, "Organs")
+    for identifier in node.GetSegmentation().GetSegmentIDs():
+        mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, scan)
+        wrong = np.roll(mask, (0, 2, 3), axis=(0, 1, 2))
+        slicer.util.updateSegmentBinaryLabelmapFromArray(wrong, node, identifier, scan)
+    node.GetSegmentation().RemoveSegment("spleen")
+    return node
+
+
+@pytest.fixture
+def stand(host, engine, organs, reference):
+    from HSAMSegmentLib.gui.compare_part import ComparePart
+
+    stand = PartStand(host, partial(ComparePart, make_engine=lambda: engine), engine)
+    stand.ui.firstSelector.setCurrentNode(organs)
+    stand.ui.secondSelector.setCurrentNode(reference)
+    host.process_events()
+    yield stand
+    stand.part._parameters = None
+    stand.part.widget.setMRMLScene(None)
+    stand.part.widget.deleteLater()
+
+
+def load_labels(data_folder, scan, name):
+    """The labels of the scan as a segmentation."""
+    import slicer
+
+    path = data_folder / "chaos_t2" / "labels" / "chaos_t2_02.nii.gz"
+    labels = slicer.util.loadLabelVolume(str(path), {})
+    array = slicer.util.arrayFromVolume(labels)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(scan)
+    for value, title in NAMES.items():
+        node.GetSegmentation().AddEmptySegment(title, title)
+        slicer.util.updateSegmentBinaryLabelmapFromArray((array == value).astype(np.uint8), node, title, scan)
+    slicer.mrmlScene.RemoveNode(labels)
+    return node
+
+
+def compare(stand):
+    assert stand.ui.compareButton.enabled, stand.status
+    stand.click(stand.ui.compareButton)
+    stand.wait(lambda: not stand.part.engine.is_busy)
+
+
+def masks(node, scan):
+    import slicer
+
+    return {
+        node.GetSegmentation().GetSegment(identifier).GetName(): slicer.util.arrayFromSegmentBinaryLabelmap(
+            node, identifier, scan
+        )
+        > 0
+        for identifier in node.GetSegmentation().GetSegmentIDs()
+    }
+
+
+def dice(ours, theirs):
+    return 2.0 * np.sum(ours & theirs) / (ours.sum() + theirs.sum())
+
+
+def test_one_click_gives_the_numbers_of_every_organ(stand, organs, reference, scan):
+    compare(stand)
+    rows = {row[0]: row for row in table_texts(stand.ui.scoreTable)}
+    ours, theirs = masks(organs, scan), masks(reference, scan)
+    for name in ("liver", "right kidney", "left kidney"):
+        assert float(rows[name][1]) == pytest.approx(dice(ours[name], theirs[name]), abs=0.0005)
+        assert float(rows[name][2]) > 0
+    voxel_ml = abs(np.prod(scan.GetSpacing())) / 1000
+    assert float(rows["liver"][5]) == pytest.approx(theirs["liver"].sum() * voxel_ml, abs=0.06)
+    assert rows["spleen"][1:4] == ["0.000", "-", "-"]
+    assert "Mean Dice" in stand.status
+    assert "Only in B: spleen" in stand.ui.notesLabel.text
+
+
+def test_a_row_leads_to_a_slice_in_which_the_organ_differs(stand, organs, reference, scan):
+    import slicer
+
+    compare(stand)
+    view = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    stand.ui.scoreTable.cellClicked.emit(0, 7)
+    score = stand.part._compared.outcome.scores[0]
+    assert view.GetSliceOffset() == pytest.approx(score.worst_ras[2], abs=0.01)
+    matrix = slicer.util.arrayFromVTKMatrix(_ras_to_ijk(scan))
+    k = round(float((matrix @ [*score.worst_ras, 1.0])[2]))
+    ours, theirs = masks(organs, scan)["liver"], masks(reference, scan)["liver"]
+    by_slice = [dice(ours[n], theirs[n]) if (ours[n] | theirs[n]).any() else 2.0 for n in range(len(ours))]
+    assert by_slice[k] == pytest.approx(min(by_slice))
+
+
+def _ras_to_ijk(volume):
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetRASToIJKMatrix(matrix)
+    return matrix
+
+
+def test_the_disagreement_comes_and_goes_with_its_button_and_touches_nothing(stand, organs, reference, scan):
+    import slicer
+
+    compare(stand)
+    before = [masks(node, scan) for node in (organs, reference)]
+    stand.click(stand.ui.disagreementButton)
+    (overlay,) = [
+        node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if node not in (organs, reference)
+    ]
+    shown = masks(overlay, scan)
+    ours, theirs = (np.any(list(item.values()), axis=0) for item in before)
+    assert np.array_equal(shown["Only in A"], ours & ~theirs)
+    assert np.array_equal(shown["Only in B"], theirs & ~ours)
+    stand.click(stand.ui.disagreementButton)
+    assert overlay.GetScene() is None
+    for node, earlier in zip((organs, reference), before):
+        now = masks(node, scan)
+        assert all(np.array_equal(now[name], earlier[name]) for name in earlier)
+
+
+def test_the_numbers_are_saved_as_csv_and_a_file_is_not_replaced_without_a_yes(stand, tmp_path):
+    compare(stand)
+    (tmp_path / "numbers.csv").write_text("precious")
+    stand.answers.path = str(tmp_path / "numbers")
+    stand.answers.agrees = False
+    stand.click(stand.ui.saveButton)
+    assert (tmp_path / "numbers.csv").read_text() == "precious"
+    stand.answers.agrees = True
+    stand.click(stand.ui.saveButton)
+    with (tmp_path / "numbers.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["Structure"] for row in rows] == ["liver", "right kidney", "left kidney", "spleen"]
+    assert float(rows[0]["Dice"]) == stand.part._compared.outcome.scores[0].dice
+    assert rows[3]["HD95 (mm)"] == ""
+    assert "saved" in stand.status
+
+
+def test_names_that_differ_can_be_paired_by_hand(stand, organs):
+    organs.GetSegmentation().GetSegment("liver").SetName("Thing one")
+    organs.GetSegmentation().GetSegment("right kidney").SetName("Thing two")
+    stand.part.show_parameters(stand.node)
+    assert not stand.ui.pairSection.collapsed
+    assert [row[2] for row in table_texts(stand.ui.pairTable)] == ["", "", "terminology", ""]
+    stand.ui.pairTable.cellWidget(0, 1).setCurrentIndex(1)
+    stand.host.process_events()
+    assert table_texts(stand.ui.pairTable)[0][2] == "your choice"
+    compare(stand)
+    scores = {score.name: score for score in stand.part._compared.outcome.scores}
+    assert scores["liver"].state == "both"
+    assert scores["right kidney"].state == "only in B"
+    assert scores["Thing two"].state == "not compared"
+    assert "Thing two" in stand.ui.notesLabel.text
+
+
+def test_one_structure_cannot_be_chosen_twice(stand):
+    stand.ui.pairTable.cellWidget(1, 1).setCurrentIndex(1)
+    stand.host.process_events()
+    assert not stand.ui.compareButton.enabled
+    assert "chosen for two" in stand.status
+
+
+def test_what_is_in_the_way_is_said_before_the_click(stand, scene, organs, reference):
+    stand.ui.secondSelector.setCurrentNode(organs)
+    assert not stand.ui.compareButton.enabled
+    assert "the same segmentation" in stand.status
+    empty = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Empty")
+    stand.ui.secondSelector.setCurrentNode(empty)
+    assert stand.status == "'Empty' has no segments."
+    stand.ui.secondSelector.setCurrentNode(None)
+    assert "Choose two segmentations" in stand.status
+    stand.ui.secondSelector.setCurrentNode(reference)
+    assert stand.ui.compareButton.enabled
+    assert stand.status == ""
+
+
+def test_segments_renamed_meanwhile_are_shown_before_they_are_compared(stand, organs):
+    organs.GetSegmentation().GetSegment("liver").SetName("Renamed")
+    stand.click(stand.ui.compareButton)
+    assert "changed meanwhile" in stand.status
+    assert not stand.part.engine.is_busy
+    compare(stand)
+
+
+def test_a_second_click_cancels(stand, scene):
+    tables = scene.GetNumberOfNodesByClass("vtkMRMLTableNode")
+    stand.click(stand.ui.compareButton)
+    assert stand.ui.compareButton.text == "Cancel"
+    stand.click(stand.ui.compareButton)
+    stand.wait(lambda: not stand.part.engine.is_busy, seconds=10.0)
+    assert stand.status == "Cancelled. Nothing in the scene changed."
+    assert scene.GetNumberOfNodesByClass("vtkMRMLTableNode") == tables
+
+
+def test_closing_the_scene_meanwhile_ends_it_and_leaves_a_working_tab(stand, scene):
+    stand.click(stand.ui.compareButton)
+    stand.part.leave_scene()
+    scene.Clear(0)
+    stand.wait(lambda: not stand.part.engine.is_busy, seconds=10.0)
+    node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment")
+    stand.part.show_parameters(node)
+    assert not stand.ui.resultSection.visible
+    assert "Choose two segmentations" in stand.status
+    assert scene.GetFirstNodeByClass("vtkMRMLTableNode") is None
+
+
+def test_the_choice_comes_back_with_the_parameter_node(stand, organs, reference):
+    stand.ui.firstSelector.setCurrentNode(reference)
+    stand.ui.secondSelector.setCurrentNode(organs)
+    stand.part.show_parameters(stand.node)
+    assert stand.part.nodes == (reference, organs)
