@@ -66,7 +66,8 @@ class AutoSamHead(nn.Module):
         embedding = features.embedding
         grid = (embedding.shape[2], embedding.shape[3])
         image = self._repeat(embedding.flatten(2).transpose(1, 2))
-        image_pe = self.positional_grid(*grid).to(image.dtype)
+        places = self.positional_grid(*grid).to(image.dtype)
+        image_pe = places if len(places) == 1 else self._repeat(places)
         pairs = self.mask_tokens.unflatten(0, (self.num_channels, MASK_TOKENS_PER_CLASS))
         prompt = torch.cat([self.iou_token[:, None], pairs], dim=1).repeat(embedding.shape[0], 1, 1)
         tokens, image = self.transformer(prompt, image, image_pe)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +24,34 @@ class PositionalGrid(nn.Module):
         """
         super().__init__()
         self.register_buffer("matrix", torch.randn(2, embed_dim // 2))
+        self._cells: Tensor | None = None
+        self._grid = (0, 0)
+
+    @contextmanager
+    def at(self, cells: Tensor, grid: tuple[int, int]) -> Iterator[None]:
+        """While entered, encode some cells of a grid instead of a whole grid.
+
+        Args:
+            cells: their numbers, row by row [B, n].
+            grid: rows and columns of the grid.
+        """
+        self._cells, self._grid = cells, grid
+        try:
+            yield
+        finally:
+            self._cells = None
 
     def forward(self, rows: int, columns: int) -> Tensor:
-        """Encode the centers of all cells: [1, rows * columns, embed_dim], row by row, always in float32."""
+        """Encode the centers of all cells, row by row, always in float32.
+
+        Returns:
+            [1, rows * columns, embed_dim], or inside of `at` [B, n, embed_dim] of the cells that were named there.
+        """
+        if self._cells is not None:
+            return self._encoded(*self._grid)[0][self._cells]
+        return self._encoded(rows, columns)
+
+    def _encoded(self, rows: int, columns: int) -> Tensor:
         matrix = self.matrix.float()
         y = (torch.arange(rows, device=matrix.device, dtype=torch.float32) + 0.5) / rows * 2 - 1
         x = (torch.arange(columns, device=matrix.device, dtype=torch.float32) + 0.5) / columns * 2 - 1

@@ -10,6 +10,7 @@ from torch import Tensor
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.models.interface import Features, SegmentationNetwork, StageLogits
 from HSAMSegmentLib.models.lora import first_adapted_block
+from HSAMSegmentLib.training.cells import Cells
 
 FROZEN, LORA, FULL = "frozen", "lora", "full"
 ADAPTATIONS = (FROZEN, LORA, FULL)
@@ -53,12 +54,24 @@ class SplitNetwork:
         features = self.network.encode(images)
         return (features.embedding, *features.skips)
 
-    def learning_part(self, kept: tuple[Tensor, ...], labels: Tensor | None = None) -> StageLogits:
-        """From the result of `frozen_part` to the logits of all stages."""
+    def learning_part(
+        self, kept: tuple[Tensor, ...], labels: Tensor | None = None, cells: Cells | None = None
+    ) -> StageLogits:
+        """From the result of `frozen_part` to the logits of all stages.
+
+        Args:
+            kept: what `frozen_part` gave.
+            labels: [B, H, W] for heads that use them, of the cells alone if there are any.
+            cells: decode these parts of the embedding only, None for all of it.
+        """
         if self.blocks is None:
-            return self.network.decode(Features(kept[0], tuple(kept[1:])), labels)
-        embedding = self.network.encoder.forward_suffix(kept[0], self.blocks)
-        return self.network.decode(Features(embedding), labels)
+            features = Features(kept[0], tuple(kept[1:]))
+        else:
+            features = Features(self.network.encoder.forward_suffix(kept[0], self.blocks))
+        if cells is None:
+            return self.network.decode(features, labels)
+        with cells.placed(self.network.head):
+            return self.network.decode(cells.take_features(features), labels)
 
     def shapes(self, image_size: int, device: torch.device | str = "cpu") -> Iterator[tuple[int, ...]]:
         """Shape of each tensor of `frozen_part` for one image."""

@@ -10,13 +10,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from HSAMSegmentLib.models.cnn_head import CnnHead
 from HSAMSegmentLib.models.interface import SegmentationNetwork, StageLogits
 from HSAMSegmentLib.training.adaptation import SplitNetwork
 from HSAMSegmentLib.training.augment import AugmentRule, augment
+from HSAMSegmentLib.training.cells import RECTANGLE_CELLS, SCATTERED_CELLS, Cells, rectangle_cells, scattered_cells
 from HSAMSegmentLib.training.feature_cache import FeatureCache, affordable_views, entry_bytes
 from HSAMSegmentLib.training.sampling import BalancedSampler, Item
 from HSAMSegmentLib.training.slice_bank import SliceBank
 
+STRIDE = 16
 _ENCODED_AT_ONCE = 4
 
 
@@ -129,7 +132,19 @@ class CachedBatches:
         views = torch.randint(self.views, (len(drawn),), generator=generator).tolist()
         entries = [view * len(self._number) + self._number[item] for view, item in zip(views, drawn)]
         kept, labels = self.cache.read(entries, self.device)
-        return self.split.learning_part(kept, labels), labels
+        cells = self._cells(labels, generator)
+        if cells is not None:
+            labels = cells.take_labels(labels)
+        return self.split.learning_part(kept, labels, cells), labels
+
+    def _cells(self, labels: Tensor, generator: torch.Generator) -> Cells | None:
+        """Which part of the embeddings a step decodes; None where all of it is no more than that."""
+        grid = (self.draw.image_size // STRIDE,) * 2
+        if isinstance(self.split.network.head, CnnHead):
+            return rectangle_cells(labels, grid, generator) if grid > RECTANGLE_CELLS else None
+        if grid <= SCATTERED_CELLS:
+            return None
+        return scattered_cells(len(labels), grid, generator, labels.device)
 
     def close(self) -> None:
         """Remove the files."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 UNLABELLED = 255
 
@@ -55,16 +56,17 @@ def stage_loss(logits: Tensor, labels: Tensor, *, dice_weight: float = 0.9) -> T
 def autosam_loss(logits: Tensor, labels: Tensor, *, undefined_is_nan: bool = False) -> Tensor:
     """AutoSAM's loss: cross-entropy plus Dice of the foreground classes.
 
-    Classes whose Dice term is exactly zero are dropped from the mean.
+    Classes whose Dice term is exactly zero are dropped from the mean. Labels may be finer than the logits: each pixel of
+    these then belongs to every class by its share, which costs less than logits brought to the labels' resolution.
 
     Args:
         logits: [B, T, h, w].
-        labels: [B, h, w].
+        labels: [B, n * h, n * w].
         undefined_is_nan: what the official code does where no class is left (a batch of background, predicted
             perfectly): the loss is not a number, and training is lost. Otherwise Dice is then zero, which it is.
     """
     log_probabilities = logits.float().log_softmax(dim=1)
-    belongs = class_masks(labels, logits.shape[1])
+    belongs = class_shares(labels, logits.shape[1], logits.shape[-1])
     terms = dice_terms(log_probabilities.exp(), belongs, smoothing=1.0)[1:]
     kept = terms > 0
     count = kept.sum() if undefined_is_nan else kept.sum().clamp(min=1)
@@ -77,12 +79,28 @@ def class_masks(labels: Tensor, num_masks: int) -> Tensor:
     return labels[:, None] == classes[:, None, None]
 
 
+def class_shares(labels: Tensor, num_masks: int, columns: int) -> Tensor:
+    """Which part of every coarser pixel belongs to each class.
+
+    Args:
+        labels: [B, n * h, n * columns].
+        num_masks: T.
+        columns: of the result.
+
+    Returns:
+        float [B, T, h, columns], or bool where nothing is coarser.
+    """
+    masks = class_masks(labels, num_masks)
+    factor = labels.shape[-1] // columns
+    return masks if factor == 1 else F.avg_pool2d(masks.float(), factor)
+
+
 def dice_terms(probabilities: Tensor, belongs: Tensor, *, smoothing: float) -> Tensor:
     """One minus Dice of each class over the whole batch, probabilities squared (V-Net, Milletari et al., 3DV 2016).
 
     Args:
         probabilities: [B, T, h, w].
-        belongs: from `class_masks` [B, T, h, w].
+        belongs: from `class_masks` or `class_shares` [B, T, h, w].
         smoothing: added to the numerator and to the denominator.
 
     Returns:
@@ -115,4 +133,4 @@ def _nearest(source: int, target: int, device: torch.device) -> Tensor:
 
 def _cross_entropy(log_probabilities: Tensor, belongs: Tensor) -> Tensor:
     """Mean over labelled pixels; as a sum over masks it is the same on every run on a GPU, too."""
-    return -torch.where(belongs, log_probabilities, 0).sum() / belongs.sum().clamp(min=1)
+    return -(belongs * log_probabilities).sum() / belongs.sum().clamp(min=1)

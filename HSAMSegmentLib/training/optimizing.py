@@ -34,7 +34,10 @@ def make_optimizer(network: nn.Module, rate: float, *, encoder_share: float = 1.
             if chosen:
                 decay = WEIGHT_DECAY if decayed else 0.0
                 groups.append({"params": chosen, "weight_decay": decay, "share": share})
-    return torch.optim.AdamW(groups, lr=rate)
+    try:
+        return torch.optim.AdamW([dict(group) for group in groups], lr=rate, fused=True)
+    except RuntimeError:  # before torch 2.4 this existed on CUDA only
+        return torch.optim.AdamW(groups, lr=rate)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -234,10 +234,7 @@ class TeachJob:
 
     def _loss(self, stages: Sequence[Tensor], labels: Tensor) -> Tensor:
         if len(stages) == 1 and self.setup.plan.architecture.head != "samed":
-            logits = stages[0]
-            if logits.shape[-2:] != labels.shape[-2:]:
-                logits = torch.nn.functional.interpolate(logits, size=labels.shape[-2:], mode="bilinear")
-            return autosam_loss(logits, labels)
+            return autosam_loss(stages[0], labels)
         return 2.0 * hsam_loss(stages, labels, last_weight=LAST_STAGE_WEIGHT, dice_weight=DICE_WEIGHT)
 
     def _is_time_to_look(self) -> bool:

@@ -146,3 +146,23 @@ def test_half_precision_logits_are_summed_in_single_precision():
     logits, labels = _random_problem(size=200)
     half = logits.to(torch.bfloat16)
     assert stage_loss(half, labels) == stage_loss(half.float(), labels)
+
+
+def test_finer_labels_count_by_the_share_of_each_class_in_a_pixel():
+    logits, labels = _random_problem()
+    finer = labels.repeat_interleave(4, dim=1).repeat_interleave(4, dim=2)
+    assert autosam_loss(logits, finer) == pytest.approx(autosam_loss(logits, labels).item(), rel=1e-6)
+    half = finer.clone()
+    half[:, ::2] = 0
+    certain = 9.0 * torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
+    undecided = certain.clone()
+    undecided[:, 0] = 9.0
+    assert autosam_loss(undecided, half) < autosam_loss(certain, half)
+
+
+def test_finer_pixels_without_a_label_count_nowhere():
+    logits, labels = _random_problem()
+    finer = labels.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+    finer[:, :12, :] = UNLABELLED
+    lower = autosam_loss(logits[:, :, 6:], labels[:, 6:])
+    assert autosam_loss(logits, finer) == pytest.approx(lower.item(), rel=1e-6)
