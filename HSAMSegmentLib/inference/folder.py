@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,6 +51,7 @@ class ScanOutcome:
         model: id of the model that was used, empty if it did not come to that.
         found: names of the labels that were found.
         seconds: how long it took.
+        volumes_ml: name and volume of every label that was looked for, 0 if it was not found.
     """
 
     scan: Scan
@@ -60,6 +61,11 @@ class ScanOutcome:
     model: str = ""
     found: tuple[str, ...] = ()
     seconds: float = 0.0
+    volumes_ml: tuple[tuple[str, float], ...] = ()
+
+
+OnScan = Callable[[int, int, ScanOutcome], None]
+"""Told when something became of a scan: its index, how many there are, and what."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ def segment_folder(
     preview: bool = False,
     overwrite: bool = False,
     progress: ProgressCallback = ignore_progress,
+    on_scan: OnScan | None = None,
     cancel: CancelToken | None = None,
 ) -> FolderResult:
     """Segment every scan of a folder.
@@ -111,6 +118,7 @@ def segment_folder(
         preview: whether to write a picture per scan.
         overwrite: whether everything is done again and replaced, whatever is there.
         progress: receives fractions of the whole folder.
+        on_scan: told after each scan.
         cancel: what is finished stays, the summary says what is not.
 
     Returns:
@@ -127,7 +135,7 @@ def segment_folder(
     scans = find_scans(source, ignored=Path(output))
     cancel = cancel or CancelToken()
     warm = interruptible(lambda: WarmModels(model, store=store, device=device, options=options), cancel)
-    run = _FolderRun(make_folder(Path(output)), scans, warm, suffix, preview, overwrite, cancel)
+    run = _FolderRun(make_folder(Path(output)), scans, warm, suffix, preview, overwrite, cancel, on_scan)
     return run.all(progress)
 
 
@@ -138,12 +146,17 @@ class _Earlier:
     Attributes:
         up_to_date: whether it is what this run would make.
         model: id of the model that made it.
-        found: names of the labels that were found.
+        volumes_ml: name and volume of every label that was looked for.
     """
 
     up_to_date: bool
     model: str = ""
-    found: tuple[str, ...] = ()
+    volumes_ml: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """Names of the labels that were found."""
+        return tuple(name for name, volume in self.volumes_ml if volume > 0)
 
 
 class _FolderRun:
@@ -158,6 +171,7 @@ class _FolderRun:
         preview: bool,
         overwrite: bool,
         cancel: CancelToken,
+        on_scan: OnScan | None = None,
     ) -> None:
         self._folder = folder
         self._warm = warm
@@ -165,6 +179,7 @@ class _FolderRun:
         self._preview = preview
         self._overwrite = overwrite
         self._cancel = cancel
+        self._on_scan = on_scan
         self._outcomes = [ScanOutcome(scan, WAITING, output=self._files(scan).segmentation) for scan in scans]
         self._summary = folder / SUMMARY_NAME
 
@@ -195,7 +210,8 @@ class _FolderRun:
         earlier = None if self._overwrite else self._earlier(scan, files)
         if earlier is not None and earlier.up_to_date:
             progress(Progress(1.0, "Done before"))
-            return replace(waiting, status=DONE_BEFORE, model=earlier.model, found=earlier.found)
+            known = {"model": earlier.model, "found": earlier.found, "volumes_ml": earlier.volumes_ml}
+            return replace(waiting, status=DONE_BEFORE, **known)
         make_folder(files.segmentation.parent)
         result = segment_file(
             scan.path,
@@ -208,8 +224,14 @@ class _FolderRun:
             progress=progress,
             cancel=self._cancel,
         )
-        found = tuple(item.label.name for item in result.found)
-        return replace(waiting, status=DONE, message=" ".join(result.warnings), model=result.model_id, found=found)
+        return replace(
+            waiting,
+            status=DONE,
+            message=" ".join(result.warnings),
+            model=result.model_id,
+            found=tuple(item.label.name for item in result.found),
+            volumes_ml=tuple((item.label.name, item.volume_ml) for item in result.labels),
+        )
 
     def _earlier(self, scan: Scan, files: OutputFiles) -> _Earlier | None:
         """What an earlier run left for this scan and may be kept or replaced; None if it left nothing.
@@ -235,8 +257,8 @@ class _FolderRun:
                 f"{files.segmentation.name} was changed since it was written, and scan, model or options are others "
                 "now; it was left alone. Move it away, or allow overwriting."
             )
-        found = tuple(item["name"] for item in report.get("labels", []) if item.get("voxels"))
-        return _Earlier(fresh, record.get("model", {}).get("id", ""), found)
+        volumes = tuple((item["name"], float(item.get("volume_ml", 0.0))) for item in report.get("labels", []))
+        return _Earlier(fresh, record.get("model", {}).get("id", ""), volumes)
 
     def _is_fresh(self, record: dict, scan: Scan) -> bool:
         recorded = record.get("model", {})
@@ -260,6 +282,8 @@ class _FolderRun:
     def _note(self, index: int, outcome: ScanOutcome) -> None:
         self._outcomes[index] = outcome
         self._write_summary()
+        if self._on_scan is not None:
+            self._on_scan(index, len(self._outcomes), outcome)
 
     def _write_summary(self) -> None:
         text = io.StringIO()

@@ -271,3 +271,16 @@ def test_a_missing_preview_does_not_replace_a_correction_and_is_named(folder, bu
     run(folder, output, bundle, preview=True)
     assert "its preview is missing" in summary(output)["a"]["message"]
     assert not read_segmentation(output / "a.seg.nrrd").array.any()
+
+
+def test_who_asks_is_told_of_each_scan_with_the_volumes_of_its_organs(folder, bundle, tmp_path):
+    told = []
+    for _ in range(2):
+        run(folder, tmp_path / "out", bundle, on_scan=lambda *arguments: told.append(arguments))
+    assert [(index, count) for index, count, _ in told] == [(0, 3), (1, 3), (2, 3)] * 2
+    first, again = told[0][2], told[3][2]
+    assert (first.status, again.status) == (DONE, DONE_BEFORE)
+    assert [name for name, volume in first.volumes_ml if volume > 0] == list(first.found)
+    assert [name for name, _ in again.volumes_ml] == [name for name, _ in first.volumes_ml]
+    assert [volume for _, volume in again.volumes_ml] == pytest.approx([volume for _, volume in first.volumes_ml])
+    assert told[2][2].status == FAILED
