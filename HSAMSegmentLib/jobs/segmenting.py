@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from HSAMSegmentLib.checkpoints.loading import LoadedModel, load_model
+from HSAMSegmentLib.inference.options import selected_values
 from HSAMSegmentLib.inference.report import make_report
 from HSAMSegmentLib.inference.result import LabelResult, SegmentationResult
 from HSAMSegmentLib.inference.segmenter import Segmenter
@@ -16,6 +17,7 @@ from HSAMSegmentLib.jobs.outcome import OrganOutcome, SegmentOutcome, write_labe
 from HSAMSegmentLib.jobs.requests import SegmentRequest, VolumeInput
 from HSAMSegmentLib.jobs.run import Emit, JobContext
 from HSAMSegmentLib.progress import CancelToken, Progress
+from HSAMSegmentLib.volumes.labels import LARGEST_VALUE, LabelSet
 from HSAMSegmentLib.volumes.modality import guess_modality
 from HSAMSegmentLib.volumes.reading import finite_array, read_volume
 from HSAMSegmentLib.volumes.volume import Volume
@@ -35,7 +37,8 @@ def segment(request: SegmentRequest, emit: Emit, cancel: CancelToken, context: J
     emit(Progress(0.0, "Loading the model"))
     segmenter = Segmenter(warm_model(request.model, context), device=request.device, options=request.options)
     folder = Path(request.output_folder)
-    result = segmenter.segment(volume, progress=emit, cancel=cancel, **_live_preview(request, volume, folder, emit))
+    preview = _live_preview(request, volume, segmenter.model.manifest.labels, emit)
+    result = segmenter.segment(volume, progress=emit, cancel=cancel, **preview)
     report = make_report(result, volume=volume, manifest=segmenter.model.manifest, options=request.options)
     outcome = replace(_outcome(result, folder), report=report)
     hook = context.hook("surfaces") if request.surfaces and outcome.found else None
@@ -77,17 +80,26 @@ def _stamp(reference: str) -> tuple[int, int]:
     return (status.st_mtime_ns, status.st_size)
 
 
-def _live_preview(request: SegmentRequest, volume: Volume, folder: Path, emit: Emit) -> dict:
-    """Arguments that let the segmenter write into a file which the GUI looks at."""
+def _live_preview(request: SegmentRequest, volume: Volume, labels: LabelSet, emit: Emit) -> dict:
+    """Arguments that let the segmenter tell finished slices, which the GUI looks at in a file.
+
+    The segmenter's own array holds all organs of the model until the end, so the wanted ones are copied out of it.
+    """
     if not request.preview:
         return {}
-    path = folder / "preview.npy"
-    labels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=volume.array.shape)
+    path = Path(request.output_folder) / "preview.npy"
+    shown = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=volume.array.shape)
+    table = np.zeros(LARGEST_VALUE + 1, dtype=np.uint8)
+    wanted = list(selected_values(labels, request.options.organs))
+    table[wanted] = wanted
 
-    def announce(_: np.ndarray, axis: int, slices: tuple[int, ...]) -> None:
+    def announce(found: np.ndarray, axis: int, slices: tuple[int, ...]) -> None:
+        for index in slices:
+            place = tuple(index if other == axis else slice(None) for other in range(3))
+            shown[place] = table[found[place]]
         emit(Preview(axis, slices, str(path)))
 
-    return {"labels_out": labels, "on_slices": announce}
+    return {"on_slices": announce}
 
 
 def _outcome(result: SegmentationResult, folder: Path) -> SegmentOutcome:

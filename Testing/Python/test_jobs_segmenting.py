@@ -1,0 +1,69 @@
+"""The job behind the panel's button, run in this thread: what it tells on the way and what it hands over."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small_models import write_bundle
+from small_scans import bright_boxes, write_scan
+
+from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
+from HSAMSegmentLib.jobs.events import Preview
+from HSAMSegmentLib.jobs.outcome import SegmentOutcome
+from HSAMSegmentLib.jobs.requests import SegmentRequest, VolumeInput
+from HSAMSegmentLib.jobs.run import run
+from HSAMSegmentLib.progress import CancelToken
+
+RAW = PostprocessOptions(largest_piece=False, fill_holes=False, minimum_ml=0.0)
+
+
+@pytest.fixture
+def request_for(tmp_path):
+    model = write_bundle(tmp_path, "mine")
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    (tmp_path / "out").mkdir()
+
+    def make(*organs):
+        return SegmentRequest(
+            VolumeInput(path=str(scan)),
+            model=str(model),
+            output_folder=str(tmp_path / "out"),
+            device="cpu",
+            options=SegmentOptions(organs=organs, threads=1, batch_size=5, postprocess=RAW),
+            preview=True,
+        )
+
+    return make
+
+
+def _run(request):
+    """The outcome, and for each preview event its slices as they were in the file then."""
+    shown = []
+
+    def look(event):
+        if isinstance(event, Preview):
+            array = np.load(event.array_file, mmap_mode="r")
+            shown.append((event.plane, event.slices, np.array(array.take(event.slices, axis=event.plane))))
+
+    outcome = SegmentOutcome.from_json(run(request, look, CancelToken()).values)
+    return outcome, shown
+
+
+def test_every_slice_is_shown_once_it_is_finished(request_for):
+    outcome, shown = _run(request_for())
+    assert sorted(index for _, slices, _ in shown for index in slices) == list(range(12))
+    found = np.zeros(bright_boxes().array.shape, np.uint8)
+    i0, i1, j0, j1, k0, k1 = outcome.box
+    found[k0:k1, j0:j1, i0:i1] = outcome.read_labels()
+    for plane, slices, labels in shown:
+        assert plane == 0
+        np.testing.assert_array_equal(labels, found[list(slices)])
+
+
+def test_organs_that_nobody_asked_for_are_not_shown_on_the_way_either(request_for):
+    everything = {value for _, _, labels in _run(request_for())[1] for value in np.unique(labels)}
+    assert len(everything) > 2
+    outcome, shown = _run(request_for("bright right"))
+    (wanted,) = outcome.organs
+    values = set(np.unique(np.concatenate([labels.ravel() for _, _, labels in shown])))
+    assert values == {0, wanted.label.value}
