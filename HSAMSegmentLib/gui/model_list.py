@@ -29,6 +29,7 @@ class ModelChoice:
         page: where a missing file can be had by hand, if there is no download address.
         license: terms of the weights.
         description: a paragraph, shown as tooltip.
+        problem: why it cannot be used at all, as a sentence; empty if it can.
     """
 
     id: str
@@ -40,18 +41,21 @@ class ModelChoice:
     page: str = ""
     license: License | None = None
     description: str = ""
+    problem: str = ""
 
     @property
     def is_here(self) -> bool:
         """Whether it can be used at once."""
-        return not self.downloads and not self.page
+        return not self.downloads and not self.page and not self.problem
 
     def summary(self) -> str:
         """Modality, organs and what is missing, in a line or two."""
         count = len(self.organs)
         organs = _("1 organ") if count == 1 else _("{count} organs").format(count=count)
         parts = [self.modality or _("CT and MR"), organs]
-        if self.page:
+        if self.problem:
+            parts.append(_("cannot be used: its encoder is missing"))
+        elif self.page:
             text = _('not here: get the file from <a href="{page}">its page</a>, then Import')
             parts.append(text.format(page=self.page))
         elif self.downloads:
@@ -108,6 +112,7 @@ def _choice(entry: ModelEntry, encoder: ModelEntry | None) -> ModelChoice:
         page=by_hand[0] if by_hand else "",
         license=entry.license,
         description=entry.manifest.description if entry.manifest is not None else "",
+        problem=entry.problem,
     )
 
 

@@ -18,6 +18,8 @@ def obstacle(volume_node, model: ModelChoice | None, organs: tuple[str, ...], ou
         return problem
     if model is None:
         return _("There is no model. Import one from a file.")
+    if model.problem:
+        return model.problem
     if model.page:
         return _("The file of '{title}' is not on this computer. Get it from its page, then click Import.").format(
             title=model.title

@@ -332,3 +332,25 @@ def test_an_imported_model_is_chosen(stand, tmp_path):
     stand.click(stand.ui.importModelButton)
     assert stand.panel.model.id == "other"
     assert stand.ui.applyButton.enabled
+
+
+def test_a_model_whose_encoder_nobody_knows_is_not_offered_as_present(host, engine, scan, tmp_path):
+    from small_models import write_bundle
+
+    from HSAMSegmentLib.checkpoints.catalog import Catalog
+    from HSAMSegmentLib.checkpoints.manifest import EncoderSource
+    from HSAMSegmentLib.checkpoints.store import Store
+
+    folder = tmp_path / "home" / "models"
+    folder.mkdir(parents=True)
+    write_bundle(folder, "a-orphan", encoder_source=EncoderSource(included=False, model_id="gone"))
+    write_bundle(folder, "b-whole")
+    store = Store(tmp_path / "home", catalog=Catalog(()), embedded=tmp_path / "none")
+    stand = PanelStand(host, engine, store)
+    assert [choice.id for choice in stand.panel._choices] == ["b-whole", "a-orphan"]
+    assert stand.ui.applyButton.enabled
+    stand.ui.modelCombo.setCurrentIndex(1)
+    assert "on this computer" not in stand.ui.modelInfoLabel.text
+    assert not stand.ui.applyButton.enabled
+    assert "needs the encoder 'gone', which nobody knows here" in stand.status
+    stand.close()
