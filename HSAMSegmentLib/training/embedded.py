@@ -19,7 +19,7 @@ from HSAMSegmentLib.training.batches import gather
 from HSAMSegmentLib.training.cases import Case, make_case
 from HSAMSegmentLib.training.checkpointing import PeriodicSaver, load_state, save_state
 from HSAMSegmentLib.training.embedded_tasks import TASKS, DatasetCase, EmbeddedTask, dataset_cases
-from HSAMSegmentLib.training.losses import hsam_loss
+from HSAMSegmentLib.training.losses import TEACHING_SMOOTHING, hsam_loss
 from HSAMSegmentLib.training.optimizing import GRADIENT_LIMIT, cosine_share, make_optimizer, mixed_precision, set_rate
 from HSAMSegmentLib.training.sampling import BalancedSampler
 from HSAMSegmentLib.training.slice_bank import SliceBank, build_slice_bank
@@ -209,7 +209,9 @@ class EmbeddedTrainer:
         network = self.networks[task.id].train()
         with mixed_precision(self.device):
             stages = network(images, labels).stages
-        loss = hsam_loss(stages, labels, last_weight=LAST_STAGE_WEIGHT, dice_weight=DICE_WEIGHT)
+        loss = hsam_loss(
+            stages, labels, last_weight=LAST_STAGE_WEIGHT, dice_weight=DICE_WEIGHT, smoothing=TEACHING_SMOOTHING
+        )
         if not torch.isfinite(loss):
             raise TrainingError(f"The loss of {task.id} is not a number at step {self.steps}; lower the rate.")
         (2.0 * loss).backward()

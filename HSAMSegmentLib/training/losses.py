@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 UNLABELLED = 255
+OFFICIAL_SMOOTHING = 1e-5
+TEACHING_SMOOTHING = 50.0
 
 
 def hsam_loss(
@@ -21,6 +23,7 @@ def hsam_loss(
     *,
     last_weight: float,
     dice_weight: float = 0.9,
+    smoothing: float = OFFICIAL_SMOOTHING,
 ) -> Tensor:
     """Loss of all stages of H-SAM, each at its own resolution.
 
@@ -29,35 +32,44 @@ def hsam_loss(
         labels: class numbers [B, S, S] at full resolution.
         last_weight: weight of the last stage, see `schedules.hsam_last_stage_weight`; the others share the rest.
         dice_weight: see `stage_loss`.
+        smoothing: see `stage_loss`.
 
     Returns:
         A scalar.
     """
-    losses = [stage_loss(stage, reduced_labels(labels, stage.shape[-2:]), dice_weight=dice_weight) for stage in stages]
+    losses = [
+        stage_loss(stage, reduced_labels(labels, stage.shape[-2:]), dice_weight=dice_weight, smoothing=smoothing)
+        for stage in stages
+    ]
     if len(losses) == 1:
         return losses[0]
     return (1 - last_weight) * torch.stack(losses[:-1]).mean() + last_weight * losses[-1]
 
 
-def stage_loss(logits: Tensor, labels: Tensor, *, dice_weight: float = 0.9) -> Tensor:
+def stage_loss(
+    logits: Tensor, labels: Tensor, *, dice_weight: float = 0.9, smoothing: float = OFFICIAL_SMOOTHING
+) -> Tensor:
     """H-SAM's loss of one stage: `(1 - dice_weight) * cross-entropy + dice_weight * Dice over all classes`.
 
     Args:
         logits: [B, T, h, w].
         labels: [B, h, w].
         dice_weight: weight of Dice, between 0 and 1.
+        smoothing: of Dice. With the official one, a class that is not in the batch costs 1 whatever is predicted, and
+            nothing is learned from its false positives; `TEACHING_SMOOTHING` makes them count.
     """
     log_probabilities = logits.float().log_softmax(dim=1)
     belongs = class_masks(labels, logits.shape[1])
-    dice = dice_terms(log_probabilities.exp(), belongs, smoothing=1e-5).mean()
+    dice = dice_terms(log_probabilities.exp(), belongs, smoothing=smoothing).mean()
     return (1 - dice_weight) * _cross_entropy(log_probabilities, belongs) + dice_weight * dice
 
 
 def autosam_loss(logits: Tensor, labels: Tensor, *, undefined_is_nan: bool = False) -> Tensor:
     """AutoSAM's loss: cross-entropy plus Dice of the foreground classes.
 
-    Classes whose Dice term is exactly zero are dropped from the mean. Labels may be finer than the logits: each pixel of
-    these then belongs to every class by its share, which costs less than logits brought to the labels' resolution.
+    Classes whose Dice term is exactly zero are dropped from the mean. Labels may be finer than the logits: each
+    pixel of these then belongs to every class by its share, which costs less than logits brought to the labels'
+    resolution.
 
     Args:
         logits: [B, T, h, w].

@@ -20,7 +20,7 @@ from HSAMSegmentLib.training.budget import Budget
 from HSAMSegmentLib.training.cases import Case, common_labels, matched_labels, read_case
 from HSAMSegmentLib.training.checkpointing import PeriodicSaver, load_state, save_state, state_path
 from HSAMSegmentLib.training.learner import Learner, NotANumberError
-from HSAMSegmentLib.training.losses import autosam_loss, hsam_loss
+from HSAMSegmentLib.training.losses import TEACHING_SMOOTHING, autosam_loss, hsam_loss
 from HSAMSegmentLib.training.outcome import finish
 from HSAMSegmentLib.training.plan import TeachPlan, make_plan
 from HSAMSegmentLib.training.request import (
@@ -235,7 +235,9 @@ class TeachJob:
     def _loss(self, stages: Sequence[Tensor], labels: Tensor) -> Tensor:
         if len(stages) == 1 and self.setup.plan.architecture.head != "samed":
             return autosam_loss(stages[0], labels)
-        return 2.0 * hsam_loss(stages, labels, last_weight=LAST_STAGE_WEIGHT, dice_weight=DICE_WEIGHT)
+        return 2.0 * hsam_loss(
+            stages, labels, last_weight=LAST_STAGE_WEIGHT, dice_weight=DICE_WEIGHT, smoothing=TEACHING_SMOOTHING
+        )
 
     def _is_time_to_look(self) -> bool:
         """With epochs at steps that do not depend on interruptions, with minutes at a steady pace."""
