@@ -110,6 +110,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/jobs/teach_preview.py
   HSAMSegmentLib/jobs/teach_request.py
   HSAMSegmentLib/jobs/teaching.py
+  HSAMSegmentLib/jobs/torch_probe.py
   HSAMSegmentLib/jobs/verifying.py
   HSAMSegmentLib/jobs/worker.py
   HSAMSegmentLib/jobs/workspace.py
@@ -161,6 +162,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/batches.py
   HSAMSegmentLib/training/budget.py
   HSAMSegmentLib/training/cases.py
+  HSAMSegmentLib/training/cells.py
   HSAMSegmentLib/training/checkpointing.py
   HSAMSegmentLib/training/embedded.py
   HSAMSegmentLib/training/embedded_export.py

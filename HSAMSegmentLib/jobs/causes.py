@@ -79,6 +79,12 @@ def sentence_for_exit(code: int) -> str:
     )
 
 
+def signal_name_of(code: int) -> str:
+    """Name of the signal that ended a process, from its return code; empty if none did."""
+    number = _signal_number(code)
+    return "" if number is None else _signal_name(number)
+
+
 def _signal_number(code: int) -> int | None:
     """The signal behind a return code: -n from Python, 128 + n from a shell or launcher."""
     if code < 0:

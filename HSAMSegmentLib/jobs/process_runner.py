@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from HSAMSegmentLib.jobs.causes import sentence_for_exit
+from HSAMSegmentLib.jobs.causes import sentence_for_exit, signal_name_of
 from HSAMSegmentLib.jobs.events import Cancelled, Event, Failed, event_from_line, is_terminal
 from HSAMSegmentLib.jobs.mailbox import LineReader, LineWriter, last_lines
 from HSAMSegmentLib.jobs.requests import Request, request_to_json
@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 START_SCRIPT = Path(__file__).with_name("start_worker.py")
 IDLE_SECONDS = 900.0
+
+
+NEVER_READY = "WorkerNeverReady"
+"""What `Failed.error` says of a worker that ended by itself before it could take a job."""
 
 
 class WorkerNotStartedError(OSError):
@@ -75,6 +79,11 @@ class ProcessRunner:
     def is_running(self) -> bool:
         """Whether a job has started whose last event was not polled yet."""
         return self._running
+
+    @property
+    def python(self) -> str:
+        """The interpreter of the worker."""
+        return self._python
 
     @property
     def worker_pid(self) -> int | None:
@@ -129,7 +138,9 @@ class ProcessRunner:
     def _obituary(self, code: int) -> Failed:
         cause = sentence_for_exit(code)
         logger.warning("%s", cause)
-        return Failed(cause, last_lines(self._worker.log), "WorkerDied")
+        by_itself = code > 0 and not signal_name_of(code)
+        error = NEVER_READY if by_itself and not self._worker.was_ready else "WorkerDied"
+        return Failed(cause, last_lines(self._worker.log), error)
 
     def _drop_worker(self) -> None:
         if self._worker is not None:
@@ -174,6 +185,11 @@ class Worker:
     def pid(self) -> int:
         """The process that computes: below a launcher it is not the one that was started."""
         return self._inner_pid or self._process.pid
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether it came so far that it could take a job."""
+        return self._inner_pid is not None
 
     def return_code(self) -> int | None:
         """Return code of the process, None while it lives."""

@@ -235,7 +235,7 @@ class Session:
                 return [Progress(0.0, "Handing over the scan")]
             request, self._request, self._export = self._request, None, None
             self._runner.start(request)
-        except (OSError, RequestError) as error:
+        except (OSError, HSAMSegmentError) as error:
             return [self._finish(ending_of(error))]
         return [Progress(0.0, "Starting")]
 

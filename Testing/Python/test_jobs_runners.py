@@ -11,10 +11,11 @@ import time
 import numpy as np
 import psutil
 import pytest
+from job_stand import finish
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.jobs.array_export import ArrayExport
-from HSAMSegmentLib.jobs.events import Cancelled, Failed, Result, is_terminal
+from HSAMSegmentLib.jobs.events import Cancelled, Failed, Result
 from HSAMSegmentLib.jobs.process_runner import ProcessRunner
 from HSAMSegmentLib.jobs.requests import ProbeRequest, VerifyRequest
 from HSAMSegmentLib.jobs.runners import InlineRunner, ThreadRunner
@@ -52,17 +53,6 @@ def huge_file(tmp_path):
     with path.open("wb") as stream:
         stream.truncate(400 * 2**30)
     return path
-
-
-def finish(runner, seconds=60.0):
-    """Poll as a GUI's timer does until the job has ended."""
-    events, deadline = [], time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        events += runner.poll()
-        if events and is_terminal(events[-1]):
-            return events
-        time.sleep(0.01)
-    raise AssertionError(f"the job did not end; it said {events[-3:]}")
 
 
 def wait_for_progress(runner):
