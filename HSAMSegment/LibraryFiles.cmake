@@ -45,11 +45,13 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/gui/batch_part.py
   HSAMSegmentLib/gui/choices.py
   HSAMSegmentLib/gui/compare_part.py
+  HSAMSegmentLib/gui/correct_view.py
   HSAMSegmentLib/gui/dependencies.py
   HSAMSegmentLib/gui/device_list.py
   HSAMSegmentLib/gui/dialogs.py
   HSAMSegmentLib/gui/engine.py
   HSAMSegmentLib/gui/model_list.py
+  HSAMSegmentLib/gui/my_models.py
   HSAMSegmentLib/gui/organ_list.py
   HSAMSegmentLib/gui/pair_table.py
   HSAMSegmentLib/gui/panel.py
@@ -62,7 +64,14 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/gui/shell.py
   HSAMSegmentLib/gui/status_line.py
   HSAMSegmentLib/gui/swatches.py
+  HSAMSegmentLib/gui/tables.py
+  HSAMSegmentLib/gui/teach_case_table.py
+  HSAMSegmentLib/gui/teach_live_view.py
+  HSAMSegmentLib/gui/teach_offer.py
+  HSAMSegmentLib/gui/teach_organ_table.py
   HSAMSegmentLib/gui/teach_part.py
+  HSAMSegmentLib/gui/teach_run.py
+  HSAMSegmentLib/gui/teach_start.py
   HSAMSegmentLib/inference/__init__.py
   HSAMSegmentLib/inference/arrays.py
   HSAMSegmentLib/inference/confidence.py
@@ -107,6 +116,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/jobs/start_worker.py
   HSAMSegmentLib/jobs/teach_card.py
   HSAMSegmentLib/jobs/teach_cases.py
+  HSAMSegmentLib/jobs/teach_estimate.py
   HSAMSegmentLib/jobs/teach_preview.py
   HSAMSegmentLib/jobs/teach_request.py
   HSAMSegmentLib/jobs/teaching.py
@@ -114,6 +124,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/jobs/verifying.py
   HSAMSegmentLib/jobs/worker.py
   HSAMSegmentLib/jobs/workspace.py
+  HSAMSegmentLib/jobs/worth_correcting.py
   HSAMSegmentLib/models/__init__.py
   HSAMSegmentLib/models/architecture.py
   HSAMSegmentLib/models/attention.py
@@ -146,12 +157,18 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/mrml/live_preview.py
   HSAMSegmentLib/mrml/navigation.py
   HSAMSegmentLib/mrml/parameter_node.py
+  HSAMSegmentLib/mrml/results.py
+  HSAMSegmentLib/mrml/segment_editor.py
+  HSAMSegmentLib/mrml/segment_layers.py
   HSAMSegmentLib/mrml/segmentation_bridge.py
   HSAMSegmentLib/mrml/self_test.py
   HSAMSegmentLib/mrml/session.py
   HSAMSegmentLib/mrml/startup.py
   HSAMSegmentLib/mrml/surfaces.py
   HSAMSegmentLib/mrml/tables.py
+  HSAMSegmentLib/mrml/teaching_cases.py
+  HSAMSegmentLib/mrml/teaching_chart.py
+  HSAMSegmentLib/mrml/teaching_settings.py
   HSAMSegmentLib/mrml/volume_bridge.py
   HSAMSegmentLib/output.py
   HSAMSegmentLib/progress.py

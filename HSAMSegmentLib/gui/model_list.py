@@ -81,6 +81,11 @@ class StoreModels:
         self._store = store or Store()
         self._catalog_file = catalog_file
 
+    @property
+    def store(self) -> Store:
+        """Where the files are."""
+        return self._store
+
     def choices(self) -> list[ModelChoice]:
         """Usable models first, in the order of the store."""
         entries = self._store.models()  # reads the head of every file, so it is asked once
@@ -117,7 +122,13 @@ def _choice(entry: ModelEntry, encoder: ModelEntry | None) -> ModelChoice:
 
 
 class ModelSource(Protocol):
-    """Where the list comes from."""
+    """Where the list comes from.
+
+    Attributes:
+        store: where the files are.
+    """
+
+    store: Store
 
     def choices(self) -> list[ModelChoice]:
         """All models, best first."""

@@ -85,6 +85,7 @@ class TeachJobRequest:
         model_id: id that the model gets, if it is still free.
         title: of the model.
         start_from: id of a model, "" for the default, "scratch" for none.
+        encoder: id of a SAM encoder of the store to learn on, "" for that of the starting model.
         head: "hsam", "autosam", "cnn", "linear" or "" for that of the starting model.
         minutes: length of the whole training, pauses not counted.
         device: "auto", "cpu", "cuda", ...
@@ -102,6 +103,7 @@ class TeachJobRequest:
     model_id: str
     title: str = ""
     start_from: str = ""
+    encoder: str = ""
     head: str = ""
     minutes: float = 5.0
     device: str = "auto"

@@ -107,6 +107,7 @@ def _engine_request(request: TeachJobRequest, course: Course) -> TeachRequest:
         title=request.title,
         head=request.head,
         start_from=request.start_from,
+        encoder=request.encoder,
         minutes=request.minutes,
         seed=request.seed,
         device=request.device,

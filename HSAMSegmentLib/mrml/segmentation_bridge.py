@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -11,6 +12,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.jobs.outcome import OrganOutcome, SegmentOutcome
+from HSAMSegmentLib.jobs.worth_correcting import slices_to_correct
 from HSAMSegmentLib.mrml.surfaces import read_surface
 from HSAMSegmentLib.mrml.volume_bridge import volume_geometry
 from HSAMSegmentLib.volumes.geometry import Geometry
@@ -19,6 +21,7 @@ from HSAMSegmentLib.volumes.terminology import terminology_tag
 LABELMAP = "Binary labelmap"
 SURFACE = "Closed surface"
 MODEL_ATTRIBUTE = "HSAMSegment.Model"
+DOUBTS_ATTRIBUTE = "HSAMSegment.DoubtfulSlices"
 SOURCE_ROLE = "HSAMSegment.SourceVolume"
 
 
@@ -77,6 +80,8 @@ def write_outcome(outcome: SegmentOutcome, volume_node, segmentation_node) -> No
     _attach(segmentation_node, volume_node)
     _write_segments(outcome, segmentation_node)
     segmentation_node.SetAttribute(MODEL_ATTRIBUTE, outcome.model_id)
+    doubts = [item.to_json() for item in slices_to_correct(outcome.report)]
+    segmentation_node.SetAttribute(DOUBTS_ATTRIBUTE, json.dumps(doubts))
     segmentation_node.SetNodeReferenceID(SOURCE_ROLE, volume_node.GetID())
     segmentation_node.EndModify(modified)
     if segmentation_node.GetDisplayNode() is None:

@@ -35,7 +35,7 @@ def small_request(parent: Path, data_folder: Path, **changes) -> TeachJobRequest
         labels=SMALL_LABELS,
         model_id="small",
         title="Small model",
-        minutes=0.08,
+        minutes=0.2,
         device="cpu",
         store_folder=str(parent / "store"),
     )

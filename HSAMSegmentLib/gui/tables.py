@@ -1,0 +1,43 @@
+"""Small tables in a panel: plain looks, as high as their rows, with color swatches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import qt
+
+ROW_PIXELS = 24
+LINK_COLOR, QUIET_COLOR, PROBLEM_COLOR = "#2a6fb5", "gray", "#c0392b"
+
+
+def prepare_table(table, headers: Sequence[str], *, stretched: int = 0) -> None:
+    """Columns with headers, whole rows selected, nothing edited; one column takes what room is left."""
+    table.setColumnCount(len(headers))
+    table.setHorizontalHeaderLabels(list(headers))
+    table.verticalHeader().setVisible(False)
+    for column in range(len(headers)):
+        mode = qt.QHeaderView.Stretch if column == stretched else qt.QHeaderView.ResizeToContents
+        table.horizontalHeader().setSectionResizeMode(column, mode)
+    table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+    table.verticalHeader().setDefaultSectionSize(ROW_PIXELS)
+    table.setShowGrid(False)
+    table.setWordWrap(False)
+    table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
+
+
+def set_rows(table, count: int, *, fewest: int = 1, most: int = 8) -> None:
+    """Give the table this many empty rows, and make it as high as they are, within bounds."""
+    table.setRowCount(0)
+    table.setRowCount(count)
+    table.setFixedHeight(ROW_PIXELS * (min(max(count, fewest), most) + 1) + 6)
+
+
+def put_text(table, row: int, column: int, text: str, *, color: str = "", tip: str = ""):
+    """Write a cell; returns its item."""
+    item = qt.QTableWidgetItem(text)
+    if color:
+        item.setForeground(qt.QBrush(qt.QColor(color)))
+    if tip:
+        item.setToolTip(tip)
+    table.setItem(row, column, item)
+    return item

@@ -1,0 +1,63 @@
+"""Stand-in for Slicer's plot view: draws the chart node of the scene with VTK's charts, offscreen."""
+
+from __future__ import annotations
+
+import slicer
+import vtk
+
+
+class PlotView:
+    """One chart, drawn when it is grabbed."""
+
+    def __init__(self, chart_node, size=(760, 460)):
+        self._node = chart_node
+        self._view = vtk.vtkContextView()
+        self._view.GetRenderWindow().SetOffScreenRendering(1)
+        self._view.GetRenderWindow().SetSize(*size)
+        self._view.GetRenderer().SetBackground(1, 1, 1)
+        self.chart = vtk.vtkChartXY()
+        self._view.GetScene().AddItem(self.chart)
+
+    def grab(self, path):
+        """Draw the chart as the nodes say it, and save it as a PNG."""
+        self._draw()
+        self._view.GetRenderWindow().SetMultiSamples(0)
+        self._view.Render()
+        grabber = vtk.vtkWindowToImageFilter()
+        grabber.SetInput(self._view.GetRenderWindow())
+        writer = vtk.vtkPNGWriter()
+        writer.SetFileName(str(path))
+        writer.SetInputConnection(grabber.GetOutputPort())
+        writer.Write()
+
+    def _draw(self):
+        node, chart = self._node, self.chart
+        chart.ClearPlots()
+        chart.SetTitle(node.GetTitle())
+        chart.GetTitleProperties().SetFontSize(16)
+        chart.SetShowLegend(bool(node.GetLegendVisibility()))
+        chart.GetLegend().SetDragEnabled(True)
+        bottom, left = chart.GetAxis(vtk.vtkAxis.BOTTOM), chart.GetAxis(vtk.vtkAxis.LEFT)
+        bottom.SetTitle(node.GetXAxisTitle())
+        left.SetTitle(node.GetYAxisTitle())
+        if not node.GetYAxisRangeAuto():
+            left.SetBehavior(vtk.vtkAxis.FIXED)
+            left.SetRange(*node.GetYAxisRange())
+        for index in range(node.GetNumberOfPlotSeriesNodes()):
+            self._draw_series(node.GetNthPlotSeriesNode(index))
+        chart.RecalculateBounds()
+
+    def _draw_series(self, series):
+        table = series.GetTableNode().GetTable()
+        columns = [table.GetColumnName(index) for index in range(table.GetNumberOfColumns())]
+        plot = self.chart.AddPlot(vtk.vtkChart.LINE)
+        plot.SetInputData(table, columns.index(series.GetXColumnName()), columns.index(series.GetYColumnName()))
+        plot.SetLabel(series.GetName())
+        plot.SetColorF(*series.GetColor())
+        plot.SetWidth(series.GetLineWidth())
+        kind = slicer.vtkMRMLPlotSeriesNode
+        dashed = series.GetLineStyle() == kind.LineStyleDash
+        plot.GetPen().SetLineType(vtk.vtkPen.DASH_LINE if dashed else vtk.vtkPen.SOLID_LINE)
+        circles = series.GetMarkerStyle() == kind.MarkerStyleCircle
+        plot.SetMarkerStyle(vtk.vtkPlotPoints.CIRCLE if circles else vtk.vtkPlotPoints.NONE)
+        plot.SetMarkerSize(series.GetMarkerSize())
