@@ -104,6 +104,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/jobs/downloading.py
   HSAMSegmentLib/jobs/events.py
   HSAMSegmentLib/jobs/fallback.py
+  HSAMSegmentLib/jobs/folder_request.py
   HSAMSegmentLib/jobs/inputs.py
   HSAMSegmentLib/jobs/mailbox.py
   HSAMSegmentLib/jobs/outcome.py
@@ -113,6 +114,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/jobs/run.py
   HSAMSegmentLib/jobs/runners.py
   HSAMSegmentLib/jobs/segmenting.py
+  HSAMSegmentLib/jobs/segmenting_folder.py
   HSAMSegmentLib/jobs/start_worker.py
   HSAMSegmentLib/jobs/teach_card.py
   HSAMSegmentLib/jobs/teach_cases.py
@@ -151,6 +153,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/upscaling.py
   HSAMSegmentLib/models/windows.py
   HSAMSegmentLib/mrml/__init__.py
+  HSAMSegmentLib/mrml/batch.py
   HSAMSegmentLib/mrml/comparison.py
   HSAMSegmentLib/mrml/history.py
   HSAMSegmentLib/mrml/label_layers.py
@@ -162,6 +165,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/mrml/segment_layers.py
   HSAMSegmentLib/mrml/segmentation_bridge.py
   HSAMSegmentLib/mrml/self_test.py
+  HSAMSegmentLib/mrml/sequence_frames.py
   HSAMSegmentLib/mrml/session.py
   HSAMSegmentLib/mrml/startup.py
   HSAMSegmentLib/mrml/surfaces.py

@@ -53,6 +53,21 @@ class TeachPicture:
 
 
 @dataclass(frozen=True)
+class ItemDone:
+    """Something became of one of the many things that a job works on; the others go on.
+
+    Attributes:
+        index: which one.
+        count: how many there are.
+        values: plain JSON values; what they are depends on the kind of request.
+    """
+
+    index: int
+    count: int
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Result:
     """The job is done.
 
@@ -85,9 +100,10 @@ class Cancelled:
     """The user cancelled; nothing is wrong."""
 
 
-Event = Union[Progress, Preview, Metrics, TeachPicture, Result, Failed, Cancelled]
+Event = Union[Progress, Preview, Metrics, TeachPicture, ItemDone, Result, Failed, Cancelled]
 TERMINAL = (Result, Failed, Cancelled)
-_KINDS = {kind.__name__.lower(): kind for kind in (Progress, Preview, Metrics, TeachPicture, Result, Failed, Cancelled)}
+_ALL = (Progress, Preview, Metrics, TeachPicture, ItemDone, Result, Failed, Cancelled)
+_KINDS = {kind.__name__.lower(): kind for kind in _ALL}
 
 
 def is_terminal(event: Event) -> bool:

@@ -8,12 +8,14 @@ from typing import Any, ClassVar, Union
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.jobs.compare_request import CompareRequest
+from HSAMSegmentLib.jobs.folder_request import FolderRequest
 from HSAMSegmentLib.jobs.inputs import VolumeInput, geometry_from_json
 from HSAMSegmentLib.jobs.teach_request import InspectRequest, TeachJobRequest
 
 __all__ = [
     "CompareRequest",
     "DownloadRequest",
+    "FolderRequest",
     "InspectRequest",
     "ProbeRequest",
     "Request",
@@ -129,7 +131,14 @@ class ProbeRequest:
 
 
 Request = Union[
-    SegmentRequest, DownloadRequest, VerifyRequest, ProbeRequest, TeachJobRequest, InspectRequest, CompareRequest
+    SegmentRequest,
+    DownloadRequest,
+    VerifyRequest,
+    ProbeRequest,
+    TeachJobRequest,
+    InspectRequest,
+    CompareRequest,
+    FolderRequest,
 ]
 _KINDS = (
     SegmentRequest,
@@ -139,6 +148,7 @@ _KINDS = (
     TeachJobRequest,
     InspectRequest,
     CompareRequest,
+    FolderRequest,
 )
 REQUESTS = {kind.kind: kind for kind in _KINDS}
 

@@ -25,6 +25,7 @@ HANDLERS = {
     "verify": "HSAMSegmentLib.jobs.verifying:verify",
     "probe": "HSAMSegmentLib.jobs.probing:probe",
     "teach": "HSAMSegmentLib.jobs.teaching:teach",
+    "segment folder": "HSAMSegmentLib.jobs.segmenting_folder:segment_all",
     "compare": "HSAMSegmentLib.jobs.comparing:compare",
     "inspect": "HSAMSegmentLib.jobs.teach_cases:inspect",
 }

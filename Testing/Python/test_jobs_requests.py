@@ -8,9 +8,11 @@ import pytest
 from HSAMSegmentLib.errors import CancelledError, RequestError, VolumeError
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.jobs.causes import ending_of, sentence_for, sentence_for_exit
+from HSAMSegmentLib.jobs.compare_request import CompareRequest, PairInput, SideInput, StructureInput
 from HSAMSegmentLib.jobs.events import (
     Cancelled,
     Failed,
+    ItemDone,
     Metrics,
     Preview,
     Result,
@@ -18,6 +20,7 @@ from HSAMSegmentLib.jobs.events import (
     event_to_line,
     is_terminal,
 )
+from HSAMSegmentLib.jobs.folder_request import FolderRequest
 from HSAMSegmentLib.jobs.requests import (
     DownloadRequest,
     ProbeRequest,
@@ -27,6 +30,7 @@ from HSAMSegmentLib.jobs.requests import (
     request_from_json,
     request_to_json,
 )
+from HSAMSegmentLib.jobs.teach_request import LayerInput
 from HSAMSegmentLib.progress import Progress
 from HSAMSegmentLib.volumes.geometry import Geometry
 
@@ -53,6 +57,13 @@ REQUESTS = [
     DownloadRequest(model="sam_vit_b"),
     VerifyRequest(path="weights.pth", sha256="ab"),
     ProbeRequest(devices=False),
+    FolderRequest("in", "out", "tiny", options=SegmentOptions(organs=("Liver",))),
+    CompareRequest(
+        SideInput("A", (LayerInput("a.npy", OBLIQUE),), (StructureInput("Leber", 0, 3),), OBLIQUE),
+        SideInput("B", (), (StructureInput("Liver", None, 0),)),
+        (PairInput("Liver", 0, 0), PairInput("Spleen", None, 1)),
+        "out",
+    ),
 ]
 
 
@@ -67,6 +78,7 @@ def test_a_request_comes_back_from_json_bit_for_bit(request_):
         Progress(0.5, "Segmenting slices", "slice 3 of 6", 12.5),
         Preview(0, (3, 4), "labels.npy"),
         Metrics(7, {"loss": 0.25}),
+        ItemDone(1, 3, {"name": "a", "volumes_ml": [["Liver", 1.5]]}),
         Result({"organs": [1, 2]}),
         Failed("The disk is full.", "Traceback\nline", "OSError", 8),
         Cancelled(),

@@ -1,0 +1,88 @@
+"""What segmenting a folder in the background is asked for, and what it tells of each scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
+
+
+@dataclass(frozen=True)
+class FolderRequest:
+    """Segment every scan of a folder, file by file.
+
+    Attributes:
+        source: folder with volume files and DICOM series, at any depth.
+        output: folder for the results.
+        model: model id, or path of a file of weights.
+        device: "auto", "cpu", "cuda", ...
+        options: organs, precision, post-processing; no region.
+        preview: also write a picture per scan.
+    """
+
+    kind: ClassVar[str] = "segment folder"
+
+    source: str
+    output: str
+    model: str
+    device: str = "auto"
+    options: SegmentOptions = field(default_factory=SegmentOptions)
+    preview: bool = False
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> FolderRequest:
+        """Read the plain JSON values of a request."""
+        options = data["options"]
+        fields = {
+            "roi": None,
+            "organs": tuple(options["organs"]),
+            "postprocess": PostprocessOptions(**options["postprocess"]),
+        }
+        return cls(**{**data, "options": SegmentOptions(**{**options, **fields})})
+
+
+DONE, FAILED, SKIPPED, CANCELLED, WAITING = "done", "failed", "skipped", "cancelled", "waiting"
+
+
+@dataclass(frozen=True)
+class BatchRow:
+    """What became of one scan, in a scene or in a folder.
+
+    Attributes:
+        name: of the scan.
+        state: `DONE`, `FAILED`, `SKIPPED` (it cannot be segmented), `CANCELLED` or `WAITING`.
+        message: why it failed or was skipped, or the warnings of a finished one.
+        volumes_ml: name and volume of every organ that was looked for, 0 if it was not found.
+        output: name of the segmentation, or its file.
+        model: id of the model.
+        seconds: how long it took.
+    """
+
+    name: str
+    state: str = WAITING
+    message: str = ""
+    volumes_ml: tuple[tuple[str, float], ...] = ()
+    output: str = ""
+    model: str = ""
+    seconds: float = 0.0
+
+    @property
+    def not_found(self) -> tuple[str, ...]:
+        """Organs that were looked for in vain."""
+        return tuple(name for name, volume in self.volumes_ml if volume <= 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, complete enough for `from_json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> BatchRow:
+        """Read what `to_json` wrote."""
+        volumes = tuple((str(name), float(volume)) for name, volume in data["volumes_ml"])
+        return cls(**{**data, "volumes_ml": volumes})
+
+
+OnRows = Callable[["tuple[BatchRow, ...]"], None]
+"""Told the state of all scans whenever it changes."""

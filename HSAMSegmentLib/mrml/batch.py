@@ -1,0 +1,199 @@
+"""Many scans, one after the other: the volumes of a scene, or the frames of a sequence. One that fails stops no other.
+
+Knows no Qt: the engine that runs the jobs is handed in, and tells its events on the main thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from HSAMSegmentLib.errors import HSAMSegmentError
+from HSAMSegmentLib.jobs.causes import sentence_for
+from HSAMSegmentLib.jobs.events import Cancelled, Failed
+from HSAMSegmentLib.jobs.folder_request import CANCELLED, DONE, FAILED, SKIPPED, BatchRow, OnRows
+from HSAMSegmentLib.mrml.session import Order, SessionEvent, Written, is_in_scene
+from HSAMSegmentLib.mrml.volume_bridge import volume_problem
+from HSAMSegmentLib.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+MakeOrder = Callable[[object], Order]
+"""From a volume node to what is asked of the engine."""
+
+
+class BatchItem(Protocol):
+    """One scan of a batch.
+
+    Attributes:
+        name: as a user reads it.
+    """
+
+    name: str
+
+    def problem(self) -> str:
+        """Why it cannot be segmented, as a sentence, asked when its turn comes; empty if it can."""
+
+    def order(self, make: MakeOrder) -> Order:
+        """What is asked of the engine."""
+
+    def keep(self, written: Written) -> str:
+        """Put the result where it belongs; returns the name of its node."""
+
+    def drop(self) -> None:
+        """There is no result, or it was kept: remove what was only made for the job."""
+
+
+class OrderTaker(Protocol):
+    """What runs the jobs."""
+
+    def start(self, order: Order, on_event: Callable[[SessionEvent], None]) -> None:
+        """Segment in the background; raises RequestError if the order cannot be taken."""
+
+    def cancel(self) -> None:
+        """Ask the running job to stop."""
+
+
+class VolumeItem:
+    """A volume of the scene; its result is a new segmentation."""
+
+    def __init__(self, volume_node) -> None:
+        self._node = volume_node
+        self.name = volume_node.GetName()
+
+    def problem(self) -> str:
+        """Why it cannot be segmented."""
+        if not is_in_scene(self._node):
+            return "It was removed before its turn came."
+        return volume_problem(self._node)
+
+    def order(self, make: MakeOrder) -> Order:
+        """The order for the volume itself."""
+        return make(self._node)
+
+    def keep(self, written: Written) -> str:
+        """It is in the scene already."""
+        return written.segmentation_node.GetName()
+
+    def drop(self) -> None:
+        """Nothing was made."""
+
+
+class Batch:
+    """Runs one item after the other, and tells rows and progress of all of them."""
+
+    def __init__(
+        self,
+        items: Sequence[BatchItem],
+        engine: OrderTaker,
+        make_order: MakeOrder,
+        *,
+        on_rows: OnRows,
+        on_progress: Callable[[Progress], None],
+        on_end: Callable[[bool], None],
+    ) -> None:
+        """Prepare; `start` begins.
+
+        Args:
+            items: what to segment.
+            engine: runs the jobs.
+            make_order: what is asked for each volume.
+            on_rows: told whenever the state of an item changes.
+            on_progress: told fractions of the whole batch.
+            on_end: told once at the end, whether it was cancelled.
+        """
+        self._items = list(items)
+        self._engine = engine
+        self._make_order = make_order
+        self._on_rows, self._on_progress, self._on_end = on_rows, on_progress, on_end
+        self.rows = tuple(BatchRow(item.name) for item in self._items)
+        self._index = -1
+        self._clock = (0.0, 0.0)
+        self._cancelled = False
+        self.is_running = False
+
+    def start(self) -> None:
+        """Begin with the first item."""
+        self.is_running = True
+        self._clock = (time.monotonic(), time.monotonic())
+        self._on_rows(self.rows)
+        self._next()
+
+    def cancel(self) -> None:
+        """Stop; what is finished stays."""
+        self._cancelled = True
+        self._engine.cancel()
+
+    def _next(self) -> None:
+        """Start the next item that can be; those that cannot get their reason."""
+        while not self._cancelled and self._index + 1 < len(self._items):
+            self._index += 1
+            self._clock = (self._clock[0], time.monotonic())
+            if self._started():
+                return
+        self._end()
+
+    def _started(self) -> bool:
+        item = self._items[self._index]
+        problem = item.problem()
+        if problem:
+            self._note(SKIPPED, message=problem)
+            return False
+        try:
+            self._engine.start(item.order(self._make_order), self._on_event)
+        except (HSAMSegmentError, OSError) as error:
+            item.drop()
+            self._note(FAILED, message=sentence_for(error))
+            return False
+        return True
+
+    def _on_event(self, event: SessionEvent) -> None:
+        if isinstance(event, Progress):
+            self._on_progress(self._overall(event))
+        elif isinstance(event, Written):
+            self._keep(event)
+            self._next()
+        elif isinstance(event, Failed):
+            self._items[self._index].drop()
+            self._note(FAILED, message=event.cause)
+            self._next()
+        elif isinstance(event, Cancelled):
+            self._items[self._index].drop()
+            self._cancelled = True
+            self._end()
+
+    def _keep(self, written: Written) -> None:
+        item, outcome = self._items[self._index], written.outcome
+        name = item.keep(written)
+        item.drop()
+        self._note(
+            DONE,
+            message=" ".join(note for note in (written.note, *outcome.warnings) if note),
+            volumes_ml=tuple((organ.label.name, organ.volume_ml) for organ in outcome.organs),
+            output=name,
+            model=outcome.model_id,
+        )
+
+    def _note(self, state: str, **facts) -> None:
+        seconds = time.monotonic() - self._clock[1]
+        row = replace(self.rows[self._index], state=state, seconds=seconds, **facts)
+        self.rows = (*self.rows[: self._index], row, *self.rows[self._index + 1 :])
+        self._on_rows(self.rows)
+
+    def _overall(self, inner: Progress) -> Progress:
+        count = len(self._items)
+        fraction = (self._index + inner.fraction) / count
+        elapsed = time.monotonic() - self._clock[0]
+        eta = elapsed * (1.0 - fraction) / fraction if fraction >= 0.02 else None
+        return Progress(fraction, f"{self._index + 1} of {count}: {self.rows[self._index].name}", inner.stage, eta)
+
+    def _end(self) -> None:
+        self.is_running = False
+        if self._cancelled:
+            left = (DONE, FAILED, SKIPPED)
+            self.rows = tuple(row if row.state in left else replace(row, state=CANCELLED) for row in self.rows)
+            self._on_rows(self.rows)
+        self._on_end(self._cancelled)
