@@ -116,6 +116,8 @@ class CompactEncoder(nn.Module):
         skip_channels: channels of the skips at strides 8, 4 and 2.
     """
 
+    any_size = True
+
     def __init__(
         self,
         *,
