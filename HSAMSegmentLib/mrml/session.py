@@ -129,6 +129,7 @@ class Session:
         self._request: Request | None = None
         self._folder: Path | None = None
         self._transform_id: str | None = None
+        self._voxels: tuple[object, int] | None = None
         self._cancelled = False
 
     @property
@@ -151,6 +152,7 @@ class Session:
         self._export = ArrayExport(array, self._folder / "scan.npy")
         self._request = self._make_request(order)
         self._transform_id = order.volume_node.GetTransformNodeID()
+        self._voxels = _voxel_state(order.volume_node)
         self._order, self._cancelled = order, False
 
     def start_request(self, request: Request) -> None:
@@ -264,13 +266,15 @@ class Session:
         target, note = order.segmentation_node, ""
         if target is not None and (not is_in_scene(target) or output_problem(target, volume)):
             target, note = None, "The chosen segmentation is gone or was moved, so the result is in a new one."
+        if _voxel_state(volume) != self._voxels:
+            note = f"{note} The scan's voxels were changed while it was segmented; the result is of the earlier ones."
         if target is None:
             target = create_segmentation(volume, f"{volume.GetName()} organs")
             self._history.remember_new(target)
         else:
             self._history.remember(target)
         write_outcome(outcome, volume, target)
-        return Written(outcome, target, volume, note)
+        return Written(outcome, target, volume, note.strip())
 
     def _write_orphan(self, outcome: SegmentOutcome, reason: str) -> Written:
         transform = slicer.mrmlScene.GetNodeByID(self._transform_id) if self._transform_id else None
@@ -282,6 +286,12 @@ class Session:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+
+def _voxel_state(volume_node) -> tuple[object, int]:
+    """What is another one after the voxels of a volume node were replaced or changed."""
+    image = volume_node.GetImageData()
+    return image, image.GetPointData().GetScalars().GetMTime()
 
 
 def is_in_scene(node) -> bool:

@@ -88,3 +88,17 @@ class PanelStand:
         self.panel.close()
         self.widget.setMRMLScene(None)
         self.widget.deleteLater()
+
+
+def segment_names(node):
+    """Names of the segments, in order."""
+    segmentation = node.GetSegmentation()
+    return [segmentation.GetNthSegment(index).GetName() for index in range(segmentation.GetNumberOfSegments())]
+
+
+def only_segmentation():
+    """The one segmentation of the scene."""
+    import slicer
+
+    (node,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    return node

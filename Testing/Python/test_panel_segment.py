@@ -6,67 +6,16 @@ import signal
 
 import numpy as np
 import pytest
-from panel_stand import PanelStand
+from panel_stand import PanelStand, only_segmentation, segment_names
 from untrained_model import write_untrained_model
 
 pytestmark = pytest.mark.host
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """A store with one tiny model; the worker finds it by the environment variable."""
-    from HSAMSegmentLib.checkpoints.catalog import Catalog
-    from HSAMSegmentLib.checkpoints.store import HOME_VARIABLE, Store
-
-    home = tmp_path_factory.mktemp("store")
-    (home / "models").mkdir()
-    write_untrained_model(home / "models" / "tiny.safetensors")
-    before = os.environ.get(HOME_VARIABLE)
-    os.environ[HOME_VARIABLE] = str(home)
-    yield Store(catalog=Catalog(()), embedded=home / "none")
-    os.environ.pop(HOME_VARIABLE)
-    if before is not None:
-        os.environ[HOME_VARIABLE] = before
-
-
-@pytest.fixture(scope="module")
-def engine(host, store):
-    """One engine for all tests, so that its worker loads torch once."""
-    from HSAMSegmentLib.gui.engine import Engine
-
-    engine = Engine()
-    yield engine
-    engine.close()
+pytest_plugins = ("panel_fixtures",)
 
 
 @pytest.fixture
-def scan(scene, data_folder):
-    import slicer
-
-    path = data_folder / "ct_totalsegmentator" / "images" / "ct_example_30.nii.gz"
-    return slicer.util.loadVolume(str(path), {})
-
-
-@pytest.fixture
-def stand(host, engine, store, scan):
-    stand = PanelStand(host, engine, store)
-    yield stand
-    if engine.is_busy:
-        engine.cancel()
-        stand.wait()
-    stand.close()
-
-
-def segment_names(node):
-    segmentation = node.GetSegmentation()
-    return [segmentation.GetNthSegment(index).GetName() for index in range(segmentation.GetNumberOfSegments())]
-
-
-def only_segmentation():
-    import slicer
-
-    (node,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    return node
+def scan(ct_scan):
+    return ct_scan
 
 
 def add_small_noise():

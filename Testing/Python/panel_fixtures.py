@@ -1,0 +1,56 @@
+"""Fixtures for tests of the panel: a store with one tiny model, an engine, a real scan, and the panel on them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from panel_stand import PanelStand
+from untrained_model import write_untrained_model
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store with one tiny model; the worker finds it by the environment variable."""
+    from HSAMSegmentLib.checkpoints.catalog import Catalog
+    from HSAMSegmentLib.checkpoints.store import HOME_VARIABLE, Store
+
+    home = tmp_path_factory.mktemp("store")
+    (home / "models").mkdir()
+    write_untrained_model(home / "models" / "tiny.safetensors")
+    before = os.environ.get(HOME_VARIABLE)
+    os.environ[HOME_VARIABLE] = str(home)
+    yield Store(catalog=Catalog(()), embedded=home / "none")
+    os.environ.pop(HOME_VARIABLE)
+    if before is not None:
+        os.environ[HOME_VARIABLE] = before
+
+
+@pytest.fixture(scope="module")
+def engine(host, store):
+    """One engine for all tests, so that its worker loads torch once."""
+    from HSAMSegmentLib.gui.engine import Engine
+
+    engine = Engine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def ct_scan(scene, data_folder):
+    """A real scan in the scene."""
+    import slicer
+
+    path = data_folder / "ct_totalsegmentator" / "images" / "ct_example_30.nii.gz"
+    return slicer.util.loadVolume(str(path), {})
+
+
+@pytest.fixture
+def stand(host, engine, store, ct_scan):
+    """The panel, with the scan chosen."""
+    stand = PanelStand(host, engine, store)
+    yield stand
+    if engine.is_busy:
+        engine.cancel()
+        stand.wait()
+    stand.close()
