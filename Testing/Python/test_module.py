@@ -186,6 +186,39 @@ def test_the_panel_survives_a_reload_of_the_module(host, widget, scene):
     reloaded.cleanup()
 
 
+@pytest.mark.slow
+def test_a_reload_while_a_job_runs_ends_the_job_and_its_worker_and_the_new_module_works(host, widget, scene, model):
+    import psutil
+    import slicer
+
+    widget.logic.segment(add_noise_volume((600, 200, 200)), model)
+    while widget.logic.engine._session._runner.worker_pid is None:
+        host.process_events()
+    pid = widget.logic.engine._session._runner.worker_pid
+    slicer.util.reloadScriptedModule("HSAMSegment")
+    assert not psutil.pid_exists(pid)
+    reloaded = slicer.modules.HSAMSegmentWidget
+    assert not reloaded.logic.isBusy()
+    assert scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
+    volume = add_noise_volume()
+    assert reloaded.logic.segmentAndWait(volume, model).volume_node is volume
+    reloaded.cleanup()
+
+
+def test_another_scene_on_the_form_and_the_old_one_again_leave_a_working_panel(host, widget, scene):
+    import slicer
+
+    volume = add_noise_volume()
+    panel = widget.shell.open("segment")
+    other = slicer.vtkMRMLScene()
+    for next_scene in (other, None, scene):
+        panel.widget.setMRMLScene(next_scene)
+        host.process_events()
+    widget.enter()
+    panel.ui.scanSelector.setCurrentNode(volume)
+    assert panel.ui.scanSelector.currentNode() is volume
+
+
 def run_in_new_host(code, **environment):
     script = f"import sys; sys.path.insert(0, {str(REPOSITORY / 'Testing' / 'Host')!r})\n"
     script += "from slicerhost import start_host\nhost = start_host()\n" + textwrap.dedent(code)
