@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import torch
@@ -72,6 +73,12 @@ class SplitNetwork:
             return self.network.decode(features, labels)
         with cells.placed(self.network.head):
             return self.network.decode(cells.take_features(features), labels)
+
+    def through(self, network: SegmentationNetwork) -> SplitNetwork:
+        """The same cut through another network with the same frozen part."""
+        other = copy.copy(self)
+        other.network = network
+        return other
 
     def shapes(self, image_size: int, device: torch.device | str = "cpu") -> Iterator[tuple[int, ...]]:
         """Shape of each tensor of `frozen_part` for one image."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -15,12 +14,14 @@ from HSAMSegmentLib.models.interface import SegmentationNetwork, StageLogits
 from HSAMSegmentLib.training.adaptation import SplitNetwork
 from HSAMSegmentLib.training.augment import AugmentRule, augment
 from HSAMSegmentLib.training.cells import RECTANGLE_CELLS, SCATTERED_CELLS, Cells, rectangle_cells, scattered_cells
-from HSAMSegmentLib.training.feature_cache import FeatureCache, affordable_views, entry_bytes
+from HSAMSegmentLib.training.focus import WHOLE_VIEW_SHARE, Focus, find_focus
 from HSAMSegmentLib.training.sampling import BalancedSampler, Item
 from HSAMSegmentLib.training.slice_bank import SliceBank
 
+if TYPE_CHECKING:
+    from HSAMSegmentLib.training.kept_features import KeptFeatures
+
 STRIDE = 16
-_ENCODED_AT_ONCE = 4
 
 
 def gather(banks: Sequence[SliceBank], items: Sequence[Item]) -> tuple[Tensor, Tensor]:
@@ -48,10 +49,14 @@ class Draw:
     image_size: int
     batch_size: int
 
-    def views(self, items: Sequence[Item], generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-        """One augmented view of each item on a device: images [B, 3, S, S], labels [B, S, S]."""
+    def views(
+        self, items: Sequence[Item], generator: torch.Generator, device: torch.device, focus: Focus | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """One augmented view of each item on a device: images [B, 3, S, S], labels [B, S, S]; less with a focus."""
         images, labels = (tensor.to(device) for tensor in gather(self.banks, items))
-        return augment(images, labels, self.rule, size=(self.image_size, self.image_size), generator=generator)
+        size = (self.image_size, self.image_size) if focus is None else focus.size
+        centers = None if focus is None else torch.tensor([focus.centers_px[item.bank] for item in items])
+        return augment(images, labels, self.rule, size=size, generator=generator, centers_px=centers)
 
 
 class Batches(Protocol):
@@ -65,15 +70,21 @@ class Batches(Protocol):
 
 
 class LiveBatches:
-    """Augments and encodes in every step: for encoders that learn."""
+    """Augments and encodes in every step: for encoders that learn.
+
+    Most steps show the labelled region alone, some the whole slices (see `focus`).
+    """
 
     def __init__(self, network: SegmentationNetwork, draw: Draw, device: torch.device) -> None:
         self.network, self.draw, self.device = network, draw, device
+        any_size = getattr(network.encoder, "any_size", False)
+        self.focus = find_focus(draw.banks, draw.image_size) if any_size else None
 
     def forward(self, generator: torch.Generator) -> tuple[StageLogits, Tensor]:
         """See `Batches`."""
         items = self.draw.sampler.draw(self.draw.batch_size, generator)
-        images, labels = self.draw.views(items, generator, self.device)
+        whole = float(torch.rand(1, generator=generator)) < WHOLE_VIEW_SHARE
+        images, labels = self.draw.views(items, generator, self.device, None if whole else self.focus)
         return self.network(images.contiguous(memory_format=torch.channels_last), labels), labels
 
     def close(self) -> None:
@@ -81,61 +92,31 @@ class LiveBatches:
 
 
 class CachedBatches:
-    """Reads kept features of a bank of views: for frozen encoders and frozen prefixes.
+    """Reads kept features of a bank of views: for frozen encoders and frozen prefixes."""
 
-    View 0 of every slice is the slice itself, the others are augmented.
-    """
-
-    def __init__(
-        self,
-        split: SplitNetwork,
-        draw: Draw,
-        device: torch.device,
-        generator: torch.Generator,
-        *,
-        capacity_bytes: int,
-        parent: Path | None = None,
-        enough: Callable[[int], bool] = lambda views: False,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> None:
-        """Encode the views, one of every slice after the other.
-
+    def __init__(self, split: SplitNetwork, draw: Draw, device: torch.device, kept: KeptFeatures) -> None:
+        """
         Args:
             split: the network in evaluation mode, cut where its frozen part ends.
             draw: views.
             device: where the network is.
-            generator: source of the augmentation.
-            capacity_bytes: bound on the files.
-            parent: folder for the files.
-            enough: asked after each view of all slices with the number of views so far: whether that will do.
-            progress: told after each group of views; may raise to stop.
-
-        Raises:
-            OutputError: if the disk is too full.
+            kept: what the frozen part gave.
         """
-        self.split, self.draw, self.device = split, draw, device
-        shapes = tuple(split.shapes(draw.image_size, device))
-        labels = (draw.image_size, draw.image_size)
-        items = draw.sampler.items
-        self.views = affordable_views(len(items), entry_bytes(shapes, labels), capacity_bytes=capacity_bytes)
-        self._number = {item: number for number, item in enumerate(items)}
-        self.cache = FeatureCache(self.views * len(items), shapes, labels, parent=parent)
-        try:
-            self._fill(items, generator, enough, progress)
-        except BaseException:
-            self.cache.close()
-            raise
+        self.split, self.draw, self.device, self.kept = split, draw, device, kept
+        self.sampler = draw.sampler.only(kept.kept_items)
 
     def forward(self, generator: torch.Generator) -> tuple[StageLogits, Tensor]:
         """See `Batches`."""
-        drawn = self.draw.sampler.draw(self.draw.batch_size, generator)
-        views = torch.randint(self.views, (len(drawn),), generator=generator).tolist()
-        entries = [view * len(self._number) + self._number[item] for view, item in zip(views, drawn)]
-        kept, labels = self.cache.read(entries, self.device)
+        drawn = self.sampler.draw(self.draw.batch_size, generator)
+        kept, labels = self.kept.cache.read(self.kept.entries(drawn, generator), self.device)
         cells = self._cells(labels, generator)
         if cells is not None:
             labels = cells.take_labels(labels)
         return self.split.learning_part(kept, labels, cells), labels
+
+    def close(self) -> None:
+        """Remove the files."""
+        self.kept.close()
 
     def _cells(self, labels: Tensor, generator: torch.Generator) -> Cells | None:
         """Which part of the embeddings a step decodes; None where all of it is no more than that."""
@@ -145,30 +126,3 @@ class CachedBatches:
         if grid <= SCATTERED_CELLS:
             return None
         return scattered_cells(len(labels), grid, generator, labels.device)
-
-    def close(self) -> None:
-        """Remove the files."""
-        self.cache.close()
-
-    def _fill(
-        self,
-        items: Sequence[Item],
-        generator: torch.Generator,
-        enough: Callable[[int], bool],
-        progress: Callable[[int, int], None],
-    ) -> None:
-        total = self.views * len(items)
-        for view in range(self.views):
-            for start in range(0, len(items), _ENCODED_AT_ONCE):
-                group = items[start : start + _ENCODED_AT_ONCE]
-                if view == 0:
-                    images, labels = gather(self.draw.banks, group)
-                else:
-                    images, labels = self.draw.views(group, generator, self.device)
-                kept = self.split.frozen_part(images.to(self.device))
-                first = view * len(items) + start
-                self.cache.write(first, kept, labels)
-                progress(first + len(group), total)
-            if enough(view + 1):
-                self.views = view + 1
-                return

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from HSAMSegmentLib.errors import RequestError
 
 DEFAULT_MINUTES = 10.0
+ENCODING_SHARE = 0.4
+HELD_ENCODING_SHARE = 0.1
 
 
 class Budget:
@@ -45,7 +47,14 @@ class Budget:
         self._earlier = 0.0
         self._total_steps = 0
         self._steps = 0
-        self.reserve_seconds = 0.0
+        self.look_seconds = 0.0
+        self.writing_seconds = 0.5
+        self.step_seconds = 0.0
+
+    @property
+    def reserve_seconds(self) -> float:
+        """Kept back for the last look at the validation and for writing the model."""
+        return 1.1 * self.look_seconds + self.writing_seconds
 
     @property
     def seconds(self) -> float:
@@ -60,9 +69,10 @@ class Budget:
         """Count what earlier runs used."""
         self._earlier, self._steps = seconds, steps
 
-    def advance(self) -> None:
-        """Count a step."""
+    def advance(self, seconds: float = 0.0) -> None:
+        """Count a step that took so long."""
         self._steps += 1
+        self.step_seconds = seconds
 
     @property
     def fraction(self) -> float:
@@ -74,8 +84,10 @@ class Budget:
 
     @property
     def is_used_up(self) -> bool:
-        """Whether the training must end."""
-        return self.fraction >= 1.0
+        """Whether the training must end: with minutes also if more than half of the next step would come too late."""
+        if self.minutes is None:
+            return self.fraction >= 1.0
+        return self.seconds + 0.5 * self.step_seconds >= 60.0 * self.minutes - self.reserve_seconds
 
     @property
     def eta_seconds(self) -> float | None:
@@ -86,3 +98,28 @@ class Budget:
             return None
         spent = self._clock() - self._started
         return spent / self._steps * max(self._total_steps - self._steps, 0)
+
+
+class EncodingPace:
+    """With epochs as many views as epochs; with minutes as many as leave most of the time for learning."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+
+    def enough(self, views: float) -> bool:
+        """See `kept_features.Pace`."""
+        if self._budget.minutes is None:
+            return views >= (self._budget.epochs or 1)
+        return self._budget.fraction > ENCODING_SHARE
+
+    def views(self, seconds: float) -> float:
+        """See `kept_features.Pace`."""
+        if self._budget.minutes is None:
+            return self._budget.epochs or 1
+        return 1.5 * ENCODING_SHARE * 60.0 * self._budget.minutes / max(seconds, 1e-6)
+
+    def held_inputs(self, seconds: float) -> float:
+        """See `kept_features.Pace`."""
+        if self._budget.minutes is None:
+            return float("inf")
+        return HELD_ENCODING_SHARE * 60.0 * self._budget.minutes / max(seconds, 1e-6)

@@ -1,18 +1,22 @@
 """What a frozen encoder makes of slices and of augmented views of them: computed once, kept in memory-mapped files.
 
 An epoch then costs the head alone (with LoRA: the adapted blocks and the head). Numbers are kept as float16, which is
-finer than the noise that the heads get in training. The files lie in one private folder that goes away with the cache;
-what a killed process left behind goes away with the next cache.
+finer than the noise that the heads get in training. The files lie in one private folder that goes away with the cache.
+What a killed process left behind goes away with the next cache, unless a training can still be resumed with it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import psutil
@@ -20,15 +24,35 @@ import torch
 from torch import Tensor
 
 from HSAMSegmentLib.checkpoints.files import require_free_space
+from HSAMSegmentLib.errors import CheckpointError
 from HSAMSegmentLib.inference.arrays import to_array, to_tensor
-from HSAMSegmentLib.output import explain_write_error
+from HSAMSegmentLib.output import atomic_output, explain_write_error
+from HSAMSegmentLib.training.checkpointing import load_state, save_state
 
 PREFIX = "hsamsegment-features-"
 DEFAULT_BYTES = 4 << 30
+MOST_VIEWS = 12
+_OWNER, _JOURNAL, _LABELS = "owner.json", "journal", "labels.npy"
+_KEPT_SECONDS = 7 * 24 * 3600
 _LARGEST_FLOAT16 = 65504.0
 
 
-def affordable_views(slices: int, bytes_per_view: int, *, capacity_bytes: int = DEFAULT_BYTES, most: int = 12) -> int:
+@dataclass(frozen=True)
+class CacheOwner:
+    """Which training a cache belongs to, so that it can take it up again after a kill.
+
+    Attributes:
+        key: a hash of everything that the features depend on.
+        state: the training state; while this file exists, for a week at most, the cache is not taken for abandoned.
+    """
+
+    key: str
+    state: Path
+
+
+def affordable_views(
+    slices: int, bytes_per_view: int, *, capacity_bytes: int = DEFAULT_BYTES, most: int = MOST_VIEWS
+) -> int:
     """How many views of every slice fit; at least one, the slice itself.
 
     Args:
@@ -53,6 +77,7 @@ class FeatureCache:
         label_shape: tuple[int, int],
         *,
         parent: Path | None = None,
+        owner: CacheOwner | None = None,
     ) -> None:
         """Reserve the files.
 
@@ -61,27 +86,68 @@ class FeatureCache:
             feature_shapes: shape of each feature map of an entry.
             label_shape: rows and columns of an entry's labels.
             parent: folder in which the private folder is made, by default the system's for temporary files.
+            owner: the training that may `adopt` the cache after a kill.
 
         Raises:
             OutputError: if the disk has too little space.
         """
-        base = Path(parent) if parent else Path(tempfile.gettempdir())
+        base = base_folder(parent)
         remove_abandoned(base)
         self.bytes = entries * entry_bytes(feature_shapes, label_shape)
         require_free_space(base, self.bytes, "Keeping the encoder's features")
         self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
         try:
+            _write_owner(self.folder, owner)
             self._features = [
-                self._file(f"features{number}", np.float16, (entries, *shape))
+                _new_file(self.folder / f"features{number}.npy", np.float16, (entries, *shape))
                 for number, shape in enumerate(feature_shapes)
             ]
-            self._labels = self._file("labels", np.uint8, (entries, *label_shape))
+            self._labels = _new_file(self.folder / _LABELS, np.uint8, (entries, *label_shape))
         except OSError as error:
             self.close()
             raise explain_write_error(error, base / "features") from error
 
+    @classmethod
+    def adopt(cls, owner: CacheOwner, parent: Path | None = None) -> tuple[FeatureCache, dict[str, Any]] | None:
+        """Take over what a killed process of the same training left.
+
+        Returns:
+            The cache and the last note of its journal, or None if there is none.
+        """
+        base = base_folder(parent)
+        for folder in _abandoned(base):
+            if _read_owner(folder).get("key") != owner.key:
+                continue
+            try:
+                journal = load_state(folder / _JOURNAL)
+            except CheckpointError:
+                continue
+            mine = folder.with_name(f"{PREFIX}{os.getpid()}-{folder.name.rpartition('-')[2]}")
+            folder.rename(mine)
+            return cls._opened(mine, owner), journal
+        return None
+
+    @classmethod
+    def _opened(cls, folder: Path, owner: CacheOwner) -> FeatureCache:
+        cache = cls.__new__(cls)
+        cache.folder = folder
+        _write_owner(folder, owner)
+        count = len(list(folder.glob("features*.npy")))
+        cache._features = [np.load(folder / f"features{number}.npy", mmap_mode="r+") for number in range(count)]
+        cache._labels = np.load(folder / _LABELS, mmap_mode="r+")
+        cache.bytes = sum(array.nbytes for array in (*cache._features, cache._labels))
+        return cache
+
     def __len__(self) -> int:
         return len(self._labels)
+
+    def note(self, journal: dict[str, Any]) -> None:
+        """Write down how far the cache is filled: what `adopt` will give back.
+
+        Raises:
+            OutputError: if the disk is full.
+        """
+        save_state(self.folder / _JOURNAL, journal)
 
     def write(self, first: int, features: Sequence[Tensor], labels: Tensor) -> None:
         """Fill the entries from `first` on with features [n, ...] and labels [n, rows, cols]."""
@@ -110,8 +176,10 @@ class FeatureCache:
     ) -> None:
         self.close()
 
-    def _file(self, name: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-        return np.lib.format.open_memmap(self.folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
+
+def base_folder(parent: Path | None) -> Path:
+    """Where caches lie."""
+    return Path(parent) if parent else Path(tempfile.gettempdir())
 
 
 def entry_bytes(feature_shapes: Sequence[tuple[int, ...]], label_shape: tuple[int, int]) -> int:
@@ -120,8 +188,49 @@ def entry_bytes(feature_shapes: Sequence[tuple[int, ...]], label_shape: tuple[in
 
 
 def remove_abandoned(base: Path) -> None:
-    """Remove the folders of processes that are gone."""
-    for folder in base.glob(f"{PREFIX}*-*"):
-        owner = folder.name[len(PREFIX) :].split("-")[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+    """Remove the folders of processes that are gone, unless a training can be resumed with them."""
+    for folder in _abandoned(base):
+        state = _read_owner(folder).get("state", "")
+        is_recent = time.time() - folder.stat().st_mtime < _KEPT_SECONDS
+        if not (state and Path(state).is_file() and is_recent):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _abandoned(base: Path) -> list[Path]:
+    return [folder for folder in sorted(base.glob(f"{PREFIX}*-*")) if not _is_owned(folder)]
+
+
+def _is_owned(folder: Path) -> bool:
+    """Whether the process that made a folder still runs; another one may have got its number since."""
+    number = folder.name[len(PREFIX) :].split("-")[0]
+    if not number.isdigit():
+        return True
+    try:
+        started = psutil.Process(int(number)).create_time()
+    except psutil.Error:
+        return False
+    return abs(started - _read_owner(folder).get("started", started)) < 1.0
+
+
+def _write_owner(folder: Path, owner: CacheOwner | None) -> None:
+    facts: dict[str, Any] = {"started": psutil.Process().create_time()}
+    if owner is not None:
+        facts.update(key=owner.key, state=str(owner.state.absolute()))
+    with atomic_output(folder / _OWNER, overwrite=True) as stream:
+        stream.write(json.dumps(facts).encode())
+
+
+def _read_owner(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / _OWNER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _new_file(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    """A memory-mapped array whose disk space is taken at once: later, a full disk would kill the process."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return array

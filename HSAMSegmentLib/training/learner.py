@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -58,6 +59,7 @@ class Learner:
         self.best_step = 0
         self.history: list[TeachMetrics] = []
         self._kept_names = _learned_names(network)
+        self.guard: Callable[[], AbstractContextManager] = nullcontext
 
     def step(self, batches: Batches, loss_of: Callable[..., Tensor], progress: float) -> None:
         """One step of the optimizer; if it is interrupted, nothing has changed, not even the draws.
@@ -73,7 +75,8 @@ class Learner:
         set_rate(self.optimizer, self.rate * min(1.0, (self.steps + 1) / WARMUP_STEPS) * cosine_share(progress))
         draws, noise = self.generator.get_state(), torch.get_rng_state()
         try:
-            value = self._differentiate(batches, loss_of)
+            with self.guard():
+                value = self._differentiate(batches, loss_of)
         except BaseException:
             self.generator.set_state(draws)
             torch.set_rng_state(noise)
@@ -95,6 +98,12 @@ class Learner:
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise NotANumberError(f"The loss is not a number any more at step {self.steps + 1}. Try a lower rate.")
         return float(loss.detach())
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all averaged weights are numbers."""
+        state = self.average.network.state_dict()
+        return all(bool(torch.isfinite(state[name]).all()) for name in self._kept_names)
 
     def keep_if_best(self, dice: float | None) -> bool:
         """Remember the averaged weights if they are the best so far; without a Dice the newest are."""
@@ -121,6 +130,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "torch_generator": torch.get_rng_state(),
+            "device_generator": _device_draws(self.device),
             "steps": self.steps,
             "loss": self.loss,
             "best": self.best,
@@ -137,6 +147,8 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_generator"])
+        if state.get("device_generator") is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["device_generator"], self.device)
         self.steps, self.loss = state["steps"], state["loss"]
         self.best, self.best_dice, self.best_step = state["best"], state["best_dice"], state["best_step"]
         self.history = [TeachMetrics(**item) for item in state["history"]]
@@ -147,3 +159,8 @@ def _learned_names(network: nn.Module) -> list[str]:
     learning = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     buffers = [name for name, _ in network.named_buffers() if name in network.state_dict()]
     return learning + buffers
+
+
+def _device_draws(device: torch.device) -> Tensor | None:
+    """State of the generator that dropout and noise on a CUDA device are drawn from."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else None

@@ -19,6 +19,7 @@ from HSAMSegmentLib.checkpoints.loading import save_model
 from HSAMSegmentLib.checkpoints.manifest import Manifest
 from HSAMSegmentLib.output import atomic_output
 from HSAMSegmentLib.training.checkpointing import state_path
+from HSAMSegmentLib.training.looks import names_of
 from HSAMSegmentLib.training.plot import write_plot
 from HSAMSegmentLib.training.request import TeachResult
 from HSAMSegmentLib.volumes.orientation import slice_frame
@@ -38,6 +39,8 @@ def finish(job: TeachJob) -> TeachResult:
     request, learner = job.request, job.learner
     network = learner.load_best().cpu()
     path = save_model(request.output, network, manifest_of(job), overwrite=request.overwrite, dtype="float16")
+    if job.stopped != "cancelled":
+        state_path(request.output).unlink(missing_ok=True)
     result = TeachResult(
         path=path,
         dice=kept_dice(job),
@@ -53,8 +56,6 @@ def finish(job: TeachJob) -> TeachResult:
         write_report(result, manifest_of(job), request.report, overwrite=request.overwrite)
     if request.plot is not None:
         write_plot(learner.history, request.plot, title=manifest_of(job).title, overwrite=request.overwrite)
-    if job.stopped != "cancelled":
-        state_path(request.output).unlink(missing_ok=True)
     return result
 
 
@@ -68,8 +69,7 @@ def kept_dice(job: TeachJob) -> dict[str, float]:
 
 def validated_on(job: TeachJob) -> str:
     """What the Dice was measured on, in words."""
-    sources = {item.source for item in job.setup.held}
-    return " and ".join(sorted(sources)) if sources else "nothing"
+    return names_of(job.looks.held)
 
 
 def manifest_of(job: TeachJob) -> Manifest:
@@ -99,7 +99,9 @@ def training_facts(job: TeachJob) -> dict[str, Any]:
     request, setup = job.request, job.setup
     return {
         "cases": [{"name": case.volume.name, **case.hashes} for case in setup.training],
-        "held_out": [{"name": item.bank.name, "on": item.source, "slices": len(item.slices)} for item in setup.held],
+        "held_out": [
+            {"name": item.bank.name, "on": item.source, "slices": len(item.slices)} for item in job.looks.held
+        ],
         "settings": {
             "adaptation": setup.plan.adaptation,
             "augment": setup.plan.augment.to_json(),

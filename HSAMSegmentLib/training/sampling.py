@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,20 @@ class BalancedSampler:
     def draw(self, count: int, generator: torch.Generator) -> list[Item]:
         """Draw `count` items, with replacement."""
         return [self._one(generator) for _ in range(count)]
+
+    def spread(self, generator: torch.Generator) -> list[Item]:
+        """Each item once; whatever part of them is taken from the front, labels are in it as evenly as may be."""
+        drawn = dict.fromkeys(self.draw(4 * len(self.items), generator))
+        return [*drawn, *(item for item in self.items if item not in drawn)]
+
+    def only(self, items: Sequence[Item]) -> BalancedSampler:
+        """The same over part of the items."""
+        kept = set(items)
+        other = copy.copy(self)
+        other.items = [item for item in self.items if item in kept]
+        other.by_label = [[item for item in pool if item in kept] for pool in self.by_label]
+        other.pools = [pool for pool in other.by_label if pool]
+        return other
 
     def _one(self, generator: torch.Generator) -> Item:
         first, second, third = torch.rand(3, generator=generator).tolist()

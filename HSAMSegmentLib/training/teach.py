@@ -2,49 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError, RequestError, TrainingError
+from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError, OutputError, RequestError, TrainingError
 from HSAMSegmentLib.inference.devices import choose_device
-from HSAMSegmentLib.inference.prediction import cancellable
 from HSAMSegmentLib.output import refuse_existing
-from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ignore_progress
+from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ignore_progress, interruptible
 from HSAMSegmentLib.training.adaptation import FULL, SplitNetwork, set_trainable
 from HSAMSegmentLib.training.batches import Batches, CachedBatches, Draw, LiveBatches
-from HSAMSegmentLib.training.budget import Budget
+from HSAMSegmentLib.training.budget import Budget, EncodingPace
 from HSAMSegmentLib.training.cases import Case, common_labels, matched_labels, read_case
 from HSAMSegmentLib.training.checkpointing import PeriodicSaver, load_state, save_state, state_path
+from HSAMSegmentLib.training.feature_cache import CacheOwner
+from HSAMSegmentLib.training.interrupting import CancellableComputation
+from HSAMSegmentLib.training.kept_features import KeepingRules, KeptFeatures
 from HSAMSegmentLib.training.learner import Learner, NotANumberError
+from HSAMSegmentLib.training.looks import Looks
 from HSAMSegmentLib.training.losses import TEACHING_SMOOTHING, autosam_loss, hsam_loss
 from HSAMSegmentLib.training.outcome import finish
 from HSAMSegmentLib.training.plan import TeachPlan, make_plan
-from HSAMSegmentLib.training.request import (
-    TeachEvents,
-    TeachMetrics,
-    TeachPreview,
-    TeachRequest,
-    TeachResult,
-    ignore_events,
-)
+from HSAMSegmentLib.training.request import CaseFiles, TeachEvents, TeachRequest, TeachResult, ignore_events
 from HSAMSegmentLib.training.sampling import BalancedSampler
 from HSAMSegmentLib.training.slice_bank import SliceBank, build_slice_bank
-from HSAMSegmentLib.training.starting import Start, build_start, open_start
-from HSAMSegmentLib.training.validation import ValidationSet, hold_out_blocks, predict_slices, validate, whole_case
+from HSAMSegmentLib.training.starting import Start, StartSource, build_start, open_start
+from HSAMSegmentLib.training.validation import ValidationSet, hold_out_blocks, whole_case
 from HSAMSegmentLib.volumes.labels import LabelSet
+
+Found = TypeVar("Found")
 
 logger = logging.getLogger(__name__)
 
 LAST_STAGE_WEIGHT = 0.6
 DICE_WEIGHT = 0.5
-LOOKS = 20
-PATIENCE = 7
-ENCODING_SHARE = 0.4
-_VALIDATION_SHARE = 0.15
+STEP_SHARE = 0.1
+_BACKWARD_FACTOR = 2.0
+_SLOW_SECONDS = 0.3
 
 
 def teach(
@@ -64,7 +66,7 @@ def teach(
         validation: scans to validate on in memory, instead of the request's files.
         progress: told how far the job is.
         events: gets `TeachMetrics` and `TeachPreview` objects.
-        cancel: looked at in every layer of the network; what was good is kept.
+        cancel: looked at in every operation of a slow network; what was good is kept.
 
     Returns:
         The result; `stopped` says whether it ended by itself.
@@ -89,8 +91,14 @@ class TeachSetup:
     plan: TeachPlan
     start: Start
     training: tuple[Case, ...]
+    validation: tuple[Case, ...]
     draw: Draw
     held: tuple[ValidationSet, ...]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that draw as many views as there are slices."""
+        return max(1, -(-len(self.draw.sampler) // self.draw.batch_size))
 
 
 class TeachJob:
@@ -109,7 +117,6 @@ class TeachJob:
         self.device = torch.device(choose_device(request.device).name)
         self.notes: list[str] = []
         self.stopped = "budget"
-        self.looked_at = self.look_seconds = 0.0
 
     def prepare(self, cases: Sequence[Case] | None, validation: Sequence[Case] | None) -> None:
         """Read, check, plan and build."""
@@ -118,11 +125,11 @@ class TeachJob:
         training, labels, notes = common_labels(self._read(self.request.cases, cases))
         given, more = matched_labels(self._read(self.request.validation, validation), labels)
         self._note([*notes, *more])
-        source = open_start(self.request)
-        plan = make_plan(self.request, training, source.manifest, len(labels))
         self._tell("Building the network")
-        start = build_start(source, plan, labels)
-        self._note(start.notes)
+        source = self._uninterrupted(lambda: open_start(self.request))
+        plan = make_plan(self.request, training, source.manifest, len(labels))
+        start = self._start(source, plan, labels)
+        self._tell("Cutting the slices")
         banks = tuple(self._bank(case, plan) for case in training)
         held = self._validation_sets(banks, tuple(self._bank(case, plan) for case in given))
         draw = Draw(
@@ -132,7 +139,8 @@ class TeachJob:
             image_size=plan.architecture.encoder.image_size,
             batch_size=self.request.batch_size,
         )
-        self.setup = TeachSetup(labels, plan, start, tuple(training), draw, held)
+        self.setup = TeachSetup(labels, plan, start, tuple(training), tuple(given), draw, held)
+        self.steps_per_epoch = self.setup.steps_per_epoch
         set_trainable(start.network.to(self.device), plan.adaptation)
         self.learner = Learner(
             start.network,
@@ -141,20 +149,20 @@ class TeachJob:
             seed=self.request.seed,
             device=self.device,
         )
-        self.steps_per_epoch = max(1, -(-len(draw.sampler) // draw.batch_size))
+        self.learner.guard = self._guard
         self.budget.set_steps_per_epoch(self.steps_per_epoch)
+        self.looks = Looks(self.setup, self.learner, self.budget, self.events, self.cancel)
         self._resume()
 
     def run(self) -> TeachResult:
         """Learn until the budget is used up, then write the best state."""
         saver = PeriodicSaver(self._save)
         try:
-            with cancellable(self.learner.network, self.cancel), cancellable(self.learner.average.network, self.cancel):
-                batches = self._batches()
-                try:
-                    self._learn(batches, saver)
-                finally:
-                    batches.close()
+            batches = self._batches(saver)
+            try:
+                self._learn(batches, saver)
+            finally:
+                batches.close()
         except CancelledError:
             self._after_cancel(saver)
         except NotANumberError as error:
@@ -162,75 +170,49 @@ class TeachJob:
         if saver.complaint:
             self._note([f"The training could not be saved for resuming: {saver.complaint}"])
         self._tell("Writing the model")
-        return finish(self)
-
-    def _learn(self, batches: Batches, saver: PeriodicSaver) -> None:
-        while True:
-            if self._is_time_to_look():
-                self.look()
-                if self._no_more_progress():
-                    self.stopped = "no more progress"
-                    return
-            if self.budget.is_used_up:
-                break
-            self.cancel.raise_if_cancelled()
-            self.learner.step(batches, self._loss, self.budget.fraction)
-            self.budget.advance()
-            saver.tick()
-            self._tell("Learning", f"step {self.learner.steps}, loss {self.learner.loss:.3f}")
-        if not self._has_looked():
-            self.look()
+        try:
+            return finish(self)
+        except OutputError:
+            saver.now()
+            raise
 
     def look(self) -> None:
         """Validate the averaged weights, keep them if they are the best, and tell."""
-        started = self.budget.seconds
-        dice: dict[str, float] = {}
-        mean = None
-        if self.setup.held:
-            network = self.learner.average.network
-            result = validate(
-                network,
-                self.setup.held,
-                num_classes=len(self.setup.labels),
-                device=self.device,
-                between_batches=self.cancel.raise_if_cancelled,
-            )
-            named = zip((label.name for label in self.setup.labels), result.dice)
-            dice = {name: value for name, value in named if value == value}
-            mean = result.mean
-        best = self.learner.keep_if_best(mean)
-        if self.setup.held and best:
-            self._preview()
-        metrics = TeachMetrics(
-            step=self.learner.steps,
-            epoch=self.learner.steps / self.steps_per_epoch,
-            loss=self.learner.loss,
-            dice=dice,
-            best=best,
-            eta_seconds=self.budget.eta_seconds,
-        )
-        self.learner.history.append(metrics)
-        self.events(metrics)
-        self.looked_at = self.budget.seconds
-        self.look_seconds = self.looked_at - started
-        self.budget.reserve_seconds = 1.1 * self.look_seconds + 0.5
+        self.looks.look()
 
-    def _preview(self) -> None:
-        """The validation slice with the most labelled pixels."""
-        held = self.setup.held[0]
-        filled = (held.bank.reference[list(held.slices)] != 0).flatten(1).sum(dim=1)
-        index = held.slices[int(filled.argmax())]
-        predicted = predict_slices(self.learner.average.network, held.bank, [index], device=self.device)[0]
-        image = held.bank.framing.logits(held.bank.all_tiles([index])[:, 1:2])[0, 0]
-        self.events(
-            TeachPreview(
-                case=held.bank.name,
-                slice_index=index,
-                image=(image.clamp(0, 1) * 255).to(torch.uint8).numpy(),
-                reference=held.bank.reference[index].numpy(),
-                predicted=predicted,
-            )
-        )
+    def _learn(self, batches: Batches, saver: PeriodicSaver) -> None:
+        first = self.learner.steps
+        while True:
+            if self.looks.is_due:
+                self.look()
+                if self.looks.is_pointless_to_go_on:
+                    self.stopped = "no more progress"
+                    return
+            if self.budget.is_used_up and self.learner.steps > 0:
+                break
+            self.cancel.raise_if_cancelled()
+            began = time.monotonic()
+            self.learner.step(batches, self._loss, self.budget.fraction)
+            self.budget.advance(time.monotonic() - began)
+            if self.learner.steps == first + 1:
+                self._keep_pace(batches)
+            saver.tick()
+            self._tell("Learning", f"step {self.learner.steps}, loss {self.learner.loss:.3f}")
+        if not self.looks.has_looked:
+            self.look()
+
+    def _keep_pace(self, batches: Batches) -> None:
+        """After the first step: with minutes, make steps and looks so short that the budget can be kept."""
+        if self.budget.minutes is None:
+            return
+        seconds = self.budget.step_seconds / batches.draw.batch_size
+        fitting = max(1, int(STEP_SHARE * 60.0 * self.budget.minutes / seconds))
+        if fitting < batches.draw.batch_size:
+            batches.draw = replace(batches.draw, batch_size=fitting)
+            self.budget.step_seconds = fitting * seconds
+            self._note([f"This network is slow on this computer: it learns from {fitting} slice(s) at a time."])
+        if self.looks.thin(seconds / _BACKWARD_FACTOR):
+            self._note(["This network is slow on this computer: it was validated on a part of the slices only."])
 
     def _loss(self, stages: Sequence[Tensor], labels: Tensor) -> Tensor:
         if len(stages) == 1 and self.setup.plan.architecture.head != "samed":
@@ -239,68 +221,75 @@ class TeachJob:
             stages, labels, last_weight=LAST_STAGE_WEIGHT, dice_weight=DICE_WEIGHT, smoothing=TEACHING_SMOOTHING
         )
 
-    def _is_time_to_look(self) -> bool:
-        """With epochs at steps that do not depend on interruptions, with minutes at a steady pace."""
-        if self.learner.steps == 0 or self._has_looked():
-            return False
-        if self.budget.minutes is None:
-            total = self.steps_per_epoch * (self.budget.epochs or 1)
-            return self.learner.steps % max(self.steps_per_epoch, total // LOOKS) == 0
-        pause = max(60.0 * self.budget.minutes / LOOKS, self.look_seconds / _VALIDATION_SHARE)
-        return self.budget.seconds >= self.looked_at + pause
-
-    def _has_looked(self) -> bool:
-        """Whether the last look was at the present step."""
-        return bool(self.learner.history) and self.learner.history[-1].step == self.learner.steps
-
-    def _no_more_progress(self) -> bool:
-        if not self.setup.held or self.budget.fraction < 0.5:
-            return False
-        looks_since = sum(1 for item in self.learner.history if item.step > self.learner.best_step)
-        return looks_since >= PATIENCE
-
-    def _batches(self) -> Batches:
+    def _batches(self, saver: PeriodicSaver) -> Batches:
         network, plan, draw = self.learner.network, self.setup.plan, self.setup.draw
+        self.cancel.raise_if_cancelled()
         if plan.adaptation == FULL:
             return LiveBatches(network.to(memory_format=torch.channels_last), draw, self.device)
 
-        def tell(done: int, total: int) -> None:
+        def tell(done: int, most: int) -> None:
             self.cancel.raise_if_cancelled()
-            self._tell("Encoding the slices", f"{done} of {total}")
+            saver.tick()
+            self._tell("Encoding the slices", f"{done} of at most {most}")
 
-        return CachedBatches(
-            SplitNetwork(network.eval(), plan.adaptation),
-            draw,
-            self.device,
-            torch.Generator().manual_seed(self.request.seed + 1),
+        saver.now()
+        rules = KeepingRules(
             capacity_bytes=self.request.cache_bytes,
             parent=self.request.cache_folder,
-            enough=self._has_enough_views,
+            owner=CacheOwner(self._features_key(), state_path(self.request.output)),
+            pace=EncodingPace(self.budget),
             progress=tell,
         )
+        split = SplitNetwork(network.eval(), plan.adaptation)
+        with CancellableComputation(self.cancel):
+            generator = torch.Generator().manual_seed(self.request.seed + 1)
+            kept = KeptFeatures(split, draw, self.setup.held, self.device, generator, rules)
+        self._note(self._about(kept))
+        self.looks.use_kept(kept)
+        return CachedBatches(split, draw, self.device, kept)
 
-    def _has_enough_views(self, views: int) -> bool:
-        """With epochs no more views than epochs, with minutes as many as leave most of the time for learning."""
-        if self.budget.minutes is None:
-            return views >= (self.budget.epochs or 1)
-        return self.budget.fraction * (views + 1) / views > ENCODING_SHARE
+    def _about(self, kept: KeptFeatures) -> list[str]:
+        """Sentences on what there was no time to encode."""
+        notes = []
+        if len(kept.kept_items) < len(kept.items):
+            notes.append(
+                f"There was time to encode {len(kept.kept_items)} of {len(kept.items)} slices only. Give it more "
+                "minutes, a smaller encoder or a faster device."
+            )
+        if sum(len(item.slices) for item in kept.held) < sum(len(item.slices) for item in self.setup.held):
+            notes.append("There was no time to validate on all slices: some were left out, evenly.")
+        return notes
 
-    def _read(self, files: Sequence, given: Sequence[Case] | None) -> list[Case]:
-        if given is not None:
-            found = list(given)
-        else:
-            found = []
+    def _guard(self) -> AbstractContextManager:
+        """Looks for a cancel in every operation of a step that takes long; others are short enough."""
+        slow = self.budget.step_seconds > _SLOW_SECONDS or self.budget.step_seconds == 0.0
+        return CancellableComputation(self.cancel) if slow else nullcontext()
+
+    def _uninterrupted(self, work: Callable[[], Found]) -> Found:
+        """Work that cannot look for a cancel itself; it is left behind on one."""
+        return interruptible(work, self.cancel)
+
+    def _start(self, source: StartSource, plan: TeachPlan, labels: LabelSet) -> Start:
+        start = self._uninterrupted(lambda: build_start(source, plan, labels))
+        self._note(start.notes)
+        return start
+
+    def _read(self, files: Sequence[CaseFiles], given: Sequence[Case] | None) -> list[Case]:
+        found = list(given or ())
+        if given is None:
             for item in files:
-                self.cancel.raise_if_cancelled()
-                found.append(read_case(item.image, item.labels, names=self.request.names or None))
+                found.append(self._uninterrupted(lambda item=item: self._read_one(item)))
         for case in found:
             self._note(case.notes)
         return found
 
+    def _read_one(self, item: CaseFiles) -> Case:
+        return read_case(item.image, item.labels, names=self.request.names or None)
+
     def _bank(self, case: Case, plan: TeachPlan) -> SliceBank:
-        self.cancel.raise_if_cancelled()
-        return build_slice_bank(
-            case, slices=plan.slices, intensity=plan.intensity, image_size=plan.architecture.encoder.image_size
+        size = plan.architecture.encoder.image_size
+        return self._uninterrupted(
+            lambda: build_slice_bank(case, slices=plan.slices, intensity=plan.intensity, image_size=size)
         )
 
     def _validation_sets(self, banks: tuple[SliceBank, ...], given: tuple[SliceBank, ...]) -> tuple[ValidationSet, ...]:
@@ -340,31 +329,49 @@ class TeachJob:
             )
         self.learner.resume(state["learner"])
         self.budget.resume(state["seconds"], self.learner.steps)
-        self.looked_at = self.budget.seconds
+        self.looks.resume()
         self._note([f"Resumed at step {self.learner.steps}."])
 
     def _facts(self) -> dict:
         """What must be the same for a training to be resumed."""
+        start = {name: value for name, value in self.setup.start.facts.items() if isinstance(value, (str, int))}
         return {
             "cases": [case.hashes for case in self.setup.training],
+            "validation": [case.hashes for case in self.setup.validation],
             "labels": [label.name for label in self.setup.labels],
             "architecture": self.setup.plan.architecture.to_json(),
             "adaptation": self.setup.plan.adaptation,
+            "start": start,
+            "encoder": self.setup.start.encoder_source.sha256,
             "seed": self.request.seed,
             "batch_size": self.request.batch_size,
         }
 
+    def _features_key(self) -> str:
+        """A hash of everything that kept features depend on."""
+        plan = self.setup.plan
+        facts = [self._facts(), plan.augment.to_json(), repr(plan.slices), repr(plan.intensity), self.device.type]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
     def _after_cancel(self, saver: PeriodicSaver) -> None:
+        self._keep_something()
         saver.now()
         if self.learner.best is None:
             raise CancelledError("Cancelled before there was anything to keep.")
         self.stopped = "cancelled"
 
     def _after_bad_loss(self, error: HSAMSegmentError) -> None:
+        self._keep_something()
         if self.learner.best is None:
             raise TrainingError(str(error)) from error
         self.stopped = "loss not a number"
         self._note([f"{error} The best state before that is kept."])
+
+    def _keep_something(self) -> None:
+        """The newest state where nothing was validated yet."""
+        if self.learner.best is None and self.learner.steps > 0 and self.learner.is_sound:
+            self.learner.keep_if_best(None)
+            self._note(["It ended before the first validation: the newest state is kept."])
 
     def _tell(self, stage: str, detail: str = "") -> None:
         self.progress(Progress(self.budget.fraction, stage, detail, self.budget.eta_seconds))

@@ -13,6 +13,8 @@ from HSAMSegmentLib.inference.arrays import to_array
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.training.slice_bank import SliceBank
 
+StagesOf = Callable[[SliceBank, Sequence[int]], Sequence[torch.Tensor]]
+
 _BATCH = 4
 _HELD_OUT_SHARE = 0.2
 _FEWEST_LABELLED = 6
@@ -84,14 +86,24 @@ def predict_slices(
     *,
     device: torch.device | str = "cpu",
     between_batches: Callable[[], None] = lambda: None,
+    stages_of: StagesOf | None = None,
 ) -> np.ndarray:
-    """Labels uint8 [n, rows, cols] of slices, from the mean of all stages' logits as in segmenting."""
+    """Labels uint8 [n, rows, cols] of slices, from the mean of all stages' logits as in segmenting.
+
+    Args:
+        network: in evaluation mode.
+        bank: where the slices are.
+        slices: their indices.
+        device: where the network is.
+        between_batches: called before each batch; may raise to stop.
+        stages_of: gives the logits of all stages for some slices, in place of the network.
+    """
     found = []
     for start in range(0, len(slices), _BATCH):
         between_batches()
-        images = bank.all_tiles(slices[start : start + _BATCH]).to(device)
+        group = slices[start : start + _BATCH]
         with torch.inference_mode():
-            stages = network(images).stages
+            stages = stages_of(bank, group) if stages_of else network(bank.all_tiles(group).to(device)).stages
             logits = sum(bank.framing.logits(stage) for stage in stages)
         found.append(to_array(logits.argmax(dim=1).to(torch.uint8)))
     return np.concatenate(found)
@@ -105,6 +117,7 @@ def validate(
     device: torch.device | str = "cpu",
     step: int = 1,
     between_batches: Callable[[], None] = lambda: None,
+    stages_of: StagesOf | None = None,
 ) -> ValidationResult:
     """Dice per label over all slices of each set.
 
@@ -115,6 +128,7 @@ def validate(
         device: where the network is.
         step: take every n-th slice only, for a quick look at thin slices.
         between_batches: called before each batch; may raise to stop.
+        stages_of: see `predict_slices`.
 
     Raises:
         TrainingError: if there is nothing to validate on.
@@ -124,7 +138,9 @@ def validate(
     per_set = []
     for item in sets:
         slices = item.slices[::step]
-        predicted = predict_slices(network, item.bank, slices, device=device, between_batches=between_batches)
+        predicted = predict_slices(
+            network, item.bank, slices, device=device, between_batches=between_batches, stages_of=stages_of
+        )
         reference = to_array(item.bank.reference[list(slices)])
         per_set.append(tuple(_dice(predicted == value, reference == value) for value in range(1, num_classes + 1)))
     return ValidationResult(tuple(_mean(column) for column in zip(*per_set)), tuple(per_set))

@@ -17,10 +17,12 @@ from HSAMSegmentLib.training.adaptation import FROZEN, LORA, SplitNetwork, set_t
 from HSAMSegmentLib.training.augment import AugmentRule
 from HSAMSegmentLib.training.batches import CachedBatches, Draw
 from HSAMSegmentLib.training.feature_cache import PREFIX, FeatureCache, affordable_views
+from HSAMSegmentLib.training.kept_features import KeepingRules, KeptFeatures
 from HSAMSegmentLib.training.sampling import BalancedSampler
 from HSAMSegmentLib.training.slice_bank import build_slice_bank
 from HSAMSegmentLib.volumes.rules import IntensityRule, SliceRule
 
+CPU = torch.device("cpu")
 TINY_VIT = {"embed_dim": 32, "depth": 3, "num_heads": 2, "global_attn_indexes": [2]}
 
 
@@ -81,6 +83,10 @@ def _draw(data_folder) -> Draw:
     return Draw((bank,), BalancedSampler([bank], num_classes=2), AugmentRule(), 64, 3)
 
 
+def kept_features(split, draw: Draw, rules: KeepingRules, held=()) -> KeptFeatures:
+    return KeptFeatures(split, draw, held, CPU, torch.Generator().manual_seed(0), rules)
+
+
 @pytest.mark.parametrize(
     ("adaptation", "encoder", "rank"),
     [
@@ -96,11 +102,10 @@ def test_logits_from_kept_features_are_those_of_the_whole_network(data_folder, t
     set_trainable(network, adaptation)
     draw = _draw(data_folder)
     split = SplitNetwork(network, adaptation)
-    generator = torch.Generator().manual_seed(0)
-    capacity = 14 * 2 * (1 << 20)
-    batches = CachedBatches(split, draw, torch.device("cpu"), generator, capacity_bytes=capacity, parent=tmp_path)
-    item = draw.sampler.items[5]
-    kept, labels = batches.cache.read([5])
+    features = kept_features(split, draw, KeepingRules(capacity_bytes=14 * 2 * (1 << 20), parent=tmp_path))
+    batches = CachedBatches(split, draw, CPU, features)
+    item = features.items[5]
+    kept, labels = features.cache.read([5])
     images = draw.banks[0].inputs([item.slice_index])
     with torch.inference_mode():
         expected = network(images).stages[-1]

@@ -275,12 +275,23 @@ class Clock:
 def test_minutes_end_the_training_before_the_reserve_for_the_last_look():
     clock = Clock()
     budget = Budget(minutes=1.0, clock=clock)
-    budget.reserve_seconds = 5.0
+    budget.writing_seconds = 5.0
     clock.now = 54.0
     assert not budget.is_used_up
     clock.now = 55.0
     assert budget.is_used_up
     assert budget.eta_seconds == 5.0
+
+
+def test_minutes_end_the_training_where_most_of_a_slow_step_would_come_too_late():
+    clock = Clock()
+    budget = Budget(minutes=1.0, clock=clock)
+    budget.writing_seconds = 0.0
+    budget.advance(seconds=30.0)
+    clock.now = 44.0
+    assert not budget.is_used_up
+    clock.now = 45.0
+    assert budget.is_used_up
 
 
 def test_minutes_of_interrupted_runs_count():
