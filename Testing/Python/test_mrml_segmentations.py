@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.jobs.outcome import OrganOutcome, SegmentOutcome, write_labels
 from HSAMSegmentLib.progress import CancelToken
 from HSAMSegmentLib.volumes.labels import Code, Label, Terminology
+from HSAMSegmentLib.volumes.terminology import terminology_from_tag
 
 pytestmark = pytest.mark.host
 
@@ -211,7 +212,56 @@ def test_a_bundle_of_the_scene_holds_everything(bridge, host, scene, tmp_path):
     flipped_on_load = labels[::-1]  # the application makes left-handed grids right-handed when it reads them
     assert np.array_equal(read_mask(node, "liver", volume), flipped_on_load == 1)
     assert node.GetNodeReference(bridge.SOURCE_ROLE) is volume
-    assert "SCT^10200004^Liver" in node.GetSegmentation().GetSegment("liver").GetTerminology()
+    for label in (LIVER, RIGHT_KIDNEY):
+        segment = node.GetSegmentation().GetSegment(bridge.segment_id(label.name))
+        assert segment.GetName() == label.name
+        assert np.allclose(segment.GetColor(), label.color, atol=1e-3)
+        assert terminology_from_tag(segment.GetTerminology()) == label.terminology
+    assert node.GetAttribute(bridge.MODEL_ATTRIBUTE) == "phantom"
+
+
+def test_every_segment_has_the_codes_that_a_dicom_export_reads(bridge, scene, tmp_path):
+    """Slicer's exporter itself is not part of slicer-core; this is what it asks the nodes for."""
+    import slicer
+
+    volume, labels = add_volume(OBLIQUE), blocks()
+    labels[0, 0, 0] = SPLEEN.value
+    volume.SetAttribute("DICOM.instanceUIDs", "1.2.3.1 1.2.3.2")
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Patient")
+    study = hierarchy.CreateStudyItem(patient, "Study")
+    hierarchy.CreateItem(study, volume)
+    node = bridge.create_segmentation(volume, "Organs")
+    bridge.write_outcome(make_outcome(labels, volume, tmp_path), volume, node)
+    reference = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+    assert reference.GetAttribute("DICOM.instanceUIDs") == "1.2.3.1 1.2.3.2"
+    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study
+    assert node.GetSegmentation().GetSourceRepresentationName() == bridge.LABELMAP
+    for label in (LIVER, RIGHT_KIDNEY, SPLEEN):
+        segment = node.GetSegmentation().GetSegment(bridge.segment_id(label.name))
+        category, kind, modifier = _codes_for_slicer(segment)
+        assert np.allclose(segment.GetColor(), label.color)
+        if label.terminology is None:
+            assert kind == ("SCT", "85756007", "Tissue"), "what Slicer calls everything that nobody named"
+            continue
+        assert category == astuple(label.terminology.category)
+        assert kind == astuple(label.terminology.type)
+        assert modifier == (label.terminology.modifier and astuple(label.terminology.modifier))
+
+
+def _codes_for_slicer(segment):
+    """Category, type and modifier of a segment, as Slicer itself reads its tag."""
+    import slicer
+
+    entry = slicer.vtkSlicerTerminologyEntry()
+    assert slicer.modules.terminologies.logic().DeserializeTerminologyEntry(segment.GetTerminology(), entry)
+    codes = (entry.GetCategoryObject(), entry.GetTypeObject(), entry.GetTypeModifierObject())
+    return [
+        (code.GetCodingSchemeDesignator(), code.GetCodeValue(), code.GetCodeMeaning())
+        if code is not None and code.GetCodeValue()
+        else None
+        for code in codes
+    ]
 
 
 def with_surfaces(outcome, folder):
