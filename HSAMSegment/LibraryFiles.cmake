@@ -43,6 +43,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/evaluation/surface_distance.py
   HSAMSegmentLib/gui/__init__.py
   HSAMSegmentLib/gui/batch_part.py
+  HSAMSegmentLib/gui/batch_table.py
   HSAMSegmentLib/gui/choices.py
   HSAMSegmentLib/gui/compare_part.py
   HSAMSegmentLib/gui/correct_view.py
@@ -60,6 +61,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/gui/result_table.py
   HSAMSegmentLib/gui/result_view.py
   HSAMSegmentLib/gui/saving.py
+  HSAMSegmentLib/gui/scan_list.py
   HSAMSegmentLib/gui/score_table.py
   HSAMSegmentLib/gui/shell.py
   HSAMSegmentLib/gui/status_line.py
@@ -154,6 +156,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/windows.py
   HSAMSegmentLib/mrml/__init__.py
   HSAMSegmentLib/mrml/batch.py
+  HSAMSegmentLib/mrml/batch_summary.py
   HSAMSegmentLib/mrml/comparison.py
   HSAMSegmentLib/mrml/history.py
   HSAMSegmentLib/mrml/label_layers.py
@@ -189,7 +192,11 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/embedded_export.py
   HSAMSegmentLib/training/embedded_tasks.py
   HSAMSegmentLib/training/feature_cache.py
+  HSAMSegmentLib/training/focus.py
+  HSAMSegmentLib/training/interrupting.py
+  HSAMSegmentLib/training/kept_features.py
   HSAMSegmentLib/training/learner.py
+  HSAMSegmentLib/training/looks.py
   HSAMSegmentLib/training/losses.py
   HSAMSegmentLib/training/model_card.py
   HSAMSegmentLib/training/optimizing.py

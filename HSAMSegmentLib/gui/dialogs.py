@@ -20,6 +20,9 @@ class Dialogs(Protocol):
     def open_path(self, title: str, kinds: str) -> str:
         """A file to read, empty if the user changed their mind."""
 
+    def folder_path(self, title: str, start: str) -> str:
+        """A folder, empty if the user changed their mind."""
+
     def copy(self, text: str) -> None:
         """Put text on the clipboard."""
 
@@ -38,6 +41,10 @@ class SlicerDialogs:
     def open_path(self, title: str, kinds: str) -> str:
         """Ask for an existing file."""
         return _path(qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, "", kinds))
+
+    def folder_path(self, title: str, start: str) -> str:
+        """Ask for a folder, existing or new."""
+        return qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title, start)
 
     def copy(self, text: str) -> None:
         """Put text on the clipboard."""

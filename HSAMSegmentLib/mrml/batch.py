@@ -1,4 +1,4 @@
-"""Many scans, one after the other: the volumes of a scene, or the frames of a sequence. One that fails stops no other.
+"""Many scans, one after the other: volumes of a scene, frames of a sequence, a folder. One that fails stops no other.
 
 Knows no Qt: the engine that runs the jobs is handed in, and tells its events on the main thread.
 """
@@ -8,13 +8,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Union
 
 from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.jobs.causes import sentence_for
-from HSAMSegmentLib.jobs.events import Cancelled, Failed
-from HSAMSegmentLib.jobs.folder_request import CANCELLED, DONE, FAILED, SKIPPED, BatchRow, OnRows
+from HSAMSegmentLib.jobs.events import Cancelled, Failed, ItemDone, Result
+from HSAMSegmentLib.jobs.folder_request import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    SKIPPED,
+    WAITING,
+    BatchRow,
+    FolderRequest,
+    OnRows,
+)
+from HSAMSegmentLib.jobs.requests import Request
+from HSAMSegmentLib.mrml.navigation import show_scan
 from HSAMSegmentLib.mrml.session import Order, SessionEvent, Written, is_in_scene
 from HSAMSegmentLib.mrml.volume_bridge import volume_problem
 from HSAMSegmentLib.progress import Progress
@@ -46,6 +57,9 @@ class BatchItem(Protocol):
     def drop(self) -> None:
         """There is no result, or it was kept: remove what was only made for the job."""
 
+    def show(self) -> None:
+        """Bring the scan into the slice views."""
+
 
 class OrderTaker(Protocol):
     """What runs the jobs."""
@@ -53,8 +67,26 @@ class OrderTaker(Protocol):
     def start(self, order: Order, on_event: Callable[[SessionEvent], None]) -> None:
         """Segment in the background; raises RequestError if the order cannot be taken."""
 
+    def start_request(self, request: Request, on_event: Callable[[SessionEvent], None]) -> None:
+        """Run another kind of job in the background."""
+
     def cancel(self) -> None:
         """Ask the running job to stop."""
+
+
+@dataclass(frozen=True)
+class BatchListener:
+    """Who is told what becomes of a batch.
+
+    Attributes:
+        rows: told whenever the state of a scan changes.
+        progress: told fractions of the whole batch.
+        end: told once at the end: None if every scan had its turn, else `Cancelled` or `Failed`.
+    """
+
+    rows: OnRows
+    progress: Callable[[Progress], None]
+    end: Callable[[SessionEvent | None], None]
 
 
 class VolumeItem:
@@ -81,6 +113,11 @@ class VolumeItem:
     def drop(self) -> None:
         """Nothing was made."""
 
+    def show(self) -> None:
+        """Bring the scan into the slice views, unless it is gone."""
+        if is_in_scene(self._node):
+            show_scan(self._node)
+
 
 class Batch:
     """Runs one item after the other, and tells rows and progress of all of them."""
@@ -90,10 +127,7 @@ class Batch:
         items: Sequence[BatchItem],
         engine: OrderTaker,
         make_order: MakeOrder,
-        *,
-        on_rows: OnRows,
-        on_progress: Callable[[Progress], None],
-        on_end: Callable[[bool], None],
+        listener: BatchListener,
     ) -> None:
         """Prepare; `start` begins.
 
@@ -101,14 +135,12 @@ class Batch:
             items: what to segment.
             engine: runs the jobs.
             make_order: what is asked for each volume.
-            on_rows: told whenever the state of an item changes.
-            on_progress: told fractions of the whole batch.
-            on_end: told once at the end, whether it was cancelled.
+            listener: is told what becomes of it.
         """
         self._items = list(items)
         self._engine = engine
         self._make_order = make_order
-        self._on_rows, self._on_progress, self._on_end = on_rows, on_progress, on_end
+        self._listener = listener
         self.rows = tuple(BatchRow(item.name) for item in self._items)
         self._index = -1
         self._clock = (0.0, 0.0)
@@ -119,13 +151,17 @@ class Batch:
         """Begin with the first item."""
         self.is_running = True
         self._clock = (time.monotonic(), time.monotonic())
-        self._on_rows(self.rows)
+        self._listener.rows(self.rows)
         self._next()
 
     def cancel(self) -> None:
         """Stop; what is finished stays."""
         self._cancelled = True
         self._engine.cancel()
+
+    def show(self, row: int) -> None:
+        """Bring the scan of a row into the slice views."""
+        self._items[row].show()
 
     def _next(self) -> None:
         """Start the next item that can be; those that cannot get their reason."""
@@ -152,7 +188,7 @@ class Batch:
 
     def _on_event(self, event: SessionEvent) -> None:
         if isinstance(event, Progress):
-            self._on_progress(self._overall(event))
+            self._listener.progress(self._overall(event))
         elif isinstance(event, Written):
             self._keep(event)
             self._next()
@@ -181,7 +217,7 @@ class Batch:
         seconds = time.monotonic() - self._clock[1]
         row = replace(self.rows[self._index], state=state, seconds=seconds, **facts)
         self.rows = (*self.rows[: self._index], row, *self.rows[self._index + 1 :])
-        self._on_rows(self.rows)
+        self._listener.rows(self.rows)
 
     def _overall(self, inner: Progress) -> Progress:
         count = len(self._items)
@@ -193,7 +229,56 @@ class Batch:
     def _end(self) -> None:
         self.is_running = False
         if self._cancelled:
-            left = (DONE, FAILED, SKIPPED)
-            self.rows = tuple(row if row.state in left else replace(row, state=CANCELLED) for row in self.rows)
-            self._on_rows(self.rows)
-        self._on_end(self._cancelled)
+            self.rows = _with_the_rest_cancelled(self.rows)
+            self._listener.rows(self.rows)
+        self._listener.end(Cancelled() if self._cancelled else None)
+
+
+class FolderBatch:
+    """A folder of scans: one job, which tells of each of them."""
+
+    def __init__(self, request: FolderRequest, engine: OrderTaker, listener: BatchListener) -> None:
+        """Prepare; `start` begins."""
+        self._request, self._engine, self._listener = request, engine, listener
+        self.rows: tuple[BatchRow, ...] = ()
+        self.is_running = False
+
+    def start(self) -> None:
+        """Begin.
+
+        Raises:
+            RequestError: if another job is running.
+        """
+        self._engine.start_request(self._request, self._on_event)
+        self.is_running = True
+
+    def cancel(self) -> None:
+        """Stop; the files of what is finished stay."""
+        self._engine.cancel()
+
+    def show(self, row: int) -> None:
+        """The scans are not in the scene."""
+
+    def _on_event(self, event: SessionEvent) -> None:
+        if isinstance(event, Progress):
+            self._listener.progress(event)
+        elif isinstance(event, ItemDone):
+            self._note(event)
+        elif isinstance(event, (Result, Failed, Cancelled)):
+            self.is_running = False
+            self.rows = _with_the_rest_cancelled(tuple(row for row in self.rows if row.name))
+            self._listener.rows(self.rows)
+            self._listener.end(None if isinstance(event, Result) else event)
+
+    def _note(self, event: ItemDone) -> None:
+        rows = list(self.rows) or [BatchRow("")] * event.count
+        rows[event.index] = BatchRow.from_json(event.values)
+        self.rows = tuple(rows)
+        self._listener.rows(tuple(row for row in rows if row.name))
+
+
+def _with_the_rest_cancelled(rows: tuple[BatchRow, ...]) -> tuple[BatchRow, ...]:
+    return tuple(replace(row, state=CANCELLED) if row.state == WAITING else row for row in rows)
+
+
+AnyBatch = Union[Batch, FolderBatch]

@@ -21,3 +21,10 @@ def active_scan():
     """The scan that the slice views show, or None."""
     identifier = slicer.app.applicationLogic().GetSelectionNode().GetActiveVolumeID()
     return slicer.mrmlScene.GetNodeByID(identifier) if identifier else None
+
+
+def show_scan(volume_node) -> None:
+    """Show a scan in all slice views."""
+    logic = slicer.app.applicationLogic()
+    logic.GetSelectionNode().SetActiveVolumeID(volume_node.GetID())
+    logic.PropagateVolumeSelection()

@@ -52,6 +52,11 @@ class FrameResults:
         self._share_transform(results)
         return results.GetName()
 
+    def go_to(self, number: int) -> None:
+        """Show a frame, and what was found in it."""
+        if is_in_scene(self._sequence) and self._browser() is not None:
+            self._browser().SetSelectedItemNumber(number)
+
     def _made(self):
         if not is_in_scene(self._results):
             name = slicer.mrmlScene.GenerateUniqueName(self._name)
@@ -143,3 +148,7 @@ class FrameItem:
             if is_in_scene(node):
                 slicer.mrmlScene.RemoveNode(node)
         self._made = []
+
+    def show(self) -> None:
+        """Go to the frame in the browser of the sequence."""
+        self._results.go_to(self._number)

@@ -7,10 +7,21 @@ import time
 from panel_stand import REPOSITORY, Answers
 
 
+class PartAnswers(Answers):
+    """Also answers which folder is meant."""
+
+    def __init__(self):
+        super().__init__()
+        self.folder = ""
+
+    def folder_path(self, title, start):
+        return self.folder
+
+
 class PartStand:
     """One part, built as the shell builds it."""
 
-    def __init__(self, host, build, engine, models=None):
+    def __init__(self, host, build, engine, models=None, node=None):
         import slicer
 
         from HSAMSegmentLib.gui.dependencies import Dependencies
@@ -18,7 +29,7 @@ class PartStand:
         from HSAMSegmentLib.gui.parts import PartContext
 
         self.host = host
-        self.answers = Answers()
+        self.answers = PartAnswers()
         self.opened = []
         context = PartContext(
             engine=engine,
@@ -31,7 +42,7 @@ class PartStand:
         self.part = build(context)
         self.ui = self.part.ui
         self.part.widget.show()
-        self.node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment")
+        self.node = node or slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment")
         self.part.show_parameters(self.node)
 
     @property

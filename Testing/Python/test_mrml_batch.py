@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from untrained_model import write_untrained_model
 
+from HSAMSegmentLib.jobs.events import Cancelled
 from HSAMSegmentLib.jobs.folder_request import CANCELLED, DONE, FAILED, SKIPPED
 
 pytestmark = pytest.mark.host
@@ -45,16 +46,10 @@ class BatchStand:
         return Order(volume, self.model)
 
     def start(self, items):
-        from HSAMSegmentLib.mrml.batch import Batch
+        from HSAMSegmentLib.mrml.batch import Batch, BatchListener
 
-        self.batch = Batch(
-            items,
-            self.engine,
-            self.order,
-            on_rows=self.told.append,
-            on_progress=self.progress.append,
-            on_end=self.ends.append,
-        )
+        listener = BatchListener(self.told.append, self.progress.append, self.ends.append)
+        self.batch = Batch(items, self.engine, self.order, listener)
         self.batch.start()
 
     def wait(self):
@@ -94,7 +89,7 @@ def test_every_volume_gets_a_segmentation_of_its_own(stand):
     assert [row.state for row in rows] == [DONE, DONE]
     assert [row.output for row in rows] == segmentations() == ["One organs", "Two organs"]
     assert [name for name, volume in rows[0].volumes_ml] == ["Liver", "Right kidney"]
-    assert stand.ends == [False]
+    assert stand.ends == [None]
     fractions = [progress.fraction for progress in stand.progress]
     assert fractions == sorted(fractions)
 
@@ -131,7 +126,7 @@ def test_a_cancel_keeps_what_is_finished(stand):
     stand.wait()
     assert [row.state for row in stand.batch.rows] == [DONE, CANCELLED, CANCELLED]
     assert segmentations() == ["One organs"]
-    assert stand.ends == [True]
+    assert stand.ends == [Cancelled()]
 
 
 @pytest.fixture

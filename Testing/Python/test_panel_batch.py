@@ -1,0 +1,253 @@
+"""The tab Batch, driven by clicks, with a real worker on real scans."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+
+import numpy as np
+import pytest
+from parts_stand import PartStand, table_texts
+from untrained_model import write_untrained_model
+
+pytestmark = pytest.mark.host
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store with one tiny model; the worker finds it by the environment variable."""
+    from HSAMSegmentLib.checkpoints.catalog import Catalog
+    from HSAMSegmentLib.checkpoints.store import HOME_VARIABLE, Store
+
+    home = tmp_path_factory.mktemp("store")
+    (home / "models").mkdir()
+    write_untrained_model(home / "models" / "tiny.safetensors", modality="")
+    before = os.environ.get(HOME_VARIABLE)
+    os.environ[HOME_VARIABLE] = str(home)
+    yield Store(catalog=Catalog(()), embedded=home / "none")
+    os.environ.pop(HOME_VARIABLE)
+    if before is not None:
+        os.environ[HOME_VARIABLE] = before
+
+
+@pytest.fixture(scope="module")
+def engine(host, store):
+    """One engine for all tests, so that its worker loads torch once."""
+    from HSAMSegmentLib.gui.engine import Engine
+
+    engine = Engine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def stand(host, scene, engine, store):
+    from HSAMSegmentLib.gui.batch_part import build
+    from HSAMSegmentLib.gui.model_list import StoreModels
+
+    stand = PartStand(host, build, engine, StoreModels(store))
+    engine.when_idle = stand.part.refresh
+    yield stand
+    engine.when_idle = None
+    if engine.is_busy:
+        engine.cancel()
+        stand.wait(lambda: not engine.is_busy)
+    stand.close()
+
+
+@pytest.fixture
+def scans(data_folder):
+    """Files of two real scans."""
+    folder = data_folder / "chaos_t2" / "images"
+    return [folder / "chaos_t2_02.nii.gz", folder / "chaos_t2_03.nii.gz"]
+
+
+@pytest.fixture
+def loaded(scene, scans):
+    import slicer
+
+    return [slicer.util.loadVolume(str(path), {}) for path in scans]
+
+
+def run(stand):
+    stand.part._list_scans()
+    assert stand.ui.batchButton.enabled, stand.status
+    stand.click(stand.ui.batchButton)
+    stand.wait(lambda: not stand.part._is_running)
+
+
+def choose(stand, mode):
+    stand.ui.modeCombo.setCurrentIndex(stand.ui.modeCombo.findData(mode))
+    stand.host.process_events()
+
+
+def states(stand):
+    """What the table says of each scan, without the word on notes."""
+    return [row[1].split(",")[0] for row in table_texts(stand.ui.batchTable)]
+
+
+def segmentation_names():
+    import slicer
+
+    return [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
+
+
+def summary_node():
+    import slicer
+
+    (node,) = slicer.util.getNodesByClass("vtkMRMLTableNode")
+    return node
+
+
+def test_one_click_segments_all_scans_of_the_scene(stand, loaded):
+    import slicer
+
+    run(stand)
+    assert segmentation_names() == ["chaos_t2_02 organs", "chaos_t2_03 organs"]
+    assert "2 of 2 scans segmented" in stand.status
+    rows = table_texts(stand.ui.batchTable)
+    assert [row[0] for row in rows] == ["chaos_t2_02", "chaos_t2_03"]
+    assert states(stand) == ["done", "done"]
+    volumes = slicer.util.arrayFromTableColumn(summary_node(), "Liver (mL)")
+    assert [float(row[2]) for row in rows] == pytest.approx(list(volumes), abs=0.05)
+    assert stand.ui.batchButton.text == "Segment all"
+
+
+def test_a_scan_that_cannot_be_segmented_is_named_and_stops_no_other(stand, scene, loaded):
+    import slicer
+
+    scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty")
+    broken = slicer.util.addVolumeFromArray(np.full((4, 8, 8), np.nan, np.float32), name="Broken")
+    scene.RemoveNode(loaded[1])
+    stand.part._list_scans()
+    items = [stand.ui.scanList.item(row) for row in range(stand.ui.scanList.count)]
+    assert [item.text() for item in items] == ["chaos_t2_02", "Empty (cannot be segmented)", "Broken"]
+    assert "no image data" in items[1].toolTip()
+    run(stand)
+    assert [row[0] for row in table_texts(stand.ui.batchTable)] == ["chaos_t2_02", "Broken"]
+    assert states(stand) == ["done", "failed"]
+    assert "1 of 2 scans segmented, 1 failed" in stand.status
+    stand.ui.batchTable.cellClicked.emit(1, 0)
+    assert stand.ui.detailLabel.text.startswith("Broken: ")
+    assert len(stand.ui.detailLabel.text) > len("Broken: ")
+    assert slicer.app.applicationLogic().GetSelectionNode().GetActiveVolumeID() == broken.GetID()
+
+
+def test_only_checked_scans_are_segmented(stand, loaded):
+    import qt
+
+    stand.part._list_scans()
+    stand.ui.scanList.item(0).setCheckState(qt.Qt.Unchecked)
+    run(stand)
+    assert segmentation_names() == ["chaos_t2_03 organs"]
+    stand.click(stand.ui.noScansButton)
+    assert not stand.ui.batchButton.enabled
+    assert stand.status == "Check at least one scan."
+
+
+def test_a_cancel_keeps_what_is_finished(stand, loaded):
+    import slicer
+
+    slicer.util.addVolumeFromArray(np.zeros((400, 256, 256), np.int16), None, "Big")
+    stand.part._list_scans()
+    stand.click(stand.ui.batchButton)
+    assert stand.ui.batchButton.text == "Cancel"
+    stand.wait(lambda: stand.part._batch.rows[1].state == "done")
+    stand.click(stand.ui.batchButton)
+    stand.wait(lambda: not stand.part._is_running)
+    assert segmentation_names() == ["chaos_t2_02 organs", "chaos_t2_03 organs"]
+    assert states(stand) == ["done", "done", "not done"]
+    assert "Cancelled; what is finished stays. 2 of 3" in stand.status
+    assert stand.ui.batchButton.enabled
+
+
+def test_the_frames_of_a_sequence_get_a_sequence_of_segmentations(stand, scene, loaded):
+    import slicer
+
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "Cine")
+    for time, volume in enumerate(loaded):
+        sequence.SetDataNodeAtValue(volume, str(time))
+        scene.RemoveNode(volume)
+    choose(stand, "sequence")
+    assert stand.status == "Choose a sequence."
+    stand.ui.sequenceSelector.setCurrentNode(sequence)
+    run(stand)
+    assert states(stand) == ["done", "done"]
+    (results,) = [node for node in slicer.util.getNodesByClass("vtkMRMLSequenceNode") if node is not sequence]
+    assert [results.GetNthDataNode(n).GetSegmentation().GetNumberOfSegments() for n in range(2)] == [2, 2]
+
+
+def test_without_the_sequences_module_it_says_so(stand, monkeypatch):
+    import slicer
+
+    monkeypatch.delattr(slicer.modules, "sequences")
+    choose(stand, "sequence")
+    assert "no Sequences module" in stand.status
+    assert not stand.ui.batchButton.enabled
+
+
+@pytest.mark.slow
+def test_a_folder_is_segmented_file_by_file(stand, scans, tmp_path):
+    (tmp_path / "in").mkdir()
+    for path in scans:
+        shutil.copy(path, tmp_path / "in")
+    (tmp_path / "in" / "broken.nii.gz").write_bytes(b"not a scan")
+    choose(stand, "folder")
+    assert stand.status == "Choose the folder with the scans."
+    stand.answers.folder = str(tmp_path / "in")
+    stand.click(stand.ui.sourceButton)
+    assert stand.ui.outputEdit.text == str(tmp_path / "in organs")
+    run(stand)
+    rows = {row[0]: row for row in table_texts(stand.ui.batchTable)}
+    assert list(rows) == ["broken", "chaos_t2_02", "chaos_t2_03"]
+    assert states(stand) == ["failed", "done", "done"]
+    written = sorted(path.name for path in (tmp_path / "in organs").glob("*.seg.nrrd"))
+    assert written == ["chaos_t2_02.seg.nrrd", "chaos_t2_03.seg.nrrd"]
+    assert float(rows["chaos_t2_02"][2]) > 0
+    assert "2 of 3 scans segmented, 1 failed" in stand.status
+    run(stand)
+    stand.ui.batchTable.cellClicked.emit(list(rows).index("chaos_t2_02"), 0)
+    assert "earlier run" in stand.ui.detailLabel.text
+
+
+def test_results_cannot_go_into_the_folder_of_the_scans(stand, tmp_path):
+    choose(stand, "folder")
+    stand.ui.sourceEdit.text = stand.ui.outputEdit.text = str(tmp_path)
+    stand.host.process_events()
+    assert "cannot go into the folder of the scans" in stand.status
+    stand.ui.sourceEdit.text = str(tmp_path / "nowhere")
+    stand.host.process_events()
+    assert "There is no folder" in stand.status
+
+
+def test_the_summary_is_saved_as_csv(stand, loaded, tmp_path):
+    run(stand)
+    stand.answers.path = str(tmp_path / "summary.csv")
+    stand.click(stand.ui.saveButton)
+    with (tmp_path / "summary.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["Scan"] for row in rows] == ["chaos_t2_02", "chaos_t2_03"]
+    assert all(float(row["Liver (mL)"]) >= 0 for row in rows)
+
+
+def test_closing_the_scene_meanwhile_ends_the_batch_and_leaves_a_working_tab(stand, scene, loaded):
+    stand.part._list_scans()
+    stand.click(stand.ui.batchButton)
+    stand.part.leave_scene()
+    scene.Clear(0)
+    stand.wait(lambda: not stand.part._context.engine.is_busy)
+    node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment")
+    stand.part.show_parameters(node)
+    assert scene.GetFirstNodeByClass("vtkMRMLTableNode") is None
+    assert scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
+    assert "There is no scan in the scene" in stand.status
+
+
+def test_scans_that_are_loaded_meanwhile_appear_in_the_list(stand, scans):
+    import slicer
+
+    assert stand.ui.scanList.count == 0
+    slicer.util.loadVolume(str(scans[0]), {})
+    stand.wait(lambda: stand.ui.scanList.count == 1, seconds=5.0)
+    assert stand.ui.batchButton.enabled
