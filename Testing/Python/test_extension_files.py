@@ -6,6 +6,8 @@ import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODULE = REPOSITORY / "HSAMSegment"
 
@@ -60,9 +62,11 @@ def test_the_icon_is_a_png_of_128_pixels():
     assert (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")) == (128, 128)
 
 
-def test_every_widget_that_the_panel_uses_is_in_the_form():
-    tree = ElementTree.parse(MODULE / "Resources" / "UI" / "HSAMSegment.ui")
-    names = {widget.get("name") for widget in tree.iter("widget")}
+FORMS = sorted((MODULE / "Resources" / "UI").glob("*.ui"))
+
+
+def test_every_widget_that_the_panel_uses_is_in_one_of_its_forms():
+    names = {widget.get("name") for form in FORMS for widget in ElementTree.parse(form).iter("widget")}
     used = set()
     for file in (REPOSITORY / "HSAMSegmentLib" / "gui").glob("*.py"):
         used |= set(re.findall(r"\bui\.(\w+)", file.read_text(encoding="utf-8")))
@@ -70,8 +74,9 @@ def test_every_widget_that_the_panel_uses_is_in_the_form():
     assert used <= names
 
 
-def test_custom_widgets_of_the_form_are_declared():
-    tree = ElementTree.parse(MODULE / "Resources" / "UI" / "HSAMSegment.ui")
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.stem)
+def test_custom_widgets_of_a_form_are_declared(form):
+    tree = ElementTree.parse(form)
     declared = {item.findtext("class") for item in tree.iter("customwidget")}
     used = {widget.get("class") for widget in tree.iter("widget") if not widget.get("class").startswith("Q")}
     assert used == declared
