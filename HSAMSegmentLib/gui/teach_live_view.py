@@ -7,6 +7,7 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.gui.swatches import swatch
 from HSAMSegmentLib.gui.tables import QUIET_COLOR, prepare_table, put_text, set_rows
+from HSAMSegmentLib.inference.preview import outline_colors
 from HSAMSegmentLib.jobs.course import Look
 from HSAMSegmentLib.jobs.events import Metrics, TeachPicture
 from HSAMSegmentLib.jobs.teach_request import TaughtOutcome
@@ -14,6 +15,8 @@ from HSAMSegmentLib.mrml.teaching_chart import TeachingChart
 from HSAMSegmentLib.volumes.labels import LabelSet
 
 ORGAN, BEFORE, NOW = range(3)
+_NARROWEST, _BORDERS = 240, 24
+"""Width in pixels that a picture always gets, and of what is beside it in the panel."""
 
 
 class LiveView:
@@ -60,7 +63,10 @@ class LiveView:
         pixmap = qt.QPixmap(picture.file)
         if pixmap.isNull():
             return
-        self._ui.previewLabel.setPixmap(pixmap)
+        room = max(_NARROWEST, self._ui.liveSection.width - _BORDERS)
+        shown = pixmap.scaledToWidth(min(room, pixmap.width()), qt.Qt.SmoothTransformation)
+        self._ui.previewLabel.setPixmap(shown)
+        self._ui.previewLabel.setMinimumHeight(shown.height())
         self._ui.previewCaption.setText(
             _("'{case}', held-out slice {index}: your labels (left), the model (right)").format(
                 case=picture.case, index=picture.slice_index
@@ -82,9 +88,10 @@ class LiveView:
         if before is None:
             first = self._looks[0] if self._looks else None
             before = first.dice if first is not None and first.step == 0 else {}
+        colors = outline_colors(tuple(self._labels))  # those of the picture, so that the table is its legend
         set_rows(self._ui.diceTable, len(self._labels))
         for row, label in enumerate(self._labels):
-            put_text(self._ui.diceTable, row, ORGAN, label.name).setIcon(swatch(label.color))
+            put_text(self._ui.diceTable, row, ORGAN, label.name).setIcon(swatch(colors[label.value]))
             put_text(self._ui.diceTable, row, BEFORE, _number(before.get(label.name)), color=QUIET_COLOR)
             put_text(self._ui.diceTable, row, NOW, _number(dice.get(label.name)))
 

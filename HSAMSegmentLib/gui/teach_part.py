@@ -91,9 +91,9 @@ class TeachPart:
         self._node = None
         settings = read_settings(node)
         self._updating = True
+        self._show_starts(settings.start_from)
         self._show_pair()
         self.pairs = read_pairs(node)
-        self._show_starts(settings.start_from)
         select_data(self.ui.headCombo, settings.head)
         self.devices.select(settings.device)
         self.ui.minutesBox.value = settings.minutes
@@ -245,7 +245,9 @@ class TeachPart:
     @property
     def _title(self) -> str:
         names = list(self.organs.learned)
-        default = _("My {organs}").format(organs=", ".join(names[:3]) + ("..." if len(names) > 3 else ""))
+        default = _("My {organs}").format(organs=", ".join(names[:3]))
+        if len(names) > 3:
+            default = _("{title} and {count} more").format(title=default, count=len(names) - 3)
         return self.ui.titleEdit.text.strip() or default
 
     def _on_change(self, *_value) -> None:

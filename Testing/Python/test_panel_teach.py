@@ -167,3 +167,122 @@ def test_nothing_in_the_scene_is_changed_by_looking(stand, pair):
     stand.add(*pair)
     assert [node.GetMTime() for node in pair] == times
     assert pair[1].GetSegmentation().GetMTime() == parts
+
+
+# --- what the user's own models offer
+
+
+@pytest.fixture
+def own_model(store):
+    from untrained_model import write_untrained_model
+
+    store.models_folder.mkdir(parents=True)
+    return write_untrained_model(store.models_folder / "tiny.safetensors", title="My tiny model")
+
+
+def test_a_model_is_exported_to_one_file_deleted_after_a_question_and_imported_again(stand, own_model, tmp_path):
+    stand.part.show_parameters(stand.node)
+    assert stand.ui.myModelCombo.currentText == "My tiny model"
+    assert "Finds: Liver, Right kidney" in stand.ui.cardLabel.text
+    stand.answers.path = str(tmp_path / "shared.safetensors")
+    stand.click(stand.ui.exportButton)
+    assert "one file is all" in stand.status
+    exported = (tmp_path / "shared.safetensors").read_bytes()
+    assert exported == own_model.read_bytes()
+    stand.answers.agrees = False
+    stand.click(stand.ui.deleteButton)
+    assert own_model.exists(), "the user said no"
+    stand.answers.agrees = True
+    stand.click(stand.ui.deleteButton)
+    assert not own_model.exists()
+    assert "cannot be undone" in stand.answers.questions[-1]
+    assert not stand.ui.exportButton.enabled
+    stand.click(stand.ui.importButton)
+    assert stand.ui.myModelCombo.currentText == "My tiny model"
+    assert own_model.read_bytes() == exported
+
+
+def test_a_file_that_is_no_model_is_refused_with_a_sentence(stand, tmp_path):
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing of use")
+    stand.answers.path = str(tmp_path / "broken.safetensors")
+    stand.click(stand.ui.importButton)
+    assert "broken.safetensors" in stand.status
+    assert stand.ui.teachCopyButton.visible
+
+
+def test_a_model_that_cannot_be_exported_there_is_said(stand, own_model, tmp_path):
+    stand.part.show_parameters(stand.node)
+    (tmp_path / "a-file").write_text("")
+    stand.answers.path = str(tmp_path / "a-file" / "model.safetensors")
+    stand.click(stand.ui.exportButton)
+    assert "a-file is a file" in stand.status
+    assert own_model.exists()
+
+
+# --- correct and learn
+
+
+@pytest.fixture
+def result(scene, pair):
+    """A segmentation as a model leaves it."""
+    from HSAMSegmentLib.jobs.worth_correcting import DoubtfulSlice
+    from HSAMSegmentLib.mrml.segmentation_bridge import DOUBTS_ATTRIBUTE, MODEL_ATTRIBUTE, SOURCE_ROLE
+
+    doubts = [DoubtfulSlice(9, (20, 30, 9), "liver", 0.41, 80.0), DoubtfulSlice(4, (21, 31, 4), "liver", 0.6, 40.0)]
+    volume, node = pair
+    node.SetAttribute(MODEL_ATTRIBUTE, "abdomen-mr-t2")
+    node.SetAttribute(DOUBTS_ATTRIBUTE, json.dumps([item.to_json() for item in doubts]))
+    node.SetNodeReferenceID(SOURCE_ROLE, volume.GetID())
+    return volume, node
+
+
+def test_the_newest_result_is_chosen_with_its_scan_and_says_who_made_it(stand, result):
+    stand.part.show_parameters(stand.node)
+    assert stand.ui.teachScanSelector.currentNode() is result[0]
+    assert stand.ui.teachSegmentationSelector.currentNode() is result[1]
+    assert stand.ui.correctSection.visible
+    assert "Abdomen, T2-weighted MR" in stand.ui.correctLabel.text
+
+
+def test_a_click_on_a_doubtful_slice_goes_there(stand, result):
+    import slicer
+
+    from HSAMSegmentLib.mrml.volume_bridge import ijk_to_world
+
+    stand.part.show_parameters(stand.node)
+    assert stand.cells(stand.ui.doubtTable, 0) == ["9", "4"]
+    view = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    for row, ijk in enumerate([(20, 30, 9), (21, 31, 4)]):
+        stand.ui.doubtTable.cellClicked.emit(row, 0)
+        assert view.GetSliceOffset() == pytest.approx(ijk_to_world(result[0], ijk)[2])
+
+
+def test_a_drawn_segmentation_offers_no_correction_of_a_model(stand, pair):
+    stand.choose(*pair)
+    assert not stand.ui.correctSection.visible
+
+
+def test_without_a_segment_editor_the_click_says_so(stand, result):
+    stand.part.show_parameters(stand.node)
+    stand.click(stand.ui.correctButton)
+    assert "no Segment Editor" in stand.status
+
+
+def test_the_segment_editor_gets_the_segmentation_and_its_scan(stand, result, monkeypatch):
+    import types
+
+    import slicer
+
+    taken = {}
+    editor = types.SimpleNamespace(
+        setSegmentationNode=lambda node: taken.update(segmentation=node),
+        setSourceVolumeNode=lambda node: taken.update(scan=node),
+    )
+    module = types.SimpleNamespace(
+        widgetRepresentation=lambda: types.SimpleNamespace(self=lambda: types.SimpleNamespace(editor=editor))
+    )
+    monkeypatch.setattr(slicer.modules, "segmenteditor", module, raising=False)
+    monkeypatch.setattr(slicer.util, "selectModule", lambda name: taken.update(module=name))
+    stand.part.show_parameters(stand.node)
+    stand.click(stand.ui.correctButton)
+    assert taken == {"module": "SegmentEditor", "segmentation": result[1], "scan": result[0]}

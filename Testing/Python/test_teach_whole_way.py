@@ -1,0 +1,169 @@
+"""Teaching by clicks with a real worker: the whole way, and what a kill, a closed scene and a closed panel leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+from small_cases import ABDOMEN_NAMES, small_volume
+from teach_panel_stand import TeachStand, add_segmentation, add_volume
+
+pytestmark = [pytest.mark.host, pytest.mark.slow]
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """An empty store beside the models that come with the program; the worker finds it by the variable."""
+    from HSAMSegmentLib.checkpoints.store import HOME_VARIABLE, Store
+
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "store"))
+    return Store()
+
+
+@pytest.fixture
+def stand(host, scene, store):
+    stand = TeachStand(host, store)
+    yield stand
+    stand.close()
+
+
+@pytest.fixture
+def pair(scene, data_folder):
+    volume, labels = small_volume(data_folder)
+    node = add_volume(volume)
+    return node, add_segmentation(node, labels, {1: ABDOMEN_NAMES[1], 2: ABDOMEN_NAMES[2]})
+
+
+def test_correct_and_learn_ends_in_a_better_model_that_can_be_shared(host, stand, scene, data_folder, tmp_path):
+    """Segment with an embedded model, paint a correction, learn, export, import elsewhere, segment another scan."""
+    import slicer
+
+    from HSAMSegmentLib.checkpoints.store import Store
+    from HSAMSegmentLib.jobs.teach_request import TaughtOutcome
+    from HSAMSegmentLib.mrml.session import Order
+
+    folder = data_folder / "ct_totalsegmentator"
+    scan = slicer.util.loadVolume(str(folder / "images" / "ct_example_30.nii.gz"), {})
+    truth = slicer.util.loadLabelVolume(str(folder / "labels" / "ct_example_30.nii.gz"), {})
+    made = stand.shared_engine.run(Order(scan, "abdomen-mr-t2")).segmentation_node
+    liver = (slicer.util.arrayFromVolume(truth) == 1).astype(np.uint8)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(liver, made, made.GetSegmentation().GetNthSegmentID(0), scan)
+    stand.part.show_parameters(stand.node)
+    assert stand.ui.doubtTable.rowCount > 0
+    stand.ui.minutesBox.value = 1.0
+    outcomes = []
+    shown = stand.part.live.finish
+    stand.part.live.finish = lambda outcome: (outcomes.append(outcome), shown(outcome))
+    stand.click(stand.ui.learnButton)
+    assert stand.part.run.is_busy, stand.status
+    assert stand.ui.pauseButton.enabled
+    stand.wait_for_end()
+    (outcome,) = outcomes
+    assert isinstance(outcome, TaughtOutcome)
+    assert outcome.dice["liver"] > outcome.start_dice["liver"] + 0.2
+    assert "in the list of models" in stand.status
+    assert "On other scans it will be worse" in stand.ui.diceNoteLabel.text
+    assert f"{outcome.dice['liver']:.3f}" in stand.cells(stand.ui.diceTable, 2)
+    assert not stand.ui.previewLabel.pixmap.isNull()
+    assert stand.ui.startCombo.findData(outcome.model_id) > 0, "the next teaching can start from it"
+    table = stand.part.live.chart.table_node.GetTable()
+    assert table.GetColumnByName("Dice liver").GetNumberOfTuples() == table.GetNumberOfRows() > 2
+
+    stand.answers.path = str(tmp_path / "liver.safetensors")
+    stand.click(stand.ui.exportButton)
+    elsewhere = Store(tmp_path / "elsewhere")
+    imported = elsewhere.import_file(tmp_path / "liver.safetensors")
+    other = slicer.util.loadVolume(str(folder / "images" / "ct_pulm.nii.gz"), {})
+    here = stand.shared_engine.run(Order(other, outcome.model_id)).outcome
+    there = stand.shared_engine.run(Order(other, str(elsewhere.path_of(imported.id)))).outcome
+    assert [organ.volume_ml for organ in here.organs] == [organ.volume_ml for organ in there.organs]
+    assert here.box == there.box
+
+
+def start_long(stand, pair, minutes=60.0):
+    """Start a teaching that would take an hour, and wait until it learned something."""
+    stand.add(*pair)
+    stand.ui.minutesBox.value = minutes
+    stand.click(stand.ui.startButton)
+    course = stand.part.run._course
+    stand.wait(lambda: course.request_file.is_file())
+    model_id = course.read_request().model_id
+    stand.wait(lambda: course.state_file(model_id).is_file() or not stand.part.run.is_busy)
+    assert stand.part.run.is_busy, stand.status
+    return course
+
+
+def test_a_killed_worker_is_said_and_what_was_learned_becomes_a_model(stand, pair, store):
+    start_long(stand, pair)
+    os.kill(stand.part._engine._session._runner.worker_pid, signal.SIGKILL)
+    stand.wait_for_end()
+    assert "ended from outside" in stand.status
+    assert "is kept, and can go on" in stand.status
+    assert stand.ui.unfinishedBox.visible
+    assert "is not finished" in stand.ui.unfinishedLabel.text
+    stand.click(stand.ui.finishButton)
+    stand.wait_for_end()
+    assert "in the list of models" in stand.status
+    assert not stand.ui.unfinishedBox.visible
+    assert store.find(stand.part.models.selected.id).organs == ("liver", "right kidney")
+
+
+def test_a_panel_that_goes_away_pauses_and_the_next_one_offers_to_go_on(host, stand, pair, store):
+    course = start_long(stand, pair)
+    stand.part.close()
+    assert course.owner() is None
+    again = TeachStand(host, store)
+    assert again.ui.unfinishedBox.visible
+    again.click(again.ui.resumeButton)
+    again.wait(lambda: "step" in again.ui.teachProgressBar.format)
+    again.click(again.ui.stopButton)
+    assert not again.ui.stopButton.enabled
+    again.wait_for_end()
+    assert "stopped by you" in again.status
+    assert not again.ui.unfinishedBox.visible
+    again.close()
+
+
+def test_a_closed_scene_and_deleted_scans_do_not_disturb_a_teaching(host, stand, scene, pair):
+    stand.add(*pair)
+    stand.ui.minutesBox.value = 0.4
+    stand.click(stand.ui.startButton)
+    stand.wait(lambda: stand.part.run._course.request_file.is_file())
+    stand.part.leave_scene()
+    scene.Clear(0)
+    node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment")
+    stand.part.show_parameters(node)
+    assert stand.ui.caseTable.rowCount == 0
+    assert stand.part.run.is_busy
+    stand.wait_for_end()
+    assert "in the list of models" in stand.status
+    assert stand.part.live.chart.table_node.GetScene() is scene, "the numbers come into the scene that is open"
+
+
+def test_a_pause_can_be_resumed_or_discarded_after_a_question(stand, pair):
+    course = start_long(stand, pair)
+    stand.click(stand.ui.pauseButton)
+    stand.wait_for_end()
+    assert stand.status.startswith("Paused")
+    stand.answers.agrees = False
+    stand.click(stand.ui.discardButton)
+    assert course.folder.exists()
+    stand.answers.agrees = True
+    stand.click(stand.ui.discardButton)
+    assert not course.folder.exists()
+    assert not stand.ui.unfinishedBox.visible
+
+
+def test_files_are_read_by_the_worker_and_their_row_says_what_is_in_them(stand, data_folder):
+    from HSAMSegmentLib.mrml.teaching_cases import FilePair
+
+    folder = data_folder / "chaos_t2"
+    paths = [str(folder / kind / "chaos_t2_02.nii.gz") for kind in ("images", "labels")]
+    stand.answers.open_path = lambda title, kinds: paths["labels" in title]
+    stand.click(stand.ui.addFilesButton)
+    stand.wait(lambda: stand.part.pairs[0].summary is not None)
+    assert isinstance(stand.part.pairs[0], FilePair)
+    assert stand.cells(stand.ui.caseTable, 2) == ["27 of 31"]
+    assert stand.ui.startButton.enabled
