@@ -7,7 +7,6 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +104,8 @@ def read_report(path: str | Path) -> dict[str, Any]:
 
 def software_versions() -> dict[str, str]:
     """Versions of this program, of Python and of the packages that compute."""
+    from importlib import metadata  # slow to import, and the panel opens without it
+
     versions = {"hsamsegment": __version__, "python": platform.python_version(), "system": platform.platform()}
     for name in _PACKAGES:
         try:
