@@ -1,7 +1,9 @@
 """What the module costs at Slicer's start, and how long its panel takes to open, each time in a fresh process.
 
 Runs in the headless host: what Slicer itself does around it (menus, layout) is not counted. A first run, which is not
-counted, writes the byte code that an installed extension has. Run: `python Testing/Benchmarks/open_module.py [--runs 7]`.
+counted, writes the byte code that an installed extension has.
+
+Run: `python Testing/Benchmarks/open_module.py [--runs 7]`.
 """
 
 from __future__ import annotations
