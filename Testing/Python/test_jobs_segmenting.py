@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from segmenter_stand import RAW
 from small_models import write_bundle
 from small_scans import bright_boxes, write_scan
 
-from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
+from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.jobs.events import Preview
 from HSAMSegmentLib.jobs.outcome import SegmentOutcome
 from HSAMSegmentLib.jobs.requests import SegmentRequest, VolumeInput
 from HSAMSegmentLib.jobs.run import run
 from HSAMSegmentLib.progress import CancelToken
-
-RAW = PostprocessOptions(largest_piece=False, fill_holes=False, minimum_ml=0.0)
 
 
 @pytest.fixture
