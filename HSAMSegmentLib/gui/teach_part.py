@@ -256,16 +256,20 @@ class TeachPart:
             return
         write_settings(self._node, self.settings, self.pairs)
         self.ui.titleEdit.setPlaceholderText(self._title if self.organs.learned else "")
-        self.refresh_buttons()
+        self.refresh_buttons(speak=True)
 
-    def refresh_buttons(self) -> None:
-        """Turn the buttons on or off; what is in the way is said beside them."""
+    def refresh_buttons(self, *, speak: bool = False) -> None:
+        """Turn the buttons on or off; what is in the way is said beside them.
+
+        Args:
+            speak: whether it may be said in the place of another sentence, because the user just changed something.
+        """
         problem = self._obstacle()
         busy = self.run.is_busy
         self.ui.startButton.enabled = not problem and not busy
         self.ui.startButton.toolTip = problem or _("Learn in the background; Slicer can be used meanwhile.")
         self.run.refresh_buttons()
-        if not busy and (problem or self.status.is_about_readiness):
+        if not busy and ((speak and problem) or self.status.is_about_readiness):
             self.status.say_ready(problem)
 
     def _obstacle(self) -> str:

@@ -21,6 +21,7 @@ from HSAMSegmentLib.jobs.teach_cases import open_case
 from HSAMSegmentLib.jobs.teach_preview import write_pair
 from HSAMSegmentLib.jobs.teach_request import TaughtOutcome, TeachJobRequest
 from HSAMSegmentLib.progress import CancelToken, Progress
+from HSAMSegmentLib.training.plan import COMPACT
 from HSAMSegmentLib.training.request import TeachMetrics, TeachPreview, TeachRequest, TeachResult
 from HSAMSegmentLib.training.teach import TeachJob
 
@@ -63,7 +64,7 @@ def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelTok
     job.prepare(cases, None)
     if request.finish:
         cancel.cancel()  # what is on the disk is all that there will be
-    elif not job.learner.history and job.setup.held:
+    elif not job.learner.history and job.setup.held and _is_quick(job):
         job.look()  # how good the starting model is: what is learned has to beat it
     result = job.run()
     wish = course.wish()
@@ -74,6 +75,11 @@ def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelTok
     outcome = _outcome(request, course, result, model_id, stopped)
     course.remove_after_success()
     return outcome
+
+
+def _is_quick(job: TeachJob) -> bool:
+    """Whether a look costs little; with a large encoder it would take away the time to learn."""
+    return job.setup.plan.architecture.encoder.name == COMPACT
 
 
 def _store_again(request: TeachJobRequest, course: Course) -> TaughtOutcome:
