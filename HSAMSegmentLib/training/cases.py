@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
-from HSAMSegmentLib.errors import TrainingError
-from HSAMSegmentLib.volumes.geometry import Geometry
+from HSAMSegmentLib.errors import TrainingError, VolumeError
+from HSAMSegmentLib.volumes.grids import resample_labels, same_grid
 from HSAMSegmentLib.volumes.labels import Label, LabelSet
 from HSAMSegmentLib.volumes.orientation import slice_axis
 from HSAMSegmentLib.volumes.volume import Segmentation, Volume
 
-_SAME_GRID_MM = 1e-3
 _FEW_SLICES = 5
 _LARGE_PART = 0.25
 
@@ -192,35 +190,18 @@ def _renumbered(case: Case, values: dict[str, int]) -> Case:
 
 def _on_grid(segmentation: Segmentation, volume: Volume) -> tuple[np.ndarray, tuple[str, ...]]:
     """The labels on the volume's grid, and a sentence if they had to be resampled."""
-    array = segmentation.array.astype(np.uint8, copy=False)
-    if _same_grid(segmentation.geometry, volume.geometry):
-        return array, ()
-    resampled = _resampled(array, segmentation.geometry, volume.geometry)
-    before = np.count_nonzero(array) * segmentation.geometry.voxel_volume_ml
-    after = np.count_nonzero(resampled) * volume.geometry.voxel_volume_ml
-    if after == 0:
+    try:
+        resampled = resample_labels(segmentation, volume.geometry).array.astype(np.uint8, copy=False)
+    except VolumeError as error:
         raise TrainingError(
             f"The labels '{segmentation.name}' do not overlap with the volume '{volume.name}': they lie elsewhere in "
             "space. Check that they belong together."
-        )
+        ) from error
+    if same_grid(segmentation.geometry, volume.geometry):
+        return resampled, ()
+    before = np.count_nonzero(segmentation.array) * segmentation.geometry.voxel_volume_ml
+    after = np.count_nonzero(resampled) * volume.geometry.voxel_volume_ml
     note = f"The labels of '{volume.name}' are on another grid and were resampled to the volume's by nearest neighbor."
     if after < 0.9 * before:
         note += f" {100 * (1 - after / before):.0f} % of the labelled volume lies outside of the scan and was left out."
     return resampled, (note,)
-
-
-def _same_grid(first: Geometry, second: Geometry) -> bool:
-    return first.size == second.size and bool(
-        np.allclose(first.ijk_to_lps, second.ijk_to_lps, atol=_SAME_GRID_MM, rtol=0)
-    )
-
-
-def _resampled(array: np.ndarray, source: Geometry, target: Geometry) -> np.ndarray:
-    """Nearest neighbor, by index arithmetic in ITK, so that left-handed grids work as well."""
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
-    to_source = np.linalg.inv(source.ijk_to_lps) @ target.ijk_to_lps
-    transform = sitk.AffineTransform(to_source[:3, :3].ravel().tolist(), to_source[:3, 3].tolist())
-    resampled = sitk.Resample(
-        image, list(target.size), transform, sitk.sitkNearestNeighbor, [0.0] * 3, [1.0] * 3, np.eye(3).ravel().tolist()
-    )
-    return sitk.GetArrayFromImage(resampled).astype(np.uint8)

@@ -33,7 +33,7 @@ from HSAMSegmentLib.training.slice_bank import SliceBank
 from HSAMSegmentLib.training.validation import ValidationSet
 
 _PIXELS_AT_ONCE = 4 * 256 * 256
-_NOTE_SECONDS = 5.0
+NOTE_SECONDS = 5.0
 
 
 class Pace(Protocol):
@@ -75,6 +75,7 @@ class KeepingRules:
         owner: the training, so that it can go on after a kill; None if it cannot.
         pace: how much may be encoded.
         progress: told (done, most) after each group of views; may raise to stop.
+        note_seconds: how often it is written down how far the encoding is.
     """
 
     capacity_bytes: int
@@ -82,6 +83,7 @@ class KeepingRules:
     owner: CacheOwner | None = None
     pace: Pace = field(default_factory=Unhurried)
     progress: Callable[[int, int], None] = lambda done, most: None
+    note_seconds: float = NOTE_SECONDS
 
 
 class KeptFeatures:
@@ -245,7 +247,7 @@ class KeptFeatures:
         return self._split.frozen_part(images.to(self._device)), labels
 
     def _note(self, *, at_once: bool = False) -> None:
-        if self._rules.owner is None or (not at_once and time.monotonic() - self._noted < _NOTE_SECONDS):
+        if self._rules.owner is None or (not at_once and time.monotonic() - self._noted < self._rules.note_seconds):
             return
         self.cache.note(
             {

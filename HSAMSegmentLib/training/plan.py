@@ -52,7 +52,13 @@ class TeachPlan:
     encoder_share: float
 
 
-def make_plan(request: TeachRequest, cases: Sequence[Case], start: Manifest | None, num_classes: int) -> TeachPlan:
+def make_plan(
+    request: TeachRequest,
+    cases: Sequence[Case],
+    start: Manifest | None,
+    num_classes: int,
+    encoder: EncoderSpec | None = None,
+) -> TeachPlan:
     """Decide everything that the request leaves open.
 
     Args:
@@ -60,16 +66,22 @@ def make_plan(request: TeachRequest, cases: Sequence[Case], start: Manifest | No
         cases: the training cases.
         start: manifest of the starting model, None without one.
         num_classes: foreground classes K.
+        encoder: what the encoder that was asked for is, None for that of the starting model or the default.
 
     Raises:
         RequestError: if options exclude each other.
     """
     modality = request.modality or cases[0].volume.modality or (start.modality if start else "")
-    encoder_name = request.encoder or (start.architecture.encoder.name if start else COMPACT)
+    if encoder is not None:
+        encoder_name = encoder.name
+    else:
+        encoder_name = request.encoder or (start.architecture.encoder.name if start else COMPACT)
     adaptation = _adaptation(request, encoder_name)
-    same_encoder = start is not None and start.architecture.encoder.name == encoder_name
+    same_encoder = encoder is None and start is not None and start.architecture.encoder.name == encoder_name
     slices, image_size = _slices(request, cases, start if same_encoder else None, encoder_name)
-    options = dict(start.architecture.encoder.options) if start is not None and same_encoder else {}
+    options = dict(encoder.options) if encoder is not None else {}
+    if start is not None and same_encoder:
+        options = dict(start.architecture.encoder.options)
     head = request.head or (start.architecture.head if start else DEFAULT_HEAD)
     architecture = Architecture(
         encoder=EncoderSpec(encoder_name, image_size, options),

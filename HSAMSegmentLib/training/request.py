@@ -52,6 +52,7 @@ class TeachRequest:
         overwrite: whether files may be replaced.
         report: JSON file to write, or None.
         plot: PNG file to write, or None.
+        save_seconds: how often the state is written that `resume` goes on from.
         cache_bytes: bound on the files that keep a frozen encoder's features.
         cache_folder: where these files go, None for the system's folder for temporary files.
     """
@@ -79,6 +80,7 @@ class TeachRequest:
     overwrite: bool = False
     report: Path | None = None
     plot: Path | None = None
+    save_seconds: float = 20.0
     cache_bytes: int = 4 << 30
     cache_folder: Path | None = None
 

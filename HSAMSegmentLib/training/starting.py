@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from HSAMSegmentLib.checkpoints.bundle import read_manifest
 from HSAMSegmentLib.checkpoints.catalog import ENCODER
+from HSAMSegmentLib.checkpoints.inspection import SAFETENSORS, file_kind
 from HSAMSegmentLib.checkpoints.loading import LoadedModel, load_model, starting_tensors
 from HSAMSegmentLib.checkpoints.manifest import EncoderSource, License, Manifest
+from HSAMSegmentLib.checkpoints.official import read_official
 from HSAMSegmentLib.checkpoints.store import Store
-from HSAMSegmentLib.errors import ModelNotFoundError
+from HSAMSegmentLib.errors import CheckpointError, ModelNotFoundError
+from HSAMSegmentLib.models.architecture import EncoderSpec
 from HSAMSegmentLib.models.builder import build_network
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.training.adaptation import FULL
@@ -32,10 +36,12 @@ class StartSource:
     Attributes:
         model: the starting model, None without one.
         encoder_id: id of an encoder of the store, "" if the starting model's is used.
+        encoder: what that encoder is, None without an id.
     """
 
     model: LoadedModel | None
     encoder_id: str
+    encoder: EncoderSpec | None = None
 
     @property
     def manifest(self) -> Manifest | None:
@@ -70,18 +76,27 @@ def open_start(request: TeachRequest, store: Store | None = None) -> StartSource
         CheckpointError: if a file cannot be used.
     """
     store = store if store is not None else Store()
-    wants_sam = request.encoder not in ("", COMPACT)
-    if request.start_from == SCRATCH:
-        return StartSource(None, request.encoder if wants_sam else "")
+    encoder_id = "" if request.encoder == COMPACT else request.encoder
+    encoder = _encoder_spec(encoder_id, store) if encoder_id else None
+    if request.start_from == SCRATCH or (encoder_id and not request.start_from):
+        return StartSource(None, encoder_id, encoder)
     if request.start_from:
-        return StartSource(load_model(request.start_from, store=store), request.encoder if wants_sam else "")
-    if wants_sam:
-        store.path_of(request.encoder)
-        return StartSource(None, request.encoder)
+        return StartSource(load_model(request.start_from, store=store), encoder_id, encoder)
     try:
         return StartSource(load_model(DEFAULT_START, store=store), "")
     except ModelNotFoundError:
         return StartSource(None, "")
+
+
+def _encoder_spec(encoder_id: str, store: Store) -> EncoderSpec:
+    """What the encoder of this id is: that of a file of SAM, or that of a model."""
+    path = store.path_of(encoder_id)
+    if file_kind(path) == SAFETENSORS:
+        return read_manifest(path).architecture.encoder
+    found = read_official(path).found
+    if found.encoder is None:
+        raise CheckpointError(f"'{encoder_id}' holds no image encoder. 'hsam-segment models' lists the encoders.")
+    return found.encoder
 
 
 def build_start(source: StartSource, plan: TeachPlan, labels: LabelSet, store: Store | None = None) -> Start:

@@ -25,7 +25,7 @@ from HSAMSegmentLib.training.cases import Case, common_labels, matched_labels, r
 from HSAMSegmentLib.training.checkpointing import PeriodicSaver, load_state, save_state, state_path
 from HSAMSegmentLib.training.feature_cache import CacheOwner
 from HSAMSegmentLib.training.interrupting import CancellableComputation
-from HSAMSegmentLib.training.kept_features import KeepingRules, KeptFeatures
+from HSAMSegmentLib.training.kept_features import NOTE_SECONDS, KeepingRules, KeptFeatures
 from HSAMSegmentLib.training.learner import Learner, NotANumberError
 from HSAMSegmentLib.training.looks import Looks
 from HSAMSegmentLib.training.losses import TEACHING_SMOOTHING, autosam_loss, hsam_loss
@@ -127,7 +127,7 @@ class TeachJob:
         self._note([*notes, *more])
         self._tell("Building the network")
         source = self._uninterrupted(lambda: open_start(self.request))
-        plan = make_plan(self.request, training, source.manifest, len(labels))
+        plan = make_plan(self.request, training, source.manifest, len(labels), source.encoder)
         start = self._start(source, plan, labels)
         self._tell("Cutting the slices")
         banks = tuple(self._bank(case, plan) for case in training)
@@ -156,7 +156,7 @@ class TeachJob:
 
     def run(self) -> TeachResult:
         """Learn until the budget is used up, then write the best state."""
-        saver = PeriodicSaver(self._save)
+        saver = PeriodicSaver(self._save, every_seconds=self.request.save_seconds)
         try:
             batches = self._batches(saver)
             try:
@@ -239,6 +239,7 @@ class TeachJob:
             owner=CacheOwner(self._features_key(), state_path(self.request.output)),
             pace=EncodingPace(self.budget),
             progress=tell,
+            note_seconds=min(NOTE_SECONDS, self.request.save_seconds),
         )
         split = SplitNetwork(network.eval(), plan.adaptation)
         with CancellableComputation(self.cancel):
