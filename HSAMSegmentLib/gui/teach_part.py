@@ -55,7 +55,9 @@ class TeachPart:
         self._node = None
         self._updating = False
         self.pairs: list[LabelledPair] = []
-        self.status = StatusLine(ui.teachStatusLabel, ui.teachProgressBar, ui.teachCopyButton, context.dialogs)
+        self.status = StatusLine(
+            ui.teachStatusLabel, ui.teachProgressBar, ui.teachCopyButton, ui.teachHelpLabel, context.dialogs
+        )
         self.starts = Starts(context.models.store)
         self.cases = CaseTable(ui.caseTable)
         self.organs = OrganTable(ui.teachOrganTable, self._on_change)

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import slicer
 import vtk
+from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from HSAMSegmentLib.errors import RequestError
@@ -36,10 +37,10 @@ def output_problem(segmentation_node, volume_node) -> str:
         return ""
     name = segmentation_node.GetName()
     if segmentation_node.GetParentTransformNode() is not volume_node.GetParentTransformNode():
-        return f"'{name}' is under another transform than the scan. Choose a new segmentation."
+        return _("'{name}' is under another transform than the scan. Choose a new segmentation.").format(name=name)
     reference = segmentation_node.GetNodeReference(segmentation_node.GetReferenceImageGeometryReferenceRole())
     if reference is not None and not has_grid(reference, volume_geometry(volume_node)):
-        return f"'{name}' was made on another scan with another grid. Choose a new segmentation."
+        return _("'{name}' was made on another scan with another grid. Choose a new segmentation.").format(name=name)
     return ""
 
 
@@ -71,10 +72,11 @@ def write_outcome(outcome: SegmentOutcome, volume_node, segmentation_node) -> No
         RequestError: if the volume has another grid by now.
     """
     if not has_grid(volume_node, outcome.geometry):
-        raise RequestError(
-            f"The scan '{volume_node.GetName()}' was changed while it was segmented, so the result does not fit it any "
-            "more. Segment it again."
+        sentence = _(
+            "The scan '{name}' was changed while it was segmented, so the result does not fit it any more. Segment it "
+            "again."
         )
+        raise RequestError(sentence.format(name=volume_node.GetName()))
     surfaces_shown = segmentation_node.GetSegmentation().ContainsRepresentation(SURFACE)
     modified = segmentation_node.StartModify()
     _attach(segmentation_node, volume_node)
