@@ -51,6 +51,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/gui/device_list.py
   HSAMSegmentLib/gui/dialogs.py
   HSAMSegmentLib/gui/engine.py
+  HSAMSegmentLib/gui/help_links.py
   HSAMSegmentLib/gui/model_list.py
   HSAMSegmentLib/gui/my_models.py
   HSAMSegmentLib/gui/organ_list.py

@@ -47,7 +47,7 @@ class BatchPart:
         self._batch: AnyBatch | None = None
         self._summary: SummaryNode | None = None
         self._updating = False
-        self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, context.dialogs)
+        self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, ui.helpLabel, context.dialogs)
         self.scans = ScanList(ui.scanList, ui.allScansButton, ui.noScansButton, self.refresh)
         self.table = BatchTable(ui.batchTable, self._on_row)
         fill_combo(

@@ -55,7 +55,7 @@ class ComparePart:
         self._shown: tuple[LabelSet | None, LabelSet | None] = (None, None)
         self._compared: Compared | None = None
         self._overlay = None
-        self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, self._dialogs)
+        self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, ui.helpLabel, self._dialogs)
         self.pairs = PairTable(ui.pairTable, self.refresh)
         self.scores = ScoreTable(ui.scoreTable, jump_to_world)
         for selector in (ui.firstSelector, ui.secondSelector):

@@ -64,7 +64,7 @@ class SegmentPanel:
         self._updating = False
         self._preview = LivePreview()
         self._segmented_scan = None
-        self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, self._dialogs)
+        self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, ui.helpLabel, self._dialogs)
         self.organs = OrganList(ui.organList, ui.allOrgansButton, ui.noOrgansButton, self._on_change)
         self.result = ResultView(ui, engine.history, self._dialogs, self.status)
         self.devices = DeviceList(ui.deviceCombo, ui.advancedSection, lambda: not self._dependencies.missing())

@@ -1,10 +1,11 @@
-"""What the panel says: the line below the button, the progress bar, and the details to copy."""
+"""What the panel says: the line below the button, the progress bar, the details to copy, and the help."""
 
 from __future__ import annotations
 
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.gui.dialogs import Dialogs
+from HSAMSegmentLib.gui.help_links import help_link
 from HSAMSegmentLib.jobs.events import Failed
 from HSAMSegmentLib.progress import Progress
 
@@ -14,13 +15,15 @@ _STEPS = 1000
 class StatusLine:
     """One sentence at a time."""
 
-    def __init__(self, label, bar, copy_button, dialogs: Dialogs) -> None:
+    def __init__(self, label, bar, copy_button, help_label, dialogs: Dialogs) -> None:
         self._label, self._bar, self._copy_button, self._dialogs = label, bar, copy_button, dialogs
+        self._help_label = help_label
         self._details = ""
         self.is_about_readiness = True
         bar.setRange(0, _STEPS)
         bar.setVisible(False)
         copy_button.setVisible(False)
+        help_label.setVisible(False)
         copy_button.connect("clicked()", self._copy)
 
     def say(self, text: str) -> None:
@@ -33,10 +36,12 @@ class StatusLine:
         self.is_about_readiness = True
 
     def fail(self, failed: Failed) -> None:
-        """Show what went wrong, with the details to copy."""
+        """Show what went wrong, with the details to copy and the way to the page that explains it."""
         self._show(failed.cause, color="#c0392b")
         self._details = f"{failed.cause}\n\n{failed.error}\n{failed.details}"
         self._copy_button.setVisible(True)
+        self._help_label.setText(help_link(failed.error))
+        self._help_label.setVisible(True)
 
     def show_progress(self, progress: Progress) -> None:
         """Show how far the job is."""
@@ -52,6 +57,7 @@ class StatusLine:
         self._label.setStyleSheet(f"color: {color};" if color else "")
         self._bar.setVisible(False)
         self._copy_button.setVisible(False)
+        self._help_label.setVisible(False)
 
     def _copy(self) -> None:
         self._dialogs.copy(self._details)

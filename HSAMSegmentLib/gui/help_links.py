@@ -1,0 +1,45 @@
+"""Where the page on troubleshooting speaks of a failure, by the class of its error."""
+
+from __future__ import annotations
+
+from slicer.i18n import tr as _
+
+PAGE = "https://github.com/HSAMSegment/HSAMSegment/blob/main/Docs/troubleshooting.md"
+
+REQUEST, SCANS, WEIGHTS, MISSING, DOWNLOADS = "request", "scans-and-labels", "weights", "missing-model", "downloads"
+DEVICES, MEMORY, OUTPUT, TEACHING = "devices", "memory", "output", "teaching"
+PACKAGES, WORKER, UNEXPECTED = "packages", "worker", "unexpected"
+
+ANCHORS = {
+    "RequestError": REQUEST,
+    "VolumeError": SCANS,
+    "CheckpointError": WEIGHTS,
+    "ModelNotFoundError": MISSING,
+    "DownloadError": DOWNLOADS,
+    "DeviceError": DEVICES,
+    "MemoryError": MEMORY,
+    "OutOfMemoryError": MEMORY,
+    "OutputError": OUTPUT,
+    "OSError": OUTPUT,
+    "PermissionError": OUTPUT,
+    "TrainingError": TEACHING,
+    "NotANumberError": TEACHING,
+    "DependencyError": PACKAGES,
+    "MissingPackageError": PACKAGES,
+    "ModuleNotFoundError": PACKAGES,
+    "ImportError": PACKAGES,
+    "WorkerNotStartedError": WORKER,
+    "WorkerNeverReady": WORKER,
+    "WorkerDied": WORKER,
+}
+"""Class name of an error, as `Failed.error` has it, to the anchor on the page; others belong to `UNEXPECTED`."""
+
+
+def help_address(error: str) -> str:
+    """The page at the section on an error, given the name of its class."""
+    return f"{PAGE}#{ANCHORS.get(error, UNEXPECTED)}"
+
+
+def help_link(error: str) -> str:
+    """The address as rich text for a label."""
+    return '<a href="{address}">{text}</a>'.format(address=help_address(error), text=_("Help"))
