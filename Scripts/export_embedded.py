@@ -26,7 +26,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--not-judged", action="store_true", help="write bundles without metrics, to try things out")
     parser.add_argument("--note", default="", help="a sentence on the training that the settings do not tell")
+    parser.add_argument("--save-metrics", type=Path, help="JSON file for the judgement")
+    parser.add_argument("--use-metrics", type=Path, help="a judgement from before the held-out scans were taught")
     options = parser.parse_args()
+    earlier = json.loads(options.use_metrics.read_text(encoding="utf-8")) if options.use_metrics else None
     torch.set_num_threads(options.threads)
     metrics = export(
         options.state,
@@ -34,10 +37,14 @@ def main() -> None:
         options.models,
         device=options.device,
         judged=not options.not_judged,
+        earlier=earlier,
         note=options.note,
         report=print,
     )
-    print(json.dumps(metrics, indent=1))
+    text = json.dumps(metrics, indent=1)
+    if options.save_metrics:
+        options.save_metrics.write_text(text, encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":

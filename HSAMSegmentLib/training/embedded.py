@@ -187,6 +187,7 @@ class EmbeddedTrainer:
             "generator": self.generator.get_state(),
             "steps": self.steps,
             "seconds": self.seconds,
+            "taught": {item.task.id: [bank.name for bank in item.training] for item in self.data},
         }
 
     def resume(self, path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 from HSAMSegmentLib.checkpoints.files import sha256_of
 from HSAMSegmentLib.checkpoints.loading import LoadedModel, save_model
 from HSAMSegmentLib.checkpoints.manifest import EncoderSource, Manifest
+from HSAMSegmentLib.errors import TrainingError
 from HSAMSegmentLib.evaluation.metrics import Comparison, compare
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.segmenter import Segmenter
@@ -33,6 +34,10 @@ from HSAMSegmentLib.volumes.volume import Segmentation
 
 logger = logging.getLogger(__name__)
 
+BEFORE_ALL_SCANS = (
+    "scans held out until then, default options of segmenting, judged before the last phase of training added them to "
+    "the taught ones"
+)
 _METRICS = ("dice", "jaccard", "hd95", "asd")
 
 
@@ -113,7 +118,7 @@ def _training_facts(task: EmbeddedTask, state: dict[str, Any], hashes: dict[str,
     return {
         "script": "Scripts/train_embedded.py",
         "data": task.folder,
-        "scans_taught": sorted(name for name in hashes if name not in task.validation),
+        "scans_taught": sorted(_taught(task, state, hashes)),
         "scans_held_out": list(task.validation),
         "hashes": hashes,
         "steps": state["steps"],
@@ -131,6 +136,11 @@ def _training_facts(task: EmbeddedTask, state: dict[str, Any], hashes: dict[str,
     }
 
 
+def _taught(task: EmbeddedTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> list[str]:
+    """Ids of the scans that the state has learned from; older states do not say, and kept to the split."""
+    return state.get("taught", {}).get(task.id, [name for name in hashes if name not in task.validation])
+
+
 def export(
     state_file: Path,
     data_folder: Path,
@@ -138,6 +148,7 @@ def export(
     *,
     device: str = "cpu",
     judged: bool = True,
+    earlier: dict[str, dict[str, Any]] | None = None,
     note: str = "",
     report: Callable[[str], None] = logger.info,
 ) -> dict[str, dict[str, Any]]:
@@ -149,20 +160,30 @@ def export(
         models_folder: where the bundles go; existing ones are replaced.
         device: to judge on.
         judged: whether to judge; bundles that are not have no metrics and are for trying things out.
+        earlier: what an export returned before the held-out scans joined the training, instead of judging now: whoever
+            has learned from a scan cannot be judged on it.
         note: a sentence on the training that the settings do not tell, for the manifest.
         report: gets a line per model.
 
     Returns:
         Model id to its metrics.
+
+    Raises:
+        TrainingError: if a model would be judged on scans that it has learned from.
     """
     networks, state = averaged_networks(state_file)
     encoder, metrics = EncoderSource(included=True), {}
+    if judged and earlier is None and any(set(_taught(task, state, {})) & set(task.validation) for task in TASKS):
+        raise TrainingError("This state has learned from the held-out scans; give the metrics from before that.")
     for task in TASKS:
         path = models_folder / f"{task.id}.safetensors"
         manifest = manifest_of_task(task, encoder, state, _hashes(task, data_folder))
         manifest = replace(manifest, training={**manifest.training, "note": note})
-        if judged:
+        if earlier is not None:
+            metrics[task.id] = {**earlier[task.id], "on": BEFORE_ALL_SCANS}
+        elif judged:
             metrics[task.id] = judge(LoadedModel(networks[task.id], manifest, path), task, data_folder, device=device)
+        if task.id in metrics:
             manifest = replace(manifest, metrics={"validation": metrics[task.id]})
         save_model(path, networks[task.id].cpu(), manifest, overwrite=True, dtype="float16")
         if encoder.included:

@@ -18,9 +18,9 @@ def model_card(manifest: Manifest) -> str:
         f"**Terms.** {manifest.license.terms}",
         "",
         f"**Data.** `{training['data']}`: {len(training['scans_taught'])} scans taught, "
-        f"{len(training['scans_held_out'])} held out ({', '.join(training['scans_held_out'])}). "
+        f"{len(training['scans_held_out'])} held out for the figures ({', '.join(training['scans_held_out'])}). "
         f"{training['steps']} steps, {training['minutes']:.0f} minutes of training on a CPU, together with the other "
-        "embedded models.",
+        f"embedded models. {training.get('note', '')}".strip(),
         "",
     ]
     names = [label.name for label in manifest.labels]
