@@ -65,6 +65,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/gui/scan_list.py
   HSAMSegmentLib/gui/score_table.py
   HSAMSegmentLib/gui/shell.py
+  HSAMSegmentLib/gui/stages.py
   HSAMSegmentLib/gui/status_line.py
   HSAMSegmentLib/gui/swatches.py
   HSAMSegmentLib/gui/tables.py
@@ -238,6 +239,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/volumes/structures.py
   HSAMSegmentLib/volumes/terminology.py
   HSAMSegmentLib/volumes/volume.py
+  HSAMSegmentLib/wording.py
   )
 
 set(LIBRARY_RESOURCES

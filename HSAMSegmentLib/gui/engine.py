@@ -8,12 +8,14 @@ from collections.abc import Callable
 
 import qt
 import slicer
+from slicer.i18n import translate
 
 from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError
 from HSAMSegmentLib.jobs.events import Cancelled, Failed, is_terminal
 from HSAMSegmentLib.jobs.requests import Request
 from HSAMSegmentLib.mrml.history import SegmentationHistory
 from HSAMSegmentLib.mrml.session import Done, Order, Session, SessionEvent, Task, Written
+from HSAMSegmentLib.wording import install_translation
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ class Engine:
             make_session: makes the session, by default one with a worker process (it needs psutil, which may have to be
                 installed first, so it is made when the first job starts).
         """
+        install_translation(translate)
         self._make_session = make_session or worker_session
         self.history = SegmentationHistory()
         self._session: Session | None = None

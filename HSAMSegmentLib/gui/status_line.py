@@ -6,6 +6,7 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.gui.dialogs import Dialogs
 from HSAMSegmentLib.gui.help_links import help_link
+from HSAMSegmentLib.gui.stages import shown_stage
 from HSAMSegmentLib.jobs.events import Failed
 from HSAMSegmentLib.progress import Progress
 
@@ -48,7 +49,7 @@ class StatusLine:
         self._show("", color="")
         self._bar.setVisible(True)
         self._bar.setValue(round(progress.fraction * _STEPS))
-        parts = [progress.stage, progress.detail, _readable_eta(progress.eta_seconds)]
+        parts = [shown_stage(progress.stage), progress.detail, _readable_eta(progress.eta_seconds)]
         self._bar.setFormat(" · ".join(part for part in parts if part))
 
     def _show(self, text: str, color: str) -> None:

@@ -8,10 +8,7 @@ import traceback
 
 from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError
 from HSAMSegmentLib.jobs.events import Cancelled, Failed
-
-OUT_OF_MEMORY = (
-    "The computer ran out of memory. Close other programs, or choose a smaller region of interest, and try again."
-)
+from HSAMSegmentLib.wording import tr as _
 
 
 def sentence_for(error: BaseException) -> str:
@@ -19,19 +16,25 @@ def sentence_for(error: BaseException) -> str:
     if isinstance(error, HSAMSegmentError):
         return str(error)
     if isinstance(error, MemoryError):
-        return OUT_OF_MEMORY
-    if isinstance(error, (ImportError, OSError)) and _is_about_torch(error):
-        return (
-            f"PyTorch cannot be loaded ({_first_line(error)}). It is half installed or damaged: remove it, restart, "
-            "and install it again (in Slicer: module 'PyTorch Utils')."
+        return _(
+            "The computer ran out of memory. Close other programs, or choose a smaller region of interest, and try "
+            "again."
         )
+    if isinstance(error, (ImportError, OSError)) and _is_about_torch(error):
+        return _(
+            "PyTorch cannot be loaded ({reason}). It is half installed or damaged: remove it, restart, and install it "
+            "again (in Slicer: module 'PyTorch Utils')."
+        ).format(reason=_first_line(error))
     if isinstance(error, ModuleNotFoundError):
-        return f"The Python package '{error.name}' is not installed; install the module's dependencies and try again."
+        sentence = _("The Python package '{name}' is not installed; install the module's dependencies and try again.")
+        return sentence.format(name=error.name)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"The disk is full{_where(error)}. Free some space and try again."
+        return _("The disk is full{place}. Free some space and try again.").format(place=_where(error))
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"Writing or reading is not permitted{_where(error)}. Choose another folder or ask who administers it."
-    return f"Something unexpected happened ({type(error).__name__}: {error}). Copy the details and report them."
+        sentence = _("Writing or reading is not permitted{place}. Choose another folder or ask who administers it.")
+        return sentence.format(place=_where(error))
+    sentence = _("Something unexpected happened ({kind}: {error}). Copy the details and report them.")
+    return sentence.format(kind=type(error).__name__, error=error)
 
 
 def _is_about_torch(error: BaseException) -> bool:
@@ -63,20 +66,25 @@ def sentence_for_exit(code: int) -> str:
     """Say why a worker process that nobody asked to end is gone, from its return code."""
     number = _signal_number(code)
     if number is None:
-        return f"The worker process ended by itself (exit code {code}). Nothing in the scene changed; try again."
+        sentence = _("The worker process ended by itself (exit code {code}). Nothing in the scene changed; try again.")
+        return sentence.format(code=code)
     name = _signal_name(number)
     if number == 9:
-        return (
-            f"The worker process was ended from outside (signal {number}, {name}); most often that means that the "
+        sentence = _(
+            "The worker process was ended from outside (signal {number}, {name}); most often that means that the "
             "computer ran out of memory. Nothing in the scene changed. Close other programs or choose a smaller "
             "region of interest, and try again."
         )
-    if name in ("SIGTERM", "SIGINT", "SIGHUP"):
-        return f"The worker process was ended from outside (signal {number}, {name}). Nothing in the scene changed."
-    return (
-        f"The worker process crashed (signal {number}, {name}). Nothing in the scene changed. Try again on the CPU "
-        "(Advanced, Device); if it happens again, copy the details and report them."
-    )
+    elif name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        sentence = _(
+            "The worker process was ended from outside (signal {number}, {name}). Nothing in the scene changed."
+        )
+    else:
+        sentence = _(
+            "The worker process crashed (signal {number}, {name}). Nothing in the scene changed. Try again on the CPU "
+            "(Advanced, Device); if it happens again, copy the details and report them."
+        )
+    return sentence.format(number=number, name=name)
 
 
 def signal_name_of(code: int) -> str:
@@ -96,4 +104,4 @@ def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
-        return "unknown signal"
+        return _("unknown signal")

@@ -12,13 +12,9 @@ from HSAMSegmentLib.jobs.process_runner import NEVER_READY, ProcessRunner, Worke
 from HSAMSegmentLib.jobs.requests import Request
 from HSAMSegmentLib.jobs.runners import ThreadRunner
 from HSAMSegmentLib.jobs.torch_probe import torch_crash
+from HSAMSegmentLib.wording import tr as _
 
 logger = logging.getLogger(__name__)
-
-SENTENCE = (
-    "No worker process could be started ({reason}), so the job ran inside of this program: it may have felt slow "
-    "meanwhile."
-)
 
 
 class FallbackRunner:
@@ -99,7 +95,10 @@ class FallbackRunner:
         problem = self._torch_problem(self._runner.python)
         if problem:
             raise DeviceError(problem)
-        self._note = SENTENCE.format(reason=reason.rstrip("."))
+        self._note = _(
+            "No worker process could be started ({reason}), so the job ran inside of this program: it may have felt "
+            "slow meanwhile."
+        ).format(reason=reason.rstrip("."))
         self._runner.close()
         self._runner = self._thread
         self._runner.start(self._request)

@@ -15,6 +15,7 @@ from HSAMSegmentLib.jobs.events import Cancelled, Event, is_terminal
 from HSAMSegmentLib.jobs.requests import Request
 from HSAMSegmentLib.jobs.run import JobContext, run_to_end
 from HSAMSegmentLib.progress import CancelToken
+from HSAMSegmentLib.wording import tr as _
 
 CANCEL_GRACE_SECONDS = 0.7
 
@@ -136,4 +137,4 @@ def refuse_second_job(runner: Runner) -> None:
         RequestError: always with the same sentence.
     """
     if runner.is_running:
-        raise RequestError("Another job is running; wait for its end or cancel it first.")
+        raise RequestError(_("Another job is running; wait for its end or cancel it first."))

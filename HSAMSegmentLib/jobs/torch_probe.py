@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 
 from HSAMSegmentLib.jobs.causes import signal_name_of
+from HSAMSegmentLib.wording import tr as _
 
 PROBE_SECONDS = 120.0
 _SCRIPT = "print('alive', flush=True); import torch; torch.ones(2).sum(); print('fine', flush=True)"
@@ -33,7 +34,7 @@ def torch_crash(python: str) -> str:
         return ""
     lines = done.stderr.strip().splitlines()
     reason = signal_name_of(done.returncode) or (lines[-1] if lines else f"exit code {done.returncode}")
-    return (
-        f"PyTorch cannot be loaded ({reason}), and loading it could end this program. Remove it, restart, and install "
+    return _(
+        "PyTorch cannot be loaded ({reason}), and loading it could end this program. Remove it, restart, and install "
         "it again (in Slicer: module 'PyTorch Utils')."
-    )
+    ).format(reason=reason)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, Union
 
 import slicer
+from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import HSAMSegmentError, RequestError
 from HSAMSegmentLib.inference.options import SegmentOptions
@@ -208,7 +209,7 @@ class Session:
 
     def _refuse_if_busy(self) -> None:
         if self.is_busy:
-            raise RequestError("Another job is running; wait for its end or cancel it first.")
+            raise RequestError(_("Another job is running; wait for its end or cancel it first."))
 
     def _make_request(self, order: Order) -> SegmentRequest:
         node = order.volume_node
@@ -260,16 +261,18 @@ class Session:
     def _write(self, outcome: SegmentOutcome, order: Order) -> Written | Failed:
         volume = order.volume_node
         if not is_in_scene(volume):
-            return self._write_orphan(outcome, "The scan was removed while it was segmented")
+            return self._write_orphan(outcome, _("The scan was removed while it was segmented"))
         if not has_grid(volume, outcome.geometry):
-            return self._write_orphan(outcome, "The scan was changed while it was segmented")
+            return self._write_orphan(outcome, _("The scan was changed while it was segmented"))
         target, note = order.segmentation_node, ""
         if target is not None and (not is_in_scene(target) or output_problem(target, volume)):
-            target, note = None, "The chosen segmentation is gone or was moved, so the result is in a new one."
+            target = None
+            note = _("The chosen segmentation is gone or was moved, so the result is in a new one.")
         if _voxel_state(volume) != self._voxels:
-            note = f"{note} The scan's voxels were changed while it was segmented; the result is of the earlier ones."
+            changed = _("The scan's voxels were changed while it was segmented; the result is of the earlier ones.")
+            note = f"{note} {changed}"
         if target is None:
-            target = create_segmentation(volume, f"{volume.GetName()} organs")
+            target = create_segmentation(volume, _("{scan} organs").format(scan=volume.GetName()))
             self._history.remember_new(target)
         else:
             self._history.remember(target)
@@ -278,9 +281,10 @@ class Session:
 
     def _write_orphan(self, outcome: SegmentOutcome, reason: str) -> Written:
         transform = slicer.mrmlScene.GetNodeByID(self._transform_id) if self._transform_id else None
-        node = write_without_scan(outcome, "Organs of a removed scan", transform)
+        node = write_without_scan(outcome, _("Organs of a removed scan"), transform)
         self._history.remember_new(node)
-        return Written(outcome, node, None, f"{reason}; the result is kept in '{node.GetName()}' on the grid it had.")
+        kept = _("{reason}; the result is kept in '{name}' on the grid it had.")
+        return Written(outcome, node, None, kept.format(reason=reason, name=node.GetName()))
 
     def _remove_files(self) -> None:
         if self._folder is not None:

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.volumes.geometry import Geometry
@@ -19,20 +20,20 @@ _TOLERANCE = 1e-6
 def volume_problem(node) -> str:
     """Why a volume node cannot be segmented, as a sentence for the user; empty if it can."""
     if node is None:
-        return "Choose a scan."
+        return _("Choose a scan.")
     name = node.GetName()
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
-        return f"'{name}' is a label map, not a scan. Choose the scan that it was drawn on."
+        return _("'{name}' is a label map, not a scan. Choose the scan that it was drawn on.").format(name=name)
     if not node.IsA("vtkMRMLScalarVolumeNode"):
-        return f"'{name}' is no volume of grey values. Choose a CT or MR scan."
+        return _("'{name}' is no volume of grey values. Choose a CT or MR scan.").format(name=name)
     image = node.GetImageData()
     if image is None or 0 in image.GetDimensions() or image.GetPointData().GetScalars() is None:
-        return f"'{name}' has no image data. Load the scan again, or choose another one."
+        return _("'{name}' has no image data. Load the scan again, or choose another one.").format(name=name)
     if image.GetNumberOfScalarComponents() != 1:
-        return (
-            f"'{name}' has {image.GetNumberOfScalarComponents()} values per voxel (a color or vector volume). Choose a "
-            "scan with one grey value per voxel."
-        )
+        return _(
+            "'{name}' has {count} values per voxel (a color or vector volume). Choose a scan with one grey value per "
+            "voxel."
+        ).format(name=name, count=image.GetNumberOfScalarComponents())
     return ""
 
 
@@ -77,10 +78,8 @@ def roi_bounds(roi_node, volume_node) -> tuple[int, int, int, int, int, int]:
         start = max(0, math.ceil(low[axis] - _TOLERANCE))
         stop = min(size, math.floor(high[axis] + _TOLERANCE) + 1)
         if start >= stop:
-            raise RequestError(
-                f"The region '{roi_node.GetName()}' does not touch the scan '{volume_node.GetName()}'. Move it, or "
-                "choose no region."
-            )
+            sentence = _("The region '{region}' does not touch the scan '{scan}'. Move it, or choose no region.")
+            raise RequestError(sentence.format(region=roi_node.GetName(), scan=volume_node.GetName()))
         bounds += [start, stop]
     return tuple(bounds)
 
