@@ -78,7 +78,7 @@ class ComparePart:
         self.ui.secondSelector.setCurrentNode(second)
         self._parameters = parameters
         self._on_node()
-        self.ui.disagreementButton.checked = is_in_scene(self._overlay)
+        self._sync_overlay()
 
     def refresh(self) -> None:
         """Turn the button on or off; what is in the way is said beside it."""
@@ -190,13 +190,13 @@ class ComparePart:
         self._remove_overlay()
         if with_overlay:
             self._overlay = show_disagreement(compared)
-        self.ui.disagreementButton.checked = with_overlay
+        self._sync_overlay()
         self.status.say(_sentence(outcome, compared.table_node.GetName()))
 
     def _clear_result(self) -> None:
         self._compared = None
         self.ui.resultSection.visible = False
-        self.ui.disagreementButton.checked = False
+        self._sync_overlay()
 
     def _on_disagreement(self) -> None:
         """Show it, or remove it."""
@@ -204,7 +204,15 @@ class ComparePart:
             self._remove_overlay()
         elif self._compared is not None:
             self._overlay = show_disagreement(self._compared)
-        self.ui.disagreementButton.checked = is_in_scene(self._overlay)
+        self._sync_overlay()
+
+    def _sync_overlay(self) -> None:
+        """Show whether the overlay is there, which somebody else may have removed, and what its colors mean."""
+        is_shown = is_in_scene(self._overlay)
+        self.ui.disagreementButton.checked = is_shown
+        self.ui.legendLabel.visible = is_shown
+        if is_shown:
+            self.ui.legendLabel.setText(" &nbsp; ".join(_legend(self._overlay)))
 
     def _remove_overlay(self) -> None:
         if is_in_scene(self._overlay):
@@ -239,6 +247,16 @@ def _first_two() -> tuple:
 def _is_plain(guesses) -> bool:
     """Whether a user need not look at the pairs: all were found by name or code, and none is left over."""
     return all(pair.by and pair.by != "value" for pair in guesses)
+
+
+def _legend(overlay) -> list[str]:
+    """The segments of the overlay, each behind a square of its color."""
+    segmentation = overlay.GetSegmentation()
+    segments = [segmentation.GetNthSegment(number) for number in range(segmentation.GetNumberOfSegments())]
+    colors = ["#" + "".join(f"{round(255 * part):02x}" for part in segment.GetColor()) for segment in segments]
+    return [
+        f'<span style="color:{color}">&#9632;</span> {segment.GetName()}' for color, segment in zip(colors, segments)
+    ]
 
 
 def _sentence(outcome: CompareOutcome, table_name: str) -> str:

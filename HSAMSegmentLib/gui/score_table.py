@@ -71,13 +71,18 @@ def _texts(score: StructureScore) -> tuple[str, ...]:
         _number(score.asd_mm, 1),
         f"{score.first_ml:.1f}",
         f"{score.second_ml:.1f}",
-        "" if percent is None or score.difference_ml is None else f"{percent:+.0f}",
+        "" if percent is None or score.difference_ml is None else _signed(percent),
         "" if score.worst_ras is None else f"{score.worst_dice:.2f}",
     )
 
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _signed(percent: float) -> str:
+    text = f"{percent:+.0f}"
+    return "0" if text in ("+0", "-0") else text
 
 
 def _item(text: str, column: int, score: StructureScore):

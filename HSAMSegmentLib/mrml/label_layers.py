@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import slicer
@@ -20,6 +21,7 @@ _TISSUE = "85756007"
 """The code that Slicer gives every new segment: it says nothing."""
 
 _MOST_STRUCTURES = 255
+_LARGEST_COUNTED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -150,23 +152,34 @@ def _value_facts(node, value: int) -> tuple[str, tuple[float, float, float], Ter
     display = node.GetDisplayNode()
     colors = display.GetColorNode() if display is not None else None
     name = colors.GetColorName(value) if colors is not None and value < colors.GetNumberOfColors() else ""
-    if not name or name in ("(none)", str(value)) or colors.GetType() != colors.User:
+    if not name or name in ("(none)", str(value)) or colors.GetType() not in (colors.User, colors.File):
         name = f"Label {value}"  # Slicer's own tables name values that mean something else
     known = label_for(value, name)
     return name, known.color, known.terminology
 
 
 def _values_of(node) -> tuple[int, ...]:
-    """The values of a label map, background left out, ascending; counted by VTK, since it has to be fast."""
-    count = vtk.vtkImageAccumulate()
-    count.SetInputData(node.GetImageData())
-    low, high = (int(bound) for bound in node.GetImageData().GetScalarRange())
-    count.SetComponentExtent(0, max(high - low, 0), 0, 0, 0, 0)
-    count.SetComponentOrigin(low, 0, 0)
-    count.SetComponentSpacing(1, 1, 1)
-    count.Update()
-    bins = vtk_to_numpy(count.GetOutput().GetPointData().GetScalars())
-    return tuple(int(value) + low for value in np.flatnonzero(bins) if int(value) + low > 0)
+    """The values of a label map, background left out, ascending; counted again only after its voxels changed."""
+    scalars = node.GetImageData().GetPointData().GetScalars()
+    state = (scalars, scalars.GetMTime())
+    if _counted.get(node) != state:
+        _counted[node] = state
+        _values[node] = _count_values(slicer.util.arrayFromVolume(node))
+    return _values[node]
+
+
+_counted: WeakKeyDictionary = WeakKeyDictionary()
+_values: WeakKeyDictionary = WeakKeyDictionary()
+
+
+def _count_values(array: np.ndarray) -> tuple[int, ...]:
+    """Slice by slice: several times as fast as sorting all voxels, which would stall the application."""
+    if array.dtype.kind not in "iu" or array.max(initial=0) > _LARGEST_COUNTED:
+        return tuple(int(value) for value in np.unique(array) if value > 0)
+    found: set[int] = set()
+    for part in array:
+        found.update(np.flatnonzero(np.bincount(np.maximum(part, 0).ravel())).tolist())
+    return tuple(sorted(found - {0}))
 
 
 def _image_array(image) -> np.ndarray:
