@@ -55,7 +55,13 @@ def finish(job: TeachJob) -> TeachResult:
     if request.report is not None:
         write_report(result, manifest_of(job), request.report, overwrite=request.overwrite)
     if request.plot is not None:
-        write_plot(learner.history, request.plot, title=manifest_of(job).title, overwrite=request.overwrite)
+        write_plot(
+            learner.history,
+            request.plot,
+            title=manifest_of(job).title,
+            validated_on=result.validated_on,
+            overwrite=request.overwrite,
+        )
     return result
 
 
@@ -99,6 +105,7 @@ def training_facts(job: TeachJob) -> dict[str, Any]:
     request, setup = job.request, job.setup
     return {
         "cases": [{"name": case.volume.name, **case.hashes} for case in setup.training],
+        "validation": [{"name": case.volume.name, **case.hashes} for case in setup.validation],
         "held_out": [
             {"name": item.bank.name, "on": item.source, "slices": len(item.slices)} for item in job.looks.held
         ],
@@ -111,6 +118,7 @@ def training_facts(job: TeachJob) -> dict[str, Any]:
             "minutes": job.budget.minutes,
             "epochs": request.epochs,
             "seed": request.seed,
+            "device": str(job.device),
         },
         "start": setup.start.facts,
         "steps": job.learner.steps,

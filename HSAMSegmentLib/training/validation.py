@@ -63,7 +63,8 @@ def whole_case(bank: SliceBank) -> ValidationSet:
 def hold_out_blocks(bank: SliceBank, *, share: float = _HELD_OUT_SHARE) -> ValidationSet | None:
     """Two contiguous blocks of slices of a volume, a third and two thirds along its labelled slices.
 
-    Contiguous, because a slice between two taught ones is nearly known; two, because one block may miss an organ.
+    Contiguous, because a slice between two taught ones is nearly known; two, because one block may miss an organ. A
+    slice without which a label could not be taught at all stays with the taught ones.
 
     Returns:
         None if too few slices have labels to spare some.
@@ -76,7 +77,20 @@ def hold_out_blocks(bank: SliceBank, *, share: float = _HELD_OUT_SHARE) -> Valid
     for part in (1 / 3, 2 / 3):
         first = round(part * len(filled) - length / 2)
         chosen += [int(index) for index in filled[first : first + length]]
-    return ValidationSet(bank, tuple(sorted(set(chosen))), "held-out slices of the same scan")
+    spared = _without_last_ones(bank, sorted(set(chosen)))
+    return ValidationSet(bank, tuple(spared), "held-out slices of the same scan") if spared else None
+
+
+def _without_last_ones(bank: SliceBank, chosen: Sequence[int]) -> list[int]:
+    """The chosen slices, but for those that would take the last slice of a label with them."""
+    counts = torch.stack([torch.bincount(labels.flatten(), minlength=256) > 0 for labels in bank.reference])
+    left = counts[torch.from_numpy(bank.labelled)].sum(dim=0)
+    spared = []
+    for index in chosen:
+        if bool((left[counts[index]] > 1).all()):
+            left = left - counts[index].long()
+            spared.append(index)
+    return spared
 
 
 def predict_slices(
