@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 import slicer
@@ -16,7 +17,7 @@ from HSAMSegmentLib.gui.dialogs import Dialogs, SlicerDialogs
 from HSAMSegmentLib.gui.engine import Engine, is_last
 from HSAMSegmentLib.gui.model_list import ModelChoice, ModelSource, StoreModels
 from HSAMSegmentLib.gui.organ_list import OrganList
-from HSAMSegmentLib.gui.parts import PartContext
+from HSAMSegmentLib.gui.parts import TEACH, PartContext
 from HSAMSegmentLib.gui.readiness import download_question, obstacle
 from HSAMSegmentLib.gui.result_view import ResultView
 from HSAMSegmentLib.gui.status_line import StatusLine
@@ -43,6 +44,7 @@ class SegmentPanel:
         models: ModelSource | None = None,
         dialogs: Dialogs | None = None,
         dependencies: Dependencies | None = None,
+        learn_from: Callable[[Written], None] | None = None,
     ) -> None:
         """Take over the widgets.
 
@@ -52,6 +54,7 @@ class SegmentPanel:
             models: where the list of models comes from.
             dialogs: asks the user.
             dependencies: knows which packages are missing.
+            learn_from: shows a result where it can be corrected and learned from.
         """
         self.widget = widget
         self.ui = ui = slicer.util.childWidgetVariables(widget)
@@ -66,7 +69,7 @@ class SegmentPanel:
         self._segmented_scan = None
         self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, ui.helpLabel, self._dialogs)
         self.organs = OrganList(ui.organList, ui.allOrgansButton, ui.noOrgansButton, self._on_change)
-        self.result = ResultView(ui, engine.history, self._dialogs, self.status)
+        self.result = ResultView(ui, engine.history, self._dialogs, self.status, learn_from)
         self.devices = DeviceList(ui.deviceCombo, ui.advancedSection, lambda: not self._dependencies.missing())
         fill_combo(ui.qualityCombo, QUALITIES)
         self._connect()
@@ -330,6 +333,7 @@ def build(context: PartContext) -> SegmentPanel:
         models=context.models,
         dialogs=context.dialogs,
         dependencies=context.dependencies,
+        learn_from=lambda written: context.open_part(TEACH).show_result(written),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import HSAMSegmentError
@@ -18,8 +20,16 @@ from HSAMSegmentLib.mrml.session import Written, is_in_scene
 class ResultView:
     """Shows what the last job wrote."""
 
-    def __init__(self, ui, history: SegmentationHistory, dialogs: Dialogs, status: StatusLine) -> None:
+    def __init__(
+        self,
+        ui,
+        history: SegmentationHistory,
+        dialogs: Dialogs,
+        status: StatusLine,
+        learn_from: Callable[[Written], None] | None = None,
+    ) -> None:
         self._ui = ui
+        self._learn_from = learn_from
         self._status = status
         self._history = history
         self._dialogs = dialogs
@@ -27,6 +37,7 @@ class ResultView:
         self._table = ResultTable(ui.resultTable, self._go_to)
         ui.saveReportButton.connect("clicked()", self._save_report)
         ui.undoButton.connect("clicked()", self._undo)
+        ui.learnFromButton.connect("clicked()", self._learn)
         self.clear()
 
     def show(self, written: Written, *, show_3d: bool) -> None:
@@ -41,6 +52,7 @@ class ResultView:
         self._ui.warningLabel.setText(notes)
         self._ui.warningLabel.visible = bool(notes)
         self._ui.undoButton.enabled = self._history.can_undo
+        self._ui.learnFromButton.visible = self._learn_from is not None and written.volume_node is not None
         self._ui.resultSection.visible = True
 
     def clear(self) -> None:
@@ -82,6 +94,10 @@ class ResultView:
             self._status.fail(ending_of(error))
         else:
             self._status.say(_("The report was saved to {path}.").format(path=path))
+
+    def _learn(self) -> None:
+        if self._written is not None and is_in_scene(self._written.segmentation_node):
+            self._learn_from(self._written)
 
     def _undo(self) -> None:
         self._history.undo()

@@ -29,7 +29,7 @@ from HSAMSegmentLib.jobs.teach_cases import CaseSummary
 from HSAMSegmentLib.jobs.teach_request import InspectRequest
 from HSAMSegmentLib.mrml.navigation import active_scan
 from HSAMSegmentLib.mrml.results import newest_result, scan_of
-from HSAMSegmentLib.mrml.session import SessionEvent
+from HSAMSegmentLib.mrml.session import SessionEvent, Written
 from HSAMSegmentLib.mrml.teaching_cases import FilePair, LabelledPair, NodePair, TeachPlan, summarize_problem
 from HSAMSegmentLib.mrml.teaching_settings import TeachSettings, read_pairs, read_settings, write_settings
 
@@ -131,6 +131,11 @@ class TeachPart:
                 slicer.app.processEvents()
                 time.sleep(0.01)
         self._engine.close()
+
+    def show_result(self, written: Written) -> None:
+        """Choose a result and its scan, to correct and learn from them."""
+        self.ui.teachSegmentationSelector.setCurrentNode(written.segmentation_node)
+        self.ui.teachScanSelector.setCurrentNode(written.volume_node)
 
     # --- cases
 

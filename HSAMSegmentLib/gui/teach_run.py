@@ -110,8 +110,8 @@ class TeachRun:
             self._status.fail(_with_comfort(event, course))
         elif isinstance(event, Cancelled):
             self._status.say(_("Ended before anything was learned."))
-            if wish == STOP:
-                course.remove()
+        if (isinstance(event, Cancelled) and wish == STOP) or not course.request_file.is_file():
+            course.remove()  # nothing in it is of use
         self._on_end(model_id)
 
     def _finish(self, outcome: TaughtOutcome) -> str:

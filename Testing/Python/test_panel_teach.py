@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +95,30 @@ def test_a_scratch_folder_that_is_too_full_is_said_before_the_start(stand, pair,
     assert "Free some space" in stand.status
 
 
+def test_a_scratch_folder_that_cannot_be_written_is_said_and_nothing_starts(stand, pair, tmp_path):
+    (tmp_path / "a-file").write_text("")
+    stand.add(*pair)
+    stand.ui.scratchEdit.setText(str(tmp_path / "a-file"))
+    stand.click(stand.ui.startButton)
+    assert "a-file is a file" in stand.status
+    assert not stand.part.run.is_busy
+    assert stand.ui.startButton.enabled
+
+
+@pytest.mark.skipif(os.name == "nt", reason="/dev/full is a thing of Linux")
+def test_a_disk_that_gets_full_while_the_scan_is_copied_is_said_and_leaves_nothing(stand, pair, monkeypatch):
+    from HSAMSegmentLib.jobs.array_export import ArrayExport
+    from HSAMSegmentLib.mrml import teaching_cases
+
+    monkeypatch.setattr(teaching_cases, "ArrayExport", lambda array, file: ArrayExport(array, Path("/dev/full")))
+    stand.add(*pair)
+    stand.click(stand.ui.startButton)
+    stand.wait_for_end()
+    assert "The disk is full" in stand.status
+    assert list(stand.part.scratch_folder.glob("course-*")) == []
+    assert not stand.ui.unfinishedBox.visible
+
+
 def test_a_row_that_cannot_be_used_says_why_and_the_start_is_off(stand, scene, pair):
     stand.add(*pair)
     scene.RemoveNode(pair[0])
@@ -167,6 +193,40 @@ def test_nothing_in_the_scene_is_changed_by_looking(stand, pair):
     stand.add(*pair)
     assert [node.GetMTime() for node in pair] == times
     assert pair[1].GetSegmentation().GetMTime() == parts
+
+
+# --- the tabs beside it
+
+
+def test_the_result_of_the_segment_tab_leads_here_and_a_taught_model_leads_back(host, scene, store, pair):
+    from teach_panel_stand import FORMS
+    from untrained_model import write_untrained_model
+
+    from HSAMSegmentLib.gui.engine import Engine
+    from HSAMSegmentLib.gui.model_list import StoreModels
+    from HSAMSegmentLib.gui.parts import SEGMENT, TEACH
+    from HSAMSegmentLib.gui.shell import Shell
+    from HSAMSegmentLib.jobs.outcome import SegmentOutcome
+    from HSAMSegmentLib.mrml.session import Written
+    from HSAMSegmentLib.mrml.volume_bridge import volume_geometry
+
+    engine = Engine()
+    node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment")
+    shell = Shell(engine, lambda name: str(FORMS / name), lambda: node, models=StoreModels(store))
+    segment = shell.open(SEGMENT)
+    outcome = SegmentOutcome(volume_geometry(pair[0]), (0,) * 6, "", (), "abdomen-mr-t2", "Abdomen")
+    segment.result.show(Written(outcome, pair[1], pair[0]), show_3d=False)
+    segment.ui.learnFromButton.click()
+    teach = shell.open(TEACH)
+    assert shell.widget.currentIndex == 1
+    assert teach.ui.teachScanSelector.currentNode() is pair[0]
+    assert teach.ui.teachSegmentationSelector.currentNode() is pair[1]
+    store.models_folder.mkdir(parents=True)
+    write_untrained_model(store.models_folder / "tiny.safetensors", title="Taught a moment ago")
+    shell.open(SEGMENT)
+    assert segment.ui.modelCombo.findText("Taught a moment ago") >= 0
+    shell.close()
+    engine.close()
 
 
 # --- what the user's own models offer
