@@ -61,19 +61,24 @@ def _damaged(path: Path) -> VolumeError:
 
 
 def _unpacked_length(file: BinaryIO) -> int:
-    """Bytes of all the compressed streams from here on; zlib.error if one is damaged or cut off."""
+    """Bytes of all the compressed streams from here on; zlib.error if one is damaged or cut off.
+
+    Never holds more than a block of them: a background of zeros is packed a thousandfold.
+    """
     length, unpacker = 0, zlib.decompressobj(_ANY_WRAPPER)
-    block = file.read(_BLOCK_BYTES)
-    while block:
-        length += len(unpacker.decompress(block))
+    waiting = file.read(_BLOCK_BYTES)
+    while True:
+        piece = unpacker.decompress(waiting, _BLOCK_BYTES)
+        length += len(piece)
         if unpacker.eof:
             rest = unpacker.unused_data + (file.read(_BLOCK_BYTES) if len(unpacker.unused_data) < 2 else b"")
             if not rest.startswith(_GZIP):  # a gzip file may have several parts; anything else is padding
                 return length
-            block, unpacker = rest, zlib.decompressobj(_ANY_WRAPPER)
-        else:
-            block = file.read(_BLOCK_BYTES)
-    raise zlib.error("the data end too early")
+            waiting, unpacker = rest, zlib.decompressobj(_ANY_WRAPPER)
+            continue
+        waiting = unpacker.unconsumed_tail or file.read(_BLOCK_BYTES)
+        if not waiting and not piece:
+            raise zlib.error("the data end too early")
 
 
 def _packed_voxels(path: Path) -> _Packed | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from HSAMSegmentLib.errors import VolumeError
+from HSAMSegmentLib.volumes.compressed import check_compressed
 from HSAMSegmentLib.volumes.reading import read_volume
 from HSAMSegmentLib.volumes.segmentation_io import read_segmentation
 
@@ -88,3 +90,13 @@ def test_a_scan_of_every_number_type_passes(tmp_path):
         for suffix in FORMATS:
             path, _ = _written(tmp_path, suffix, VOXELS.astype(dtype))
             np.testing.assert_array_equal(read_volume(path).array, VOXELS)
+
+
+def test_the_check_takes_little_memory_however_much_is_packed(tmp_path):
+    path, _ = _written(tmp_path, ".nii.gz", np.zeros((400, 256, 256), np.int16))
+    assert path.stat().st_size < 1_000_000
+    tracemalloc.start()
+    check_compressed(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000_000
