@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Union
 
+from slicer.i18n import tr as _
+
 from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.jobs.causes import sentence_for
 from HSAMSegmentLib.jobs.events import Cancelled, Failed, ItemDone, Result
@@ -99,7 +101,7 @@ class VolumeItem:
     def problem(self) -> str:
         """Why it cannot be segmented."""
         if not is_in_scene(self._node):
-            return "It was removed before its turn came."
+            return _("It was removed before its turn came.")
         return volume_problem(self._node)
 
     def order(self, make: MakeOrder) -> Order:
@@ -224,7 +226,9 @@ class Batch:
         fraction = (self._index + inner.fraction) / count
         elapsed = time.monotonic() - self._clock[0]
         eta = elapsed * (1.0 - fraction) / fraction if fraction >= 0.02 else None
-        return Progress(fraction, f"{self._index + 1} of {count}: {self.rows[self._index].name}", inner.stage, eta)
+        place = _("{number} of {count}: {name}")
+        detail = place.format(number=self._index + 1, count=count, name=self.rows[self._index].name)
+        return Progress(fraction, inner.stage, detail, eta)
 
     def _end(self) -> None:
         self.is_running = False

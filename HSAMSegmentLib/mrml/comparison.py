@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import slicer
+from slicer.i18n import tr as _
 
 from HSAMSegmentLib.evaluation.matching import CODE, NAME, VALUE, LabelPair, match_labels
 from HSAMSegmentLib.jobs.array_export import ArrayExport, ExportChain
@@ -28,9 +29,9 @@ from HSAMSegmentLib.mrml.tables import fill_table
 
 PAIR_ATTRIBUTE = "HSAMSegment.Compared"
 _OVERLAY = (
-    (1, "Only in A", (0.95, 0.55, 0.10)),
-    (2, "Only in B", (0.15, 0.45, 0.95)),
-    (3, "Different structures", (0.85, 0.2, 0.75)),
+    (1, _("Only in A"), (0.95, 0.55, 0.10)),
+    (2, _("Only in B"), (0.15, 0.45, 0.95)),
+    (3, _("Different structures"), (0.85, 0.2, 0.75)),
 )
 
 
@@ -138,7 +139,7 @@ def write_table(outcome: CompareOutcome, key: str):
         node for node in slicer.util.getNodesByClass("vtkMRMLTableNode") if node.GetAttribute(PAIR_ATTRIBUTE) == key
     )
     node = next(known, None)
-    name = f"{outcome.first_name} compared with {outcome.second_name}"
+    name = _("{first} compared with {second}").format(first=outcome.first_name, second=outcome.second_name)
     if node is None:
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", slicer.mrmlScene.GenerateUniqueName(name))
         node.SetAttribute(PAIR_ATTRIBUTE, key)
@@ -150,7 +151,7 @@ def write_table(outcome: CompareOutcome, key: str):
 def show_disagreement(compared: Compared):
     """Add a segmentation of where the two differ, in the world; remove the node to be rid of it."""
     outcome = compared.outcome
-    name = f"Disagreement of {outcome.first_name} and {outcome.second_name}"
+    name = _("Disagreement of {first} and {second}").format(first=outcome.first_name, second=outcome.second_name)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name))
     node.CreateDefaultDisplayNodes()
     size = outcome.geometry.size

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import slicer
 import vtk
+from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from HSAMSegmentLib.errors import RequestError
@@ -57,22 +58,23 @@ class NodeLayers:
 def node_problem(node) -> str:
     """Why a node holds nothing to compare, as a sentence; empty if it does."""
     if node is None:
-        return "Choose a segmentation."
+        return _("Choose a segmentation.")
     name = node.GetName()
     if node.IsA("vtkMRMLSegmentationNode"):
         count = node.GetSegmentation().GetNumberOfSegments()
         if count == 0:
-            return f"'{name}' has no segments."
+            return _("'{name}' has no segments.").format(name=name)
     elif node.IsA("vtkMRMLLabelMapVolumeNode"):
         if node.GetImageData() is None or node.GetImageData().GetPointData().GetScalars() is None:
-            return f"'{name}' has no image data. Load it again."
+            return _("'{name}' has no image data. Load it again.").format(name=name)
         count = len(_values_of(node))
         if count == 0:
-            return f"'{name}' is empty."
+            return _("'{name}' is empty.").format(name=name)
     else:
-        return f"'{name}' is no segmentation."
+        return _("'{name}' is no segmentation.").format(name=name)
     if count > _MOST_STRUCTURES:
-        return f"'{name}' has {count} structures; {_MOST_STRUCTURES} is the most that can be compared."
+        sentence = _("'{name}' has {count} structures; {most} is the most that can be compared.")
+        return sentence.format(name=name, count=count, most=_MOST_STRUCTURES)
     return _transform_problem(node)
 
 
@@ -133,7 +135,8 @@ def _with_labelmaps(node):
     copy = slicer.vtkSegmentation()
     copy.DeepCopy(segmentation)
     if not copy.CreateRepresentation(LABELMAP):
-        raise RequestError(f"'{node.GetName()}' cannot be converted to voxels. Convert it in the Segmentations module.")
+        sentence = _("'{name}' cannot be converted to voxels. Convert it in the Segmentations module.")
+        raise RequestError(sentence.format(name=node.GetName()))
     return copy
 
 
@@ -235,4 +238,5 @@ def _transform_problem(node) -> str:
     transform = node.GetParentTransformNode()
     if transform is None or transform.IsTransformToWorldLinear():
         return ""
-    return f"'{node.GetName()}' is under a transform that bends it. Harden the transform first (module Transforms)."
+    sentence = _("'{name}' is under a transform that bends it. Harden the transform first (module Transforms).")
+    return sentence.format(name=node.GetName())

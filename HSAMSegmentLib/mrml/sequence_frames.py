@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.mrml.session import Order, Written, is_in_scene
@@ -16,17 +17,17 @@ def sequences_missing() -> str:
     """Why there are no sequences in this application, as a sentence; empty if there are."""
     if hasattr(slicer, SEQUENCE_CLASS) and hasattr(slicer.modules, "sequences"):
         return ""
-    return "This application has no Sequences module. Segment the frames as single volumes, or use a folder."
+    return _("This application has no Sequences module. Segment the frames as single volumes, or use a folder.")
 
 
 def sequence_problem(node) -> str:
     """Why a sequence cannot be segmented, as a sentence; empty if it can."""
     if node is None:
-        return "Choose a sequence."
+        return _("Choose a sequence.")
     if node.GetNumberOfDataNodes() == 0:
-        return f"'{node.GetName()}' has no frames."
+        return _("'{name}' has no frames.").format(name=node.GetName())
     if not node.GetNthDataNode(0).IsA("vtkMRMLScalarVolumeNode"):
-        return f"'{node.GetName()}' is no sequence of volumes."
+        return _("'{name}' is no sequence of volumes.").format(name=node.GetName())
     return ""
 
 
@@ -35,7 +36,7 @@ class FrameResults:
 
     def __init__(self, sequence_node) -> None:
         self._sequence = sequence_node
-        self._name = f"{sequence_node.GetName()} organs"
+        self._name = _("{scan} organs").format(scan=sequence_node.GetName())
         self._results = None
 
     @property
@@ -109,7 +110,7 @@ class FrameItem:
     def problem(self) -> str:
         """Why it cannot be segmented."""
         if not is_in_scene(self._sequence):
-            return "The sequence was removed before its turn came."
+            return _("The sequence was removed before its turn came.")
         return volume_problem(self._sequence.GetDataNodeAtValue(self._value))
 
     def order(self, make) -> Order:
@@ -120,7 +121,7 @@ class FrameItem:
         """
         frame = self._sequence.GetDataNodeAtValue(self._value)
         if frame is None:
-            raise RequestError("The frame was removed before its turn came.")
+            raise RequestError(_("The frame was removed before its turn came."))
         scan = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScalarVolumeNode")
         scan.UnRegister(None)
         scan.SetName(self.name)

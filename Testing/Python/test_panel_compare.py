@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
 from functools import partial
 
 import numpy as np
@@ -249,3 +251,48 @@ def test_the_choice_comes_back_with_the_parameter_node(stand, organs, reference)
     stand.ui.secondSelector.setCurrentNode(organs)
     stand.part.show_parameters(stand.node)
     assert stand.part.nodes == (reference, organs)
+
+
+@pytest.mark.slow
+def test_the_numbers_are_those_of_the_command_line_on_the_same_files(stand, scan, data_folder, tmp_path):
+    """An embedded model's result against drawn labels: once in the panel, once as files."""
+    import slicer
+
+    from HSAMSegmentLib.evaluation.metrics import compare as compare_files
+    from HSAMSegmentLib.mrml.self_test import MODEL, require_model
+    from HSAMSegmentLib.mrml.session import Order
+    from HSAMSegmentLib.volumes.segmentation_io import read_segmentation
+
+    require_model()
+    result = stand.part.engine.run(Order(scan, MODEL)).segmentation_node
+    labels = data_folder / "chaos_t2" / "labels" / "chaos_t2_02.nii.gz"
+    stand.ui.firstSelector.setCurrentNode(result)
+    compare(stand)
+    ours = {score.name: score for score in stand.part._compared.outcome.scores}
+    assert slicer.util.saveNode(result, str(tmp_path / "organs.seg.nrrd"), {})
+    expected = compare_files(
+        read_segmentation(tmp_path / "organs.seg.nrrd"), read_segmentation(labels, names=NAMES)
+    ).scores
+    assert [score.name for score in expected] == list(ours)
+    for score in expected:
+        shown = ours[score.name]
+        assert shown.dice == pytest.approx(score.dice, abs=1e-9)
+        assert shown.hd95_mm == pytest.approx(score.hd95, abs=1e-3)
+        assert shown.asd_mm == pytest.approx(score.asd, abs=1e-3)
+        assert (shown.first_ml, shown.second_ml) == pytest.approx((score.prediction_ml, score.reference_ml), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="uses POSIX signals")
+def test_a_killed_worker_is_said_in_a_sentence_and_the_next_click_works(stand):
+    compare(stand)
+    worker = stand.part.engine._session._runner.worker_pid
+    os.kill(worker, signal.SIGSTOP)  # so that it cannot be faster than its end
+    stand.click(stand.ui.compareButton)
+    os.kill(worker, signal.SIGKILL)
+    stand.wait(lambda: not stand.part.engine.is_busy)
+    assert "ended from outside" in stand.status
+    stand.click(stand.ui.copyDetailsButton)
+    assert "WorkerDied" in stand.answers.clipboard
+    compare(stand)
+    assert "Mean Dice" in stand.status
