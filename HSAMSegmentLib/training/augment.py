@@ -2,7 +2,7 @@
 
 One sampling grid per slice holds crop, rotation, scale, mirror and elastic deformation together, so that the image is
 interpolated once (bilinear) and its labels are looked up once (nearest neighbor: no value is ever invented). MONAI has
-the same transforms one slice at a time with a resampling each; in a batch on one grid they cost a fraction.
+the same transforms for one slice at a time, and takes two to three times as long (Testing/Benchmarks/bench_augment.py).
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from HSAMSegmentLib.training.request import TeachMetrics
 WARMUP_STEPS = 20
 AVERAGE_DECAY = 0.99
 _SMOOTHING = 0.9
+_LARGEST_FLOAT16 = 65504.0
 
 
 class NotANumberError(TrainingError):
@@ -101,13 +102,15 @@ class Learner:
 
     @property
     def is_sound(self) -> bool:
-        """Whether all averaged weights are numbers."""
+        """Whether all averaged weights are numbers that a file in half precision can hold."""
         state = self.average.network.state_dict()
-        return all(bool(torch.isfinite(state[name]).all()) for name in self._kept_names)
+        return all(bool((state[name].abs() <= _LARGEST_FLOAT16).all()) for name in self._kept_names)
 
     def keep_if_best(self, dice: float | None) -> bool:
         """Remember the averaged weights if they are the best so far; without a Dice the newest are."""
         if dice is not None and self.best_dice is not None and dice <= self.best_dice:
+            return False
+        if not self.is_sound:
             return False
         state = self.average.network.state_dict()
         self.best = {name: state[name].detach().cpu().clone() for name in self._kept_names}

@@ -18,6 +18,7 @@ from HSAMSegmentLib.volumes.rules import IntensityRule, SliceRule
 
 COMPACT = "compact"
 COMPACT_HEAD_OPTIONS = {"mlp_dim": 256, "dropout": 0.1, "embedding_noise": 0.02}
+SAM_ENCODERS = ("sam_vit", "custom")
 DEFAULT_HEAD = "hsam"
 SAM_IMAGE_SIZE = 512
 _LARGEST_COMPACT = 256
@@ -110,7 +111,7 @@ def _adaptation(request: TeachRequest, encoder_name: str) -> str:
     if request.lora_blocks:
         if request.adaptation not in ("", LORA):
             raise RequestError("Adapters in the last blocks (LoRA) and another kind of adaptation exclude each other.")
-        if not encoder_name.startswith("sam_vit"):
+        if not encoder_name.startswith(SAM_ENCODERS):
             raise RequestError(f"Adapters (LoRA) need one of SAM's ViT encoders; '{encoder_name}' is none.")
         return LORA
     if request.adaptation:

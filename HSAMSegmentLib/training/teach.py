@@ -200,6 +200,8 @@ class TeachJob:
             self._tell("Learning", f"step {self.learner.steps}, loss {self.learner.loss:.3f}")
         if not self.looks.has_looked:
             self.look()
+        if self.learner.best is None:
+            raise NotANumberError("The weights grew beyond all bounds, so there is nothing to keep. Try a lower rate.")
 
     def _keep_pace(self, batches: Batches) -> None:
         """After the first step: with minutes, make steps and looks so short that the budget can be kept."""
@@ -370,8 +372,7 @@ class TeachJob:
 
     def _keep_something(self) -> None:
         """The newest state where nothing was validated yet."""
-        if self.learner.best is None and self.learner.steps > 0 and self.learner.is_sound:
-            self.learner.keep_if_best(None)
+        if self.learner.best is None and self.learner.steps > 0 and self.learner.keep_if_best(None):
             self._note(["It ended before the first validation: the newest state is kept."])
 
     def _tell(self, stage: str, detail: str = "") -> None:
