@@ -118,6 +118,13 @@ class Views:
             display.SetOpacity2DFill(0.35)
         self._slice.grab(path)
 
+    def grab_in_place(self, path: Path) -> None:
+        """The slice that is in sight, all of it."""
+        offset = self._slice.logic.GetSliceOffset()
+        self._slice.logic.FitSliceToBackground()
+        self._slice.logic.SetSliceOffset(offset)
+        self._slice.grab(path)
+
     def _offset_of_fullest_slice(self) -> float:
         import slicer
 

@@ -1,0 +1,219 @@
+"""Make the pictures of `Docs/tutorial.md` in the headless host: correct, teach, compare, batch and share, by clicks.
+
+`python Scripts/make_tutorial_pictures.py [--minutes M] [--output FOLDER]`. They show the synthetic phantom and nothing
+else, so they may be published. The host has no Segment Editor: the phantom's own ground truth stands in for the
+correction that a person would draw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from make_screenshots import DEFAULT_MODEL, PHANTOM_SEED, REPOSITORY, Views, segment_by_click
+
+SCAN_NAME = "Phantom abdomen MR"
+OTHER_SEEDS = (2, 4)
+PANEL_WIDTH = 560
+MODEL_TITLE = "My phantom organs"
+LONGEST_WAIT_SECONDS = 1800.0
+
+logger = logging.getLogger("make_tutorial_pictures")
+
+
+def main() -> int:
+    """Make all pictures; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = _arguments()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["HSAMSEGMENT_HOME"] = home  # the user's own models are no part of the pictures
+        from slicerhost import start_host
+
+        host = start_host()
+        host.load_module(str(REPOSITORY / "HSAMSegment" / "HSAMSegment.py"))
+        tour = Tour(host, arguments.output)
+        try:
+            tour.segment()
+            tour.correct()
+            tour.teach(arguments.minutes)
+            tour.compare()
+            tour.segment_many()
+        finally:
+            tour.close()
+    for path in sorted(arguments.output.glob("tutorial_*.png")):
+        logger.info("%s: %.0f kB", path.name, path.stat().st_size / 1000)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=6.0, help="how long to teach (default: 6)")
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "Resources" / "Screenshots")
+    return parser.parse_args()
+
+
+class Tour:
+    """Walks through the tutorial and takes a picture of each station."""
+
+    def __init__(self, host, output: Path) -> None:
+        """Open the module on a scene with the phantom.
+
+        Args:
+            host: the running headless host.
+            output: folder of the pictures.
+        """
+        from HSAMSegmentLib.volumes.phantom import abdomen_phantom
+
+        self._host, self._output = host, output
+        self._volume = add_phantom(SCAN_NAME, PHANTOM_SEED)
+        self._truth = abdomen_phantom(seed=PHANTOM_SEED)[1]
+        self._views = Views(self._volume)
+        self._widget = host.open_module("HSAMSegment", (PANEL_WIDTH, 900))
+        self._result = self._before = None
+
+    def close(self) -> None:
+        """End what runs."""
+        self._widget.cleanup()
+
+    def segment(self) -> None:
+        """One click on the tab Segment; a copy keeps what the model found."""
+        panel = self._widget.shell.open("segment")
+        self._result = segment_by_click(self._host, panel, self._volume, DEFAULT_MODEL)
+        self._before = copy_of(self._result, "Before the correction")
+
+    def correct(self) -> None:
+        """The tab Teach with the slices worth correcting; then the correction."""
+        ui = self._widget.shell.open("teach").ui
+        ui.teachScanSelector.setCurrentNode(self._volume)
+        ui.teachSegmentationSelector.setCurrentNode(self._result)
+        self._grab(ui.correctSection, "tutorial_correct.png")
+        draw_truth(self._result, self._truth, self._volume)
+
+    def teach(self, minutes: float) -> None:
+        """Learn from the corrected pair to the end: what is learned, how it went, the chart, the new model."""
+        part = self._widget.shell.open("teach")
+        ui = part.ui
+        ui.titleEdit.setText(MODEL_TITLE)
+        ui.minutesBox.value = minutes
+        ui.learnButton.click()
+        self._grab_from(ui.casesSection, ui.startButton, "tutorial_teach.png", without=(ui.correctSection,))
+        self._wait(lambda: not part.run.is_busy, lambda: ui.teachStatusLabel.text)
+        self._grab(ui.liveSection, "tutorial_live.png")
+        self._grab(ui.modelsSection, "tutorial_models.png")
+        self._grab_chart(part.live.chart.chart_node)
+
+    def compare(self) -> None:
+        """What the model found against the corrected segmentation, with the disagreement over a slice."""
+        part = self._widget.shell.open("compare")
+        ui = part.ui
+        ui.firstSelector.setCurrentNode(self._before)
+        ui.secondSelector.setCurrentNode(self._result)
+        ui.compareButton.click()
+        self._wait(lambda: not part.engine.is_busy, lambda: ui.statusLabel.text)
+        ui.disagreementButton.click()
+        self._grab_from(ui.firstSelector, ui.saveButton, "tutorial_compare.png")
+        for node in (self._before, self._result):
+            node.GetDisplayNode().SetVisibility(False)
+        ui.scoreTable.cellClicked.emit(0, 0)
+        self._host.process_events()
+        self._views.grab_in_place(self._output / "tutorial_disagreement.png")
+        ui.disagreementButton.click()
+
+    def segment_many(self) -> None:
+        """All scans of the scene with the tab Batch."""
+        others = [add_phantom(f"Phantom {number}", seed) for number, seed in enumerate(OTHER_SEEDS, start=2)]
+        logger.info("%d more scans", len(others))
+        part = self._widget.shell.open("batch")
+        ui = part.ui
+        ui.modelCombo.setCurrentIndex(max(ui.modelCombo.findData(DEFAULT_MODEL), 0))
+        self._host.process_events()
+        ui.batchButton.click()
+        self._wait(lambda: ui.batchButton.text == "Segment all", lambda: ui.statusLabel.text)
+        self._grab_from(ui.modeCombo, ui.saveButton, "tutorial_batch.png")
+
+    def _wait(self, until: Callable[[], bool], status: Callable[[], str]) -> None:
+        deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+        self._host.process_events()
+        while not until():
+            if time.monotonic() > deadline:
+                raise SystemExit(f"Waited in vain; the panel says: {status()}")
+            self._host.process_events()
+            time.sleep(0.01)
+        self._host.process_events()
+        logger.info("%s", status())
+
+    def _fit(self) -> None:
+        """Give the panel the height that it asks for; in the application it would scroll."""
+        panel = self._widget.parent
+        for _ in range(3):  # labels that break their lines ask for their height when their width is settled
+            self._host.process_events()
+            asked = max(panel.sizeHint().height(), panel.layout().totalHeightForWidth(PANEL_WIDTH))
+            panel.resize(PANEL_WIDTH, asked)
+        self._host.process_events()
+
+    def _grab(self, section, name: str) -> None:
+        self._fit()
+        section.grab().save(str(self._output / name))
+
+    def _grab_from(self, first, last, name: str, without=()) -> None:
+        """The panel from one widget to another one below it."""
+        import qt
+
+        for widget in without:
+            widget.visible = False
+        self._fit()
+        page = first.window()
+        top = first.mapTo(page, qt.QPoint(0, 0)).y() - 10
+        bottom = last.mapTo(page, qt.QPoint(0, 0)).y() + last.height + 10
+        picture = page.grab(qt.QRect(0, max(top, 0), page.width, bottom - max(top, 0)))
+        picture.save(str(self._output / name))
+        for widget in without:
+            widget.visible = True
+
+    def _grab_chart(self, chart_node) -> None:
+        from slicerhost.plot_view import PlotView
+
+        PlotView(chart_node, (640, 380)).grab(self._output / "tutorial_chart.png")
+
+
+def add_phantom(name: str, seed: int):
+    """A phantom as a volume node with a name that says what it is."""
+    from HSAMSegmentLib.mrml.self_test import add_phantom as add
+
+    return add(name, seed=seed)
+
+
+def copy_of(node, name: str):
+    """A copy of a segmentation node, as Clone in the Data module makes it."""
+    import slicer
+
+    copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    copy.CreateDefaultDisplayNodes()
+    copy.GetSegmentation().DeepCopy(node.GetSegmentation())
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    copy.SetNodeReferenceID(role, node.GetNodeReferenceID(role))
+    return copy
+
+
+def draw_truth(node, truth, volume_node) -> None:
+    """Put the true outline of every organ into the segments of a node."""
+    import slicer
+
+    segmentation = node.GetSegmentation()
+    for label in truth.labels:
+        identifier = segmentation.GetSegmentIdBySegmentName(label.name)
+        if identifier:
+            mask = (truth.array == label.value).astype(np.uint8)
+            slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, identifier, volume_node)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
