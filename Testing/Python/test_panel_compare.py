@@ -286,9 +286,11 @@ def test_the_numbers_are_those_of_the_command_line_on_the_same_files(stand, scan
 @pytest.mark.skipif(os.name == "nt", reason="uses POSIX signals")
 def test_a_killed_worker_is_said_in_a_sentence_and_the_next_click_works(stand):
     compare(stand)
-    worker = stand.part.engine._session._runner.worker_pid
+    runner = stand.part.engine._session._runner
+    worker = runner.worker_pid
     os.kill(worker, signal.SIGSTOP)  # so that it cannot be faster than its end
     stand.click(stand.ui.compareButton)
+    stand.wait(lambda: runner.is_running)
     os.kill(worker, signal.SIGKILL)
     stand.wait(lambda: not stand.part.engine.is_busy)
     assert "ended from outside" in stand.status
