@@ -11,7 +11,7 @@ from HSAMSegmentLib.evaluation.matching import is_generic
 from HSAMSegmentLib.evaluation.metrics import Comparison, LabelScore, compare
 from HSAMSegmentLib.evaluation.report import comparison_to_json
 from HSAMSegmentLib.output import check_outputs
-from HSAMSegmentLib.progress import CancelToken
+from HSAMSegmentLib.progress import CancelToken, interruptible
 from HSAMSegmentLib.volumes.segmentation_io import read_segmentation
 from HSAMSegmentLib.volumes.volume import Segmentation
 
@@ -23,9 +23,8 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
         HSAMSegmentError: if a file cannot be read or there is nothing to compare.
     """
     check_outputs([arguments.json], overwrite=arguments.overwrite)
-    prediction = _read(arguments.prediction, arguments.names)
-    cancel.raise_if_cancelled()
-    reference = _read(arguments.reference, arguments.names)
+    prediction = interruptible(lambda: _read(arguments.prediction, arguments.names), cancel)
+    reference = interruptible(lambda: _read(arguments.reference, arguments.names), cancel)
     with Console(quiet=arguments.quiet) as console:
         comparison = compare(
             prediction,

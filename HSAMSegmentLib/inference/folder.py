@@ -132,8 +132,8 @@ def segment_folder(
     """
     if suffix not in SEGMENTATION_OUTPUT_SUFFIXES:
         raise RequestError(f"Segmentations end in {', '.join(SEGMENTATION_OUTPUT_SUFFIXES)}, not in '{suffix}'.")
-    scans = find_scans(source, ignored=Path(output))
     cancel = cancel or CancelToken()
+    scans = interruptible(lambda: find_scans(source, ignored=Path(output)), cancel)
     warm = interruptible(lambda: WarmModels(model, store=store, device=device, options=options), cancel)
     run = _FolderRun(make_folder(Path(output)), scans, warm, suffix, preview, overwrite, cancel, on_scan)
     return run.all(progress)
