@@ -158,6 +158,19 @@ class HSAMSegmentLogic(ScriptedLoadableModuleLogic):
         """
         return self.engine.run(self._order(volumeNode, model, **options))
 
+    def compareAndWait(self, nodeA, nodeB):
+        """Compare a segmentation with a reference, structures paired by terminology and name.
+
+        Returns:
+            A `Compared` with `outcome` (one score per structure, in `outcome.scores`) and `table_node`.
+
+        Raises:
+            HSAMSegmentError: with a sentence for the user.
+        """
+        from HSAMSegmentLib.mrml.comparison import CompareTask, guess_pairs
+
+        return self.engine.run_task(CompareTask(nodeA, nodeB, guess_pairs(nodeA, nodeB)))
+
     def cancel(self):
         """Ask the running job to stop; its last event comes within a second."""
         self.engine.cancel()

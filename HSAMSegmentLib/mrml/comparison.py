@@ -12,6 +12,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.evaluation.matching import CODE, NAME, VALUE, LabelPair, match_labels
 from HSAMSegmentLib.jobs.array_export import ArrayExport, ExportChain
 from HSAMSegmentLib.jobs.compare_request import (
@@ -23,9 +24,10 @@ from HSAMSegmentLib.jobs.compare_request import (
     StructureScore,
 )
 from HSAMSegmentLib.jobs.teach_request import LayerInput
-from HSAMSegmentLib.mrml.label_layers import NodeLayers, node_labels, node_layers
+from HSAMSegmentLib.mrml.label_layers import NodeLayers, node_labels, node_layers, node_problem
 from HSAMSegmentLib.mrml.segmentation_bridge import LABELMAP, shared_labelmap
 from HSAMSegmentLib.mrml.tables import fill_table
+from HSAMSegmentLib.volumes.labels import Label
 
 PAIR_ATTRIBUTE = "HSAMSegment.Compared"
 _OVERLAY = (
@@ -53,6 +55,25 @@ class Compared:
 def match_nodes(first, second) -> tuple[LabelPair, ...]:
     """What of one node is probably what of the other: by code, then by name, then by number where names say nothing."""
     return match_labels(node_labels(first), node_labels(second), order=(CODE, NAME, VALUE))
+
+
+def guess_pairs(first, second) -> tuple[PairInput, ...]:
+    """What `match_nodes` found, as a `CompareTask` takes it.
+
+    Raises:
+        RequestError: if a node holds nothing to compare.
+    """
+    for node in (first, second):
+        problem = node_problem(node)
+        if problem:
+            raise RequestError(problem)
+
+    def position(label: Label | None) -> int | None:
+        return None if label is None else label.value - 1
+
+    return tuple(
+        PairInput(pair.name, position(pair.prediction), position(pair.reference)) for pair in match_nodes(first, second)
+    )
 
 
 class CompareTask:

@@ -64,14 +64,7 @@ def run(comparison, first, second, pairs=None, tmp_path=None):
     from HSAMSegmentLib.progress import CancelToken, ignore_progress
 
     if pairs is None:
-        pairs = [
-            PairInput(
-                pair.name,
-                pair.prediction.value - 1 if pair.prediction else None,
-                pair.reference.value - 1 if pair.reference else None,
-            )
-            for pair in comparison.match_nodes(first, second)
-        ]
+        pairs = comparison.guess_pairs(first, second)
     task = comparison.CompareTask(first, second, pairs)
     request, export = task.prepare(tmp_path)
     while not export.step():
@@ -240,3 +233,23 @@ def test_the_table_holds_numbers_and_is_used_again_for_the_same_two(comparison, 
     assert dice == pytest.approx([expected_dice(blocks(1), blocks(), 1), 1.0])
     assert run(comparison, first, second, tmp_path=tmp_path).table_node is table
     assert run(comparison, second, first, tmp_path=tmp_path).table_node is not table
+
+
+def test_a_script_compares_with_one_call(host, scene):
+    from pathlib import Path
+
+    import slicer
+
+    if not hasattr(slicer.modules, "hsamsegment"):
+        host.load_module(Path(__file__).resolve().parents[2] / "HSAMSegment" / "HSAMSegment.py")
+    from HSAMSegment import HSAMSegmentLogic
+
+    logic = HSAMSegmentLogic()
+    try:
+        compared = logic.compareAndWait(add_segmentation(blocks(1), "Mine"), add_segmentation(blocks(), "Reference"))
+        assert compared.outcome.scores[0].dice == pytest.approx(expected_dice(blocks(1), blocks(), 1))
+        assert compared.table_node.GetScene() is scene
+        with pytest.raises(RequestError, match="Choose a segmentation"):
+            logic.compareAndWait(None, None)
+    finally:
+        logic.close()

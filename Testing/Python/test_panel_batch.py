@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -251,3 +252,37 @@ def test_scans_that_are_loaded_meanwhile_appear_in_the_list(stand, scans):
     slicer.util.loadVolume(str(scans[0]), {})
     stand.wait(lambda: stand.ui.scanList.count == 1, seconds=5.0)
     assert stand.ui.batchButton.enabled
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="uses POSIX signals")
+def test_a_worker_that_is_killed_costs_one_scan_and_no_other(stand, engine, loaded):
+    run(stand)
+    runner = engine._session._runner
+    os.kill(runner.worker_pid, signal.SIGSTOP)  # so that it cannot be faster than its end
+    stand.click(stand.ui.batchButton)
+    stand.wait(lambda: runner.is_running)
+    os.kill(runner.worker_pid, signal.SIGKILL)
+    stand.wait(lambda: not stand.part._is_running)
+    assert states(stand) == ["failed", "done"]
+    stand.ui.batchTable.cellClicked.emit(0, 0)
+    assert "ended from outside" in stand.ui.detailLabel.text
+
+
+@pytest.mark.slow
+def test_a_cancelled_folder_keeps_the_files_and_rows_of_what_is_finished(stand, scans, tmp_path):
+    import SimpleITK
+
+    (tmp_path / "in").mkdir()
+    shutil.copy(scans[0], tmp_path / "in" / "a.nii.gz")
+    big = SimpleITK.GetImageFromArray(np.zeros((400, 256, 256), np.int16))
+    SimpleITK.WriteImage(big, str(tmp_path / "in" / "b.nii.gz"))
+    choose(stand, "folder")
+    stand.ui.sourceEdit.text, stand.ui.outputEdit.text = str(tmp_path / "in"), str(tmp_path / "out")
+    stand.click(stand.ui.batchButton)
+    stand.wait(lambda: table_texts(stand.ui.batchTable) != [])
+    stand.click(stand.ui.batchButton)
+    stand.wait(lambda: not stand.part._is_running)
+    assert states(stand)[0] == "done"
+    assert "Cancelled; what is finished stays. 1 of " in stand.status
+    assert [path.name for path in (tmp_path / "out").glob("*.seg.nrrd")] == ["a.seg.nrrd"]
