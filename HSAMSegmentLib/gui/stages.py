@@ -9,11 +9,15 @@ def shown_stage(stage: str) -> str:
     """The translated text of a stage; a stage with a name in it (of a file, of a scan) stays as it is."""
     known = {
         "Bringing both to one grid": _("Bringing both to one grid"),
+        "Building the network": _("Building the network"),
         "Comparing": _("Comparing"),
         "Computing surfaces": _("Computing surfaces"),
+        "Cutting the slices": _("Cutting the slices"),
         "Done": _("Done"),
         "Done before": _("Done before"),
+        "Encoding the slices": _("Encoding the slices"),
         "Handing over the scan": _("Handing over the scan"),
+        "Learning": _("Learning"),
         "Loading the model": _("Loading the model"),
         "Preparing the volume": _("Preparing the volume"),
         "Reading the labels": _("Reading the labels"),
@@ -23,6 +27,7 @@ def shown_stage(stage: str) -> str:
         "Starting": _("Starting"),
         "Tidying the segmentation": _("Tidying the segmentation"),
         "Trying the devices": _("Trying the devices"),
+        "Writing the model": _("Writing the model"),
         "Writing the results": _("Writing the results"),
     }
     return known.get(stage, stage)

@@ -93,7 +93,7 @@ class LiveView:
         for row, label in enumerate(self._labels):
             put_text(self._ui.diceTable, row, ORGAN, label.name).setIcon(swatch(colors[label.value]))
             put_text(self._ui.diceTable, row, BEFORE, _number(before.get(label.name)), color=QUIET_COLOR)
-            put_text(self._ui.diceTable, row, NOW, _number(dice.get(label.name)))
+            put_text(self._ui.diceTable, row, NOW, _number(dice.get(label.name)), tip=_tip(dice, label.name))
 
     def _show_chart(self) -> None:
         if self.chart is not None and self._looks:
@@ -112,12 +112,19 @@ def said_for_what_it_is(outcome: TaughtOutcome) -> str:
     """What the Dice of a model means, and what it does not."""
     if not outcome.dice:
         return _("Nothing was held out, so nobody knows how good this model is. Try it on another scan and look.")
+    if outcome.dice == outcome.start_dice:
+        return _("It did not get better than what it started from in this time. Give it more minutes, or more scans.")
     if "same scan" in outcome.validated_on:
         return _(
             "Measured on slices that were held out of the scans it was taught from. On other scans it will be worse; "
             "check it on a labeled scan it never saw."
         )
     return _("Measured on {what}.").format(what=outcome.validated_on)
+
+
+def _tip(dice: dict[str, float], name: str) -> str:
+    """Why an organ has no number, empty if it has one or if nobody looked yet."""
+    return _("No held-out slice has this organ.") if dice and name not in dice else ""
 
 
 def _number(value: float | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -197,9 +199,6 @@ def test_a_course_is_offered_with_how_far_it_is(tmp_path, data_folder):
 
 
 def test_a_course_that_somebody_works_on_is_not_offered_and_not_begun_twice(tmp_path, data_folder):
-    import subprocess
-    import sys
-
     request = small_request(tmp_path, data_folder)
     folder = Path(request.folder)
     code = (
@@ -368,3 +367,38 @@ def test_a_killed_worker_loses_no_model_and_the_course_can_go_on_or_be_finished(
     assert isinstance(events[-1], Result), events[-1]
     tensors = read_tensors(Store(tmp_path / "store").path_of(events[-1].values["model_id"]))
     assert all(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point())
+
+
+@posix
+@pytest.mark.slow
+def test_a_killed_program_takes_its_worker_along_and_the_next_start_offers_the_course(tmp_path, data_folder):
+    request = small_request(tmp_path, data_folder, minutes=60.0)
+    course = Course(request.folder)
+    script = (
+        "import sys, time\n"
+        "from HSAMSegmentLib.jobs.course import Course\n"
+        "from HSAMSegmentLib.jobs.process_runner import ProcessRunner\n"
+        "from HSAMSegmentLib.jobs.workspace import Workspace\n"
+        "runner = ProcessRunner(Workspace(sys.argv[1]))\n"
+        "runner.start(Course(sys.argv[2]).read_request())\n"
+        "while True:\n"
+        "    runner.poll()\n"
+        "    time.sleep(0.05)\n"
+    )
+    program = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), request.folder])
+    wait_until(lambda: course.state_file(request.model_id).is_file())
+    assert course.owner() is not None
+    program.kill()
+    program.wait()
+    wait_until(lambda: course.owner() is None)
+    (offered,) = unfinished_courses(tmp_path)
+    assert offered.has_state
+    outcome = outcome_of(run(replace(offered.request, resume=True, finish=True), print, CancelToken()))
+    assert Store(tmp_path / "store").find(outcome.model_id).is_present
+
+
+def wait_until(condition, seconds=240.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
