@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import vtk_to_numpy
 
 from HSAMSegmentLib.errors import RequestError
-from HSAMSegmentLib.mrml.segmentation_bridge import LABELMAP
+from HSAMSegmentLib.mrml.label_images import (
+    geometry_from_ras,
+    image_array,
+    image_geometry,
+    labelmap_of,
+    segment_terminology,
+    with_labelmaps,
+)
 from HSAMSegmentLib.mrml.volume_bridge import volume_geometry
 from HSAMSegmentLib.volumes.geometry import Geometry
 from HSAMSegmentLib.volumes.labels import Label, LabelSet, Terminology
-from HSAMSegmentLib.volumes.terminology import label_for, terminology_from_tag, unique_name
-
-_TISSUE = "85756007"
-"""The code that Slicer gives every new segment: it says nothing."""
+from HSAMSegmentLib.volumes.terminology import label_for, unique_name
 
 _MOST_STRUCTURES = 255
 _LARGEST_COUNTED = 1_000_000
@@ -111,43 +114,26 @@ def node_layers(node) -> NodeLayers:
 
 
 def _segmentation_layers(node, to_world: np.ndarray) -> NodeLayers:
-    segmentation = _with_labelmaps(node)
+    segmentation = with_labelmaps(node)
     images: list = []
     structures = []
     for label, position in zip(node_labels(node), range(segmentation.GetNumberOfSegments())):
         segment = segmentation.GetNthSegment(position)
-        image = segment.GetRepresentation(LABELMAP)
-        if image is None or image.IsEmpty():
+        image = labelmap_of(segment)
+        if image is None:
             structures.append(NodeStructure(label, None, 0))
             continue
         if image not in images:
             images.append(image)
         structures.append(NodeStructure(label, images.index(image), int(segment.GetLabelValue())))
-    layers = tuple((_image_array(image), _placed(_image_geometry(image), to_world)) for image in images)
+    layers = tuple((image_array(image), image_geometry(image, to_world)) for image in images)
     return NodeLayers(tuple(structures), layers, _scan_grid(segmentation, to_world))
 
 
-def _with_labelmaps(node):
-    """The segmentation, or a converted copy of one that was drawn as surfaces or contours."""
-    segmentation = node.GetSegmentation()
-    if segmentation.ContainsRepresentation(LABELMAP):
-        return segmentation
-    copy = slicer.vtkSegmentation()
-    copy.DeepCopy(segmentation)
-    if not copy.CreateRepresentation(LABELMAP):
-        sentence = _("'{name}' cannot be converted to voxels. Convert it in the Segmentations module.")
-        raise RequestError(sentence.format(name=node.GetName()))
-    return copy
-
-
 def _segment_facts(segment) -> tuple[str, tuple[float, float, float], Terminology | None]:
-    tag = vtk.mutable("")
-    segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), tag)
-    terminology = terminology_from_tag(str(tag))
+    """A name that is known says as much as a code."""
     name = segment.GetName() or "Segment"
-    if terminology is None or terminology.type.value == _TISSUE:
-        terminology = label_for(1, name).terminology  # a name that is known says as much as a code
-    return name, tuple(segment.GetColor()), terminology
+    return name, tuple(segment.GetColor()), segment_terminology(segment) or label_for(1, name).terminology
 
 
 def _value_facts(node, value: int) -> tuple[str, tuple[float, float, float], Terminology | None]:
@@ -185,45 +171,21 @@ def _count_values(array: np.ndarray) -> tuple[int, ...]:
     return tuple(sorted(found - {0}))
 
 
-def _image_array(image) -> np.ndarray:
-    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
-
-
-def _image_geometry(image) -> Geometry:
-    """The grid of an oriented image: its matrix is that of index (0, 0, 0), which its extent may not contain."""
-    matrix = vtk.vtkMatrix4x4()
-    image.GetImageToWorldMatrix(matrix)
-    return _geometry(slicer.util.arrayFromVTKMatrix(matrix), image.GetExtent())
-
-
 def _scan_grid(segmentation, to_world: np.ndarray) -> Geometry | None:
     name = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
     text = segmentation.GetConversionParameter(name)
     image = slicer.vtkOrientedImageData()
     if not text or not slicer.vtkSegmentationConverter.DeserializeImageGeometry(text, image, False):
         return None
-    return None if image.IsEmpty() else _placed(_image_geometry(image), to_world)
-
-
-def _geometry(ijk_to_ras: np.ndarray, extent: tuple[int, ...]) -> Geometry:
-    size = tuple(int(extent[2 * axis + 1] - extent[2 * axis] + 1) for axis in range(3))
-    ijk_to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ ijk_to_ras
-    origin = ijk_to_lps @ [*extent[::2], 1.0]
-    spacing = np.linalg.norm(ijk_to_lps[:3, :3], axis=0)
-    return Geometry(
-        size=size,
-        spacing_mm=tuple(float(value) for value in spacing),
-        origin_mm=tuple(float(value) for value in origin[:3]),
-        direction=tuple(float(value) for value in (ijk_to_lps[:3, :3] / spacing).ravel()),
-    )
+    return None if image.IsEmpty() else image_geometry(image, to_world)
 
 
 def _placed(geometry: Geometry, to_world: np.ndarray) -> Geometry:
     """A grid under a parent transform; unchanged to the last bit under none."""
     if np.array_equal(to_world, np.eye(4)):
         return geometry
-    moved = _geometry(to_world @ geometry.ijk_to_ras, (0, 0, 0, 0, 0, 0))
-    return replace(moved, size=geometry.size)
+    i, j, k = geometry.size
+    return geometry_from_ras(to_world @ geometry.ijk_to_ras, (0, i - 1, 0, j - 1, 0, k - 1))
 
 
 def _to_world(node) -> np.ndarray:
