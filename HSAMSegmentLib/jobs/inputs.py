@@ -29,6 +29,7 @@ class VolumeInput:
         geometry: grid of the array.
         name: for reports.
         modality: "CT", "MR" or "" when nothing tells.
+        series: instance UID of the DICOM series that an array came from, for reports; else "".
     """
 
     path: str = ""
@@ -36,6 +37,7 @@ class VolumeInput:
     geometry: Geometry | None = None
     name: str = "volume"
     modality: str = ""
+    series: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.path) == bool(self.array_file):

@@ -58,22 +58,22 @@ def open_volume(source: VolumeInput) -> Volume:
         return read_volume(Path(source.path))
     array, notes = finite_array(np.load(source.array_file, mmap_mode="r"))
     modality = source.modality or guess_modality(array)
-    return Volume(array, source.geometry, name=source.name, modality=modality, notes=notes)
+    return Volume(array, source.geometry, name=source.name, modality=modality, notes=notes, series=source.series)
 
 
 def warm_model(reference: str, context: JobContext) -> LoadedModel:
-    """The model of the last job if it is the same one, else loaded now."""
-    key = (reference, _stamp(reference))
-    kept = context.warm.get(_MODEL)
-    if kept is None or kept[0] != key:
-        context.warm.pop(_MODEL, None)  # two models at a time may not fit into memory
-        context.warm[_MODEL] = (key, load_model(reference))
-    return context.warm[_MODEL][1]
+    """The model of the last job if it is the same one, from a file that did not change since, else loaded now."""
+    kept = context.warm.pop(_MODEL, None)
+    if kept is None or kept[:2] != (reference, _stamp(kept[2].path)):
+        kept = None  # two models at a time may not fit into memory
+        model = load_model(reference)
+        kept = (reference, _stamp(model.path), model)
+    context.warm[_MODEL] = kept
+    return kept[2]
 
 
-def _stamp(reference: str) -> tuple[int, int]:
+def _stamp(path: Path) -> tuple[int, int]:
     """Tells whether a file of weights changed since it was loaded."""
-    path = Path(reference)
     if not path.is_file():
         return (0, 0)
     status = path.stat()

@@ -30,7 +30,7 @@ from HSAMSegmentLib.mrml.segmentation_bridge import (
     write_outcome,
     write_without_scan,
 )
-from HSAMSegmentLib.mrml.volume_bridge import volume_array, volume_geometry
+from HSAMSegmentLib.mrml.volume_bridge import dicom_series, volume_array, volume_geometry
 from HSAMSegmentLib.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -218,6 +218,7 @@ class Session:
             geometry=volume_geometry(node),
             name=node.GetName(),
             modality=node.GetAttribute("DICOM.Modality") or "",
+            series=dicom_series(node),
         )
         return SegmentRequest(
             input=scan,

@@ -62,6 +62,13 @@ def volume_geometry(node) -> Geometry:
     )
 
 
+def dicom_series(node) -> str:
+    """Instance UID of the DICOM series that a volume node was loaded from, empty if it came from elsewhere."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item = hierarchy.GetItemByDataNode(node)
+    return hierarchy.GetItemUID(item, slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMUIDName()) if item else ""
+
+
 def roi_bounds(roi_node, volume_node) -> tuple[int, int, int, int, int, int]:
     """Voxels of a volume whose centers lie in the box around a ROI node, whatever transforms either has.
 

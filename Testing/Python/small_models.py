@@ -87,7 +87,7 @@ def tiny_hsam_model(image_size: int = 64, **changes) -> LoadedModel:
 def write_bundle(folder: Path, name: str = "tiny", **changes) -> Path:
     """A bundle of a real network with random weights that finds something in every scan."""
     architecture = Architecture(EncoderSpec("custom", 64, TINY_ENCODER), "linear", len(LABELS))
-    description = manifest(id=name, title=f"Model {name}", architecture=architecture, **changes)
+    description = manifest(**{"id": name, "title": f"Model {name}", "architecture": architecture, **changes})
     torch.manual_seed(3)
     network = build_network(architecture).eval()
     with torch.no_grad():

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from segmenter_stand import RAW
 from small_models import write_bundle
 from small_scans import bright_boxes, write_scan
 
+from HSAMSegmentLib.checkpoints.store import HOME_VARIABLE
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.jobs.events import Preview
 from HSAMSegmentLib.jobs.outcome import SegmentOutcome
 from HSAMSegmentLib.jobs.requests import SegmentRequest, VolumeInput
-from HSAMSegmentLib.jobs.run import run
+from HSAMSegmentLib.jobs.run import JobContext, run
 from HSAMSegmentLib.progress import CancelToken
 
 
@@ -66,3 +70,28 @@ def test_organs_that_nobody_asked_for_are_not_shown_on_the_way_either(request_fo
     (wanted,) = outcome.organs
     values = set(np.unique(np.concatenate([labels.ravel() for _, _, labels in shown])))
     assert values == {0, wanted.label.value}
+
+
+def test_a_model_that_was_replaced_under_its_name_is_loaded_anew(request_for, tmp_path, monkeypatch):
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
+    (tmp_path / "home" / "models").mkdir(parents=True)
+    file, context = tmp_path / "home" / "models" / "mine.safetensors", JobContext()
+    titles, models = [], []
+    for title in ("First", "First", "Second"):
+        if title not in titles:
+            (tmp_path / title).mkdir()
+            os.replace(write_bundle(tmp_path / title, "mine", title=title), file)
+        request = replace(request_for(), model="mine")
+        titles.append(run(request, lambda event: None, CancelToken(), context).values["model_title"])
+        models.append(context.warm["model"][2])
+    assert titles == ["First", "First", "Second"]
+    assert models[0] is models[1]
+    assert models[1] is not models[2]
+
+
+def test_the_dicom_series_of_a_volume_of_a_scene_is_in_the_report(request_for, tmp_path):
+    volume = bright_boxes()
+    np.save(tmp_path / "scan.npy", volume.array)
+    source = VolumeInput(array_file=str(tmp_path / "scan.npy"), geometry=volume.geometry, series="1.2.3")
+    outcome, _ = _run(replace(request_for(), input=source))
+    assert outcome.report["input"]["dicom_series"] == "1.2.3"

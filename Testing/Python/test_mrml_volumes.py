@@ -115,3 +115,15 @@ def test_a_voxel_is_found_in_the_world_through_the_parent_transform(bridge, scen
     turn = np.array([[0.0, -1, 0, 5], [1, 0, 0, 6], [0, 0, 1, 7], [0, 0, 0, 1]])
     volume.SetAndObserveTransformNodeID(add_transform(scene, turn).GetID())
     assert np.allclose(bridge.ijk_to_world(volume, (1, 2, 3)), (turn @ OBLIQUE @ (1, 2, 3, 1))[:3])
+
+
+def test_the_dicom_series_of_a_volume_is_known_by_its_place_in_the_hierarchy(bridge, scene):
+    import slicer
+
+    volume = add_volume()
+    assert bridge.dicom_series(volume) == ""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), volume)
+    assert bridge.dicom_series(volume) == ""
+    hierarchy.SetItemUID(item, "DICOM", "1.2.840.1")
+    assert bridge.dicom_series(volume) == "1.2.840.1"
