@@ -13,7 +13,7 @@ from HSAMSegmentLib.models.cnn_head import CnnHead
 from HSAMSegmentLib.models.interface import SegmentationNetwork, StageLogits
 from HSAMSegmentLib.training.adaptation import SplitNetwork
 from HSAMSegmentLib.training.augment import AugmentRule, augment
-from HSAMSegmentLib.training.cells import RECTANGLE_CELLS, SCATTERED_CELLS, Cells, rectangle_cells, scattered_cells
+from HSAMSegmentLib.training.cells import RECTANGLE_CELLS, Cells, rectangle_cells, scattered_cells, scattered_shape
 from HSAMSegmentLib.training.focus import WHOLE_VIEW_SHARE, Focus, find_focus
 from HSAMSegmentLib.training.sampling import BalancedSampler, Item
 from HSAMSegmentLib.training.slice_bank import SliceBank
@@ -123,6 +123,6 @@ class CachedBatches:
         grid = (self.draw.image_size // STRIDE,) * 2
         if isinstance(self.split.network.head, CnnHead):
             return rectangle_cells(labels, grid, generator) if grid > RECTANGLE_CELLS else None
-        if grid <= SCATTERED_CELLS:
+        if scattered_shape(grid) == grid:
             return None
         return scattered_cells(len(labels), grid, generator, labels.device)

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from HSAMSegmentLib.models.interface import Features
 from HSAMSegmentLib.training.losses import UNLABELLED
 
-SCATTERED_CELLS = (16, 16)
 RECTANGLE_CELLS = (12, 12)
 _LABELLED_SHARE = 0.65
+_LEAST_SIDE = 16
+_SIDE_SHARE = 3 / 8
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,14 @@ class Cells:
         return head.positional_grid.at(self.index, self.grid)
 
 
+def scattered_shape(grid: tuple[int, int]) -> tuple[int, int]:
+    """How many rows and columns of cells a step decodes: all of a small grid, and less of a larger one."""
+    rows, columns = (min(length, max(_LEAST_SIDE, int(_SIDE_SHARE * length))) for length in grid)
+    return rows, columns
+
+
 def scattered_cells(count: int, grid: tuple[int, int], generator: torch.Generator, device: torch.device) -> Cells:
-    """Draw one cell from each tile of a checkerboard of `SCATTERED_CELLS` tiles, for each of `count` views.
+    """Draw one cell from each tile of a checkerboard of `scattered_shape`, for each of `count` views.
 
     Args:
         count: views.
@@ -76,7 +83,7 @@ def scattered_cells(count: int, grid: tuple[int, int], generator: torch.Generato
         generator: on the CPU.
         device: where the cells are needed.
     """
-    shape = (count, min(grid[0], SCATTERED_CELLS[0]), min(grid[1], SCATTERED_CELLS[1]))
+    shape = (count, *scattered_shape(grid))
     places = []
     for axis, length in enumerate(grid):
         tiles = shape[axis + 1]

@@ -61,6 +61,7 @@ class Learner:
         self.history: list[TeachMetrics] = []
         self._kept_names = _learned_names(network)
         self.guard: Callable[[], AbstractContextManager] = nullcontext
+        self.rate_share: Callable[[int, float], float] = warmed_cosine_share
 
     def step(self, batches: Batches, loss_of: Callable[..., Tensor], progress: float) -> None:
         """One step of the optimizer; if it is interrupted, nothing has changed, not even the draws.
@@ -73,7 +74,7 @@ class Learner:
         Raises:
             NotANumberError: if the loss or a gradient is not finite; the weights are then as before the step.
         """
-        set_rate(self.optimizer, self.rate * min(1.0, (self.steps + 1) / WARMUP_STEPS) * cosine_share(progress))
+        set_rate(self.optimizer, self.rate * self.rate_share(self.steps, progress))
         draws, noise = self.generator.get_state(), torch.get_rng_state()
         try:
             with self.guard():
@@ -155,6 +156,11 @@ class Learner:
         self.steps, self.loss = state["steps"], state["loss"]
         self.best, self.best_dice, self.best_step = state["best"], state["best_dice"], state["best_step"]
         self.history = [TeachMetrics(**item) for item in state["history"]]
+
+
+def warmed_cosine_share(step: int, progress: float) -> float:
+    """Share of the highest learning rate at a step, counted from 0, and a part of the training."""
+    return min(1.0, (step + 1) / WARMUP_STEPS) * cosine_share(progress)
 
 
 def _learned_names(network: nn.Module) -> list[str]:

@@ -114,6 +114,7 @@ def training_facts(job: TeachJob) -> dict[str, Any]:
             "augment": setup.plan.augment.to_json(),
             "rate": setup.plan.rate,
             "encoder_share": setup.plan.encoder_share,
+            "schedule": request.schedule,
             "batch_size": request.batch_size,
             "minutes": job.budget.minutes,
             "epochs": request.epochs,

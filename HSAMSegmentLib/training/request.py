@@ -48,6 +48,7 @@ class TeachRequest:
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         batch_size: views per step.
         rate: highest learning rate, or None for the default of the adaptation.
+        schedule: of the learning rate: "cosine", or "hsam" for the warm-up and polynomial decay of H-SAM's training.
         resume: go on where an interrupted run of the same output stopped.
         overwrite: whether files may be replaced.
         report: JSON file to write, or None.
@@ -76,6 +77,7 @@ class TeachRequest:
     device: str = "auto"
     batch_size: int = 4
     rate: float | None = None
+    schedule: str = "cosine"
     resume: bool = False
     overwrite: bool = False
     report: Path | None = None
@@ -140,7 +142,7 @@ class TeachResult:
     Attributes:
         path: the bundle.
         dice: label name to Dice of the kept state on the validation slices; empty without validation.
-        validated_on: "given cases", "held-out slices of the same scan" or "nothing".
+        validated_on: "given case", "held-out slices of the same scan" or "nothing".
         steps: of the optimizer.
         epochs: passes over the slices.
         seconds: of the whole job, interrupted runs included.

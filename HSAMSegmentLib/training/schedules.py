@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 POWER = 0.9
+WARMUP_STEPS = 250
 
 
-def hsam_rate(step: int, *, base_rate: float, total_steps: int, warmup_steps: int = 250) -> float:
+def hsam_rate(step: int, *, base_rate: float, total_steps: int, warmup_steps: int = WARMUP_STEPS) -> float:
     """Learning rate that the official H-SAM training uses at a step, counted from 0.
 
     The official loop sets the rate after a step from that step's own number. So every rate comes one step late: the
@@ -22,6 +23,18 @@ def hsam_rate(step: int, *, base_rate: float, total_steps: int, warmup_steps: in
     if done < warmup_steps:
         return base_rate * (done + 1) / warmup_steps
     return base_rate * (1 - (done - warmup_steps) / total_steps) ** POWER
+
+
+def hsam_rate_share(step: int, progress: float) -> float:
+    """H-SAM's schedule as a share of the highest rate, for trainings whose length is known as it goes on.
+
+    Args:
+        step: number of the step, from 0.
+        progress: done part of the training, 0 to 1. In trainings of less than 1000 steps the warm-up takes a quarter.
+    """
+    total = max(round(step / progress), 1) if progress > 0 else 1
+    warmup = min(WARMUP_STEPS, total // 4) if step else WARMUP_STEPS
+    return hsam_rate(step, base_rate=1.0, total_steps=total, warmup_steps=warmup)
 
 
 def hsam_last_stage_weight(epoch: float) -> float:

@@ -26,13 +26,14 @@ from HSAMSegmentLib.training.checkpointing import PeriodicSaver, load_state, sav
 from HSAMSegmentLib.training.feature_cache import CacheOwner
 from HSAMSegmentLib.training.interrupting import CancellableComputation
 from HSAMSegmentLib.training.kept_features import NOTE_SECONDS, KeepingRules, KeptFeatures
-from HSAMSegmentLib.training.learner import Learner, NotANumberError
+from HSAMSegmentLib.training.learner import Learner, NotANumberError, warmed_cosine_share
 from HSAMSegmentLib.training.looks import Looks
 from HSAMSegmentLib.training.losses import TEACHING_SMOOTHING, autosam_loss, hsam_loss
 from HSAMSegmentLib.training.outcome import finish
 from HSAMSegmentLib.training.plan import TeachPlan, make_plan
 from HSAMSegmentLib.training.request import CaseFiles, TeachEvents, TeachRequest, TeachResult, ignore_events
 from HSAMSegmentLib.training.sampling import BalancedSampler
+from HSAMSegmentLib.training.schedules import hsam_last_stage_weight, hsam_rate_share
 from HSAMSegmentLib.training.slice_bank import SliceBank, build_slice_bank
 from HSAMSegmentLib.training.starting import Start, StartSource, build_start, open_start
 from HSAMSegmentLib.training.validation import ValidationSet, hold_out_blocks, whole_case
@@ -42,11 +43,13 @@ Found = TypeVar("Found")
 
 logger = logging.getLogger(__name__)
 
-LAST_STAGE_WEIGHT = 0.6
+RATE_SHARES = {"cosine": warmed_cosine_share, "hsam": hsam_rate_share}
 DICE_WEIGHT = 0.5
 STEP_SHARE = 0.1
 _BACKWARD_FACTOR = 2.0
 _SLOW_SECONDS = 0.3
+_WRITTEN_PER_SECOND = 50e6
+_PLOT_SECONDS = 1.5
 
 
 def teach(
@@ -111,6 +114,8 @@ class TeachJob:
         for extra in (request.report, request.plot):
             if extra is not None:
                 refuse_existing(extra, request.overwrite)
+        if request.schedule not in RATE_SHARES:
+            raise RequestError(f"The schedule '{request.schedule}' is unknown; choose {', '.join(RATE_SHARES)}.")
         self.request, self.cancel = request, cancel
         self.progress, self.events = progress, events
         self.budget = Budget(minutes=request.minutes, epochs=request.epochs)
@@ -150,7 +155,9 @@ class TeachJob:
             device=self.device,
         )
         self.learner.guard = self._guard
+        self.learner.rate_share = RATE_SHARES[self.request.schedule]
         self.budget.set_steps_per_epoch(self.steps_per_epoch)
+        self.budget.writing_seconds += self._writing_seconds()
         self.looks = Looks(self.setup, self.learner, self.budget, self.events, self.cancel)
         self._resume()
 
@@ -220,7 +227,11 @@ class TeachJob:
         if len(stages) == 1 and self.setup.plan.architecture.head != "samed":
             return autosam_loss(stages[0], labels)
         return 2.0 * hsam_loss(
-            stages, labels, last_weight=LAST_STAGE_WEIGHT, dice_weight=DICE_WEIGHT, smoothing=TEACHING_SMOOTHING
+            stages,
+            labels,
+            last_weight=hsam_last_stage_weight(self.learner.steps / self.steps_per_epoch),
+            dice_weight=DICE_WEIGHT,
+            smoothing=TEACHING_SMOOTHING,
         )
 
     def _batches(self, saver: PeriodicSaver) -> Batches:
@@ -262,6 +273,11 @@ class TeachJob:
         if sum(len(item.slices) for item in kept.held) < sum(len(item.slices) for item in self.setup.held):
             notes.append("There was no time to validate on all slices: some were left out, evenly.")
         return notes
+
+    def _writing_seconds(self) -> float:
+        """About how long writing the model in half precision and the plot takes."""
+        written = sum(parameter.numel() for parameter in self.learner.network.parameters() if parameter.requires_grad)
+        return 2.0 * written / _WRITTEN_PER_SECOND + (_PLOT_SECONDS if self.request.plot else 0.0)
 
     def _guard(self) -> AbstractContextManager:
         """Looks for a cancel in every operation of a step that takes long; others are short enough."""

@@ -8,7 +8,7 @@ import torch
 from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
 from HSAMSegmentLib.models.builder import build_network
 from HSAMSegmentLib.models.interface import Features
-from HSAMSegmentLib.training.cells import RECTANGLE_CELLS, SCATTERED_CELLS, Cells, rectangle_cells, scattered_cells
+from HSAMSegmentLib.training.cells import RECTANGLE_CELLS, Cells, rectangle_cells, scattered_cells, scattered_shape
 
 GRID = (6, 8)
 
@@ -63,7 +63,7 @@ def test_maps_of_every_resolution_are_taken_at_the_same_places():
     cells = scattered_cells(3, (32, 40), seeded(), torch.device("cpu"))
     rows = torch.arange(32 * 4).view(1, 1, -1, 1).expand(3, 1, -1, 40 * 4)
     found = cells.take(rows)
-    assert found.shape == (3, 1, 4 * SCATTERED_CELLS[0], 4 * SCATTERED_CELLS[1])
+    assert found.shape == (3, 1, 4 * 16, 4 * 16)
     assert torch.equal(found[:, 0, ::4, ::4] // 4, cells.rows)
     assert torch.equal(found[:, 0, 3::4, ::4], 4 * cells.rows + 3)
 
@@ -79,6 +79,10 @@ def test_scattered_cells_come_one_from_each_tile_and_differ_from_view_to_view():
         cells = scattered_cells(1, (32, 32), seeded(seed), torch.device("cpu"))
         drawn.view(-1)[cells.index] += 1
     assert int(drawn.min()) >= 1
+
+
+def test_of_larger_grids_a_smaller_part_is_decoded():
+    assert [scattered_shape((side, side))[0] for side in (8, 16, 32, 64)] == [8, 16, 16, 24]
 
 
 def test_a_grid_that_is_no_larger_is_taken_whole_and_in_order():
@@ -101,4 +105,4 @@ def test_gradients_reach_the_embedding_through_the_cells():
     embedding = torch.randn(1, 4, 32, 32, requires_grad=True)
     cells = scattered_cells(1, (32, 32), seeded(), torch.device("cpu"))
     cells.take(embedding).sum().backward()
-    assert int(embedding.grad[0, 0].sum()) == SCATTERED_CELLS[0] * SCATTERED_CELLS[1]
+    assert int(embedding.grad[0, 0].sum()) == 16 * 16

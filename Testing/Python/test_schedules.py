@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from parity_weights import GoldenFile
 
-from HSAMSegmentLib.training.schedules import hsam_last_stage_weight, hsam_rate
+from HSAMSegmentLib.training.schedules import hsam_last_stage_weight, hsam_rate, hsam_rate_share
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +50,16 @@ def test_the_second_stage_gains_weight_as_in_the_official_training(golden):
         assert hsam_last_stage_weight(int(epoch)) == pytest.approx(expected, rel=1e-12)
     for epoch, observed in values["stage2_weight_derived_from_trainer"]:
         assert hsam_last_stage_weight(epoch) == pytest.approx(observed, rel=1e-4)
+
+
+def test_a_training_that_knows_its_progress_only_follows_the_same_schedule():
+    shares = [hsam_rate_share(step, step / 2000) for step in range(2000)]
+    expected = [hsam_rate(step, base_rate=1.0, total_steps=2000) for step in range(2000)]
+    assert shares == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_short_training_warms_up_for_a_quarter_of_its_steps():
+    shares = [hsam_rate_share(step, step / 40) for step in range(40)]
+    assert max(shares) == shares[11] == 1.0
+    assert 0.0 < shares[1] < shares[5] < 1.0
+    assert 0.0 < shares[-1] < shares[20] < 1.0

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from small_cases import segmentation_of, small_case, small_volume
 
@@ -37,6 +38,19 @@ def test_a_case_is_read_from_files_and_named(data_folder):
     assert [label.name for label in case.label_set] == list(names.values())
     assert case.labelled is None
     assert case.labels.shape == case.volume.array.shape
+
+
+def test_a_segmentation_file_brings_its_own_names(drawn, tmp_path):
+    from HSAMSegmentLib.volumes.images import image_of
+    from HSAMSegmentLib.volumes.segmentation_io import write_segmentation
+
+    volume, labels = drawn
+    sitk.WriteImage(image_of(volume.array, volume.geometry), str(tmp_path / "scan.nrrd"))
+    named = segmentation_of(labels, volume.geometry, {1: "liver", 2: "strange organ"})
+    write_segmentation(named, tmp_path / "drawn.seg.nrrd")
+    case = read_case(tmp_path / "scan.nrrd", tmp_path / "drawn.seg.nrrd")
+    assert [label.name for label in case.label_set] == ["liver", "strange organ"]
+    assert np.array_equal(case.labels, labels)
 
 
 def test_labels_on_a_finer_shifted_grid_come_to_the_volumes_grid(drawn):

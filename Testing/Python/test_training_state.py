@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from HSAMSegmentLib.errors import CheckpointError, OutputError
+from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
+from HSAMSegmentLib.models.builder import build_network
+from HSAMSegmentLib.progress import CancelToken
+from HSAMSegmentLib.training.averaging import WeightAverage
+from HSAMSegmentLib.training.budget import Budget
 from HSAMSegmentLib.training.checkpointing import PeriodicSaver, load_state, save_state, state_path
+from HSAMSegmentLib.training.learner import Learner
+from HSAMSegmentLib.training.looks import PATIENCE, Looks
+from HSAMSegmentLib.training.request import TeachMetrics
+from HSAMSegmentLib.training.validation import ValidationSet
 
 
 class Clock:
@@ -65,3 +76,54 @@ def test_a_state_that_cannot_be_written_is_a_complaint_and_no_end(tmp_path):
     saver = PeriodicSaver(lambda: save_state(tmp_path / "gone" / "state", {"steps": 1}), every_seconds=0.0)
     assert not saver.now()
     assert "state" in saver.complaint
+
+
+def small_network():
+    torch.manual_seed(0)
+    return build_network(Architecture(EncoderSpec("compact", 64), "linear", 1))
+
+
+def test_the_average_follows_closely_at_first_and_shares_what_does_not_learn():
+    network = small_network()
+    network.encoder.requires_grad_(False)
+    average = WeightAverage(network, decay=0.99)
+    assert all(a is b for a, b in zip(average.network.encoder.parameters(), network.encoder.parameters()))
+    before = network.head.final[2].bias.detach().clone()
+    with torch.no_grad():
+        network.head.final[2].bias += 1.0
+    moved = []
+    for _ in range(2000):
+        average.update(network)
+        moved.append(float((average.network.head.final[2].bias - before).mean()))
+    assert moved[0] > 0.5
+    assert all(later >= earlier for earlier, later in zip(moved, moved[1:]))
+    assert moved[-1] == pytest.approx(1.0, abs=1e-3)
+
+
+def looks_after(found: list[float], fraction: float) -> Looks:
+    """Looks of a training that is so far, with these Dice one after the other."""
+    network = small_network()
+    learner = Learner(network, rate=1e-3, encoder_share=1.0, seed=0, device=torch.device("cpu"))
+    budget = Budget(epochs=100)
+    budget.set_steps_per_epoch(1)
+    budget.resume(0.0, int(100 * fraction))
+    for step, dice in enumerate(found, start=1):
+        learner.steps = step
+        best = learner.keep_if_best(dice)
+        learner.history.append(TeachMetrics(step=step, epoch=step, loss=1.0, dice={"liver": dice}, best=best))
+    held = (ValidationSet(None, (0,), "given case"),)
+    setup = SimpleNamespace(held=held, steps_per_epoch=1, labels=())
+    return Looks(setup, learner, budget, lambda event: None, CancelToken())
+
+
+def test_learning_stops_when_the_dice_has_not_risen_for_a_while_but_never_in_the_first_half():
+    rising, stuck = [0.1 * number for number in range(1, 10)], [0.8, *[0.7] * PATIENCE]
+    assert not looks_after(rising, 0.9).is_pointless_to_go_on
+    assert looks_after(stuck, 0.9).is_pointless_to_go_on
+    assert not looks_after(stuck, 0.4).is_pointless_to_go_on
+    assert not looks_after(stuck[:-1], 0.9).is_pointless_to_go_on
+
+
+def test_the_state_with_the_best_dice_is_kept_not_the_last_one():
+    learner = looks_after([0.3, 0.9, 0.5], 0.9)._learner
+    assert (learner.best_step, learner.best_dice) == (2, 0.9)
