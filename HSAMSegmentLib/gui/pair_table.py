@@ -14,7 +14,8 @@ from HSAMSegmentLib.volumes.labels import Label, LabelSet
 
 _ROW_PIXELS = 26
 _MOST_ROWS = 8
-_NOBODY = -1
+_NOTHING, _LEFT_OUT = -1, -2
+_FIXED_CHOICES = 2
 
 
 class PairTable:
@@ -49,13 +50,14 @@ class PairTable:
 
     @property
     def pairs(self) -> tuple[PairInput, ...]:
-        """What is compared with what, then what only A has."""
+        """What is compared with what, then what only A has; what is left out is in neither."""
         taken = set()
         pairs = []
         for row, (label, combo) in enumerate(zip(self._references, self._combos)):
             chosen = int(combo.currentData)
             taken.add(chosen)
-            pairs.append(PairInput(label.name, None if chosen == _NOBODY else chosen, row))
+            if chosen != _LEFT_OUT:
+                pairs.append(PairInput(label.name, None if chosen == _NOTHING else chosen, row))
         others = [(position, label) for position, label in enumerate(self._candidates) if position not in taken]
         return (*pairs, *(PairInput(label.name, position, None) for position, label in others))
 
@@ -82,11 +84,12 @@ class PairTable:
         item.setIcon(swatch(label.color))
         self._table.setItem(row, 0, item)
         combo = qt.QComboBox()
-        combo.addItem(_("(none)"), _NOBODY)
+        combo.addItem(_("(missing: Dice 0)"), _NOTHING)
+        combo.addItem(_("(leave out)"), _LEFT_OUT)
         for position, candidate in enumerate(self._candidates):
             combo.addItem(swatch(candidate.color), candidate.name, position)
         partner = guess.prediction if guess is not None else None
-        combo.setCurrentIndex(0 if partner is None else partner.value)
+        combo.setCurrentIndex(0 if partner is None else _FIXED_CHOICES + partner.value - 1)
         combo.connect("currentIndexChanged(int)", lambda _index: self._on_choice(row))
         self._table.setCellWidget(row, 1, combo)
         self._table.setItem(row, 2, qt.QTableWidgetItem(_reason(guess)))

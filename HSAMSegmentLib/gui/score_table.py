@@ -7,7 +7,7 @@ from collections.abc import Callable
 import qt
 from slicer.i18n import tr as _
 
-from HSAMSegmentLib.jobs.compare_request import BOTH, CompareOutcome, StructureScore
+from HSAMSegmentLib.jobs.compare_request import BOTH, NOT_COMPARED, CompareOutcome, StructureScore
 
 NAME, DICE, HD95, ASD, FIRST, SECOND, DIFFERENCE, WORST = range(8)
 _ROW_PIXELS = 24
@@ -70,7 +70,7 @@ def _texts(score: StructureScore) -> tuple[str, ...]:
         _number(score.hd95_mm, 1),
         _number(score.asd_mm, 1),
         f"{score.first_ml:.1f}",
-        f"{score.second_ml:.1f}",
+        "-" if score.state == NOT_COMPARED else f"{score.second_ml:.1f}",
         "" if percent is None or score.difference_ml is None else _signed(percent),
         "" if score.worst_ras is None else f"{score.worst_dice:.2f}",
     )

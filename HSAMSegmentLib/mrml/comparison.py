@@ -16,6 +16,7 @@ from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.evaluation.matching import CODE, NAME, VALUE, LabelPair, match_labels
 from HSAMSegmentLib.jobs.array_export import ArrayExport, ExportChain
 from HSAMSegmentLib.jobs.compare_request import (
+    NOT_COMPARED,
     CompareOutcome,
     CompareRequest,
     PairInput,
@@ -146,7 +147,7 @@ def score_values(score: StructureScore) -> tuple[str | float | None, ...]:
         score.hd95_mm,
         score.asd_mm,
         score.first_ml,
-        score.second_ml,
+        None if score.state == NOT_COMPARED else score.second_ml,
         score.difference_ml,
         score.difference_percent,
         score.worst_dice,

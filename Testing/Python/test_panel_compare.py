@@ -184,8 +184,7 @@ def test_names_that_differ_can_be_paired_by_hand(stand, organs):
     stand.part.show_parameters(stand.node)
     assert not stand.ui.pairSection.collapsed
     assert [row[2] for row in table_texts(stand.ui.pairTable)] == ["", "", "terminology", ""]
-    stand.ui.pairTable.cellWidget(0, 1).setCurrentIndex(1)
-    stand.host.process_events()
+    choose_partner(stand, 0, "Thing one")
     assert table_texts(stand.ui.pairTable)[0][2] == "your choice"
     compare(stand)
     scores = {score.name: score for score in stand.part._compared.outcome.scores}
@@ -195,9 +194,22 @@ def test_names_that_differ_can_be_paired_by_hand(stand, organs):
     assert "Thing two" in stand.ui.notesLabel.text
 
 
-def test_one_structure_cannot_be_chosen_twice(stand):
-    stand.ui.pairTable.cellWidget(1, 1).setCurrentIndex(1)
+def choose_partner(stand, row, text):
+    combo = stand.ui.pairTable.cellWidget(row, 1)
+    combo.setCurrentIndex(combo.findText(text))
     stand.host.process_events()
+
+
+def test_a_structure_can_be_left_out_of_everything(stand):
+    choose_partner(stand, 3, "(leave out)")
+    compare(stand)
+    assert [score.name for score in stand.part._compared.outcome.scores] == ["liver", "right kidney", "left kidney"]
+    assert "over 3 structures" in stand.status
+    assert stand.ui.notesLabel.text == ""
+
+
+def test_one_structure_cannot_be_chosen_twice(stand):
+    choose_partner(stand, 1, "liver")
     assert not stand.ui.compareButton.enabled
     assert "chosen for two" in stand.status
 
