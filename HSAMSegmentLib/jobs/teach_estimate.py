@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from HSAMSegmentLib.checkpoints.files import format_bytes
+from HSAMSegmentLib.wording import tr as _
 
 BASE_BYTES = 600e6
 """Python with PyTorch and this program."""
@@ -50,21 +51,23 @@ class TeachEstimate:
     def problem(self) -> str:
         """What will not fit, as a sentence; empty if all does."""
         if self.disk_bytes > self.free_disk_bytes:
-            return (
-                f"The scratch folder's disk has only {format_bytes(self.free_disk_bytes)} free, about "
-                f"{format_bytes(self.disk_bytes)} are needed. Free some space, or choose another folder (Advanced)."
-            )
+            return _(
+                "The scratch folder's disk has only {free} free, about {needed} are needed. Free some space, or choose "
+                "another folder (Advanced)."
+            ).format(free=format_bytes(self.free_disk_bytes), needed=format_bytes(self.disk_bytes))
         return ""
 
     @property
     def sentence(self) -> str:
         """One line for the user."""
-        text = (
-            f"Needs about {format_bytes(self.memory_bytes)} of memory ({format_bytes(self.free_memory_bytes)} free), "
-            f"{format_bytes(self.disk_bytes)} of disk, and {self.minutes:g} min."
+        text = _("Needs about {memory} of memory ({free} free), {disk} of disk, and {minutes:g} min.").format(
+            memory=format_bytes(self.memory_bytes),
+            free=format_bytes(self.free_memory_bytes),
+            disk=format_bytes(self.disk_bytes),
+            minutes=self.minutes,
         )
         if self.memory_bytes > self.free_memory_bytes:
-            text += " The memory is tight: close other programs, or use fewer scans."
+            text += " " + _("The memory is tight: close other programs, or use fewer scans.")
         return text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import slicer
 
 from HSAMSegmentLib.errors import HSAMSegmentError
+from HSAMSegmentLib.wording import tr as _
 
 
 def open_in_segment_editor(segmentation_node, volume_node) -> None:
@@ -15,7 +16,7 @@ def open_in_segment_editor(segmentation_node, volume_node) -> None:
     """
     module = getattr(slicer.modules, "segmenteditor", None)
     if module is None:
-        raise HSAMSegmentError("This application has no Segment Editor. Correct the segmentation in 3D Slicer.")
+        raise HSAMSegmentError(_("This application has no Segment Editor. Correct the segmentation in 3D Slicer."))
     slicer.util.selectModule("SegmentEditor")
     editor = module.widgetRepresentation().self().editor
     editor.setSegmentationNode(segmentation_node)

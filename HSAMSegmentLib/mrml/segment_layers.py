@@ -19,6 +19,7 @@ from HSAMSegmentLib.mrml.label_images import (
 from HSAMSegmentLib.volumes.geometry import Geometry
 from HSAMSegmentLib.volumes.labels import Label
 from HSAMSegmentLib.volumes.terminology import fallback_color, find_structure
+from HSAMSegmentLib.wording import tr as _
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,9 @@ def _to_scan(segmentation_node, volume_node) -> np.ndarray:
     matrix = vtk.vtkMatrix4x4()
     if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(source, target, matrix):
         raise RequestError(
-            f"A transform that is not linear lies between '{segmentation_node.GetName()}' and "
-            f"'{volume_node.GetName()}'. Harden it first (Transforms module)."
+            _(
+                "A transform that is not linear lies between '{name}' and '{scan}'. Harden it first (Transforms module)."
+            ).format(name=segmentation_node.GetName(), scan=volume_node.GetName())
         )
     return slicer.util.arrayFromVTKMatrix(matrix)
 

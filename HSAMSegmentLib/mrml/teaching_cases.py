@@ -31,6 +31,7 @@ from HSAMSegmentLib.mrml.volume_bridge import volume_array, volume_geometry, vol
 from HSAMSegmentLib.output import make_folder
 from HSAMSegmentLib.volumes.geometry import Geometry
 from HSAMSegmentLib.volumes.orientation import slice_axis
+from HSAMSegmentLib.wording import tr as _
 
 
 class LabelledPair(Protocol):
@@ -108,7 +109,7 @@ class FilePair:
     def look(self) -> CaseSummary:
         """What the job found, or that nobody looked yet."""
         name = Path(self.image).name
-        return self.summary or CaseSummary(name, problem="Nobody looked into these files yet.")
+        return self.summary or CaseSummary(name, problem=_("Nobody looked into these files yet."))
 
     def export(self, folder: Path, number: int, names: dict[str, str]) -> tuple[TeachCase, list[Callable[[], Export]]]:
         """Only the paths: the worker reads the files themselves."""
@@ -170,10 +171,10 @@ class TeachTask:
         summaries = usable_summaries(plan.pairs)
         labels = taught_labels(summaries, plan.names, plan.left_out)
         if not len(labels):
-            raise RequestError("There is nothing to learn: choose at least one organ.")
+            raise RequestError(_("There is nothing to learn: choose at least one organ."))
         names = {name: target for name, target in all_names(summaries, plan.names).items() if _is_in(labels, target)}
         needed = sum(pair.export_bytes for pair in plan.pairs)
-        require_free_space(make_folder(plan.scratch), needed, "Copying the scans to teach from")
+        require_free_space(make_folder(plan.scratch), needed, _("Copying the scans to teach from"))
         self.course = Course.create(plan.scratch, plan.model_id)
         try:
             cases, writers = self._export(self.course.folder, names)
@@ -245,7 +246,7 @@ def usable_summaries(pairs: Sequence[LabelledPair]) -> list[CaseSummary]:
         RequestError: if there is none, or if one cannot be used.
     """
     if not pairs:
-        raise RequestError("There is nothing to teach from: add a scan with its segmentation.")
+        raise RequestError(_("There is nothing to teach from: add a scan with its segmentation."))
     summaries = [pair.look() for pair in pairs]
     for summary in summaries:
         if summary.problem:
@@ -261,12 +262,13 @@ def all_names(summaries: Sequence[CaseSummary], chosen: dict[str, str]) -> dict[
 def summarize_problem(volume_node, segmentation_node) -> str:
     """Why two nodes cannot be a case, before looking into the labels; empty if they can."""
     if not is_in_scene(volume_node) or not is_in_scene(segmentation_node):
-        return "The scan or its segmentation was removed from the scene. Remove this row."
+        return _("The scan or its segmentation was removed from the scene. Remove this row.")
     problem = volume_problem(volume_node)
     if problem:
         return problem
     if segmentation_node.GetSegmentation().GetNumberOfSegments() == 0:
-        return f"'{segmentation_node.GetName()}' has no segments. Segment or draw at least one organ."
+        text = _("'{name}' has no segments. Segment or draw at least one organ.")
+        return text.format(name=segmentation_node.GetName())
     return ""
 
 
@@ -283,7 +285,9 @@ def summarize_nodes(volume_node, segmentation_node) -> CaseSummary:
     axis = 2 - slice_axis(geometry)
     organs, labelled = _look_into(layers, geometry, axis)
     if not organs:
-        problem = f"'{segmentation_node.GetName()}' has no labelled voxel on this scan. Draw at least one organ on it."
+        problem = _("'{name}' has no labelled voxel on this scan. Draw at least one organ on it.").format(
+            name=segmentation_node.GetName()
+        )
     note = slice_count_note(len(labelled)) if organs else ""
     return CaseSummary(
         name=name,

