@@ -91,10 +91,11 @@ class Tour:
 
     def correct(self) -> None:
         """The tab Teach with the slices worth correcting; then the correction."""
-        ui = self._widget.shell.open("teach").ui
+        part = self._widget.shell.open("teach")
+        ui = part.ui
         ui.teachScanSelector.setCurrentNode(self._volume)
         ui.teachSegmentationSelector.setCurrentNode(self._result)
-        self._grab(ui.correctSection, "tutorial_correct.png")
+        self._grab(part, ui.correctSection, "tutorial_correct.png")
         draw_truth(self._result, self._truth, self._volume)
 
     def teach(self, minutes: float) -> None:
@@ -104,10 +105,10 @@ class Tour:
         ui.titleEdit.setText(MODEL_TITLE)
         ui.minutesBox.value = minutes
         ui.learnButton.click()
-        self._grab_from(ui.casesSection, ui.startButton, "tutorial_teach.png", without=(ui.correctSection,))
+        self._grab_from(part, ui.casesSection, ui.startButton, "tutorial_teach.png", without=(ui.correctSection,))
         self._wait(lambda: not part.run.is_busy, lambda: ui.teachStatusLabel.text)
-        self._grab(ui.liveSection, "tutorial_live.png")
-        self._grab(ui.modelsSection, "tutorial_models.png")
+        self._grab(part, ui.liveSection, "tutorial_live.png")
+        self._grab(part, ui.modelsSection, "tutorial_models.png")
         self._grab_chart(part.live.chart.chart_node)
 
     def compare(self) -> None:
@@ -119,7 +120,7 @@ class Tour:
         ui.compareButton.click()
         self._wait(lambda: not part.engine.is_busy, lambda: ui.statusLabel.text)
         ui.disagreementButton.click()
-        self._grab_from(ui.firstSelector, ui.saveButton, "tutorial_compare.png")
+        self._grab_from(part, ui.firstSelector, ui.saveButton, "tutorial_compare.png")
         for node in (self._before, self._result):
             node.GetDisplayNode().SetVisibility(False)
         ui.scoreTable.cellClicked.emit(0, 0)
@@ -137,7 +138,7 @@ class Tour:
         self._host.process_events()
         ui.batchButton.click()
         self._wait(lambda: ui.batchButton.text == "Segment all", lambda: ui.statusLabel.text)
-        self._grab_from(ui.modeCombo, ui.saveButton, "tutorial_batch.png")
+        self._grab_from(part, ui.modeCombo, ui.saveButton, "tutorial_batch.png")
 
     def _wait(self, until: Callable[[], bool], status: Callable[[], str]) -> None:
         deadline = time.monotonic() + LONGEST_WAIT_SECONDS
@@ -150,26 +151,26 @@ class Tour:
         self._host.process_events()
         logger.info("%s", status())
 
-    def _fit(self) -> None:
-        """Give the panel the height that it asks for; in the application it would scroll."""
-        panel = self._widget.parent
+    def _fit(self, part) -> None:
+        """Give the panel the height that a part asks for; in the application it would scroll."""
+        panel, form = self._widget.parent, part.widget
         for _ in range(3):  # labels that break their lines ask for their height when their width is settled
             self._host.process_events()
-            asked = max(panel.sizeHint().height(), panel.layout().totalHeightForWidth(PANEL_WIDTH))
-            panel.resize(PANEL_WIDTH, asked)
+            asked = max(form.sizeHint().height(), form.layout().totalHeightForWidth(form.width))
+            panel.resize(PANEL_WIDTH, asked + panel.height - form.height)
         self._host.process_events()
 
-    def _grab(self, section, name: str) -> None:
-        self._fit()
+    def _grab(self, part, section, name: str) -> None:
+        self._fit(part)
         section.grab().save(str(self._output / name))
 
-    def _grab_from(self, first, last, name: str, without=()) -> None:
+    def _grab_from(self, part, first, last, name: str, without=()) -> None:
         """The panel from one widget to another one below it."""
         import qt
 
         for widget in without:
             widget.visible = False
-        self._fit()
+        self._fit(part)
         page = first.window()
         top = first.mapTo(page, qt.QPoint(0, 0)).y() - 10
         bottom = last.mapTo(page, qt.QPoint(0, 0)).y() + last.height + 10
@@ -179,9 +180,12 @@ class Tour:
             widget.visible = True
 
     def _grab_chart(self, chart_node) -> None:
+        import vtk
         from slicerhost.plot_view import PlotView
 
-        PlotView(chart_node, (640, 380)).grab(self._output / "tutorial_chart.png")
+        view = PlotView(chart_node, (640, 380))
+        view.chart.GetLegend().SetVerticalAlignment(vtk.vtkChartLegend.BOTTOM)
+        view.grab(self._output / "tutorial_chart.png")
 
 
 def add_phantom(name: str, seed: int):
