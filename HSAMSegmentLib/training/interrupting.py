@@ -21,6 +21,11 @@ class CancellableComputation(TorchDispatchMode):
         super().__init__()
         self._cancel = cancel
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """PyTorch's own hook: nothing here is compiled, so its compiler (seconds of imports) need not be loaded."""
+        return False
+
     def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run the operation unless cancelled."""
         self._cancel.raise_if_cancelled()
