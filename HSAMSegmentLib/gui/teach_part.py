@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import ctk
 import slicer
 from slicer.i18n import tr as _
 
@@ -78,8 +79,9 @@ class TeachPart:
             selector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_pair)
         for combo in (ui.startCombo, ui.headCombo, ui.teachDeviceCombo):
             combo.connect("currentIndexChanged(int)", self._on_change)
-        for edit in (ui.titleEdit, ui.scratchEdit):
-            edit.connect("editingFinished()", self._on_change)
+        ui.titleEdit.connect("editingFinished()", self._on_change)
+        ui.scratchEdit.filters = ctk.ctkPathLineEdit.Dirs
+        ui.scratchEdit.connect("currentPathChanged(QString)", self._on_change)
         ui.minutesBox.connect("valueChanged(double)", self._on_change)
         ui.addPairButton.connect("clicked()", self._add_pair)
         ui.addFilesButton.connect("clicked()", self._add_files)
@@ -100,7 +102,7 @@ class TeachPart:
         self.devices.select(settings.device)
         self.ui.minutesBox.value = settings.minutes
         self.ui.titleEdit.setText(settings.title)
-        self.ui.scratchEdit.setText(settings.scratch)
+        self.ui.scratchEdit.setCurrentPath(settings.scratch)
         self._updating = False
         self._node = node
         self._show_cases(settings.names, settings.left_out)
@@ -224,7 +226,7 @@ class TeachPart:
             head=ui.headCombo.currentData or "",
             minutes=ui.minutesBox.value,
             device=ui.teachDeviceCombo.currentData,
-            scratch=ui.scratchEdit.text.strip(),
+            scratch=ui.scratchEdit.currentPath.strip(),
             names=self.organs.chosen_names,
             left_out=self.organs.left_out,
             files=tuple((pair.image, pair.labels) for pair in self.pairs if isinstance(pair, FilePair)),
@@ -233,7 +235,7 @@ class TeachPart:
     @property
     def scratch_folder(self) -> Path:
         """Where courses get their folders."""
-        chosen = self.ui.scratchEdit.text.strip()
+        chosen = self.ui.scratchEdit.currentPath.strip()
         return Path(chosen).expanduser() if chosen else self._context.models.store.folder / "teaching"
 
     def _show_starts(self, selected: str = "") -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from HSAMSegmentLib.checkpoints.bundle import read_manifest
@@ -17,10 +18,11 @@ from HSAMSegmentLib.jobs.course import PAUSE, Course, Look, new_model_id
 from HSAMSegmentLib.jobs.events import Metrics, Result, TeachPicture
 from HSAMSegmentLib.jobs.run import Emit, JobContext
 from HSAMSegmentLib.jobs.teach_card import card_text
-from HSAMSegmentLib.jobs.teach_cases import open_case
+from HSAMSegmentLib.jobs.teach_cases import keep_copy, open_case
 from HSAMSegmentLib.jobs.teach_preview import write_pair
 from HSAMSegmentLib.jobs.teach_request import TaughtOutcome, TeachJobRequest
 from HSAMSegmentLib.progress import CancelToken, Progress
+from HSAMSegmentLib.training.cases import Case
 from HSAMSegmentLib.training.plan import COMPACT
 from HSAMSegmentLib.training.request import TeachMetrics, TeachPreview, TeachRequest, TeachResult
 from HSAMSegmentLib.training.teach import TeachJob
@@ -54,10 +56,7 @@ def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelTok
     if course.is_taught(request.model_id):
         return _store_again(request, course)
     emit(Progress(0.0, "Reading the scans"))
-    cases = []
-    for source in request.cases:
-        cancel.raise_if_cancelled()
-        cases.append(open_case(source, request.labels))
+    cases = _open_cases(request, course, cancel)
     teller = _Teller(course, emit)
     job = TeachJob(_engine_request(request, course), teller.progress, teller.event, cancel)
     teller.job = job
@@ -75,6 +74,19 @@ def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelTok
     outcome = _outcome(request, course, result, model_id, stopped)
     course.remove_after_success()
     return outcome
+
+
+def _open_cases(request: TeachJobRequest, course: Course, cancel: CancelToken) -> list[Case]:
+    """Read all cases; those of files are copied, so that the course can go on when the files are gone."""
+    cases, sources = [], []
+    for number, source in enumerate(request.cases, start=1):
+        cancel.raise_if_cancelled()
+        case = open_case(source, request.labels)
+        cases.append(case)
+        sources.append(keep_copy(case, course.folder, number) if source.scan.path else source)
+    if sources != list(request.cases):
+        course.write_request(replace(request, cases=tuple(sources), resume=False, finish=False))
+    return cases
 
 
 def _is_quick(job: TeachJob) -> bool:

@@ -84,7 +84,8 @@ def _to_scan(segmentation_node, volume_node) -> np.ndarray:
     if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(source, target, matrix):
         raise RequestError(
             _(
-                "A transform that is not linear lies between '{name}' and '{scan}'. Harden it first (Transforms module)."
+                "A transform that is not linear lies between '{name}' and '{scan}'. Harden it first (in the module "
+                "Transforms)."
             ).format(name=segmentation_node.GetName(), scan=volume_node.GetName())
         )
     return slicer.util.arrayFromVTKMatrix(matrix)

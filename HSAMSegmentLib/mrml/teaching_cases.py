@@ -39,9 +39,11 @@ class LabelledPair(Protocol):
 
     Attributes:
         summary: what is in it, as far as is known.
+        export_bytes: size of its copy in the folder of a course.
     """
 
     summary: CaseSummary | None
+    export_bytes: int
 
     def look(self) -> CaseSummary:
         """Look what is in it now."""
@@ -104,7 +106,6 @@ class FilePair:
     image: str
     labels: str
     summary: CaseSummary | None = None
-    export_bytes = 0
 
     def look(self) -> CaseSummary:
         """What the job found, or that nobody looked yet."""
@@ -118,6 +119,11 @@ class FilePair:
         organs = tuple(OrganInput(names[source], source) for source in sources if source in names)
         scan = VolumeInput(path=self.image, name=found.name, modality=found.modality)
         return TeachCase(scan, organs, label_file=self.labels), []
+
+    @property
+    def export_bytes(self) -> int:
+        """Size of the copy that the worker makes: scan and labels, as far as is known."""
+        return 0 if self.summary is None else 5 * int(np.prod(self.summary.shape))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from HSAMSegmentLib.jobs.teach_cases import (
     CaseSummary,
     OrganSummary,
     join_organs,
+    keep_copy,
     open_case,
     summarize,
     taught_labels,
@@ -138,6 +139,20 @@ def test_a_copy_that_somebody_deleted_is_named(tmp_path, data_folder):
     Path(case.layers[0].array_file).unlink()
     with pytest.raises(TrainingError, match="'chaos_t2_02' that was taught from is gone"):
         open_case(case, SMALL_LABELS)
+
+
+def test_a_case_of_files_goes_on_from_its_copy_when_the_files_are_gone(tmp_path, data_folder):
+    folder = data_folder / "chaos_t2"
+    image, labels = folder / "images" / "chaos_t2_02.nii.gz", folder / "labels" / "chaos_t2_02.nii.gz"
+    names = {1: "Label 1", 4: "Label 4"}
+    organs = (OrganInput("liver", names[1]), OrganInput("spleen", names[4]))
+    source = TeachCase(VolumeInput(path=str(image)), organs, label_file=str(labels))
+    taught = label_set_of({1: "liver", 2: "spleen"})
+    case = open_case(source, taught)
+    again = open_case(keep_copy(case, tmp_path, 1), taught)
+    assert again.hashes == case.hashes, "a training that was begun on the files may go on with the copy"
+    assert again.volume.geometry == case.volume.geometry
+    assert again.label_set == case.label_set
 
 
 def test_a_summary_counts_organs_and_slices_and_survives_json(tmp_path, data_folder):

@@ -98,7 +98,7 @@ def test_a_scratch_folder_that_is_too_full_is_said_before_the_start(stand, pair,
 def test_a_scratch_folder_that_cannot_be_written_is_said_and_nothing_starts(stand, pair, tmp_path):
     (tmp_path / "a-file").write_text("")
     stand.add(*pair)
-    stand.ui.scratchEdit.setText(str(tmp_path / "a-file"))
+    stand.ui.scratchEdit.setCurrentPath(str(tmp_path / "a-file"))
     stand.click(stand.ui.startButton)
     assert "a-file is a file" in stand.status
     assert not stand.part.run.is_busy
