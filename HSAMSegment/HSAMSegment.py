@@ -17,6 +17,9 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 
+DOCUMENTATION = "https://github.com/HSAMSegment/HSAMSegment/blob/main/Docs"
+
+
 def _make_library_importable() -> None:
     """Installed, the library lies beside this file; in a source tree it lies one folder up."""
     here = os.path.dirname(os.path.abspath(__file__))
@@ -41,8 +44,9 @@ class HSAMSegment(ScriptedLoadableModule):
         parent.contributors = ["HSAMSegment maintainers"]
         parent.helpText = _(
             "Segments organs in CT and MR scans with one click and no prompt. Choose a scan and a model, click "
-            "<b>Segment organs</b>. For research only, not for clinical decisions."
-        )
+            "<b>Segment organs</b>. For research only, not for clinical decisions.<br>"
+            '<a href="{pages}/tutorial.md">Tutorial</a> · <a href="{pages}/troubleshooting.md">Troubleshooting</a>'
+        ).format(pages=DOCUMENTATION)
         parent.acknowledgementText = _(
             "Methods: H-SAM (Cheng et al., CVPR 2024, arXiv 2403.18271), AutoSAM (Hu et al., arXiv 2306.13731) and "
             "Segment Anything (Kirillov et al., ICCV 2023). Please cite them, and the model that you used."
