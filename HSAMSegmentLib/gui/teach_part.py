@@ -276,6 +276,7 @@ class TeachPart:
         problem = self._obstacle()
         busy = self.run.is_busy
         self.ui.startButton.enabled = not problem and not busy
+        self.ui.learnButton.enabled = not busy
         self.ui.startButton.toolTip = problem or _("Learn in the background; Slicer can be used meanwhile.")
         self.run.refresh_buttons()
         if not busy and ((speak and problem) or self.status.is_about_readiness):

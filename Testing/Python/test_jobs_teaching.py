@@ -321,7 +321,7 @@ def test_a_pause_keeps_everything_and_resuming_ends_in_a_model(tmp_path, data_fo
     assert paused.model_id == ""
     (offered,) = unfinished_courses(tmp_path)
     assert offered.has_state
-    rest = replace(offered.request, resume=True, minutes=(paused.seconds + 10.0) / 60.0)
+    rest = replace(offered.request, resume=True, minutes=paused.seconds / 60.0 + 0.75)
     outcome = outcome_of(run(rest, print, CancelToken()))
     assert outcome.steps > paused.steps
     assert outcome.seconds > paused.seconds
