@@ -274,7 +274,11 @@ class BatchPart:
             items = [FrameItem(sequence, number, results) for number in range(sequence.GetNumberOfDataNodes())]
         else:
             items = [VolumeItem(node) for node in self.scans.checked]
-        return Batch(items, engine, lambda volume: Order(volume, model, settings.device, options), listener)
+
+        def order(volume) -> Order:
+            return Order(volume, model, settings.device, options, undoable=False)
+
+        return Batch(items, engine, order, listener)
 
     def _on_rows(self, summary: SummaryNode, rows: tuple[BatchRow, ...]) -> None:
         if summary is not self._summary or not rows:

@@ -58,6 +58,7 @@ class Order:
         segmentation_node: where the segments go; None for a new node.
         surfaces: also compute closed surfaces.
         preview: also tell finished slices.
+        undoable: whether undo takes this result back, and forgets an earlier one; one of many does not.
     """
 
     volume_node: object
@@ -67,6 +68,7 @@ class Order:
     segmentation_node: object = None
     surfaces: bool = False
     preview: bool = False
+    undoable: bool = True
 
 
 @dataclass(frozen=True)
@@ -262,9 +264,9 @@ class Session:
     def _write(self, outcome: SegmentOutcome, order: Order) -> Written | Failed:
         volume = order.volume_node
         if not is_in_scene(volume):
-            return self._write_orphan(outcome, _("The scan was removed while it was segmented"))
+            return self._write_orphan(outcome, _("The scan was removed while it was segmented"), order)
         if not has_grid(volume, outcome.geometry):
-            return self._write_orphan(outcome, _("The scan was changed while it was segmented"))
+            return self._write_orphan(outcome, _("The scan was changed while it was segmented"), order)
         target, note = order.segmentation_node, ""
         if target is not None and (not is_in_scene(target) or output_problem(target, volume)):
             target = None
@@ -274,16 +276,18 @@ class Session:
             note = f"{note} {changed}"
         if target is None:
             target = create_segmentation(volume, _("{scan} organs").format(scan=volume.GetName()))
-            self._history.remember_new(target)
-        else:
+            if order.undoable:
+                self._history.remember_new(target)
+        elif order.undoable:
             self._history.remember(target)
         write_outcome(outcome, volume, target)
         return Written(outcome, target, volume, note.strip())
 
-    def _write_orphan(self, outcome: SegmentOutcome, reason: str) -> Written:
+    def _write_orphan(self, outcome: SegmentOutcome, reason: str, order: Order) -> Written:
         transform = slicer.mrmlScene.GetNodeByID(self._transform_id) if self._transform_id else None
         node = write_without_scan(outcome, _("Organs of a removed scan"), transform)
-        self._history.remember_new(node)
+        if order.undoable:
+            self._history.remember_new(node)
         kept = _("{reason}; the result is kept in '{name}' on the grid it had.")
         return Written(outcome, node, None, kept.format(reason=reason, name=node.GetName()))
 

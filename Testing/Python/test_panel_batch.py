@@ -222,6 +222,16 @@ def test_results_cannot_go_into_the_folder_of_the_scans(stand, tmp_path):
     assert "There is no folder" in stand.status
 
 
+def test_undo_still_takes_back_the_result_of_the_first_tab(stand, engine, loaded):
+    from HSAMSegmentLib.mrml.session import Order
+
+    single = engine.run(Order(loaded[0], "tiny")).segmentation_node
+    run(stand)
+    engine.history.undo()
+    assert single.GetScene() is None
+    assert len(segmentation_names()) == 2
+
+
 def test_the_summary_is_saved_as_csv(stand, loaded, tmp_path):
     run(stand)
     stand.answers.path = str(tmp_path / "summary.csv")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.host
@@ -65,3 +66,17 @@ def test_a_job_of_one_part_holds_the_others_back_with_a_word_until_it_ends(host,
     while widget.logic.isBusy():
         host.process_events()
     assert "Another job is running" not in panel.ui.statusLabel.text
+
+
+def test_a_reload_closes_every_part_and_builds_new_ones(host, widget):
+    import slicer
+
+    before = [widget.shell.open(key) for key in ("segment", "teach", "compare", "batch")]
+    widget.cleanup()
+    slicer.util.reloadScriptedModule("HSAMSegment")
+    reloaded = slicer.modules.HSAMSegmentWidget
+    assert tabs(reloaded) == tabs(widget)
+    assert all(reloaded.shell.open(key) not in before for key in ("segment", "teach", "compare", "batch"))
+    slicer.util.addVolumeFromArray(np.zeros((4, 4, 4), np.int16))  # nobody of the old parts may answer to it
+    host.process_events()
+    reloaded.cleanup()
