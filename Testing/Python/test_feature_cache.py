@@ -17,9 +17,10 @@ from HSAMSegmentLib.training.adaptation import FROZEN, LORA, SplitNetwork, set_t
 from HSAMSegmentLib.training.augment import AugmentRule
 from HSAMSegmentLib.training.batches import CachedBatches, Draw
 from HSAMSegmentLib.training.feature_cache import PREFIX, FeatureCache, affordable_views
-from HSAMSegmentLib.training.kept_features import KeepingRules, KeptFeatures
+from HSAMSegmentLib.training.kept_features import KeepingRules, KeptFeatures, Unhurried
 from HSAMSegmentLib.training.sampling import BalancedSampler
 from HSAMSegmentLib.training.slice_bank import build_slice_bank
+from HSAMSegmentLib.training.validation import ValidationSet
 from HSAMSegmentLib.volumes.rules import IntensityRule, SliceRule
 
 CPU = torch.device("cpu")
@@ -117,3 +118,57 @@ def test_logits_from_kept_features_are_those_of_the_whole_network(data_folder, t
     assert drawn_labels.shape == (3, 64, 64)
     batches.close()
     assert not any(tmp_path.iterdir())
+
+
+class HalfOfTheSlices(Unhurried):
+    """Time for every other slice, and for three slices to validate on."""
+
+    def enough(self, views: float) -> bool:
+        return views >= 0.5
+
+    def held_inputs(self, seconds: float) -> float:
+        return 3
+
+
+@pytest.fixture
+def hurried(data_folder, tmp_path, monkeypatch):
+    """Features of a part of the slices, encoded one by one."""
+    monkeypatch.setattr("HSAMSegmentLib.training.kept_features._PIXELS_AT_ONCE", 64 * 64)
+    torch.manual_seed(0)
+    network = build_network(Architecture(EncoderSpec("custom", 64, TINY_VIT), "linear", 2)).eval()
+    set_trainable(network, FROZEN)
+    draw = _draw(data_folder)
+    held = ValidationSet(draw.banks[0], tuple(range(1, 13)), "given case")
+    rules = KeepingRules(capacity_bytes=1 << 30, parent=tmp_path, pace=HalfOfTheSlices())
+    features = kept_features(SplitNetwork(network, FROZEN), draw, rules, (held,))
+    yield network, draw, features
+    features.close()
+
+
+def test_slices_there_was_no_time_for_are_never_drawn(hurried):
+    network, draw, features = hurried
+    assert len(features.kept_items) == 7
+    batches = CachedBatches(SplitNetwork(network, FROZEN), draw, CPU, features)
+    assert set(batches.sampler.items) == set(features.kept_items)
+    assert all(batches.sampler.by_label)
+    for item in features.kept_items:
+        _, labels = features.cache.read(features.entries([item], torch.Generator().manual_seed(0)))
+        assert torch.equal(labels, draw.banks[0].targets([item.slice_index]).long())
+
+
+def test_slices_to_validate_on_are_spread_evenly_and_decoded_from_what_was_kept(hurried):
+    network, draw, features = hurried
+    assert features.held[0].slices == (3, 7, 11)
+    with torch.inference_mode():
+        found = features.stages(network, draw.banks[0], [7, 3], CPU)[-1]
+        expected = network(draw.banks[0].all_tiles([7, 3])).stages[-1]
+    torch.testing.assert_close(found, expected, atol=2e-2, rtol=2e-2)
+
+
+def test_every_entry_belongs_to_one_view_of_one_slice(hurried):
+    _, _, features = hurried
+    entries = [features.entries([item], torch.Generator().manual_seed(1))[0] for item in features.kept_items]
+    held = set(features._held_entries.values())
+    assert len(set(entries)) == len(entries)
+    assert not held & set(entries)
+    assert sorted({*entries, *held}) == list(range(10))

@@ -13,6 +13,7 @@ from small_cases import segmentation_of, small_case, small_volume
 
 from HSAMSegmentLib.checkpoints.bundle import read_tensors
 from HSAMSegmentLib.checkpoints.loading import load_model
+from HSAMSegmentLib.checkpoints.store import Store
 from HSAMSegmentLib.errors import CancelledError, OutputError, RequestError, TrainingError
 from HSAMSegmentLib.inference.segmenter import Segmenter
 from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
@@ -98,6 +99,14 @@ def test_the_file_says_what_it_was_made_from(case, taught):
     assert report["steps"] == taught.result.steps
     assert (taught.folder / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert not state_path(taught.result.path).exists()
+
+
+def test_a_taught_model_goes_by_its_name_once_it_is_in_the_store(taught, tmp_path):
+    store = Store(tmp_path)
+    entry = store.import_file(taught.result.path)
+    assert entry.id == "taught"
+    weights, found = read_tensors(taught.result.path), load_model("taught", store=store).network.state_dict()
+    assert all(torch.equal(found[name].half(), weights[name].half()) for name in weights)
 
 
 def test_events_tell_loss_dice_of_each_label_and_show_a_slice(taught):
