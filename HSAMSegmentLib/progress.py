@@ -90,11 +90,14 @@ def interruptible(work: Callable[[], Found], cancel: CancelToken) -> Found:
 
     thread = threading.Thread(target=run, name=f"{work}", daemon=True)
     thread.start()
-    while thread.is_alive():
-        thread.join(_LOOK_SECONDS)
-        if cancel.is_cancelled and thread.is_alive():
+    try:
+        while thread.is_alive():
+            thread.join(_LOOK_SECONDS)
+            if thread.is_alive():
+                cancel.raise_if_cancelled()
+    finally:  # a second Ctrl-C ends the wait, too
+        if thread.is_alive():
             _left_behind.append(thread)
-            cancel.raise_if_cancelled()
     if raised:
         raise raised[0]
     return found[0]

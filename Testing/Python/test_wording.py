@@ -19,7 +19,12 @@ TRANSLATED = (
     "jobs/fallback.py",
     "jobs/runners.py",
     "jobs/torch_probe.py",
+    "mrml/batch.py",
+    "mrml/comparison.py",
+    "mrml/label_images.py",
+    "mrml/label_layers.py",
     "mrml/segmentation_bridge.py",
+    "mrml/sequence_frames.py",
     "mrml/session.py",
     "mrml/volume_bridge.py",
 )
