@@ -14,8 +14,9 @@ from HSAMSegmentLib.mrml.session import is_in_scene
 from HSAMSegmentLib.volumes.labels import Label, LabelSet
 from HSAMSegmentLib.wording import tr as _
 
-STEP, MINUTES, LOSS, RELATIVE, MEAN = "Step", "Minutes", "Loss", "Loss relative to its start", "Mean Dice"
+STEP, MINUTES, LOSS, RELATIVE, MEAN = "Step", "Minutes", "Loss", "Loss relative to its highest", "Mean Dice"
 KIND_ATTRIBUTE = "HSAMSegment.Teaching"
+_ROOM_FOR_LEGEND, _SHORTEST_MINUTES = 1.4, 0.1
 _LOSS_GREY = (0.45, 0.45, 0.45)
 _DARKEST, _LIGHTEST = 0.25, 0.62
 """Lightness of lines on white paper."""
@@ -57,11 +58,12 @@ class TeachingChart:
         self.chart_node.SetYAxisTitle(_("Dice on held-out slices"))
         self.chart_node.SetYAxisRangeAuto(False)
         self.chart_node.SetYAxisRange(0.0, 1.02)
+        self.chart_node.SetXAxisRangeAuto(False)
         self.chart_node.SetLegendVisibility(True)
         colors = outline_colors(tuple(self._labels))
         for label in self._labels:
             self._add_series(_dice_column(label), label.name, line_color(colors[label.value]), dashed=False)
-        self._add_series(RELATIVE, _("Loss (start = 1)"), _LOSS_GREY, dashed=True)
+        self._add_series(RELATIVE, _("Loss (highest = 1)"), _LOSS_GREY, dashed=True)
 
     def _make_columns(self) -> None:
         columns = [MINUTES, LOSS, RELATIVE, *(_dice_column(label) for label in self._labels), MEAN]
@@ -97,13 +99,15 @@ class TeachingChart:
         table.Modified()
         self.table_node.Modified()
         self.table_node.EndModify(modified)
+        minutes = max((look.seconds / 60.0 for look in self._looks), default=0.0)
+        self.chart_node.SetXAxisRange(0.0, max(_ROOM_FOR_LEGEND * minutes, _SHORTEST_MINUTES))
 
     def _row(self, look: Look) -> dict[str, float]:
         nothing = float("nan")
         row = {STEP: look.step, MINUTES: look.seconds / 60.0, LOSS: nothing, RELATIVE: nothing}
         if look.loss is not None:
-            first = next(item.loss for item in self._looks if item.loss is not None)
-            row.update({LOSS: look.loss, RELATIVE: look.loss / max(first, 1e-9)})
+            highest = max(item.loss for item in self._looks if item.loss is not None)
+            row.update({LOSS: look.loss, RELATIVE: look.loss / max(highest, 1e-9)})
         row.update({_dice_column(label): look.dice.get(label.name, nothing) for label in self._labels})
         return {**row, MEAN: nothing if look.mean_dice is None else look.mean_dice}
 

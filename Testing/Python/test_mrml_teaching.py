@@ -204,7 +204,7 @@ def test_numbers_come_into_a_table_and_a_chart_row_by_row(scene):
     assert [table.GetColumnByName("Dice Liver").GetValue(row) for row in range(4)] == pytest.approx([0, 0.1, 0.2, 0.3])
     assert math.isnan(table.GetColumnByName("Loss").GetValue(0))
     assert math.isnan(table.GetColumnByName("Dice Spleen").GetValue(2))
-    assert table.GetColumnByName("Loss relative to its start").GetValue(2) == pytest.approx(0.5)
+    assert table.GetColumnByName("Loss relative to its highest").GetValue(2) == pytest.approx(0.5)
     assert chart.chart_node.GetNumberOfPlotSeriesNodes() == 3
     chart.show_in_layout()
     chart.add(looks(3)[2])

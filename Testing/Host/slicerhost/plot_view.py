@@ -40,12 +40,17 @@ class PlotView:
         bottom, left = chart.GetAxis(vtk.vtkAxis.BOTTOM), chart.GetAxis(vtk.vtkAxis.LEFT)
         bottom.SetTitle(node.GetXAxisTitle())
         left.SetTitle(node.GetYAxisTitle())
-        if not node.GetYAxisRangeAuto():
-            left.SetBehavior(vtk.vtkAxis.FIXED)
-            left.SetRange(*node.GetYAxisRange())
+        self._fix(left, node.GetYAxisRangeAuto(), node.GetYAxisRange())
+        self._fix(bottom, node.GetXAxisRangeAuto(), node.GetXAxisRange())
         for index in range(node.GetNumberOfPlotSeriesNodes()):
             self._draw_series(node.GetNthPlotSeriesNode(index))
         chart.RecalculateBounds()
+
+    @staticmethod
+    def _fix(axis, is_automatic, bounds):
+        if not is_automatic:
+            axis.SetBehavior(vtk.vtkAxis.FIXED)
+            axis.SetRange(*bounds)
 
     def _draw_series(self, series):
         table = series.GetTableNode().GetTable()
