@@ -23,6 +23,7 @@ from HSAMSegmentLib.volumes.reading import finite_array, read_volume
 from HSAMSegmentLib.volumes.segmentation_io import read_segmentation
 from HSAMSegmentLib.volumes.terminology import find_structure
 from HSAMSegmentLib.volumes.volume import Segmentation, Volume
+from HSAMSegmentLib.wording import tr as _
 
 FEWEST_TO_HOLD_OUT = 6
 """With fewer labelled slices nothing is held out, so nobody knows how good the model is."""
@@ -135,6 +136,28 @@ def open_case(source: TeachCase, labels: LabelSet) -> Case:
     return make_case(volume, found)
 
 
+def keep_copy(case: Case, folder: Path, number: int) -> TeachCase:
+    """Write a case into a folder, so that a teaching can go on when its files are gone.
+
+    Returns:
+        The source of the copy, which `open_case` reads as the same case.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    scan_file, label_file = folder / f"case-{number}-scan.npy", folder / f"case-{number}-labels.npy"
+    np.save(scan_file, case.volume.array)
+    np.save(label_file, case.labels)
+    volume = case.volume
+    return TeachCase(
+        scan=VolumeInput(
+            array_file=str(scan_file), geometry=volume.geometry, name=volume.name, modality=volume.modality
+        ),
+        organs=tuple(OrganInput(label.name, label.name, 0, label.value) for label in case.label_set),
+        layers=(LayerInput(str(label_file), volume.geometry),),
+    )
+
+
 def _volume(scan: VolumeInput) -> Volume:
     if scan.path:
         return read_volume(Path(scan.path))
@@ -235,10 +258,9 @@ def slice_count_note(labelled_slices: int) -> str:
     """What a number of labelled slices means for a teaching, empty if nothing has to be said."""
     if labelled_slices >= FEWEST_TO_HOLD_OUT:
         return ""
-    return (
-        f"Only {labelled_slices} labelled slice(s): too few to hold some out, so nobody will know how good the model "
-        "is."
-    )
+    return _(
+        "Only {count} labelled slice(s): too few to hold some out, so nobody will know how good the model is."
+    ).format(count=labelled_slices)
 
 
 def _words(name: str) -> str:
