@@ -130,8 +130,8 @@ class Tour:
 
     def segment_many(self) -> None:
         """All scans of the scene with the tab Batch."""
-        others = [add_phantom(f"Phantom {number}", seed) for number, seed in enumerate(OTHER_SEEDS, start=2)]
-        logger.info("%d more scans", len(others))
+        for number, seed in enumerate(OTHER_SEEDS, start=2):
+            add_phantom(f"Phantom {number}", seed)
         part = self._widget.shell.open("batch")
         ui = part.ui
         ui.modelCombo.setCurrentIndex(max(ui.modelCombo.findData(DEFAULT_MODEL), 0))
@@ -173,7 +173,7 @@ class Tour:
         self._fit(part)
         page = first.window()
         top = first.mapTo(page, qt.QPoint(0, 0)).y() - 10
-        bottom = last.mapTo(page, qt.QPoint(0, 0)).y() + last.height + 10
+        bottom = last.mapTo(page, qt.QPoint(0, 0)).y() + last.height + 5
         picture = page.grab(qt.QRect(0, max(top, 0), page.width, bottom - max(top, 0)))
         picture.save(str(self._output / name))
         for widget in without:
