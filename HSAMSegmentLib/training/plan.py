@@ -99,7 +99,7 @@ def make_plan(
         slices=slices,
         intensity=_intensity(modality, start if same_encoder else None),
         modality=modality,
-        augment=AugmentRule(rotation_degrees=20.0, scale=(0.75, 1.3), elastic_px=4.0),
+        augment=AugmentRule(rotation_degrees=20.0, scale=(0.8, 1.25), shift_px=6.0),
         rate=request.rate or _RATES[adaptation],
         encoder_share=_ENCODER_SHARES[adaptation],
     )
