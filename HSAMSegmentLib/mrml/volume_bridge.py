@@ -64,8 +64,8 @@ def volume_geometry(node) -> Geometry:
 
 def dicom_series(node) -> str:
     """Instance UID of the DICOM series that a volume node was loaded from, empty if it came from elsewhere."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    item = hierarchy.GetItemByDataNode(node)
+    hierarchy = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode")  # asking its class would add one
+    item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
     return hierarchy.GetItemUID(item, slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMUIDName()) if item else ""
 
 
