@@ -34,6 +34,7 @@ from HSAMSegmentLib.training.validation import ValidationSet
 
 _PIXELS_AT_ONCE = 4 * 256 * 256
 NOTE_SECONDS = 5.0
+_HELD_ROOM_SHARE = 0.5
 
 
 class Pace(Protocol):
@@ -163,12 +164,13 @@ class KeptFeatures:
         began = time.monotonic()
         kept, labels = self._encoded(0)
         seconds = (time.monotonic() - began) / self._at_once
-        self._lay_out(thinned(held, self._rules.pace.held_inputs(seconds)))
         shapes = tuple(tuple(tensor.shape[1:]) for tensor in kept)
         size = (self._draw.image_size, self._draw.image_size)
         each = entry_bytes(shapes, size)
         free = shutil.disk_usage(base_folder(self._rules.parent)).free - DISK_RESERVE_BYTES
-        room = min(self._rules.capacity_bytes, free) - each * len(self._held_items)
+        room = min(self._rules.capacity_bytes, free)
+        self._lay_out(thinned(held, min(self._rules.pace.held_inputs(seconds), _HELD_ROOM_SHARE * room / each)))
+        room -= each * len(self._held_items)
         most = math.ceil(max(1.0, min(MOST_VIEWS, self._rules.pace.views(seconds * len(self.items)))))
         views = affordable_views(len(self.items), each, capacity_bytes=room, most=most)
         entries = len(self._held_items) + views * len(self.items)

@@ -271,7 +271,7 @@ class TeachJob:
                 "minutes, a smaller encoder or a faster device."
             )
         if sum(len(item.slices) for item in kept.held) < sum(len(item.slices) for item in self.setup.held):
-            notes.append("There was no time to validate on all slices: some were left out, evenly.")
+            notes.append("There was no time or no space to validate on all slices: some were left out, evenly.")
         return notes
 
     def _writing_seconds(self) -> float:

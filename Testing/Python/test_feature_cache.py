@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from HSAMSegmentLib.models.builder import build_network
 from HSAMSegmentLib.training.adaptation import FROZEN, LORA, SplitNetwork, set_trainable
 from HSAMSegmentLib.training.augment import AugmentRule
 from HSAMSegmentLib.training.batches import CachedBatches, Draw
-from HSAMSegmentLib.training.feature_cache import PREFIX, FeatureCache, affordable_views
+from HSAMSegmentLib.training.feature_cache import PREFIX, CacheOwner, FeatureCache, affordable_views
 from HSAMSegmentLib.training.kept_features import KeepingRules, KeptFeatures, Unhurried
 from HSAMSegmentLib.training.sampling import BalancedSampler
 from HSAMSegmentLib.training.slice_bank import build_slice_bank
@@ -63,6 +64,38 @@ def test_what_a_killed_process_left_goes_away_with_the_next_cache(tmp_path):
     mine.mkdir()
     FeatureCache(1, [(1, 1, 1)], (1, 1), parent=tmp_path).close()
     assert list(tmp_path.iterdir()) == [mine]
+
+
+def as_if_killed(cache: FeatureCache) -> None:
+    """Make the owner look like a process that is gone."""
+    facts = json.loads((cache.folder / "owner.json").read_text())
+    (cache.folder / "owner.json").write_text(json.dumps({**facts, "started": 0.0}))
+
+
+def test_a_training_that_can_be_resumed_finds_its_cache_again_and_another_does_not(tmp_path):
+    owner = CacheOwner("key", tmp_path / "state")
+    owner.state.write_bytes(b"a training")
+    cache = FeatureCache(3, [(2, 2, 2)], (4, 4), parent=tmp_path, owner=owner)
+    cache.write(0, [torch.ones(2, 2, 2, 2)], torch.full((2, 4, 4), 7))
+    cache.note({"done": 2})
+    as_if_killed(cache)
+    FeatureCache(1, [(1, 1, 1)], (1, 1), parent=tmp_path).close()
+    assert FeatureCache.adopt(CacheOwner("other", owner.state), tmp_path) is None
+    found, journal = FeatureCache.adopt(owner, tmp_path)
+    assert journal == {"done": 2}
+    features, labels = found.read([1])
+    assert bool((features[0] == 1).all())
+    assert bool((labels == 7).all())
+    assert FeatureCache.adopt(owner, tmp_path) is None
+    found.close()
+    assert list(tmp_path.iterdir()) == [owner.state]
+
+
+def test_a_cache_whose_training_is_gone_goes_away_with_the_next_one(tmp_path):
+    owner = CacheOwner("key", tmp_path / "state")
+    as_if_killed(FeatureCache(1, [(1, 1, 1)], (1, 1), parent=tmp_path, owner=owner))
+    FeatureCache(1, [(1, 1, 1)], (1, 1), parent=tmp_path).close()
+    assert not any(tmp_path.iterdir())
 
 
 def test_more_than_the_disk_holds_is_refused_before_the_first_byte(tmp_path):

@@ -141,7 +141,7 @@ def test_with_minutes_the_time_and_the_best_state_before_the_kill_count(home, da
     killed_at(("LOOK", 2), tmp_path, home, data_folder, **options)
     state = load_state(state_path(tmp_path / "taught.safetensors"))
     result = Run(tmp_path, home, data_folder, resume=True, overwrite=True, **options).result()
-    assert result["steps"] > state["learner"]["steps"] > 0
+    assert result["steps"] >= state["learner"]["steps"] > 0
     assert result["seconds"] > state["seconds"]
     assert result["best"] >= state["learner"]["best_dice"]
     assert result["stopped"] in ("budget", "no more progress")
