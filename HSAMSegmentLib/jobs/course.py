@@ -21,8 +21,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from HSAMSegmentLib.errors import HSAMSegmentError, RequestError
 from HSAMSegmentLib.jobs.teach_request import TeachJobRequest
 from HSAMSegmentLib.output import atomic_output, make_folder
@@ -206,6 +204,8 @@ class Course:
         Raises:
             RequestError: if another one is.
         """
+        import psutil
+
         owner = self.owner()
         if owner is not None and owner != os.getpid():
             raise RequestError(f"This teaching runs already, in the process {owner}. Wait for its end.")
@@ -220,11 +220,9 @@ class Course:
         """The living process that is at work in the folder, or None."""
         try:
             marker = json.loads((self.folder / "running.json").read_text(encoding="utf-8"))
-            process = psutil.Process(marker["pid"])
-            alive = process.status() != psutil.STATUS_ZOMBIE and process.create_time() == marker["started"]
-        except (OSError, ValueError, KeyError, psutil.Error):
+            return marker["pid"] if _is_alive(marker["pid"], marker["started"]) else None
+        except (OSError, ValueError, KeyError):
             return None
-        return marker["pid"] if alive else None
 
     def remove(self) -> None:
         """Delete the folder with everything in it, what was learned included."""
@@ -258,6 +256,19 @@ def new_model_id(title: str, taken: set[str]) -> str:
         number += 1
         name = f"{stem}-{number}"
     return name
+
+
+def _is_alive(pid: int, started: float) -> bool:
+    """Whether it is still that process; without psutil, which every worker needs, none can be at work."""
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return False
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() == started
+    except psutil.Error:
+        return False
 
 
 def _unfinished(course: Course) -> list[UnfinishedCourse]:

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from HSAMSegmentLib.checkpoints.files import format_bytes
 from HSAMSegmentLib.wording import tr as _
 
@@ -37,14 +35,14 @@ class TeachEstimate:
         memory_bytes: of the computer, or of the graphics card where it computes.
         disk_bytes: in the scratch folder.
         minutes: as asked for; reading and preparing come on top.
-        free_memory_bytes: that the computer has now.
+        free_memory_bytes: that the computer has now, None if that is not known.
         free_disk_bytes: that the disk of the scratch folder has now.
     """
 
     memory_bytes: float
     disk_bytes: float
     minutes: float
-    free_memory_bytes: float
+    free_memory_bytes: float | None
     free_disk_bytes: float
 
     @property
@@ -60,13 +58,17 @@ class TeachEstimate:
     @property
     def sentence(self) -> str:
         """One line for the user."""
-        text = _("Needs about {memory} of memory ({free} free), {disk} of disk, and {minutes:g} min.").format(
-            memory=format_bytes(self.memory_bytes),
-            free=format_bytes(self.free_memory_bytes),
-            disk=format_bytes(self.disk_bytes),
-            minutes=self.minutes,
+        memory = format_bytes(self.memory_bytes)
+        if self.free_memory_bytes is not None:
+            memory = _("{needed} of memory ({free} free)").format(
+                needed=memory, free=format_bytes(self.free_memory_bytes)
+            )
+        else:
+            memory = _("{needed} of memory").format(needed=memory)
+        text = _("Needs about {memory}, {disk} of disk, and {minutes:g} min.").format(
+            memory=memory, disk=format_bytes(self.disk_bytes), minutes=self.minutes
         )
-        if self.memory_bytes > self.free_memory_bytes:
+        if self.free_memory_bytes is not None and self.memory_bytes > self.free_memory_bytes:
             text += " " + _("The memory is tight: close other programs, or use fewer scans.")
         return text
 
@@ -104,9 +106,18 @@ def estimate(
         memory_bytes=memory,
         disk_bytes=disk,
         minutes=minutes,
-        free_memory_bytes=float(psutil.virtual_memory().available),
+        free_memory_bytes=_free_memory(),
         free_disk_bytes=float(shutil.disk_usage(_existing(scratch)).free),
     )
+
+
+def _free_memory() -> float | None:
+    """Memory that is free now; None without psutil, which is installed before the first job only."""
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return None
+    return float(psutil.virtual_memory().available)
 
 
 def _existing(folder: Path) -> Path:

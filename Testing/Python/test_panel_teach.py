@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +83,31 @@ def test_what_a_teaching_needs_and_starts_from_is_said_before_the_start(stand, p
     assert "of memory" in text
     assert "of disk" in text
     assert "5 min" in text
+
+
+def test_the_tab_opens_and_says_what_it_needs_before_the_packages_of_the_worker_are_installed(
+    host, scene, store, pair, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    course = store.folder / "teaching" / "course-from-another-slicer"
+    course.mkdir(parents=True)
+    (course / "running.json").write_text('{"pid": 1, "started": 0.0}')
+    stand = TeachStand(host, store)
+    stand.add(*pair)
+    assert "of memory, " in stand.ui.estimateLabel.text
+    assert stand.ui.startButton.enabled
+    stand.close()
+
+
+def test_opening_the_tab_imports_nothing_that_slicer_does_not_have():
+    script = (
+        "import sys; import HSAMSegmentLib.jobs.course, HSAMSegmentLib.jobs.teach_estimate, "
+        "HSAMSegmentLib.jobs.teach_cases, HSAMSegmentLib.jobs.teach_card, HSAMSegmentLib.jobs.worth_correcting; "
+        "found = {'torch', 'monai', 'psutil', 'scipy', 'matplotlib', 'segment_anything'} & set(sys.modules); "
+        "sys.exit(', '.join(found) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_scratch_folder_that_is_too_full_is_said_before_the_start(stand, pair, monkeypatch):
