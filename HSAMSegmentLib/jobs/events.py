@@ -16,7 +16,7 @@ class Preview:
     Attributes:
         plane: array axis (0 for k, 1 for j, 2 for i) that the slices are cut along.
         slices: indices of the slices that are finished now.
-        array_file: `.npy` file of the label array (k, j, i) in the making, wanted organs only, to be read memory-mapped.
+        array_file: `.npy` file of the label array (k, j, i) in the making, wanted organs only; read it memory-mapped.
     """
 
     plane: int
