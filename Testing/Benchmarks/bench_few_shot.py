@@ -3,7 +3,10 @@
 Each line teaches from the same scan and is judged on scans that nobody saw. "average map" looks at no image: the most
 frequent label of each pixel and relative slice of the taught scan.
 
-    python Testing/Benchmarks/bench_few_shot.py --task cardiac-mr-bssfp --minutes 10 --ways scratch frozen full
+    python Scripts/train_embedded.py --without cardiac-mr-bssfp --state Scratch/unseen.training --minutes 12
+    python Testing/Benchmarks/bench_few_shot.py --task cardiac-mr-bssfp --start MODEL --ways unet scratch full
+
+"unet" is MONAI's BasicUNet from scratch. A start that is to prove anything has not seen the data set.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import torch
+from unet_from_scratch import references, unet_from_scratch
 
 from HSAMSegmentLib.checkpoints.loading import load_model
 from HSAMSegmentLib.evaluation.metrics import compare
@@ -57,6 +61,19 @@ def average_map(taught: Case, held: list[Case]) -> list[np.ndarray]:
     return found
 
 
+def unet_way(task: EmbeddedTask, options: argparse.Namespace, taught: list[Case], held: list[Case]) -> float:
+    """MONAI's BasicUNet for the same minutes; Dice over the whole stacks, which does not depend on their order."""
+    found = unet_from_scratch(task, taught, held, options.minutes)
+    values = [
+        2.0
+        * np.count_nonzero((labels == value) & (truth == value))
+        / max(1, np.count_nonzero(labels == value) + np.count_nonzero(truth == value))
+        for labels, truth in zip(found, references(task, held))
+        for value in range(1, len(task.labels) + 1)
+    ]
+    return float(np.mean(values))
+
+
 def taught_way(way: str, options: argparse.Namespace, taught: list[Case], held: list[Case], folder: Path) -> float:
     """Teach in one way and judge."""
     request = TeachRequest(
@@ -91,7 +108,10 @@ def main() -> None:
         print(f"average map: {mean_dice(average_map(taught[0], held), held):.3f}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for way in options.ways:
-            dice = taught_way(way, options, taught, held, Path(folder))
+            if way == "unet":
+                dice = unet_way(task, options, taught, held)
+            else:
+                dice = taught_way(way, options, taught, held, Path(folder))
             print(f"{way}, {options.minutes:g} min, from {', '.join(names)}: mean Dice {dice:.3f}", flush=True)
 
 

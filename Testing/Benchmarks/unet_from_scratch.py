@@ -1,0 +1,94 @@
+"""The reference of the few-shot benchmark: MONAI's BasicUNet from scratch, on the views that teaching uses.
+
+It gets the same slices, sampler, window, augmentation, loss and schedule as `teach`, so that only the network and its
+start differ.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from monai.networks.nets import BasicUNet
+from torch import nn
+
+from HSAMSegmentLib.models.interface import StageLogits
+from HSAMSegmentLib.training.augment import AugmentRule, augment
+from HSAMSegmentLib.training.averaging import WeightAverage
+from HSAMSegmentLib.training.batches import gather
+from HSAMSegmentLib.training.cases import Case
+from HSAMSegmentLib.training.embedded_tasks import EmbeddedTask
+from HSAMSegmentLib.training.focus import WHOLE_VIEW_SHARE, find_focus
+from HSAMSegmentLib.training.losses import TEACHING_SMOOTHING, hsam_loss
+from HSAMSegmentLib.training.optimizing import GRADIENT_LIMIT, cosine_share, set_rate
+from HSAMSegmentLib.training.sampling import BalancedSampler
+from HSAMSegmentLib.training.slice_bank import build_slice_bank
+from HSAMSegmentLib.training.validation import predict_slices
+
+FEATURES = (24, 24, 48, 96, 192, 24)
+RATE = 1e-3
+BATCH = 4
+WARMUP_STEPS = 20
+
+
+class UNet(nn.Module):
+    """BasicUNet with the interface of our networks."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.net = BasicUNet(2, 3, num_classes + 1, features=FEATURES)
+
+    def forward(self, images: torch.Tensor) -> StageLogits:
+        """Images [B, 3, S, S] to logits [B, K + 1, S, S]."""
+        return StageLogits((self.net(images),))
+
+
+def unet_from_scratch(task: EmbeddedTask, taught: list[Case], held: list[Case], minutes: float) -> list[np.ndarray]:
+    """Train for some minutes on the taught scans and segment the held ones: label arrays on their grids.
+
+    The slices of these data sets are the stacks' first axis in the canonical order, so that predictions need no turning
+    back; `task.slices` says how they are framed.
+    """
+    torch.manual_seed(0)
+    banks = tuple(_bank(case, task) for case in taught)
+    network = UNet(len(task.labels)).to(memory_format=torch.channels_last)
+    average = WeightAverage(network, decay=0.99)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.05)
+    _train(network, average, optimizer, banks, task, 60.0 * minutes)
+    print(f"U-Net: {average.updates} steps", flush=True)
+    return [predict_slices(average.network.eval(), bank, range(len(bank))) for bank in (_bank(c, task) for c in held)]
+
+
+def references(task: EmbeddedTask, held: list[Case]) -> list[np.ndarray]:
+    """The labels of the held scans in the order of the slices that `unet_from_scratch` predicts."""
+    return [_bank(case, task).reference.numpy() for case in held]
+
+
+def _bank(case: Case, task: EmbeddedTask):
+    return build_slice_bank(case, slices=task.slices, intensity=task.intensity, image_size=task.image_size)
+
+
+def _train(network, average, optimizer, banks, task, seconds: float) -> None:
+    sampler = BalancedSampler(banks, num_classes=len(task.labels))
+    focus = find_focus(banks, task.image_size)
+    generator = torch.Generator().manual_seed(0)
+    rule = AugmentRule(rotation_degrees=20.0, scale=(0.8, 1.25), shift_px=6.0)
+    started, step = time.monotonic(), 0
+    while time.monotonic() - started < seconds:
+        step += 1
+        share = (time.monotonic() - started) / seconds
+        set_rate(optimizer, RATE * min(1.0, step / WARMUP_STEPS) * cosine_share(share))
+        items = sampler.draw(BATCH, generator)
+        size, centers = (task.image_size, task.image_size), None
+        if focus is not None and float(torch.rand(1, generator=generator)) >= WHOLE_VIEW_SHARE:
+            size, centers = focus.size, torch.tensor([focus.centers_px[item.bank] for item in items])
+        images, labels = gather(banks, items)
+        images, labels = augment(images, labels, rule, size=size, generator=generator, centers_px=centers)
+        stages = network.train()(images.contiguous(memory_format=torch.channels_last)).stages
+        loss = 2.0 * hsam_loss(stages, labels, last_weight=1.0, dice_weight=0.5, smoothing=TEACHING_SMOOTHING)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_LIMIT)
+        optimizer.step()
+        average.update(network)
