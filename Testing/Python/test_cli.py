@@ -115,9 +115,13 @@ def test_a_terminal_gets_a_progress_bar_and_a_pipe_does_not(program):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no way to send Ctrl-C to one process")
 def test_ctrl_c_while_the_program_is_still_being_read_is_no_traceback(program):
-    """The signal comes at the first import of the command line itself."""
+    """The signal comes at the first import of the command line itself.
+
+    A program that a shell starts in the background inherits that Ctrl-C is ignored: the handler is set anew.
+    """
     code = (
         "import os, runpy, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Finder:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'HSAMSegmentLib.cli': os.kill(os.getpid(), signal.SIGINT)\n"
