@@ -30,7 +30,7 @@ from HSAMSegmentLib.volumes.volume import Segmentation
 
 logger = logging.getLogger(__name__)
 
-LAST_STAGE_WEIGHT = 0.6
+LAST_STAGE_WEIGHT = 0.75
 DICE_WEIGHT = 0.5
 WARMUP_STEPS = 100
 

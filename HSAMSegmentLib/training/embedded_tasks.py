@@ -13,6 +13,7 @@ from HSAMSegmentLib.training.augment import AugmentRule
 from HSAMSegmentLib.volumes.rules import IntensityRule, SliceRule
 
 HEAD_OPTIONS = {"mlp_dim": 256, "dropout": 0.1, "embedding_noise": 0.02}
+STRONG_INTENSITIES = {"gamma": (0.55, 1.8), "contrast": (0.7, 1.4), "brightness": 0.1, "bias_field": 0.25}
 INHERITED = "A model trained on these scans inherits the terms of the scans."
 
 
@@ -96,7 +97,7 @@ ABDOMEN = EmbeddedTask(
     batch_size=3,
     full_size_every=4,
     slices=SliceRule(framing="spacing", pixel_spacing_mm=1.25, context="adjacent", context_mm=7.5),
-    augment=AugmentRule(rotation_degrees=10, scale=(0.85, 1.2), shift_px=6, noise=0.03, gamma=(0.65, 1.6)),
+    augment=AugmentRule(rotation_degrees=10, scale=(0.85, 1.2), shift_px=6, noise=0.03, **STRONG_INTENSITIES),
     validation=("chaos_t2_05", "chaos_t2_20", "chaos_t2_34"),
     field_of_view_mm=(200.0, 500.0),
     license=License(
@@ -124,7 +125,7 @@ HEART = EmbeddedTask(
     batch_size=4,
     full_size_every=8,
     slices=SliceRule(framing="spacing", pixel_spacing_mm=1.25, context="adjacent", context_mm=8.0),
-    augment=AugmentRule(rotation_degrees=20, scale=(0.8, 1.25), shift_px=8, bias_field=0.1, noise=0.03),
+    augment=AugmentRule(rotation_degrees=20, scale=(0.8, 1.25), shift_px=8, noise=0.03, **STRONG_INTENSITIES),
     validation=("cmr_bssfp_04", "cmr_bssfp_11", "cmr_bssfp_19", "cmr_bssfp_25", "cmr_bssfp_31"),
     field_of_view_mm=(200.0, 450.0),
     license=License(
@@ -148,12 +149,12 @@ ATRIUM = EmbeddedTask(
     title="Left atrium, late gadolinium enhanced MR",
     folder="la_lge",
     labels=("left atrium",),
-    image_size=160,
-    train_size=(112, 144),
-    batch_size=4,
+    image_size=208,
+    train_size=(144, 176),
+    batch_size=3,
     full_size_every=8,
-    slices=SliceRule(framing="spacing", pixel_spacing_mm=1.0, context="adjacent", context_mm=5.0),
-    augment=AugmentRule(rotation_degrees=15, scale=(0.85, 1.2), shift_px=6, noise=0.03),
+    slices=SliceRule(framing="spacing", pixel_spacing_mm=0.8, context="adjacent", context_mm=5.0),
+    augment=AugmentRule(rotation_degrees=15, scale=(0.85, 1.2), shift_px=8, noise=0.03, **STRONG_INTENSITIES),
     validation=(
         "la_1MHBF3G6DCPWHSKG7XCP",
         "la_3DA0T2V6JJ2NLUAV6FWM",
