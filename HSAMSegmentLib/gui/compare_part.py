@@ -8,6 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import HSAMSegmentError
+from HSAMSegmentLib.gui.dependencies import COMPARING, Dependencies
 from HSAMSegmentLib.gui.engine import Engine
 from HSAMSegmentLib.gui.pair_table import PairTable
 from HSAMSegmentLib.gui.parts import PartContext
@@ -50,7 +51,8 @@ class ComparePart:
         self.widget = context.load_form(FORM)
         self.ui = ui = slicer.util.childWidgetVariables(self.widget)
         self.engine = make_engine()
-        self._dialogs, self._dependencies = context.dialogs, context.dependencies
+        self._dialogs = context.dialogs
+        self._dependencies = Dependencies(context.dialogs, packages=COMPARING, torch=None, purpose=_("Comparing"))
         self._parameters: ParameterNode | None = None
         self._shown: tuple[LabelSet | None, LabelSet | None] = (None, None)
         self._compared: Compared | None = None

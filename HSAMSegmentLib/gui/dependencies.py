@@ -44,6 +44,8 @@ PACKAGES = (
     Package("SimpleITK", "SimpleITK>=2.3"),
     Package("requests", "requests>=2.31"),
 )
+COMPARING = tuple(package for package in PACKAGES if package.module in ("scipy", "SimpleITK"))
+"""All that two segmentations are compared with; Slicer comes with both."""
 
 
 def is_present(package: Package) -> bool:
@@ -62,10 +64,12 @@ def is_known(package: Package) -> bool:
     return True
 
 
-def torch_problem(package: Package = TORCH) -> str:
+def torch_problem(package: Package | None = TORCH) -> str:
     """What is wrong with PyTorch, as a sentence (missing, too old, half installed), or nothing; does not import it."""
     from importlib import metadata  # slow to import, and not needed to open the panel
 
+    if package is None:
+        return ""
     try:
         version = metadata.version(package.module)
     except metadata.PackageNotFoundError:
@@ -87,10 +91,26 @@ def torch_problem(package: Package = TORCH) -> str:
 class Dependencies:
     """Checks and installs. pip runs on the main thread only, never without a question."""
 
-    def __init__(self, dialogs: Dialogs, *, packages: tuple[Package, ...] = PACKAGES, torch: Package = TORCH) -> None:
+    def __init__(
+        self,
+        dialogs: Dialogs,
+        *,
+        packages: tuple[Package, ...] = PACKAGES,
+        torch: Package | None = TORCH,
+        purpose: str = _("Segmenting"),
+    ) -> None:
+        """Say what is needed.
+
+        Args:
+            dialogs: asks the user.
+            packages: what pip installs.
+            torch: what the PyTorch extension installs, None if it is not needed.
+            purpose: what they are needed for, as a sentence begins.
+        """
         self._dialogs = dialogs
         self._packages = packages
         self._torch = torch
+        self._purpose = purpose
 
     def missing(self) -> list[str]:
         """Names of what would have to be installed first."""
@@ -106,32 +126,33 @@ class Dependencies:
         missing = self.missing()
         if not missing:
             return
+        size = _("PyTorch is a large download. ") if torch_problem(self._torch) else ""
         question = _(
-            "These Python packages are needed and not installed:\n\n{names}\n\nInstall them now? PyTorch is a large "
-            "download. Without internet, cancel and follow the offline page of the documentation."
-        ).format(names="\n".join(missing))
+            "These Python packages are needed and not installed:\n\n{names}\n\nInstall them now? {size}Without internet, "
+            "cancel and follow the offline page of the documentation."
+        ).format(names="\n".join(missing), size=size)
         if not self._dialogs.confirm(_("Install packages"), question):
-            raise DependencyError(
-                _("Nothing was installed. Segmenting needs: {names}.").format(names=", ".join(missing))
-            )
+            sentence = _("Nothing was installed. {purpose} needs: {names}.")
+            raise DependencyError(sentence.format(purpose=self._purpose, names=", ".join(missing)))
         problem = torch_problem(self._torch)
         if problem and is_known(self._torch):
             raise DependencyError(problem)
         if problem:
-            self._install_torch()
+            _install_torch()
         install([package.requirement for package in self._packages if not is_present(package)])
 
-    def _install_torch(self) -> None:
-        try:
-            import PyTorchUtils
-        except ModuleNotFoundError as error:
-            raise DependencyError(
-                _(
-                    "PyTorch is installed by the extension 'PyTorch', which is missing. Install it in the Extensions "
-                    "Manager, restart Slicer, and click again."
-                )
-            ) from error
-        install_torch_by(PyTorchUtils.PyTorchUtilsLogic())
+
+def _install_torch() -> None:
+    try:
+        import PyTorchUtils
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            _(
+                "PyTorch is installed by the extension 'PyTorch', which is missing. Install it in the Extensions "
+                "Manager, restart Slicer, and click again."
+            )
+        ) from error
+    install_torch_by(PyTorchUtils.PyTorchUtilsLogic())
 
 
 def install_torch_by(logic) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import time
 from collections.abc import Callable
@@ -30,8 +31,8 @@ class Engine:
         """Prepare; nothing is started.
 
         Args:
-            make_session: makes the session, by default one with a worker process (it needs psutil, which may have to be
-                installed first, so it is made when the first job starts).
+            make_session: makes the session, by default one with a worker process. It is made when the first job
+                starts, since what it needs (psutil) may have to be installed first.
         """
         install_translation(translate)
         self._make_session = make_session or worker_session
@@ -158,7 +159,13 @@ def is_last(event: SessionEvent) -> bool:
 
 
 def worker_session(history: SegmentationHistory) -> Session:
-    """A session whose jobs run in a worker process, or in a background thread where none can be started."""
+    """A session whose jobs run in a worker process, or in a background thread where none can be started.
+
+    What watches over processes, psutil, does not come with Slicer. All other jobs have it installed first; comparing
+    needs nothing that is not there, and is soon over.
+    """
+    if importlib.util.find_spec("psutil") is None:
+        return thread_session(history)
     from HSAMSegmentLib.jobs.fallback import FallbackRunner
     from HSAMSegmentLib.jobs.process_runner import ProcessRunner
     from HSAMSegmentLib.jobs.run import JobContext

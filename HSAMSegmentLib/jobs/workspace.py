@@ -8,8 +8,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import psutil
-
 PREFIX = "hsamsegment-"
 
 
@@ -38,7 +36,14 @@ class Workspace:
 
 
 def remove_abandoned(base: Path) -> None:
-    """Remove the folders of processes that ended without cleaning up (killed, power cut)."""
+    """Remove the folders of processes that ended without cleaning up (killed, power cut).
+
+    Without psutil, which comparing does without, they wait for a start that has it.
+    """
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return
     for folder in base.glob(f"{PREFIX}*-*"):
         owner = folder.name[len(PREFIX) :].split("-")[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)):

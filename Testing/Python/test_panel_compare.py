@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from parts_stand import PartStand, table_texts
 
 pytestmark = pytest.mark.host
@@ -198,6 +201,14 @@ def choose_partner(stand, row, text):
     combo = stand.ui.pairTable.cellWidget(row, 1)
     combo.setCurrentIndex(combo.findText(text))
     stand.host.process_events()
+
+
+def test_comparing_asks_for_no_package_that_it_does_not_need(host):
+    script = REPOSITORY / "Testing" / "Python" / "compare_without_packages.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=True)
+    status, questions, imported = done.stdout.splitlines()[-3:]
+    assert status.startswith("Mean Dice 0.900 over 2 structures")
+    assert (questions, imported) == ("[]", "[]")
 
 
 def test_a_structure_can_be_left_out_of_everything(stand):

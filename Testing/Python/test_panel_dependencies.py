@@ -67,6 +67,18 @@ def test_nothing_is_installed_without_a_yes(dependencies):
     assert "nosuchpackage>=1" in answers.questions[0]
 
 
+def test_a_question_speaks_of_pytorch_only_where_it_is_missing(dependencies):
+    answers = Answers()
+    answers.agrees = False
+    packages = (dependencies.Package("nosuchpackage", "nosuchpackage>=1"),)
+    part = dependencies.Dependencies(answers, packages=packages, torch=None, purpose="Comparing")
+    with pytest.raises(
+        dependencies.DependencyError, match=r"^Nothing was installed\. Comparing needs: nosuchpackage>=1\.$"
+    ):
+        part.ensure()
+    assert "PyTorch" not in answers.questions[0]
+
+
 def test_a_missing_pytorch_extension_is_said_with_the_next_step(dependencies):
     missing = dependencies.Package("nosuchtorch", "nosuchtorch")
     with pytest.raises(dependencies.DependencyError, match="Extensions Manager"):

@@ -1,0 +1,45 @@
+"""Compare by clicks in a process that has none of the packages that Slicer does not come with; prints what is said."""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import PathFinder
+
+from conftest import REPOSITORY
+
+MISSING = {"torch", "segment_anything", "safetensors", "requests", "psutil", "monai"}
+
+
+class Poorer(PathFinder):
+    """Finds everything but what is missing."""
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        """Like its base."""
+        return None if name.partition(".")[0] in MISSING else super().find_spec(name, path, target)
+
+
+def main():
+    """Compare two drawn blocks."""
+    sys.meta_path[sys.meta_path.index(PathFinder)] = Poorer
+    sys.path.insert(0, str(REPOSITORY / "Testing" / "Host"))
+    from slicerhost import start_host
+
+    host = start_host()
+    from parts_stand import PartStand
+    from test_mrml_comparison import add_segmentation, blocks
+
+    from HSAMSegmentLib.gui.compare_part import ComparePart
+
+    nodes = [add_segmentation(blocks(shift), name) for shift, name in ((1, "Mine"), (0, "Reference"))]
+    stand = PartStand(host, ComparePart, None, models=())
+    for selector, node in zip((stand.ui.firstSelector, stand.ui.secondSelector), nodes):
+        selector.setCurrentNode(node)
+    stand.click(stand.ui.compareButton)
+    stand.wait(lambda: not stand.part.engine.is_busy)
+    print(stand.status, stand.answers.questions, sorted(MISSING & set(sys.modules)), sep="\n")
+    stand.close()
+
+
+if __name__ == "__main__":
+    main()
