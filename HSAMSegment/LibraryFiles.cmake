@@ -98,6 +98,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/inference/scans.py
   HSAMSegmentLib/inference/segmenter.py
   HSAMSegmentLib/inference/statistics.py
+  HSAMSegmentLib/inference/views.py
   HSAMSegmentLib/inference/warm_models.py
   HSAMSegmentLib/jobs/__init__.py
   HSAMSegmentLib/jobs/array_export.py

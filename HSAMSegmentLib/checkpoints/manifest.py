@@ -9,7 +9,7 @@ from typing import Any
 from HSAMSegmentLib.errors import CheckpointError
 from HSAMSegmentLib.models.architecture import Architecture
 from HSAMSegmentLib.volumes.labels import LabelSet
-from HSAMSegmentLib.volumes.rules import IntensityRule, SliceRule
+from HSAMSegmentLib.volumes.rules import IntensityRule, PredictionRule, SliceRule
 
 SCHEMA_VERSION = 1
 
@@ -65,6 +65,7 @@ class Manifest:
         field_of_view_mm: plausible in-plane extent (lowest, highest), or None if anything goes.
         training: facts of the training: data hashes, settings, versions, split.
         metrics: measured quality, with what it was measured on.
+        prediction: how the outputs are read.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Manifest:
     field_of_view_mm: tuple[float, float] | None = None
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    prediction: PredictionRule = field(default_factory=PredictionRule)
 
     def to_json(self) -> str:
         """One JSON object as text, keys sorted."""
@@ -93,6 +95,7 @@ class Manifest:
             "encoder_source": asdict(self.encoder_source),
             "intensity": self.intensity.to_json(),
             "slices": self.slices.to_json(),
+            "prediction": self.prediction.to_json(),
             "labels": self.labels.to_json(),
             "license": asdict(self.license),
             "description": self.description,
@@ -134,8 +137,9 @@ class Manifest:
                 field_of_view_mm=None if extent is None else (float(extent[0]), float(extent[1])),
                 training=dict(data.get("training", {})),
                 metrics=dict(data.get("metrics", {})),
+                prediction=PredictionRule.from_json(data.get("prediction", {})),
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             reason = error if isinstance(error, ValueError) else repr(error)
             raise CheckpointError(
                 f"The file's manifest is not a model description this program understands ({reason})."

@@ -76,6 +76,11 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--series", metavar="UID", help="UID, number or description of a DICOM series")
     parser.add_argument("--batch-size", metavar="N", type=_count, help="slices at once; default: what memory allows")
     parser.add_argument("--flip-averaging", action="store_true", help="average over flipped slices: slower, steadier")
+    parser.add_argument(
+        "--single-view",
+        action="store_true",
+        help="see each slice once, also with a model that averages over turned or scaled views: faster",
+    )
     parser.add_argument("--full-precision", action="store_true", help="compute in float32 throughout")
     parser.add_argument("--no-postprocessing", action="store_true", help="none of the three steps below")
     parser.add_argument("--keep-islands", action="store_true", help="do not reduce organs to their largest piece")

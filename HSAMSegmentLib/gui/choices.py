@@ -7,7 +7,11 @@ from slicer.i18n import tr as _
 DEVICES = ((_("Automatic"), "auto"), (_("Processor (CPU)"), "cpu"))
 """Those that every computer has; `DeviceList` adds the others."""
 
-QUALITIES = ((_("Balanced"), "balanced"), (_("Best (about twice as long)"), "best"))
+QUALITIES = (
+    (_("Fast (a single view of each slice)"), "fast"),
+    (_("Balanced"), "balanced"),
+    (_("Best (about twice as long)"), "best"),
+)
 
 
 def fill_combo(combo, entries) -> None:

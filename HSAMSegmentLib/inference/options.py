@@ -9,8 +9,9 @@ from typing import Any
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.volumes.geometry import Geometry
 from HSAMSegmentLib.volumes.labels import LabelSet
+from HSAMSegmentLib.volumes.rules import STAGES
 
-STAGES = ("both", "last")
+STAGE_CHOICES = ("auto", *STAGES)
 PRECISIONS = ("auto", "full", "mixed")
 
 
@@ -45,7 +46,8 @@ class SegmentOptions:
         batch_size: slices per run of the network, None to take it from the memory that is there.
         precision: "full" (float32), "mixed" (half precision in the network) or "auto" (mixed where the device was
             measured to gain from it).
-        stages: "both" (mean of all decoding stages) or "last".
+        stages: "both" (mean of all decoding stages), "last", or "auto" for what the model asks for.
+        view_averaging: whether a model that asks for several views of each slice gets them; one plain view is faster.
         flip_averaging: average with the prediction for the mirrored slice; left out, with a warning, for models that
             tell left from right.
         threads: CPU threads, None for torch's own number (one per physical core, or OMP_NUM_THREADS).
@@ -56,7 +58,8 @@ class SegmentOptions:
     roi: tuple[int, int, int, int, int, int] | None = None
     batch_size: int | None = None
     precision: str = "auto"
-    stages: str = "both"
+    stages: str = "auto"
+    view_averaging: bool = True
     flip_averaging: bool = False
     threads: int | None = None
     postprocess: PostprocessOptions = field(default_factory=PostprocessOptions)
@@ -64,8 +67,8 @@ class SegmentOptions:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise RequestError(f"The precision is one of {', '.join(PRECISIONS)}, not '{self.precision}'.")
-        if self.stages not in STAGES:
-            raise RequestError(f"The stages are one of {', '.join(STAGES)}, not '{self.stages}'.")
+        if self.stages not in STAGE_CHOICES:
+            raise RequestError(f"The stages are one of {', '.join(STAGE_CHOICES)}, not '{self.stages}'.")
         if self.batch_size is not None and self.batch_size < 1:
             raise RequestError(f"The batch size must be 1 or more, not {self.batch_size}.")
         if self.threads is not None and self.threads < 1:

@@ -16,8 +16,10 @@ from HSAMSegmentLib.errors import CheckpointError, DeviceError
 from HSAMSegmentLib.inference import devices
 from HSAMSegmentLib.inference.confidence import SliceEvidence, slice_evidence
 from HSAMSegmentLib.inference.network_input import NetworkInput, SliceFraming, SliceWindow
+from HSAMSegmentLib.inference.views import mean_over_views
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.progress import CancelToken
+from HSAMSegmentLib.volumes.rules import PLAIN_VIEW, View
 
 logger = logging.getLogger(__name__)
 
@@ -30,18 +32,20 @@ _CPU_PIXELS = 224 * 224 * 4
 
 
 @dataclass(frozen=True)
-class PredictionRules:
+class BatchRules:
     """What is asked of every batch.
 
     Attributes:
         last_stage_only: leave the earlier stages out.
         mirrored: average with the prediction for the mirrored slices.
         window: part of the slices that is wanted.
+        views: under which each input is seen.
     """
 
     last_stage_only: bool
     mirrored: bool
     window: SliceWindow
+    views: tuple[View, ...] = (PLAIN_VIEW,)
 
 
 class SlicePredictor:
@@ -72,7 +76,7 @@ class SlicePredictor:
         return "full" if self._dtype is None else f"mixed ({str(self._dtype).replace('torch.', '')})"
 
     def predict(
-        self, source: NetworkInput, framing: SliceFraming, rules: PredictionRules, first: int, last: int
+        self, source: NetworkInput, framing: SliceFraming, rules: BatchRules, first: int, last: int
     ) -> SliceEvidence:
         """Labels of the slices from `first` on: as many as fit into a batch, at least one, `last` excluded.
 
@@ -91,7 +95,7 @@ class SlicePredictor:
             self._step_down(min(self.batch_size, (stop - first) * framing.tile_count))
 
     def _attempt(
-        self, source: NetworkInput, framing: SliceFraming, rules: PredictionRules, first: int, last: int
+        self, source: NetworkInput, framing: SliceFraming, rules: BatchRules, first: int, last: int
     ) -> SliceEvidence:
         with torch.inference_mode():
             images = source.batch(first, last, self.device)
@@ -102,11 +106,8 @@ class SlicePredictor:
             self._enlarge_batch()
         return evidence
 
-    def _stages(self, images: Tensor, rules: PredictionRules) -> list[Tensor]:
-        stages = self._forward(images, rules.last_stage_only)
-        if rules.mirrored:
-            mirrored = self._forward(images.flip(-1), rules.last_stage_only)
-            stages = [(stage + other.flip(-1)) / 2.0 for stage, other in zip(stages, mirrored)]
+    def _stages(self, images: Tensor, rules: BatchRules) -> list[Tensor]:
+        stages = mean_over_views(lambda view: self._one_view(view, rules), images, rules.views)
         if all(bool(torch.isfinite(stage).all()) for stage in stages):
             return stages
         if self._dtype is None:
@@ -117,6 +118,13 @@ class SlicePredictor:
         self._dtype = None
         self.warnings.append("Half precision overflowed in this network, so it ran in full precision.")
         return self._stages(images, rules)
+
+    def _one_view(self, images: Tensor, rules: BatchRules) -> list[Tensor]:
+        stages = self._forward(images, rules.last_stage_only)
+        if not rules.mirrored:
+            return stages
+        mirrored = self._forward(images.flip(-1), rules.last_stage_only)
+        return [(stage + other.flip(-1)) / 2.0 for stage, other in zip(stages, mirrored)]
 
     def _forward(self, images: Tensor, last_stage_only: bool) -> list[Tensor]:
         half = nullcontext() if self._dtype is None else torch.autocast(images.device.type, dtype=self._dtype)

@@ -140,6 +140,7 @@ def _model_json(manifest: Manifest) -> dict[str, Any]:
         "citation": list(manifest.citation),
         "intensity": manifest.intensity.to_json(),
         "slices": manifest.slices.to_json(),
+        "prediction": manifest.prediction.to_json(),
     }
 
 

@@ -18,7 +18,7 @@ from HSAMSegmentLib.inference.devices import choose_device, default_threads
 from HSAMSegmentLib.inference.network_input import NetworkInput, SliceFraming
 from HSAMSegmentLib.inference.options import SegmentOptions, check_roi, selected_values
 from HSAMSegmentLib.inference.postprocess import change_warnings, keep_values, postprocess
-from HSAMSegmentLib.inference.prediction import CancellableOperations, PredictionRules, SlicePredictor, cpu_threads
+from HSAMSegmentLib.inference.prediction import BatchRules, CancellableOperations, SlicePredictor, cpu_threads
 from HSAMSegmentLib.inference.regions import StackRegion, stack_region, voxel_axis_name
 from HSAMSegmentLib.inference.result import SegmentationResult
 from HSAMSegmentLib.inference.statistics import label_results
@@ -26,6 +26,7 @@ from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, Pro
 from HSAMSegmentLib.volumes.intensity import intensity_scaler, plausibility_warnings
 from HSAMSegmentLib.volumes.labels import LabelSet
 from HSAMSegmentLib.volumes.orientation import SliceFrame, slice_frame
+from HSAMSegmentLib.volumes.rules import PLAIN_VIEW
 from HSAMSegmentLib.volumes.volume import Segmentation, Volume
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class Segmenter:
         return predictor
 
     def _loop(
-        self, run: _Run, predictor: SlicePredictor, source: NetworkInput, framing: SliceFraming, rules: PredictionRules
+        self, run: _Run, predictor: SlicePredictor, source: NetworkInput, framing: SliceFraming, rules: BatchRules
     ) -> None:
         values = self._value_of_channel()
         stack = run.frame.to_stack(run.labels)
@@ -220,7 +221,7 @@ class Segmenter:
         )
         return source, framing
 
-    def _rules(self, run: _Run) -> PredictionRules:
+    def _rules(self, run: _Run) -> BatchRules:
         mirrored = self.options.flip_averaging
         sided = sided_pair(self.model.manifest.labels)
         if mirrored and sided is not None:
@@ -229,7 +230,10 @@ class Segmenter:
                 f"Flip averaging was left out: this model tells {sided[0]} from {sided[1]}, which a mirrored image "
                 "would exchange."
             )
-        return PredictionRules(self.options.stages == "last", mirrored, run.region.window)
+        wanted = self.model.manifest.prediction
+        stages = wanted.stages if self.options.stages == "auto" else self.options.stages
+        views = wanted.views if self.options.view_averaging else (PLAIN_VIEW,)
+        return BatchRules(stages == "last", mirrored, run.region.window, views)
 
     def _value_of_channel(self) -> np.ndarray:
         """Label value by network channel; labels that are not wanted stay until post-processing has seen them."""

@@ -22,7 +22,7 @@ class PanelSettings:
         model: model id or file; empty until one was chosen.
         left_out: names of the organs that are switched off.
         device: "auto", "cpu", "cuda:0", ...
-        quality: "balanced", or "best" for a second, mirrored pass.
+        quality: "balanced", "best" for a second, mirrored pass, or "fast" for a single view of each slice.
         largest_piece: keep only the largest piece of organs that are one piece.
         fill_holes: fill cavities.
         minimum_ml: drop pieces below this volume.
@@ -43,7 +43,13 @@ class PanelSettings:
     def options(self, organs: tuple[str, ...], roi: tuple[int, int, int, int, int, int] | None) -> SegmentOptions:
         """The engine's options for these settings."""
         tidy = PostprocessOptions(self.largest_piece, self.fill_holes, self.minimum_ml)
-        return SegmentOptions(organs=organs, roi=roi, flip_averaging=self.quality == "best", postprocess=tidy)
+        return SegmentOptions(
+            organs=organs,
+            roi=roi,
+            view_averaging=self.quality != "fast",
+            flip_averaging=self.quality == "best",
+            postprocess=tidy,
+        )
 
 
 class ParameterNode:

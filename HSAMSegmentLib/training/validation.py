@@ -10,8 +10,10 @@ import torch
 
 from HSAMSegmentLib.errors import TrainingError
 from HSAMSegmentLib.inference.arrays import to_array
+from HSAMSegmentLib.inference.views import mean_over_views
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.training.slice_bank import SliceBank
+from HSAMSegmentLib.volumes.rules import PredictionRule
 
 StagesOf = Callable[[SliceBank, Sequence[int]], Sequence[torch.Tensor]]
 
@@ -101,8 +103,9 @@ def predict_slices(
     device: torch.device | str = "cpu",
     between_batches: Callable[[], None] = lambda: None,
     stages_of: StagesOf | None = None,
+    rule: PredictionRule | None = None,
 ) -> np.ndarray:
-    """Labels uint8 [n, rows, cols] of slices, from the mean of all stages' logits as in segmenting.
+    """Labels uint8 [n, rows, cols] of slices, read as in segmenting.
 
     Args:
         network: in evaluation mode.
@@ -110,17 +113,24 @@ def predict_slices(
         slices: their indices.
         device: where the network is.
         between_batches: called before each batch; may raise to stop.
-        stages_of: gives the logits of all stages for some slices, in place of the network.
+        stages_of: gives the logits of all stages for some slices, in place of the network; such slices are seen in
+            the plain view only.
+        rule: how the outputs are read; the mean of all stages in one plain view if None.
     """
+    rule = rule or PredictionRule()
     found = []
     for start in range(0, len(slices), _BATCH):
         between_batches()
         group = slices[start : start + _BATCH]
         with torch.inference_mode():
-            stages = stages_of(bank, group) if stages_of else network(bank.all_tiles(group).to(device)).stages
-            logits = sum(bank.framing.logits(stage) for stage in stages)
+            stages = stages_of(bank, group) if stages_of else _stages(network, bank.all_tiles(group).to(device), rule)
+            logits = sum(bank.framing.logits(stage) for stage in (stages[-1:] if rule.stages == "last" else stages))
         found.append(to_array(logits.argmax(dim=1).to(torch.uint8)))
     return np.concatenate(found)
+
+
+def _stages(network: SegmentationNetwork, images: torch.Tensor, rule: PredictionRule) -> list[torch.Tensor]:
+    return mean_over_views(lambda view: network(view).stages, images, rule.views)
 
 
 def validate(
@@ -132,6 +142,7 @@ def validate(
     step: int = 1,
     between_batches: Callable[[], None] = lambda: None,
     stages_of: StagesOf | None = None,
+    rule: PredictionRule | None = None,
 ) -> ValidationResult:
     """Dice per label over all slices of each set.
 
@@ -143,6 +154,7 @@ def validate(
         step: take every n-th slice only, for a quick look at thin slices.
         between_batches: called before each batch; may raise to stop.
         stages_of: see `predict_slices`.
+        rule: see `predict_slices`.
 
     Raises:
         TrainingError: if there is nothing to validate on.
@@ -153,7 +165,7 @@ def validate(
     for item in sets:
         slices = item.slices[::step]
         predicted = predict_slices(
-            network, item.bank, slices, device=device, between_batches=between_batches, stages_of=stages_of
+            network, item.bank, slices, device=device, between_batches=between_batches, stages_of=stages_of, rule=rule
         )
         reference = to_array(item.bank.reference[list(slices)])
         per_set.append(tuple(_dice(predicted == value, reference == value) for value in range(1, num_classes + 1)))

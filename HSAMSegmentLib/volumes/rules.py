@@ -1,9 +1,16 @@
-"""How a model wants its input: intensities and slices. Plain data that travels in the manifest of a bundle."""
+"""How a model wants its input and its output read. Plain data that travels in the manifest of a bundle."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+STAGES = ("both", "last")
+View = tuple[float, float]
+PLAIN_VIEW: View = (0.0, 1.0)
+MOST_VIEWS = 16
+_SCALES = (0.25, 4.0)
 
 
 @dataclass(frozen=True)
@@ -65,3 +72,36 @@ class SliceRule:
     def from_json(cls, data: dict[str, Any]) -> SliceRule:
         """Read what `to_json` wrote."""
         return cls(**data)
+
+
+@dataclass(frozen=True)
+class PredictionRule:
+    """How the network's output becomes labels.
+
+    Attributes:
+        stages: "both" (the mean of all decoding stages' logits) or "last".
+        views: under which (rotation in degrees counterclockwise, scale) each network input is seen; the logits of all
+            views are averaged. (0, 1) is the input as it is.
+    """
+
+    stages: str = "both"
+    views: tuple[View, ...] = (PLAIN_VIEW,)
+
+    def __post_init__(self) -> None:
+        if self.stages not in STAGES:
+            raise ValueError(f"the stages to read are one of {', '.join(STAGES)}, not {self.stages!r}")
+        if not 1 <= len(self.views) <= MOST_VIEWS:
+            raise ValueError(f"a slice has 1 to {MOST_VIEWS} views, not {len(self.views)}")
+        for degrees, scale in self.views:
+            if not (math.isfinite(degrees) and _SCALES[0] <= scale <= _SCALES[1]):
+                raise ValueError(f"a view by {degrees} degrees at scale {scale} cannot be made")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"stages": self.stages, "views": [list(view) for view in self.views]}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> PredictionRule:
+        """Read what `to_json` wrote."""
+        views = tuple((float(degrees), float(scale)) for degrees, scale in data.get("views", (PLAIN_VIEW,)))
+        return cls(stages=data.get("stages", "both"), views=views)

@@ -57,3 +57,13 @@ def test_the_options_of_the_engine_follow_the_settings():
     assert options.flip_averaging
     assert not options.postprocess.fill_holes
     assert (options.organs, options.roi) == (("Liver",), (0, 1, 0, 1, 0, 1))
+
+
+def test_the_speed_chooses_how_often_a_slice_is_seen():
+    from HSAMSegmentLib.mrml.parameter_node import PanelSettings
+
+    seen = {}
+    for quality in ("fast", "balanced", "best"):
+        options = PanelSettings(quality=quality).options((), None)
+        seen[quality] = (options.view_averaging, options.flip_averaging)
+    assert seen == {"fast": (False, False), "balanced": (True, False), "best": (True, True)}
