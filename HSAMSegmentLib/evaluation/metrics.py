@@ -27,12 +27,14 @@ from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.evaluation.matching import LabelPair, is_generic, match_labels, select_pairs
 from HSAMSegmentLib.evaluation.surface_distance import SurfaceDistances, distances_between, surface_voxels
 from HSAMSegmentLib.progress import CancelToken, ProgressCallback, ProgressTracker, ignore_progress
+from HSAMSegmentLib.volumes.geometry import Geometry
 from HSAMSegmentLib.volumes.grids import resample_labels, same_grid
 from HSAMSegmentLib.volumes.orientation import slice_axis
 from HSAMSegmentLib.volumes.volume import Segmentation
 
 CONVENTIONS = ("ours", "hsam")
 AXIS_NAMES = ("k", "j", "i")
+_RECTANGULAR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,7 @@ def _distances(
 ) -> SurfaceDistances | None:
     """Surface distances of a pair, None if one of the two is empty."""
     geometry = reference.geometry
-    spacing = (1.0, 1.0, 1.0) if convention == "hsam" else geometry.spacing_mm[::-1]
+    to_place = np.eye(3) if convention == "hsam" else _index_to_mm(geometry)
     axes = tuple(axis for axis in range(3) if convention == "hsam" or geometry.shape[axis] > 1)
     sides = ((prediction.array, pair.prediction, boxes[0]), (reference.array, pair.reference, boxes[1]))
     points = []
@@ -261,8 +263,21 @@ def _distances(
         if box is None:
             return None
         surface = surface_voxels(array[box] == label.value, axes)
-        points.append((np.argwhere(surface) + [part.start for part in box]) * np.asarray(spacing))
+        points.append((np.argwhere(surface) + [part.start for part in box]) @ to_place)
     return distances_between(points[0], points[1])
+
+
+def _index_to_mm(geometry: Geometry) -> np.ndarray:
+    """3 x 3 matrix that places a row of indices (k, j, i) so that distances are those in the patient.
+
+    It turns nothing that is rectangular, where the spacing alone says it all; axes that are sheared (a tilted gantry,
+    a parent transform) keep their angles.
+    """
+    axes = geometry.direction_matrix
+    angles = axes.T @ axes
+    if np.allclose(angles, np.eye(3), atol=_RECTANGULAR):
+        return np.diag(geometry.spacing_mm[::-1])
+    return (axes * np.asarray(geometry.spacing_mm)).T[::-1]
 
 
 def _score(

@@ -128,8 +128,8 @@ class Dependencies:
             return
         size = _("PyTorch is a large download. ") if torch_problem(self._torch) else ""
         question = _(
-            "These Python packages are needed and not installed:\n\n{names}\n\nInstall them now? {size}Without internet, "
-            "cancel and follow the offline page of the documentation."
+            "These Python packages are needed and not installed:\n\n{names}\n\nInstall them now? {size}Without "
+            "internet, cancel and follow the offline page of the documentation."
         ).format(names="\n".join(missing), size=size)
         if not self._dialogs.confirm(_("Install packages"), question):
             sentence = _("Nothing was installed. {purpose} needs: {names}.")

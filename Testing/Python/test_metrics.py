@@ -44,7 +44,7 @@ def blobs(seed, shape=(9, 14, 12), labels=3):
     return noise.argmax(axis=0).astype(np.uint8)
 
 
-def brute_force_distances(one, other, spacing_kji):
+def brute_force_distances(one, other, kji_to_mm):
     """Distance of every boundary voxel of `one` to the nearest of `other`, by comparing all pairs."""
 
     def boundary(mask):
@@ -54,7 +54,7 @@ def brute_force_distances(one, other, spacing_kji):
             steps = [np.roll((sign, 0, 0), axis) for axis in range(3) for sign in (-1, 1)]
             if not all(padded[tuple(index + 1 + step)] for step in steps):
                 points.append(index)
-        return np.asarray(points) * np.asarray(spacing_kji)
+        return np.asarray(points) @ kji_to_mm
 
     first, second = boundary(one), boundary(other)
     return np.sqrt(((first[:, None] - second[None]) ** 2).sum(axis=2)).min(axis=1)
@@ -110,10 +110,25 @@ def test_surface_distances_equal_a_comparison_of_all_pairs(spacing):
     comparison = compare(segmentation(prediction, "abc", spacing), segmentation(reference, "abc", spacing))
     for score in comparison.scores:
         ours, theirs = prediction == score.prediction_value, reference == score.reference_value
-        forward = brute_force_distances(ours, theirs, spacing[::-1])
-        backward = brute_force_distances(theirs, ours, spacing[::-1])
+        forward = brute_force_distances(ours, theirs, np.diag(spacing[::-1]))
+        backward = brute_force_distances(theirs, ours, np.diag(spacing[::-1]))
         assert score.hd95 == pytest.approx(max(np.percentile(forward, 95), np.percentile(backward, 95)), abs=1e-9)
         assert score.asd == pytest.approx(np.concatenate((forward, backward)).mean(), abs=1e-9)
+
+
+def test_distances_on_sheared_axes_are_those_in_the_patient():
+    prediction, reference = blobs(1), blobs(2)
+    axes = np.array([[1.0, 0.1, 0.3], [0.0, 1.0, 0.5], [0.2, 0.0, 1.0]])
+    axes /= np.linalg.norm(axes, axis=0)
+    spacing = (1.5, 0.8, 3.0)
+    tilted = Geometry(reference.shape[::-1], spacing, direction=tuple(axes.ravel()))
+    ours, theirs = (replace(segmentation(array, "abc"), geometry=tilted) for array in (prediction, reference))
+    kji_to_mm = tilted.ijk_to_lps[:3, :3].T[::-1]
+    for value, score in enumerate(compare(ours, theirs).scores, start=1):
+        forward = brute_force_distances(prediction == value, reference == value, kji_to_mm)
+        backward = brute_force_distances(reference == value, prediction == value, kji_to_mm)
+        assert score.hd95 == pytest.approx(max(np.percentile(forward, 95), np.percentile(backward, 95)))
+        assert score.asd == pytest.approx(np.concatenate((forward, backward)).mean())
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

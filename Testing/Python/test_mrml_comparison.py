@@ -104,6 +104,32 @@ def test_a_transform_of_one_alone_is_taken_into_account(comparison, scene, tmp_p
     assert outcome.scores[1].dice < 1.0
 
 
+def test_distances_under_a_transform_that_shears_are_those_in_the_world(comparison, scene, tmp_path):
+    shear = np.eye(4)
+    shear[0, 2], shear[1, 2] = 0.4, -0.2
+    transform = add_transform(scene, shear)
+    labels = np.roll(blocks(1), 2, axis=0), blocks()
+    first, second = (add_segmentation(item, name, np.eye(4)) for item, name in zip(labels, ("Mine", "Reference")))
+    straight = run(comparison, first, second, tmp_path=tmp_path).outcome.scores[0]
+    for node in (first, second):
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    sheared = run(comparison, first, second, tmp_path=tmp_path).outcome.scores[0]
+    assert sheared.dice == straight.dice
+    ours, theirs = (surface_places(item == 1, shear) for item in labels)
+    apart = np.linalg.norm(ours[:, None] - theirs[None], axis=2)
+    nearest = apart.min(axis=1), apart.min(axis=0)
+    assert sheared.asd_mm == pytest.approx(np.concatenate(nearest).mean())
+    assert sheared.hd95_mm == pytest.approx(max(np.percentile(part, 95) for part in nearest))
+    assert sheared.asd_mm != pytest.approx(straight.asd_mm)
+
+
+def surface_places(mask, ijk_to_ras):
+    """Places of the voxels that share a face with one outside."""
+    from HSAMSegmentLib.evaluation.surface_distance import surface_voxels
+
+    return np.argwhere(surface_voxels(mask))[:, ::-1] @ ijk_to_ras[:3, :3].T
+
+
 def test_a_transform_that_bends_is_refused_in_a_sentence(comparison, scene, tmp_path):
     bent = scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "Bent")
     import vtk
