@@ -1,9 +1,18 @@
-"""Learning rates and stage weights over the course of H-SAM's training (Cheng et al., CVPR 2024). No torch."""
+"""Learning rates and stage weights over the course of a training. No torch.
+
+H-SAM's (Cheng et al., CVPR 2024) depend on the step, AutoSAM's (Hu et al., arXiv 2306.13731) on the loss.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 POWER = 0.9
 WARMUP_STEPS = 250
+PLATEAU_FACTOR = 0.1
+PLATEAU_PATIENCE = 10
+PLATEAU_FIRST_EPOCH = 10
+_PLATEAU_THRESHOLD = 1e-4
 
 
 def hsam_rate(step: int, *, base_rate: float, total_steps: int, warmup_steps: int = WARMUP_STEPS) -> float:
@@ -44,3 +53,23 @@ def hsam_last_stage_weight(epoch: float) -> float:
         epoch: counted from 0; fractions are fine.
     """
     return 0.6 ** (0.990**epoch)
+
+
+def plateau_share(epoch_losses: Sequence[float]) -> float:
+    """AutoSAM's schedule as a share of the base rate: a tenth after each stretch of epochs without a lower loss.
+
+    A loss is lower if it undercuts the lowest one so far by a ten-thousandth of it. What is fed is the loss of the
+    last training batch of each epoch, as in the official training, and the first epochs do not count.
+
+    Args:
+        epoch_losses: training loss of the last batch of each finished epoch, from the first on.
+    """
+    share, lowest, waited = 1.0, float("inf"), 0
+    for loss in epoch_losses[PLATEAU_FIRST_EPOCH:]:
+        if loss < lowest * (1 - _PLATEAU_THRESHOLD):
+            lowest, waited = loss, 0
+            continue
+        waited += 1
+        if waited > PLATEAU_PATIENCE:
+            share, waited = share * PLATEAU_FACTOR, 0
+    return share
