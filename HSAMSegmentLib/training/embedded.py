@@ -26,6 +26,7 @@ from HSAMSegmentLib.training.slice_bank import SliceBank, build_slice_bank
 from HSAMSegmentLib.training.validation import ValidationResult, validate, whole_case
 from HSAMSegmentLib.volumes.labels import Label, LabelSet
 from HSAMSegmentLib.volumes.reading import read_volume
+from HSAMSegmentLib.volumes.rules import PredictionRule
 from HSAMSegmentLib.volumes.volume import Segmentation
 
 logger = logging.getLogger(__name__)
@@ -173,6 +174,7 @@ class EmbeddedTrainer:
                 num_classes=len(item.task.labels),
                 device=self.device,
                 step=3 if quick and len(item.validation[0]) > 60 else 1,
+                rule=PredictionRule(stages=item.task.prediction.stages),
             )
         self.seconds += time.monotonic() - started
         return results

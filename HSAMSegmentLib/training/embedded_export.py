@@ -105,6 +105,7 @@ def manifest_of_task(
         encoder_source=encoder,
         intensity=task.intensity,
         slices=task.slices,
+        prediction=task.prediction,
         labels=label_set_of(dict(enumerate(task.labels, start=1))),
         license=task.license,
         description=f"{task.description} {task.weak_points}",

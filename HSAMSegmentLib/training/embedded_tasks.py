@@ -10,10 +10,11 @@ from HSAMSegmentLib.checkpoints.manifest import License
 from HSAMSegmentLib.errors import TrainingError
 from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
 from HSAMSegmentLib.training.augment import AugmentRule
-from HSAMSegmentLib.volumes.rules import IntensityRule, SliceRule
+from HSAMSegmentLib.volumes.rules import IntensityRule, PredictionRule, SliceRule
 
 HEAD_OPTIONS = {"mlp_dim": 256, "dropout": 0.1, "embedding_noise": 0.02}
 STRONG_INTENSITIES = {"gamma": (0.55, 1.8), "contrast": (0.7, 1.4), "brightness": 0.1, "bias_field": 0.25}
+LAST_STAGE = PredictionRule(stages="last")
 INHERITED = "A model trained on these scans inherits the terms of the scans."
 
 
@@ -38,6 +39,8 @@ class EmbeddedTask:
         citation: data sets to cite.
         description: what it is for.
         weak_points: where it fails.
+        intensity: how grey values are scaled.
+        prediction: how the outputs are read.
     """
 
     id: str
@@ -57,6 +60,7 @@ class EmbeddedTask:
     weak_points: str
     full_size_every: int = 1
     intensity: IntensityRule = field(default_factory=IntensityRule)
+    prediction: PredictionRule = LAST_STAGE
 
     @property
     def architecture(self) -> Architecture:
