@@ -23,7 +23,6 @@ from HSAMSegmentLib.jobs.teach_preview import write_pair
 from HSAMSegmentLib.jobs.teach_request import TaughtOutcome, TeachJobRequest
 from HSAMSegmentLib.progress import CancelToken, Progress
 from HSAMSegmentLib.training.cases import Case
-from HSAMSegmentLib.training.plan import COMPACT
 from HSAMSegmentLib.training.request import TeachMetrics, TeachPreview, TeachRequest, TeachResult
 from HSAMSegmentLib.training.teach import TeachJob
 
@@ -63,8 +62,6 @@ def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelTok
     job.prepare(cases, None)
     if request.finish:
         cancel.cancel()  # what is on the disk is all that there will be
-    elif not job.learner.history and job.setup.held and _is_quick(job):
-        job.look()  # how good the starting model is: what is learned has to beat it
     result = job.run()
     wish = course.wish()
     if wish == PAUSE or (cancel.is_cancelled and not wish and not request.finish):
@@ -87,11 +84,6 @@ def _open_cases(request: TeachJobRequest, course: Course, cancel: CancelToken) -
     if sources != list(request.cases):
         course.write_request(replace(request, cases=tuple(sources), resume=False, finish=False))
     return cases
-
-
-def _is_quick(job: TeachJob) -> bool:
-    """Whether a look costs little; with a large encoder it would take away the time to learn."""
-    return job.setup.plan.architecture.encoder.name == COMPACT
 
 
 def _store_again(request: TeachJobRequest, course: Course) -> TaughtOutcome:
@@ -233,6 +225,6 @@ def _outcome(
         seconds=result.seconds,
         steps=result.steps,
         stopped=stopped,
-        notes=result.notes,
+        notes=result.advice,
         card=card_text(manifest),
     )

@@ -75,6 +75,7 @@ class KeepingRules:
         parent: folder for the files, None for the system's for temporary ones.
         owner: the training, so that it can go on after a kill; None if it cannot.
         pace: how much may be encoded.
+        is_resumed: the slices to validate on were settled by an earlier run: none may be left out.
         progress: told (done, most) after each group of views; may raise to stop.
         note_seconds: how often it is written down how far the encoding is.
     """
@@ -83,6 +84,7 @@ class KeepingRules:
     parent: Path | None = None
     owner: CacheOwner | None = None
     pace: Pace = field(default_factory=Unhurried)
+    is_resumed: bool = False
     progress: Callable[[int, int], None] = lambda done, most: None
     note_seconds: float = NOTE_SECONDS
 
@@ -116,7 +118,7 @@ class KeptFeatures:
             OutputError: if the disk is too full.
         """
         self._split, self._draw, self._device, self._rules = split, draw, device, rules
-        self._generator = generator
+        self._generator, self._asked = generator, held
         self.items = draw.sampler.spread(generator)
         self._at_once = min(max(1, _PIXELS_AT_ONCE // draw.image_size**2), len(self.items))
         self._noted = time.monotonic()
@@ -136,6 +138,21 @@ class KeptFeatures:
     def kept_items(self) -> Sequence[Item]:
         """The slices with at least one view."""
         return self.items[: self.views]
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """Sentences on what there was no time or no space to encode."""
+        found = []
+        if len(self.kept_items) < len(self.items):
+            found.append(
+                f"There was time to encode {len(self.kept_items)} of {len(self.items)} slices only. Give it more "
+                "minutes, a smaller encoder or a faster device."
+            )
+        if sum(len(item.slices) for item in self.held) < sum(len(item.slices) for item in self._asked):
+            found.append(
+                "There was no time or no space to measure the Dice on all held-out slices: some were left out."
+            )
+        return found
 
     def entries(self, drawn: Sequence[Item], generator: torch.Generator) -> list[int]:
         """An entry for each drawn slice, any of its views."""
@@ -169,7 +186,8 @@ class KeptFeatures:
         each = entry_bytes(shapes, size)
         free = shutil.disk_usage(base_folder(self._rules.parent)).free - DISK_RESERVE_BYTES
         room = min(self._rules.capacity_bytes, free)
-        self._lay_out(thinned(held, min(self._rules.pace.held_inputs(seconds), _HELD_ROOM_SHARE * room / each)))
+        most_held = min(self._rules.pace.held_inputs(seconds), _HELD_ROOM_SHARE * room / each)
+        self._lay_out(tuple(held) if self._rules.is_resumed else thinned(held, most_held))
         room -= each * len(self._held_items)
         most = math.ceil(max(1.0, min(MOST_VIEWS, self._rules.pace.views(seconds * len(self.items)))))
         views = affordable_views(len(self.items), each, capacity_bytes=room, most=most)

@@ -59,6 +59,8 @@ class Learner:
         self.best_dice: float | None = None
         self.best_step = 0
         self.history: list[TeachMetrics] = []
+        self.judged_on: list[list[int]] | None = None
+        """Slices of each validation set that the history was measured on, None before the first look."""
         self._kept_names = _learned_names(network)
         self.guard: Callable[[], AbstractContextManager] = nullcontext
         self.rate_share: Callable[[int, float], float] = warmed_cosine_share
@@ -141,6 +143,7 @@ class Learner:
             "best_dice": self.best_dice,
             "best_step": self.best_step,
             "history": [asdict(item) for item in self.history],
+            "judged_on": self.judged_on,
         }
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -156,6 +159,7 @@ class Learner:
         self.steps, self.loss = state["steps"], state["loss"]
         self.best, self.best_dice, self.best_step = state["best"], state["best_dice"], state["best_step"]
         self.history = [TeachMetrics(**item) for item in state["history"]]
+        self.judged_on = state.get("judged_on")
 
 
 def warmed_cosine_share(step: int, progress: float) -> float:

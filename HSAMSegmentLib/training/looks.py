@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,10 +26,15 @@ LOOK_SHARE = 0.05
 """Part of a budget in minutes that one look may take where the validation slices are encoded anew each time."""
 _ALL_LOOKS_SHARE = 0.15
 _LEAST_FRACTION = 0.5
+_QUICK_SECONDS = 1.0
 
 
 class Looks:
-    """Validates the averaged weights at a steady pace and keeps the best."""
+    """Validates the averaged weights at a steady pace and keeps the best.
+
+    All looks of a training are taken on the same slices, the first one before the first step where the starting model
+    knows an organ: what is kept is then never worse than the start.
+    """
 
     def __init__(
         self, setup: TeachSetup, learner: Learner, budget: Budget, events: TeachEvents, cancel: CancelToken
@@ -44,12 +51,32 @@ class Looks:
         self._kept, self.held = kept, kept.held
 
     def resume(self) -> None:
-        """Count the pause to the next look from now on."""
+        """Go on with the slices that were looked at before; count the pause to the next look from now on."""
         self._looked_at = self._budget.seconds
+        if self.is_settled:
+            slices = self._learner.judged_on
+            self.held = tuple(replace(item, slices=tuple(kept)) for item, kept in zip(self.held, slices))
+
+    def begin(self) -> bool:
+        """Look at the start of a training, if it knows an organ; returns whether only a part of the slices is used."""
+        knows = bool(self._setup.start.facts["common_labels"])
+        if not (knows and self.held) or self._learner.steps or self._learner.history:
+            return False
+        is_part = self._budget.minutes is not None and self.thin(self._seconds_per_input())
+        self.look()
+        return is_part
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a look was taken, so that the slices stay the same from now on."""
+        return self._learner.judged_on is not None
 
     def thin(self, seconds_per_input: float) -> bool:
-        """With minutes, validate on as few slices as make a look short; returns whether that is fewer than before."""
-        if self._budget.minutes is None or self._kept is not None:
+        """With minutes, validate on as few slices as make a look short; returns whether that is fewer than before.
+
+        After the first look the slices stay: a Dice on others could not be compared.
+        """
+        if self._budget.minutes is None or self._kept is not None or self.is_settled:
             return False
         most = LOOK_SHARE * 60.0 * self._budget.minutes / max(seconds_per_input, 1e-6)
         before, self.held = self.held, thinned(self.held, most)
@@ -81,6 +108,7 @@ class Looks:
     def look(self) -> None:
         """Validate the averaged weights, keep them if they are the best, and tell."""
         started = self._budget.seconds
+        self._learner.judged_on = [list(item.slices) for item in self.held]
         dice, mean = self._validate() if self.held else ({}, None)
         best = self._learner.keep_if_best(mean)
         if self.held and best:
@@ -98,6 +126,20 @@ class Looks:
         self._looked_at = self._budget.seconds
         self._look_seconds = self._looked_at - started
         self._budget.look_seconds = self._look_seconds
+
+    def _seconds_per_input(self) -> float:
+        """How long the network takes for one slice; the first pass of all is slower than the others."""
+        if self._kept is not None:
+            return 0.0
+        item, seconds = self.held[0], float("inf")
+        for _ in range(2):
+            began = time.monotonic()
+            with CancellableComputation(self._cancel):
+                predict_slices(self._learner.average.network, item.bank, item.slices[:1], device=self._learner.device)
+            seconds = min(seconds, time.monotonic() - began)
+            if seconds > _QUICK_SECONDS:
+                break
+        return seconds / item.bank.tile_count
 
     def _validate(self) -> tuple[dict[str, float], float]:
         with CancellableComputation(self._cancel):

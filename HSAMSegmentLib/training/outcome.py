@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import re
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from HSAMSegmentLib.output import atomic_output
 from HSAMSegmentLib.training.checkpointing import state_path
 from HSAMSegmentLib.training.looks import names_of
 from HSAMSegmentLib.training.plot import write_plot
-from HSAMSegmentLib.training.request import TeachResult
+from HSAMSegmentLib.training.request import TeachMetrics, TeachResult
 from HSAMSegmentLib.volumes.orientation import slice_frame
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def finish(job: TeachJob) -> TeachResult:
         OutputError: if the bundle cannot be written; the training state is kept, so `resume` can try again.
     """
     request, learner = job.request, job.learner
+    if did_not_beat_its_start(job):
+        job.notes.append("It did not get better than its starting model on the held-out slices: it keeps its weights.")
     network = learner.load_best().cpu()
     path = save_model(request.output, network, manifest_of(job), overwrite=request.overwrite, dtype="float16")
     if job.stopped != "cancelled":
@@ -51,6 +54,7 @@ def finish(job: TeachJob) -> TeachResult:
         stopped=job.stopped,
         notes=tuple(job.notes),
         history=tuple(learner.history),
+        advice=tuple(job.advice),
     )
     if request.report is not None:
         write_report(result, manifest_of(job), request.report, overwrite=request.overwrite)
@@ -63,6 +67,12 @@ def finish(job: TeachJob) -> TeachResult:
             overwrite=request.overwrite,
         )
     return result
+
+
+def did_not_beat_its_start(job: TeachJob) -> bool:
+    """Whether the starting model was judged, and no later state was better on the same slices."""
+    history = job.learner.history
+    return bool(history) and history[0].step == 0 and not any(item.best for item in history[1:])
 
 
 def kept_dice(job: TeachJob) -> dict[str, float]:
@@ -150,10 +160,16 @@ def write_report(result: TeachResult, manifest: Manifest, path: Path, *, overwri
     data: Mapping[str, Any] = {
         **asdict(result),
         "path": str(result.path),
+        "history": [_without_nan(item) for item in result.history],
         "manifest": json.loads(manifest.to_json()),
     }
     with atomic_output(path, overwrite=overwrite) as stream:
         stream.write(json.dumps(data, indent=1, ensure_ascii=False).encode())
+
+
+def _without_nan(look: TeachMetrics) -> dict[str, Any]:
+    """A look as JSON values: there is no loss before the first step."""
+    return {**asdict(look), "loss": look.loss if math.isfinite(look.loss) else None}
 
 
 def safe_id(output: Path) -> str:

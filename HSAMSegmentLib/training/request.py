@@ -94,7 +94,7 @@ class TeachMetrics:
     Attributes:
         step: steps of the optimizer so far.
         epoch: passes over the slices so far.
-        loss: running mean of the training loss.
+        loss: running mean of the training loss; not a number before the first step.
         dice: label name to Dice on the validation slices; empty if there are none.
         best: whether this is the best state so far.
         eta_seconds: estimated remaining time, None while unknown.
@@ -149,6 +149,7 @@ class TeachResult:
         stopped: why it ended: "budget", "no more progress", "cancelled" or "loss not a number".
         notes: sentences on what was assumed, resampled, taken over or left out.
         history: every `TeachMetrics`.
+        advice: those of the notes that whoever uses the model should read; the others say how it was made.
     """
 
     path: Path
@@ -160,6 +161,7 @@ class TeachResult:
     stopped: str
     notes: tuple[str, ...]
     history: tuple[TeachMetrics, ...]
+    advice: tuple[str, ...] = ()
 
 
 def ignore_events(event: Any) -> None:

@@ -50,6 +50,7 @@ _BACKWARD_FACTOR = 3.0
 _SLOW_SECONDS = 0.3
 _WRITTEN_PER_SECOND = 50e6
 _PLOT_SECONDS = 1.5
+VALIDATED_ON_PART = "This network is slow on this computer: its Dice was measured on a part of the held-out slices."
 
 
 def teach(
@@ -121,6 +122,7 @@ class TeachJob:
         self.budget = Budget(minutes=request.minutes, epochs=request.epochs)
         self.device = torch.device(choose_device(request.device).name)
         self.notes: list[str] = []
+        self.advice: list[str] = []
         self.stopped = "budget"
 
     def prepare(self, cases: Sequence[Case] | None, validation: Sequence[Case] | None) -> None:
@@ -129,7 +131,7 @@ class TeachJob:
         self._tell("Reading the scans")
         training, labels, notes = common_labels(self._read(self.request.cases, cases))
         given, more = matched_labels(self._read(self.request.validation, validation), labels)
-        self._note([*notes, *more])
+        self._advise([*notes, *more])
         self._tell("Building the network")
         source = self._uninterrupted(lambda: open_start(self.request))
         plan = make_plan(self.request, training, source.manifest, len(labels), source.encoder)
@@ -189,6 +191,8 @@ class TeachJob:
 
     def _learn(self, batches: Batches, saver: PeriodicSaver) -> None:
         first = self.learner.steps
+        if self.looks.begin():
+            self._advise([VALIDATED_ON_PART])
         while True:
             if self.looks.is_due:
                 self.look()
@@ -221,7 +225,7 @@ class TeachJob:
             self.budget.step_seconds = fitting * seconds
             self._note([f"This network is slow on this computer: it learns from {fitting} slice(s) at a time."])
         if self.looks.thin(seconds / _BACKWARD_FACTOR):
-            self._note(["This network is slow on this computer: it was validated on a part of the slices only."])
+            self._advise([VALIDATED_ON_PART])
 
     def _loss(self, stages: Sequence[Tensor], labels: Tensor) -> Tensor:
         if len(stages) == 1 and self.setup.plan.architecture.head != "samed":
@@ -251,28 +255,17 @@ class TeachJob:
             parent=self.request.cache_folder,
             owner=CacheOwner(self._features_key(), state_path(self.request.output)),
             pace=EncodingPace(self.budget),
+            is_resumed=self.looks.is_settled,
             progress=tell,
             note_seconds=min(NOTE_SECONDS, self.request.save_seconds),
         )
         split = SplitNetwork(network.eval(), plan.adaptation)
         with CancellableComputation(self.cancel):
             generator = torch.Generator().manual_seed(self.request.seed + 1)
-            kept = KeptFeatures(split, draw, self.setup.held, self.device, generator, rules)
-        self._note(self._about(kept))
+            kept = KeptFeatures(split, draw, self.looks.held, self.device, generator, rules)
+        self._advise(kept.shortfalls)
         self.looks.use_kept(kept)
         return CachedBatches(split, draw, self.device, kept)
-
-    def _about(self, kept: KeptFeatures) -> list[str]:
-        """Sentences on what there was no time to encode."""
-        notes = []
-        if len(kept.kept_items) < len(kept.items):
-            notes.append(
-                f"There was time to encode {len(kept.kept_items)} of {len(kept.items)} slices only. Give it more "
-                "minutes, a smaller encoder or a faster device."
-            )
-        if sum(len(item.slices) for item in kept.held) < sum(len(item.slices) for item in self.setup.held):
-            notes.append("There was no time or no space to validate on all slices: some were left out, evenly.")
-        return notes
 
     def _writing_seconds(self) -> float:
         """About how long writing the model in half precision and the plot takes."""
@@ -299,7 +292,7 @@ class TeachJob:
             for item in files:
                 found.append(self._uninterrupted(lambda item=item: self._read_one(item)))
         for case in found:
-            self._note(case.notes)
+            self._advise(case.notes)
         return found
 
     def _read_one(self, item: CaseFiles) -> Case:
@@ -375,13 +368,13 @@ class TeachJob:
     def _after_cancel(self, saver: PeriodicSaver) -> None:
         self._keep_something()
         saver.now()
-        if self.learner.best is None:
+        if self.learner.best is None or self.learner.steps == 0:
             raise CancelledError("Cancelled before there was anything to keep.")
         self.stopped = "cancelled"
 
     def _after_bad_loss(self, error: HSAMSegmentError) -> None:
         self._keep_something()
-        if self.learner.best is None:
+        if self.learner.best is None or self.learner.steps == 0:
             raise TrainingError(str(error)) from error
         self.stopped = "loss not a number"
         self._note([f"{error} The best state before that is kept."])
@@ -389,10 +382,15 @@ class TeachJob:
     def _keep_something(self) -> None:
         """The newest state where nothing was validated yet."""
         if self.learner.best is None and self.learner.steps > 0 and self.learner.keep_if_best(None):
-            self._note(["It ended before the first validation: the newest state is kept."])
+            self._advise(["It ended before the first validation: the newest state is kept."])
 
     def _tell(self, stage: str, detail: str = "") -> None:
         self.progress(Progress(self.budget.fraction, stage, detail, self.budget.eta_seconds))
+
+    def _advise(self, sentences: Sequence[str]) -> None:
+        """Note what whoever uses the model should read, too."""
+        self._note(sentences)
+        self.advice += [sentence for sentence in sentences if sentence not in self.advice]
 
     def _note(self, sentences: Sequence[str]) -> None:
         self.notes += [sentence for sentence in sentences if sentence not in self.notes]
