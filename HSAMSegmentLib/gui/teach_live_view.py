@@ -27,13 +27,15 @@ class LiveView:
         self._labels = LabelSet(())
         self.chart: TeachingChart | None = None
         self._looks: list[Look] = []
+        self._was_brought = False
         prepare_table(ui.diceTable, [_("Organ"), _("Dice before"), _("Dice now")], stretched=ORGAN)
         ui.chartButton.connect("clicked()", self._show_chart)
+        ui.liveChartBox.connect("toggled(bool)", self._on_live_chart)
 
     def begin(self, title: str, labels: LabelSet, looks: tuple[Look, ...] = ()) -> None:
         """A teaching starts, or goes on after these looks."""
         self._labels, self._looks = labels, list(looks)
-        self.chart = TeachingChart(title, labels)
+        self.chart, self._was_brought = TeachingChart(title, labels), False
         self._ui.previewLabel.clear()
         self._ui.previewCaption.setText("")
         self._ui.diceNoteLabel.setText(_("Waiting for the first look at the held-out slices."))
@@ -42,6 +44,7 @@ class LiveView:
         self._ui.liveSection.collapsed = False
         if self._looks:
             self.chart.show(self._looks)
+            self._bring_chart()
         self._show_dice({})
 
     def add(self, metrics: Metrics) -> None:
@@ -49,6 +52,7 @@ class LiveView:
         look = look_of(metrics)
         self._looks = [item for item in self._looks if item.step < look.step] + [look]
         self.chart.show(self._looks)
+        self._bring_chart()
         best = max((item for item in self._looks if item.best), key=lambda item: item.step, default=None)
         self._show_dice(look.dice)
         note = _("Nothing is held out, so nobody knows how good the model is.")
@@ -95,6 +99,18 @@ class LiveView:
             put_text(self._ui.diceTable, row, BEFORE, _number(before.get(label.name)), color=QUIET_COLOR)
             put_text(self._ui.diceTable, row, NOW, _number(dice.get(label.name)), tip=_tip(dice, label.name))
 
+    def _bring_chart(self) -> None:
+        """Bring the chart into sight once for each teaching; who closes the plot view does not get it back unasked."""
+        if self._ui.liveChartBox.checked and not self._was_brought:
+            self._was_brought = True
+            self.chart.show_in_layout()
+
+    def _on_live_chart(self, is_wanted: bool) -> None:
+        if is_wanted:
+            self._show_chart()
+        elif self.chart is not None:
+            self.chart.give_layout_back()
+
     def _show_chart(self) -> None:
         if self.chart is not None and self._looks:
             self.chart.show(self._looks)
@@ -113,7 +129,10 @@ def said_for_what_it_is(outcome: TaughtOutcome) -> str:
     if not outcome.dice:
         return _("Nothing was held out, so nobody knows how good this model is. Try it on another scan and look.")
     if outcome.dice == outcome.start_dice:
-        return _("It did not get better than what it started from in this time. Give it more minutes, or more scans.")
+        return _(
+            "It did not get better than what it started from, so the model is as good as that one. Give it more "
+            "minutes, or more scans."
+        )
     if "same scan" in outcome.validated_on:
         return _(
             "Measured on slices that were held out of the scans it was taught from. On other scans it will be worse; "

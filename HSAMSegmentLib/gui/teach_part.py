@@ -83,6 +83,7 @@ class TeachPart:
         ui.scratchEdit.filters = ctk.ctkPathLineEdit.Dirs
         ui.scratchEdit.connect("currentPathChanged(QString)", self._on_change)
         ui.minutesBox.connect("valueChanged(double)", self._on_change)
+        ui.liveChartBox.connect("toggled(bool)", self._on_change)
         ui.addPairButton.connect("clicked()", self._add_pair)
         ui.addFilesButton.connect("clicked()", self._add_files)
         ui.removeCaseButton.connect("clicked()", self._remove_case)
@@ -102,6 +103,7 @@ class TeachPart:
         self.devices.select(settings.device)
         self.ui.minutesBox.value = settings.minutes
         self.ui.titleEdit.setText(settings.title)
+        self.ui.liveChartBox.checked = settings.live_chart
         self.ui.scratchEdit.setCurrentPath(settings.scratch)
         self._updating = False
         self._node = node
@@ -229,6 +231,7 @@ class TeachPart:
             scratch=ui.scratchEdit.currentPath.strip(),
             names=self.organs.chosen_names,
             left_out=self.organs.left_out,
+            live_chart=ui.liveChartBox.checked,
             files=tuple((pair.image, pair.labels) for pair in self.pairs if isinstance(pair, FilePair)),
         )
 

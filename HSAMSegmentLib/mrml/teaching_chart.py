@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import slicer
 import vtk
@@ -15,11 +16,27 @@ from HSAMSegmentLib.volumes.labels import Label, LabelSet
 from HSAMSegmentLib.wording import tr as _
 
 STEP, MINUTES, LOSS, RELATIVE, MEAN = "Step", "Minutes", "Loss", "Loss relative to its highest", "Mean Dice"
+KEPT = "Mean Dice of the kept state"
 KIND_ATTRIBUTE = "HSAMSegment.Teaching"
 _ROOM_FOR_LEGEND, _SHORTEST_MINUTES = 1.4, 0.1
-_LOSS_GREY = (0.45, 0.45, 0.45)
+_LOSS_GREY, _KEPT_BLACK = (0.45, 0.45, 0.45), (0.0, 0.0, 0.0)
 _DARKEST, _LIGHTEST = 0.25, 0.62
 """Lightness of lines on white paper."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a series is drawn, in the words of Slicer's plots.
+
+    Attributes:
+        line: "Solid", "Dash" or "None".
+        marker: "Circle", "Diamond" or "None".
+        size: of the marker in points.
+    """
+
+    line: str = "Solid"
+    marker: str = "Circle"
+    size: int = 7
 
 
 class TeachingChart:
@@ -29,6 +46,7 @@ class TeachingChart:
         self._title, self._labels = title, labels
         self._looks: list[Look] = []
         self.table_node = self.chart_node = None
+        self._layout_before: int | None = None
 
     def show(self, looks: Sequence[Look]) -> None:
         """Show these numbers and no others."""
@@ -43,8 +61,20 @@ class TeachingChart:
 
     def show_in_layout(self) -> None:
         """Bring the chart into sight, in a layout with a plot view."""
-        if is_in_scene(self.chart_node):
-            slicer.modules.plots.logic().ShowChartInLayout(self.chart_node)
+        if not is_in_scene(self.chart_node):
+            return
+        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        before = None if layout is None else layout.GetViewArrangement()
+        slicer.modules.plots.logic().ShowChartInLayout(self.chart_node)
+        if layout is not None and layout.GetViewArrangement() != before:
+            self._layout_before = before
+
+    def give_layout_back(self) -> None:
+        """Arrange the views as they were before the chart came into sight."""
+        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        if self._layout_before is not None and layout is not None:
+            layout.SetViewArrangement(self._layout_before)
+        self._layout_before = None
 
     def _make_nodes(self) -> None:
         name = slicer.mrmlScene.GenerateUniqueName(f"Teaching {self._title}")
@@ -55,18 +85,19 @@ class TeachingChart:
         self.chart_node.SetAttribute(KIND_ATTRIBUTE, "chart")
         self.chart_node.SetTitle(self._title)
         self.chart_node.SetXAxisTitle(_("Minutes of teaching"))
-        self.chart_node.SetYAxisTitle(_("Dice on held-out slices"))
+        self.chart_node.SetYAxisTitle(_("Dice on held-out slices, relative loss"))
         self.chart_node.SetYAxisRangeAuto(False)
         self.chart_node.SetYAxisRange(0.0, 1.02)
         self.chart_node.SetXAxisRangeAuto(False)
         self.chart_node.SetLegendVisibility(True)
         colors = outline_colors(tuple(self._labels))
         for label in self._labels:
-            self._add_series(_dice_column(label), label.name, line_color(colors[label.value]), dashed=False)
-        self._add_series(RELATIVE, _("Loss (highest = 1)"), _LOSS_GREY, dashed=True)
+            self._add_series(_dice_column(label), label.name, line_color(colors[label.value]))
+        self._add_series(RELATIVE, _("Loss (highest = 1)"), _LOSS_GREY, Style(line="Dash", marker="None"))
+        self._add_series(KEPT, _("Kept (mean)"), _KEPT_BLACK, Style(line="None", marker="Diamond", size=13))
 
     def _make_columns(self) -> None:
-        columns = [MINUTES, LOSS, RELATIVE, *(_dice_column(label) for label in self._labels), MEAN]
+        columns = [MINUTES, LOSS, RELATIVE, *(_dice_column(label) for label in self._labels), MEAN, KEPT]
         steps = vtk.vtkIntArray()
         steps.SetName(STEP)
         self.table_node.AddColumn(steps)
@@ -75,16 +106,16 @@ class TeachingChart:
             column.SetName(name)
             self.table_node.AddColumn(column)
 
-    def _add_series(self, column: str, name: str, color: tuple[float, float, float], *, dashed: bool) -> None:
+    def _add_series(self, column: str, name: str, color: tuple[float, float, float], style: Style = Style()) -> None:
         series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", name)
         series.SetAndObserveTableNodeID(self.table_node.GetID())
         series.SetXColumnName(MINUTES)
         series.SetYColumnName(column)
         series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
         kind = slicer.vtkMRMLPlotSeriesNode
-        series.SetLineStyle(kind.LineStyleDash if dashed else kind.LineStyleSolid)
-        series.SetMarkerStyle(kind.MarkerStyleNone if dashed else kind.MarkerStyleCircle)
-        series.SetMarkerSize(7)
+        series.SetLineStyle(getattr(kind, f"LineStyle{style.line}"))
+        series.SetMarkerStyle(getattr(kind, f"MarkerStyle{style.marker}"))
+        series.SetMarkerSize(style.size)
         series.SetLineWidth(2)
         series.SetColor(*color)
         self.chart_node.AddAndObservePlotSeriesNodeID(series.GetID())
@@ -93,9 +124,12 @@ class TeachingChart:
         table = self.table_node.GetTable()
         modified = self.table_node.StartModify()
         table.SetNumberOfRows(len(self._looks))
+        kept = max((row for row, look in enumerate(self._looks) if look.best), default=None)
         for row, look in enumerate(self._looks):
             for column, value in self._row(look).items():
                 table.GetColumnByName(column).SetValue(row, value)
+            mean = table.GetColumnByName(MEAN).GetValue(row)
+            table.GetColumnByName(KEPT).SetValue(row, mean if row == kept else float("nan"))
         table.Modified()
         self.table_node.Modified()
         self.table_node.EndModify(modified)

@@ -29,6 +29,7 @@ class TeachSettings:
         names: name of an organ to the name that it is learned as, where the user changed it.
         left_out: names (as learned) that are not learned.
         files: pairs of scan and label file.
+        live_chart: whether the chart comes into sight by itself.
     """
 
     title: str = ""
@@ -40,6 +41,7 @@ class TeachSettings:
     names: dict[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
+    live_chart: bool = True
 
 
 def read_settings(node) -> TeachSettings:

@@ -205,10 +205,30 @@ def test_numbers_come_into_a_table_and_a_chart_row_by_row(scene):
     assert math.isnan(table.GetColumnByName("Loss").GetValue(0))
     assert math.isnan(table.GetColumnByName("Dice Spleen").GetValue(2))
     assert table.GetColumnByName("Loss relative to its highest").GetValue(2) == pytest.approx(0.5)
-    assert chart.chart_node.GetNumberOfPlotSeriesNodes() == 3
-    chart.show_in_layout()
+    kept = [table.GetColumnByName("Mean Dice of the kept state").GetValue(row) for row in range(4)]
+    assert [math.isnan(value) for value in kept] == [True, True, True, False]
+    assert kept[3] == pytest.approx(0.3)
+    assert chart.chart_node.GetNumberOfPlotSeriesNodes() == 4, "two organs, the loss, and what is kept"
     chart.add(looks(3)[2])
     assert table.GetNumberOfRows() == 3, "steps that are taken again after an interruption count once"
+
+
+def test_the_chart_comes_into_the_plot_view_and_the_layout_can_be_had_back(scene):
+    import slicer
+
+    from HSAMSegmentLib.mrml.teaching_chart import TeachingChart
+    from HSAMSegmentLib.volumes.terminology import label_set_of
+
+    layout = scene.GetFirstNodeByClass("vtkMRMLLayoutNode") or scene.AddNewNodeByClass("vtkMRMLLayoutNode")
+    layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
+    chart = TeachingChart("My model", label_set_of(NAMES))
+    chart.show(looks(2))
+    chart.show_in_layout()
+    selection = slicer.app.applicationLogic().GetSelectionNode()
+    assert selection.GetActivePlotChartID() == chart.chart_node.GetID()
+    assert layout.GetViewArrangement() != layout.SlicerLayoutFourUpView
+    chart.give_layout_back()
+    assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpView
 
 
 def test_after_the_scene_was_closed_the_numbers_come_into_the_next_one(scene):

@@ -222,6 +222,38 @@ def test_nothing_in_the_scene_is_changed_by_looking(stand, pair):
     assert pair[1].GetSegmentation().GetMTime() == parts
 
 
+def test_the_chart_comes_into_sight_with_the_first_numbers_unless_it_is_not_wanted(stand):
+    import slicer
+
+    from HSAMSegmentLib.jobs.events import Metrics
+    from HSAMSegmentLib.volumes.terminology import label_set_of
+
+    live, numbers = stand.part.live, Metrics(0, {"seconds": 1.0, "best": 1.0, "dice/liver": 0.5})
+    selection = slicer.app.applicationLogic().GetSelectionNode()
+    live.begin("First", label_set_of({1: "liver"}))
+    live.add(numbers)
+    first = live.chart.chart_node.GetID()
+    assert selection.GetActivePlotChartID() == first
+    stand.ui.liveChartBox.checked = False
+    live.begin("Second", label_set_of({1: "liver"}))
+    live.add(numbers)
+    assert selection.GetActivePlotChartID() == first
+    stand.click(stand.ui.chartButton)
+    assert selection.GetActivePlotChartID() == live.chart.chart_node.GetID()
+    assert '"live_chart": false' in stand.node.GetParameter("TeachSettings"), "the choice is kept with the scene"
+
+
+def test_a_model_that_is_no_better_than_its_start_is_said_to_be_no_better(stand):
+    from HSAMSegmentLib.jobs.teach_request import TaughtOutcome
+    from HSAMSegmentLib.volumes.terminology import label_set_of
+
+    stand.part.live.begin("Liver", label_set_of({1: "liver"}))
+    outcome = TaughtOutcome("liver", "Liver", {"liver": 0.7}, {"liver": 0.7}, "held-out slices of the same scan")
+    stand.part.live.finish(outcome)
+    assert "did not get better" in stand.ui.diceNoteLabel.text
+    assert stand.cells(stand.ui.diceTable, 1) == stand.cells(stand.ui.diceTable, 2) == ["0.700"]
+
+
 # --- the tabs beside it
 
 

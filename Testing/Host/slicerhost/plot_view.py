@@ -61,8 +61,11 @@ class PlotView:
         plot.SetColorF(*series.GetColor())
         plot.SetWidth(series.GetLineWidth())
         kind = slicer.vtkMRMLPlotSeriesNode
-        dashed = series.GetLineStyle() == kind.LineStyleDash
-        plot.GetPen().SetLineType(vtk.vtkPen.DASH_LINE if dashed else vtk.vtkPen.SOLID_LINE)
-        circles = series.GetMarkerStyle() == kind.MarkerStyleCircle
-        plot.SetMarkerStyle(vtk.vtkPlotPoints.CIRCLE if circles else vtk.vtkPlotPoints.NONE)
+        lines = {kind.LineStyleDash: vtk.vtkPen.DASH_LINE, kind.LineStyleNone: vtk.vtkPen.NO_PEN}
+        plot.GetPen().SetLineType(lines.get(series.GetLineStyle(), vtk.vtkPen.SOLID_LINE))
+        markers = {
+            kind.MarkerStyleCircle: vtk.vtkPlotPoints.CIRCLE,
+            kind.MarkerStyleDiamond: vtk.vtkPlotPoints.DIAMOND,
+        }
+        plot.SetMarkerStyle(markers.get(series.GetMarkerStyle(), vtk.vtkPlotPoints.NONE))
         plot.SetMarkerSize(series.GetMarkerSize())
