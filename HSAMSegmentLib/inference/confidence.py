@@ -4,8 +4,8 @@
 two decoders look at the image differently, so where they differ the result hangs on a thread. It is read on every
 second row and column of large slices.
 
-*Margin*: the mean lead of the winning probability (soft-max of the merged logits) over the second best, over the
-voxels that got the label from the network.
+*Margin*: the mean lead of the winning probability (soft-max of the logits that labels are read from) over the second
+best, over the voxels that got the label from the network.
 
 Both are counted before post-processing: voxels of dropped pieces take part, filled holes do not.
 
@@ -34,7 +34,7 @@ class SliceEvidence:
     """What one batch of slices leaves behind, on the CPU; every map is uint8.
 
     Attributes:
-        channels: winning channel of the merged logits [n, rows, cols].
+        channels: winning channel of the merged logits, or of the last stage's [n, rows, cols].
         margin: lead of its probability in 1/255 [n, rows, cols], 0 on background.
         first: winning channel of the first stage [n, r, c], or None for networks with one stage.
         last: winning channel of the last stage [n, r, c], or None.
@@ -55,18 +55,19 @@ def winning_channel(logits: Tensor) -> Tensor:
     return _ranked(logits)[0]
 
 
-def slice_evidence(stages: list[Tensor]) -> SliceEvidence:
-    """Labels and the raw material of confidence from the logits of all used stages at slice size.
+def slice_evidence(stages: list[Tensor], *, last_only: bool = False) -> SliceEvidence:
+    """Labels and the raw material of confidence from the logits of all stages at slice size.
 
     Args:
         stages: tensors [n, K + 1, rows, cols] on one device, first to last.
+        last_only: whether labels and margin come from the last stage alone instead of from the mean of all.
     """
     if len(stages) == 1:
         channels, margin = _with_margin(stages[0])
         return SliceEvidence(to_array(channels), to_array(margin))
     step = 2 if min(stages[0].shape[-2:]) >= _SUBSAMPLED_FROM else 1
     first, last = (winning_channel(stage[..., ::step, ::step]) for stage in (stages[0], stages[-1]))
-    channels, margin = _with_margin(sum(stages[1:], stages[0]) / len(stages))
+    channels, margin = _with_margin(stages[-1] if last_only else sum(stages[1:], stages[0]) / len(stages))
     return SliceEvidence(to_array(channels), to_array(margin), to_array(first), to_array(last))
 
 

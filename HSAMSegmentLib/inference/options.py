@@ -46,7 +46,8 @@ class SegmentOptions:
         batch_size: slices per run of the network, None to take it from the memory that is there.
         precision: "full" (float32), "mixed" (half precision in the network) or "auto" (mixed where the device was
             measured to gain from it).
-        stages: "both" (mean of all decoding stages), "last", or "auto" for what the model asks for.
+        stages: which decoding stages the labels come from: "both" (the mean of all), "last", or "auto" for what the
+            model asks for.
         view_averaging: whether a model that asks for several views of each slice gets them; one plain view is faster.
         flip_averaging: average with the prediction for the mirrored slice; left out, with a warning, for models that
             tell left from right.

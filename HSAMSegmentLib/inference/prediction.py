@@ -36,7 +36,7 @@ class BatchRules:
     """What is asked of every batch.
 
     Attributes:
-        last_stage_only: leave the earlier stages out.
+        last_stage_only: take the labels from the last stage; the first one then only tells how sure they are.
         mirrored: average with the prediction for the mirrored slices.
         window: part of the slices that is wanted.
         views: under which each input is seen.
@@ -101,7 +101,7 @@ class SlicePredictor:
             images = source.batch(first, last, self.device)
             parts = [self._stages(part, rules) for part in images.split(self.batch_size)]
             stages = [framing.logits(torch.cat(stage), rules.window) for stage in zip(*parts)]
-            evidence = slice_evidence(stages)
+            evidence = slice_evidence(stages, last_only=rules.last_stage_only)
         if not self._measured:
             self._enlarge_batch()
         return evidence
@@ -120,17 +120,17 @@ class SlicePredictor:
         return self._stages(images, rules)
 
     def _one_view(self, images: Tensor, rules: BatchRules) -> list[Tensor]:
-        stages = self._forward(images, rules.last_stage_only)
+        stages = self._forward(images)
         if not rules.mirrored:
             return stages
-        mirrored = self._forward(images.flip(-1), rules.last_stage_only)
+        mirrored = self._forward(images.flip(-1))
         return [(stage + other.flip(-1)) / 2.0 for stage, other in zip(stages, mirrored)]
 
-    def _forward(self, images: Tensor, last_stage_only: bool) -> list[Tensor]:
+    def _forward(self, images: Tensor) -> list[Tensor]:
         half = nullcontext() if self._dtype is None else torch.autocast(images.device.type, dtype=self._dtype)
         with half:
             stages = self._network(images).stages
-        return [stage.float() for stage in (stages[-1:] if last_stage_only else stages)]
+        return [stage.float() for stage in stages]
 
     def _move(self, device: str) -> None:
         self.device = device

@@ -47,6 +47,17 @@ def test_agreement_is_the_dice_of_both_stages():
     assert counted(first, last).agreement(1, 1) == pytest.approx(2 * 225 / (400 + 225))
 
 
+def test_labels_of_the_last_stage_alone_still_say_whether_the_first_one_agrees():
+    first, last = logits_of(square(10, 30), 3, 6.0), logits_of(square(15, 30), 3, 5.0)
+    merged, alone = slice_evidence([first, last]), slice_evidence([first, last], last_only=True)
+    np.testing.assert_array_equal(merged.channels[0], square(10, 30)[0])
+    np.testing.assert_array_equal(alone.channels[0], square(15, 30)[0])
+    np.testing.assert_array_equal(alone.margin, slice_evidence([last]).margin)
+    for evidence in (merged, alone):
+        np.testing.assert_array_equal(evidence.first[0], square(10, 30)[0])
+        np.testing.assert_array_equal(evidence.last[0], square(15, 30)[0])
+
+
 def test_a_channel_that_no_stage_has_agrees_with_nothing():
     logits = logits_of(square(10, 30), 3, 5.0)
     assert counted(logits, logits).agreement(2, 1) == 0.0
