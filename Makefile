@@ -19,5 +19,5 @@ lint:
 	.venv/bin/lint-imports
 
 bench:
-	$(PYTHON) Scripts/run.py setup
+	$(PYTHON) Scripts/run.py setup --extras dev
 	for script in Testing/Benchmarks/bench_*.py; do echo "== $$script"; .venv/bin/python $$script || exit 1; done

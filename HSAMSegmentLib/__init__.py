@@ -1,6 +1,6 @@
 """The engine of HSAMSegment: prompt-free organ segmentation with SAM, H-SAM and AutoSAM.
 
-Importing this package, or any of its subpackages, imports neither torch nor monai: Slicer starts with the module,
+Importing this package, or any of its subpackages, imports no torch: Slicer starts with the module,
 and torch may not be installed. The modules that compute import torch; they are imported when a job starts.
 """
 

@@ -15,7 +15,7 @@ from HSAMSegmentLib.jobs.requests import ProbeRequest
 from HSAMSegmentLib.jobs.run import Emit, JobContext
 from HSAMSegmentLib.progress import CancelToken, Progress
 
-PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "segment-anything", "monai", "psutil")
+PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "segment-anything", "psutil")
 
 
 def probe(request: ProbeRequest, emit: Emit, cancel: CancelToken, context: JobContext) -> Result:
