@@ -316,15 +316,16 @@ class BatchPart:
     # --- the table
 
     def _on_row(self, number: int, row: BatchRow) -> None:
-        """Say what there is to say of a scan, and show it."""
-        parts = [row.message]
-        if row.not_found:
-            parts.append(_("Not found: {names}.").format(names=", ".join(row.not_found)))
-        if row.output:
-            parts.append(_("Result: {name}.").format(name=row.output))
-        self.ui.detailLabel.setText(f"{row.name}: " + " ".join(part for part in parts if part))
-        if self._batch is not None:
-            self._batch.show(number)
+        """Say what there is to say of a scan, and show it; from a folder it is loaded first."""
+        detail = _detail(row)
+        self.ui.detailLabel.setText(f"{detail} " + _("Loading..."))
+        self.ui.detailLabel.repaint()  # loading keeps the application from doing so
+        try:
+            if self._batch is not None:
+                self._batch.show(number)
+        except HSAMSegmentError as error:
+            detail += " " + _("It cannot be shown: {reason}").format(reason=error)
+        self.ui.detailLabel.setText(detail)
 
     def _on_save(self) -> None:
         if self._batch is None:
@@ -344,6 +345,15 @@ class BatchPart:
 def build(context: PartContext) -> BatchPart:
     """Make the part, for the shell."""
     return BatchPart(context)
+
+
+def _detail(row: BatchRow) -> str:
+    parts = [row.message]
+    if row.not_found:
+        parts.append(_("Not found: {names}.").format(names=", ".join(row.not_found)))
+    if row.output:
+        parts.append(_("Result: {name}.").format(name=row.output))
+    return f"{row.name}: " + " ".join(part for part in parts if part)
 
 
 def _count(rows: tuple[BatchRow, ...], state: str) -> int:

@@ -17,7 +17,7 @@ from HSAMSegmentLib.inference.exchange import mend_interrupted
 from HSAMSegmentLib.inference.files import OutputFiles, segment_file
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.records import comparable_options, same_input, same_output
-from HSAMSegmentLib.inference.report import read_report
+from HSAMSegmentLib.inference.report import REPORT_SUFFIX, read_report
 from HSAMSegmentLib.inference.scans import Scan, find_scans
 from HSAMSegmentLib.inference.warm_models import WarmModels
 from HSAMSegmentLib.output import atomic_output, make_folder
@@ -27,7 +27,6 @@ from HSAMSegmentLib.volumes.segmentation_io import SEGMENTATION_OUTPUT_SUFFIXES
 logger = logging.getLogger(__name__)
 
 SUMMARY_NAME = "summary.csv"
-REPORT_SUFFIX = ".report.json"
 PREVIEW_SUFFIX = ".preview.png"
 
 WAITING = "not started"
@@ -65,7 +64,7 @@ class ScanOutcome:
 
 
 OnScan = Callable[[int, int, ScanOutcome], None]
-"""Told when something became of a scan: its index, how many there are, and what."""
+"""Told of every scan before the first one is segmented, then what became of each: its index, how many, and what."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def segment_folder(
         preview: whether to write a picture per scan.
         overwrite: whether everything is done again and replaced, whatever is there.
         progress: receives fractions of the whole folder.
-        on_scan: told after each scan.
+        on_scan: told of all scans at the start, and after each scan.
         cancel: what is finished stays, the summary says what is not.
 
     Returns:
@@ -186,6 +185,8 @@ class _FolderRun:
     def all(self, progress: ProgressCallback) -> FolderResult:
         """Segment scan after scan; the summary is right after each of them, and after a cancel."""
         self._write_summary()
+        for index, waiting in enumerate(self._outcomes):
+            self._tell(index, waiting)
         clock = _FolderClock(progress, len(self._outcomes))
         for index, waiting in enumerate(self._outcomes):
             started = time.perf_counter()
@@ -282,6 +283,9 @@ class _FolderRun:
     def _note(self, index: int, outcome: ScanOutcome) -> None:
         self._outcomes[index] = outcome
         self._write_summary()
+        self._tell(index, outcome)
+
+    def _tell(self, index: int, outcome: ScanOutcome) -> None:
         if self._on_scan is not None:
             self._on_scan(index, len(self._outcomes), outcome)
 

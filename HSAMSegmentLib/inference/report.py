@@ -21,6 +21,7 @@ from HSAMSegmentLib.volumes.volume import Volume
 
 REPORT_SCHEMA = "hsamsegment-report"
 REPORT_SCHEMA_VERSION = 1
+REPORT_SUFFIX = ".report.json"
 STATEMENT = (
     "For research only. This is no medical device: it was not cleared for clinical use, and every result has to be "
     "checked by a person who can judge it."

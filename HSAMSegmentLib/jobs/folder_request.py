@@ -56,6 +56,8 @@ class BatchRow:
         message: why it failed or was skipped, or the warnings of a finished one.
         volumes_ml: name and volume of every organ that was looked for, 0 if it was not found.
         output: name of the segmentation, or its file.
+        path: the scan's file, or the folder with its DICOM files; empty for a scan of the scene.
+        series: which series of that folder, empty for an only one.
         model: id of the model.
         seconds: how long it took.
     """
@@ -67,6 +69,8 @@ class BatchRow:
     output: str = ""
     model: str = ""
     seconds: float = 0.0
+    path: str = ""
+    series: str = ""
 
     @property
     def not_found(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ _STATES = {
 
 
 def segment_all(request: FolderRequest, emit: Emit, cancel: CancelToken, context: JobContext) -> Result:
-    """Segment; each scan is told as an `ItemDone` with the JSON values of a `BatchRow` as soon as its files are there.
+    """Segment; each scan is told as an `ItemDone` with the JSON values of a `BatchRow`, waiting at first.
 
     The result holds the "summary", the path of the CSV file.
 
@@ -57,4 +57,6 @@ def _row(outcome: folders.ScanOutcome) -> BatchRow:
         output=str(outcome.output) if finished else "",
         model=outcome.model,
         seconds=outcome.seconds,
+        path=str(outcome.scan.path),
+        series=outcome.scan.series or "",
     )

@@ -27,7 +27,8 @@ from HSAMSegmentLib.jobs.folder_request import (
     OnRows,
 )
 from HSAMSegmentLib.jobs.requests import Request
-from HSAMSegmentLib.mrml.navigation import show_scan
+from HSAMSegmentLib.mrml.folder_results import LoadedScan
+from HSAMSegmentLib.mrml.navigation import set_visible, show_scan
 from HSAMSegmentLib.mrml.session import Order, SessionEvent, Written, is_in_scene
 from HSAMSegmentLib.mrml.volume_bridge import volume_problem
 from HSAMSegmentLib.progress import Progress
@@ -60,7 +61,10 @@ class BatchItem(Protocol):
         """There is no result, or it was kept: remove what was only made for the job."""
 
     def show(self) -> None:
-        """Bring the scan into the slice views."""
+        """Bring the scan into the slice views, with what was found in it."""
+
+    def hide(self) -> None:
+        """Another scan is shown: take what was found in this one out of sight."""
 
 
 class OrderTaker(Protocol):
@@ -96,6 +100,7 @@ class VolumeItem:
 
     def __init__(self, volume_node) -> None:
         self._node = volume_node
+        self._result = None
         self.name = volume_node.GetName()
 
     def problem(self) -> str:
@@ -110,15 +115,21 @@ class VolumeItem:
 
     def keep(self, written: Written) -> str:
         """It is in the scene already."""
-        return written.segmentation_node.GetName()
+        self._result = written.segmentation_node
+        return self._result.GetName()
 
     def drop(self) -> None:
         """Nothing was made."""
 
     def show(self) -> None:
-        """Bring the scan into the slice views, unless it is gone."""
+        """Bring the scan into the slice views with its result, unless they are gone."""
         if is_in_scene(self._node):
             show_scan(self._node)
+        set_visible(self._result, True)
+
+    def hide(self) -> None:
+        """Hide the result, which may lie over another scan."""
+        set_visible(self._result, False)
 
 
 class Batch:
@@ -162,7 +173,9 @@ class Batch:
         self._engine.cancel()
 
     def show(self, row: int) -> None:
-        """Bring the scan of a row into the slice views."""
+        """Bring the scan of a row into the slice views, and its own result over it, not those of the others."""
+        for item in self._items:
+            item.hide()
         self._items[row].show()
 
     def _next(self) -> None:
@@ -246,6 +259,7 @@ class FolderBatch:
         self._request, self._engine, self._listener = request, engine, listener
         self.rows: tuple[BatchRow, ...] = ()
         self.is_running = False
+        self._loaded: dict[int, LoadedScan] = {}
 
     def start(self) -> None:
         """Begin.
@@ -261,7 +275,14 @@ class FolderBatch:
         self._engine.cancel()
 
     def show(self, row: int) -> None:
-        """The scans are not in the scene."""
+        """Load the scan of a row and its result, if they are not in the scene yet, and show these alone.
+
+        Raises:
+            HSAMSegmentError: if a file cannot be read.
+        """
+        for loaded in self._loaded.values():
+            loaded.hide()
+        self._loaded.setdefault(row, LoadedScan()).show(self.rows[row])
 
     def _on_event(self, event: SessionEvent) -> None:
         if isinstance(event, Progress):
@@ -270,15 +291,15 @@ class FolderBatch:
             self._note(event)
         elif isinstance(event, (Result, Failed, Cancelled)):
             self.is_running = False
-            self.rows = _with_the_rest_cancelled(tuple(row for row in self.rows if row.name))
+            self.rows = _with_the_rest_cancelled(self.rows)
             self._listener.rows(self.rows)
             self._listener.end(None if isinstance(event, Result) else event)
 
     def _note(self, event: ItemDone) -> None:
-        rows = list(self.rows) or [BatchRow("")] * event.count
-        rows[event.index] = BatchRow.from_json(event.values)
-        self.rows = tuple(rows)
-        self._listener.rows(tuple(row for row in rows if row.name))
+        row = BatchRow.from_json(event.values)
+        self.rows = (*self.rows[: event.index], row, *self.rows[event.index + 1 :])
+        if row.state != WAITING or event.index == event.count - 1:  # all at once at the start, not one by one
+            self._listener.rows(self.rows)
 
 
 def _with_the_rest_cancelled(rows: tuple[BatchRow, ...]) -> tuple[BatchRow, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import slicer
 
+from HSAMSegmentLib.mrml.session import is_in_scene
 from HSAMSegmentLib.mrml.volume_bridge import ijk_to_world
 
 
@@ -28,3 +29,9 @@ def show_scan(volume_node) -> None:
     logic = slicer.app.applicationLogic()
     logic.GetSelectionNode().SetActiveVolumeID(volume_node.GetID())
     logic.PropagateVolumeSelection()
+
+
+def set_visible(segmentation_node, visible: bool) -> None:
+    """Show or hide a segmentation, if it is still in the scene."""
+    if is_in_scene(segmentation_node) and segmentation_node.GetDisplayNode() is not None:
+        segmentation_node.GetDisplayNode().SetVisibility(visible)

@@ -151,5 +151,8 @@ class FrameItem:
         self._made = []
 
     def show(self) -> None:
-        """Go to the frame in the browser of the sequence."""
+        """Go to the frame in the browser of the sequence, which shows its result along with it."""
         self._results.go_to(self._number)
+
+    def hide(self) -> None:
+        """The browser shows one frame at a time."""

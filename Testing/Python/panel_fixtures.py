@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 import pytest
 from panel_stand import PanelStand
 from untrained_model import write_untrained_model
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """A store with one tiny model; the worker finds it by the environment variable."""
+@contextmanager
+def store_of_one_model(home, **facts):
+    """A store with one tiny model, of which these facts are known; the worker finds it by the environment variable."""
     from HSAMSegmentLib.checkpoints.catalog import Catalog
     from HSAMSegmentLib.checkpoints.store import HOME_VARIABLE, Store
 
-    home = tmp_path_factory.mktemp("store")
     (home / "models").mkdir()
-    write_untrained_model(home / "models" / "tiny.safetensors")
+    write_untrained_model(home / "models" / "tiny.safetensors", **facts)
     before = os.environ.get(HOME_VARIABLE)
     os.environ[HOME_VARIABLE] = str(home)
     yield Store(catalog=Catalog(()), embedded=home / "none")
     os.environ.pop(HOME_VARIABLE)
     if before is not None:
         os.environ[HOME_VARIABLE] = before
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """The store that the panel looks into."""
+    with store_of_one_model(tmp_path_factory.mktemp("store")) as store:
+        yield store
 
 
 @pytest.fixture(scope="module")

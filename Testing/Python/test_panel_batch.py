@@ -4,42 +4,24 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import signal
 
 import numpy as np
 import pytest
+from panel_fixtures import engine, store_of_one_model
 from parts_stand import PartStand, table_texts
-from untrained_model import write_untrained_model
 
 pytestmark = pytest.mark.host
+__all__ = ["engine"]
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A store with one tiny model; the worker finds it by the environment variable."""
-    from HSAMSegmentLib.checkpoints.catalog import Catalog
-    from HSAMSegmentLib.checkpoints.store import HOME_VARIABLE, Store
-
-    home = tmp_path_factory.mktemp("store")
-    (home / "models").mkdir()
-    write_untrained_model(home / "models" / "tiny.safetensors", modality="")
-    before = os.environ.get(HOME_VARIABLE)
-    os.environ[HOME_VARIABLE] = str(home)
-    yield Store(catalog=Catalog(()), embedded=home / "none")
-    os.environ.pop(HOME_VARIABLE)
-    if before is not None:
-        os.environ[HOME_VARIABLE] = before
-
-
-@pytest.fixture(scope="module")
-def engine(host, store):
-    """One engine for all tests, so that its worker loads torch once."""
-    from HSAMSegmentLib.gui.engine import Engine
-
-    engine = Engine()
-    yield engine
-    engine.close()
+    """Its model takes scans of every modality."""
+    with store_of_one_model(tmp_path_factory.mktemp("store"), modality="") as store:
+        yield store
 
 
 @pytest.fixture
@@ -84,8 +66,29 @@ def choose(stand, mode):
 
 
 def states(stand):
-    """What the table says of each scan, without the word on notes."""
-    return [row[1].split(",")[0] for row in table_texts(stand.ui.batchTable)]
+    """What the table says of each scan, without the word on notes and the reason."""
+    return [re.split("[,:]", row[1])[0] for row in table_texts(stand.ui.batchTable)]
+
+
+def click_row(stand, number):
+    """Click a scan in the table."""
+    stand.ui.batchTable.cellClicked.emit(number, 0)
+    stand.host.process_events()
+
+
+def shown_scan():
+    """Name of the scan in the slice views."""
+    from HSAMSegmentLib.mrml.navigation import active_scan
+
+    return active_scan().GetName()
+
+
+def shown_segmentations():
+    """Names of the segmentations that are not hidden."""
+    import slicer
+
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    return [node.GetName() for node in nodes if node.GetDisplayNode().GetVisibility()]
 
 
 def segmentation_names():
@@ -115,6 +118,16 @@ def test_one_click_segments_all_scans_of_the_scene(stand, loaded):
     assert stand.ui.batchButton.text == "Segment all"
 
 
+def test_a_click_on_a_row_shows_the_scan_with_its_own_result_alone(stand, loaded):
+    run(stand)
+    assert len(shown_segmentations()) == 2
+    for number, name in ((1, "chaos_t2_03"), (0, "chaos_t2_02")):
+        click_row(stand, number)
+        assert shown_scan() == name
+        assert shown_segmentations() == [f"{name} organs"]
+        assert f"Result: {name} organs." in stand.ui.detailLabel.text
+
+
 def test_a_scan_that_cannot_be_segmented_is_named_and_stops_no_other(stand, scene, loaded):
     import slicer
 
@@ -129,7 +142,8 @@ def test_a_scan_that_cannot_be_segmented_is_named_and_stops_no_other(stand, scen
     assert [row[0] for row in table_texts(stand.ui.batchTable)] == ["chaos_t2_02", "Broken"]
     assert states(stand) == ["done", "failed"]
     assert "1 of 2 scans segmented, 1 failed" in stand.status
-    stand.ui.batchTable.cellClicked.emit(1, 0)
+    assert table_texts(stand.ui.batchTable)[1][1].startswith("failed: No voxel")
+    click_row(stand, 1)
     assert stand.ui.detailLabel.text.startswith("Broken: ")
     assert len(stand.ui.detailLabel.text) > len("Broken: ")
     assert slicer.app.applicationLogic().GetSelectionNode().GetActiveVolumeID() == broken.GetID()
@@ -208,8 +222,42 @@ def test_a_folder_is_segmented_file_by_file(stand, scans, tmp_path):
     assert float(rows["chaos_t2_02"][2]) > 0
     assert "2 of 3 scans segmented, 1 failed" in stand.status
     run(stand)
-    stand.ui.batchTable.cellClicked.emit(list(rows).index("chaos_t2_02"), 0)
+    click_row(stand, 1)
     assert "earlier run" in stand.ui.detailLabel.text
+
+
+@pytest.mark.slow
+def test_a_click_loads_a_scan_of_a_folder_with_its_result_once(stand, scans, tmp_path):
+    import slicer
+
+    from HSAMSegmentLib.mrml.results import doubts_of, model_of, scan_of
+
+    for path in scans:
+        (tmp_path / "in" / path.stem).mkdir(parents=True)
+        shutil.copy(path, tmp_path / "in" / path.stem)
+    (tmp_path / "in" / "broken.nii.gz").write_bytes(b"not a scan")
+    choose(stand, "folder")
+    stand.ui.sourceEdit.text, stand.ui.outputEdit.text = str(tmp_path / "in"), str(tmp_path / "out")
+    run(stand)
+    assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") == []
+    for number in (1, 2, 1):
+        click_row(stand, number)
+        assert shown_scan() == stand.part._batch.rows[number].name
+        assert shown_segmentations() == [f"{shown_scan()} organs"]
+    assert len(segmentation_names()) == len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")) == 2
+    first = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[0]
+    assert scan_of(first).GetName() == stand.part._batch.rows[1].name
+    assert (model_of(first), bool(doubts_of(first))) == ("tiny", True)
+    identifier = first.GetSegmentation().GetSegmentIdBySegmentName("Liver")
+    liver = slicer.util.arrayFromSegmentBinaryLabelmap(first, identifier, scan_of(first)).astype(bool)
+    voxel_ml = np.prod(scan_of(first).GetSpacing()) / 1000
+    assert float(table_texts(stand.ui.batchTable)[1][2]) == pytest.approx(liver.sum() * voxel_ml, abs=0.06)
+    click_row(stand, 0)
+    assert "It cannot be shown" in stand.ui.detailLabel.text
+    (tmp_path / "out" / f"{stand.part._batch.rows[2].name}.seg.nrrd").unlink()
+    slicer.mrmlScene.RemoveNode(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[1])
+    click_row(stand, 2)
+    assert "If it was moved or deleted, segment the folder again" in stand.ui.detailLabel.text
 
 
 def test_results_cannot_go_into_the_folder_of_the_scans(stand, tmp_path):
@@ -290,9 +338,9 @@ def test_a_cancelled_folder_keeps_the_files_and_rows_of_what_is_finished(stand, 
     choose(stand, "folder")
     stand.ui.sourceEdit.text, stand.ui.outputEdit.text = str(tmp_path / "in"), str(tmp_path / "out")
     stand.click(stand.ui.batchButton)
-    stand.wait(lambda: table_texts(stand.ui.batchTable) != [])
+    stand.wait(lambda: states(stand) == ["done", "waiting"])
     stand.click(stand.ui.batchButton)
     stand.wait(lambda: not stand.part._is_running)
-    assert states(stand)[0] == "done"
+    assert states(stand) == ["done", "not done"]
     assert "Cancelled; what is finished stays. 1 of " in stand.status
     assert [path.name for path in (tmp_path / "out").glob("*.seg.nrrd")] == ["a.seg.nrrd"]

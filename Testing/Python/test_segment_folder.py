@@ -274,9 +274,11 @@ def test_a_missing_preview_does_not_replace_a_correction_and_is_named(folder, bu
 
 
 def test_who_asks_is_told_of_each_scan_with_the_volumes_of_its_organs(folder, bundle, tmp_path):
-    told = []
+    everything = []
     for _ in range(2):
-        run(folder, tmp_path / "out", bundle, on_scan=lambda *arguments: told.append(arguments))
+        run(folder, tmp_path / "out", bundle, on_scan=lambda *arguments: everything.append(arguments))
+    assert [outcome.status for _, _, outcome in everything[:3]] == [WAITING] * 3
+    told = everything[3:6] + everything[9:]
     assert [(index, count) for index, count, _ in told] == [(0, 3), (1, 3), (2, 3)] * 2
     first, again = told[0][2], told[3][2]
     assert (first.status, again.status) == (DONE, DONE_BEFORE)
