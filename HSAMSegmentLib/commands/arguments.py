@@ -165,6 +165,12 @@ def add_teach(subparsers: argparse._SubParsersAction) -> None:
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", metavar="M", type=_minutes, help="how long it may take")
     budget.add_argument("--epochs", metavar="N", type=_count, help="how many epochs, instead of a time")
+    parser.add_argument(
+        "--schedule",
+        choices=("cosine", "hsam", "autosam"),
+        default="cosine",
+        help="of the learning rate; default: cosine, the others are those of the papers",
+    )
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same machine, same model")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; default: auto")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run of this MODEL stopped")

@@ -80,6 +80,7 @@ def _request(arguments: argparse.Namespace) -> TeachRequest:
         lora_blocks=arguments.lora_blocks,
         minutes=arguments.minutes,
         epochs=arguments.epochs,
+        schedule=arguments.schedule,
         seed=arguments.seed,
         device=arguments.device,
         resume=arguments.resume,

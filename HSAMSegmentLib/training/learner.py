@@ -16,6 +16,7 @@ from HSAMSegmentLib.training.averaging import WeightAverage
 from HSAMSegmentLib.training.batches import Batches
 from HSAMSegmentLib.training.optimizing import GRADIENT_LIMIT, cosine_share, make_optimizer, mixed_precision, set_rate
 from HSAMSegmentLib.training.request import TeachMetrics
+from HSAMSegmentLib.training.schedules import hsam_rate_share, plateau_share
 
 WARMUP_STEPS = 20
 AVERAGE_DECAY = 0.99
@@ -38,6 +39,8 @@ class Learner:
         encoder_share: float,
         seed: int,
         device: torch.device,
+        schedule: str = "cosine",
+        steps_per_epoch: int = 1,
     ) -> None:
         """
         Args:
@@ -46,7 +49,11 @@ class Learner:
             encoder_share: factor on the rate of the encoder.
             seed: of all draws.
             device: where the network is.
+            schedule: of the rate, one of `request.SCHEDULES`.
+            steps_per_epoch: for the schedule "autosam", which looks at the loss at the end of each epoch.
         """
+        self.schedule, self.steps_per_epoch = schedule, steps_per_epoch
+        self.epoch_losses: list[float] = []
         self.network = network
         self.device = device
         self.rate = rate
@@ -63,7 +70,6 @@ class Learner:
         """Slices of each validation set that the history was measured on, None before the first look."""
         self._kept_names = _learned_names(network)
         self.guard: Callable[[], AbstractContextManager] = nullcontext
-        self.rate_share: Callable[[int, float], float] = warmed_cosine_share
 
     def step(self, batches: Batches, loss_of: Callable[..., Tensor], progress: float) -> None:
         """One step of the optimizer; if it is interrupted, nothing has changed, not even the draws.
@@ -76,7 +82,7 @@ class Learner:
         Raises:
             NotANumberError: if the loss or a gradient is not finite; the weights are then as before the step.
         """
-        set_rate(self.optimizer, self.rate * self.rate_share(self.steps, progress))
+        set_rate(self.optimizer, self.rate * self._rate_share(progress))
         draws, noise = self.generator.get_state(), torch.get_rng_state()
         try:
             with self.guard():
@@ -89,6 +95,14 @@ class Learner:
         self.average.update(self.network)
         self.steps += 1
         self.loss = value if self.steps == 1 else _SMOOTHING * self.loss + (1 - _SMOOTHING) * value
+        if self.steps % self.steps_per_epoch == 0:
+            self.epoch_losses.append(value)
+
+    def _rate_share(self, progress: float) -> float:
+        """Share of the highest rate at the present step."""
+        if self.schedule == "autosam":
+            return plateau_share(self.epoch_losses)
+        return _RATE_SHARES[self.schedule](self.steps, progress)
 
     def _differentiate(self, batches: Batches, loss_of: Callable[..., Tensor]) -> float:
         """Loss of a batch; its gradients are left in the network."""
@@ -139,6 +153,7 @@ class Learner:
             "device_generator": _device_draws(self.device),
             "steps": self.steps,
             "loss": self.loss,
+            "epoch_losses": list(self.epoch_losses),
             "best": self.best,
             "best_dice": self.best_dice,
             "best_step": self.best_step,
@@ -157,6 +172,7 @@ class Learner:
         if state.get("device_generator") is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["device_generator"], self.device)
         self.steps, self.loss = state["steps"], state["loss"]
+        self.epoch_losses = list(state.get("epoch_losses", ()))
         self.best, self.best_dice, self.best_step = state["best"], state["best_dice"], state["best_step"]
         self.history = [TeachMetrics(**item) for item in state["history"]]
         self.judged_on = state.get("judged_on")
@@ -165,6 +181,9 @@ class Learner:
 def warmed_cosine_share(step: int, progress: float) -> float:
     """Share of the highest learning rate at a step, counted from 0, and a part of the training."""
     return min(1.0, (step + 1) / WARMUP_STEPS) * cosine_share(progress)
+
+
+_RATE_SHARES = {"cosine": warmed_cosine_share, "hsam": hsam_rate_share}
 
 
 def _learned_names(network: nn.Module) -> list[str]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+SCHEDULES = ("cosine", "hsam", "autosam")
+
 
 @dataclass(frozen=True)
 class CaseFiles:
@@ -48,7 +50,8 @@ class TeachRequest:
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         batch_size: views per step.
         rate: highest learning rate, or None for the default of the adaptation.
-        schedule: of the learning rate: "cosine", or "hsam" for the warm-up and polynomial decay of H-SAM's training.
+        schedule: of the learning rate: "cosine", "hsam" for the warm-up and polynomial decay of H-SAM's training, or
+            "autosam" for AutoSAM's tenth after each plateau of the loss.
         resume: go on where an interrupted run of the same output stopped.
         overwrite: whether files may be replaced.
         report: JSON file to write, or None.

@@ -26,14 +26,14 @@ from HSAMSegmentLib.training.checkpointing import PeriodicSaver, load_state, sav
 from HSAMSegmentLib.training.feature_cache import CacheOwner
 from HSAMSegmentLib.training.interrupting import CancellableComputation
 from HSAMSegmentLib.training.kept_features import NOTE_SECONDS, KeepingRules, KeptFeatures
-from HSAMSegmentLib.training.learner import Learner, NotANumberError, warmed_cosine_share
+from HSAMSegmentLib.training.learner import Learner, NotANumberError
 from HSAMSegmentLib.training.looks import Looks
 from HSAMSegmentLib.training.losses import TEACHING_SMOOTHING, autosam_loss, hsam_loss
 from HSAMSegmentLib.training.outcome import finish
 from HSAMSegmentLib.training.plan import TeachPlan, make_plan
-from HSAMSegmentLib.training.request import CaseFiles, TeachEvents, TeachRequest, TeachResult, ignore_events
+from HSAMSegmentLib.training.request import SCHEDULES, CaseFiles, TeachEvents, TeachRequest, TeachResult, ignore_events
 from HSAMSegmentLib.training.sampling import BalancedSampler
-from HSAMSegmentLib.training.schedules import hsam_last_stage_weight, hsam_rate_share
+from HSAMSegmentLib.training.schedules import hsam_last_stage_weight
 from HSAMSegmentLib.training.slice_bank import SliceBank, build_slice_bank
 from HSAMSegmentLib.training.starting import Start, StartSource, build_start, open_start
 from HSAMSegmentLib.training.validation import ValidationSet, hold_out_blocks, whole_case
@@ -43,7 +43,6 @@ Found = TypeVar("Found")
 
 logger = logging.getLogger(__name__)
 
-RATE_SHARES = {"cosine": warmed_cosine_share, "hsam": hsam_rate_share}
 DICE_WEIGHT = 0.5
 STEP_SHARE = 0.1
 _BACKWARD_FACTOR = 3.0
@@ -115,8 +114,8 @@ class TeachJob:
         for extra in (request.report, request.plot):
             if extra is not None:
                 refuse_existing(extra, request.overwrite)
-        if request.schedule not in RATE_SHARES:
-            raise RequestError(f"The schedule '{request.schedule}' is unknown; choose {', '.join(RATE_SHARES)}.")
+        if request.schedule not in SCHEDULES:
+            raise RequestError(f"The schedule '{request.schedule}' is unknown; choose {', '.join(SCHEDULES)}.")
         self.request, self.cancel = request, cancel
         self.progress, self.events = progress, events
         self.budget = Budget(minutes=request.minutes, epochs=request.epochs)
@@ -155,9 +154,10 @@ class TeachJob:
             encoder_share=plan.encoder_share,
             seed=self.request.seed,
             device=self.device,
+            schedule=self.request.schedule,
+            steps_per_epoch=self.steps_per_epoch,
         )
         self.learner.guard = self._guard
-        self.learner.rate_share = RATE_SHARES[self.request.schedule]
         self.budget.set_steps_per_epoch(self.steps_per_epoch)
         self.budget.writing_seconds += self._writing_seconds()
         self.looks = Looks(self.setup, self.learner, self.budget, self.events, self.cancel)

@@ -127,3 +127,31 @@ def test_learning_stops_when_the_dice_has_not_risen_for_a_while_but_never_in_the
 def test_the_state_with_the_best_dice_is_kept_not_the_last_one():
     learner = looks_after([0.3, 0.9, 0.5], 0.9)._learner
     assert (learner.best_step, learner.best_dice) == (2, 0.9)
+
+
+class SameImage:
+    """The same image in every batch."""
+
+    def __init__(self, network) -> None:
+        self.network = network
+
+    def forward(self, generator: torch.Generator):
+        return self.network(torch.full((1, 3, 64, 64), 0.5)), torch.zeros(1, 64, 64, dtype=torch.long)
+
+
+def test_with_autosams_schedule_the_rate_falls_when_the_loss_of_epochs_does_not_and_a_resumed_one_knows():
+    facts = {"rate": 1e-3, "encoder_share": 1.0, "seed": 0, "device": torch.device("cpu")}
+    learner = Learner(small_network(), **facts, schedule="autosam", steps_per_epoch=2)
+
+    def flat(stages, labels):
+        return 1.0 + 0.0 * stages[0].sum()
+
+    rates = []
+    for _ in range(2 * 23):
+        learner.step(SameImage(learner.network), flat, 0.5)
+        rates.append(learner.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-3] * 44 + [1e-4] * 2)
+    resumed = Learner(small_network(), **facts, schedule="autosam", steps_per_epoch=2)
+    resumed.resume(learner.state())
+    resumed.step(SameImage(resumed.network), flat, 0.5)
+    assert resumed.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
