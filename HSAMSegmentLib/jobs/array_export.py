@@ -22,7 +22,7 @@ class ArrayExport:
     Plain writes, no memory map: on a full disk they raise an error, where a map would end the whole program.
     """
 
-    def __init__(self, array: np.ndarray, path: Path, *, piece_bytes: int = 48 * 2**20) -> None:
+    def __init__(self, array: np.ndarray, path: Path, *, piece_bytes: int = 16 * 2**20) -> None:
         self._array = array
         self._rows = max(1, int(piece_bytes // max(1, array[:1].nbytes)))
         self._next = 0

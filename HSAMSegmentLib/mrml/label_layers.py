@@ -162,13 +162,13 @@ _values: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def _count_values(array: np.ndarray) -> tuple[int, ...]:
-    """Slice by slice: several times as fast as sorting all voxels, which would stall the application."""
+    """Slice by slice, and background, which is most of it, only looked at: sorting would stall the application."""
     if array.dtype.kind not in "iu" or array.max(initial=0) > _LARGEST_COUNTED:
         return tuple(int(value) for value in np.unique(array) if value > 0)
     found: set[int] = set()
     for part in array:
-        found.update(np.flatnonzero(np.bincount(np.maximum(part, 0).ravel())).tolist())
-    return tuple(sorted(found - {0}))
+        found.update(np.flatnonzero(np.bincount(part[part > 0])).tolist())
+    return tuple(sorted(found))
 
 
 def _scan_grid(segmentation, to_world: np.ndarray) -> Geometry | None:
