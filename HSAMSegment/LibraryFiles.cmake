@@ -161,6 +161,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/mrml/batch.py
   HSAMSegmentLib/mrml/batch_summary.py
   HSAMSegmentLib/mrml/comparison.py
+  HSAMSegmentLib/mrml/folder_results.py
   HSAMSegmentLib/mrml/history.py
   HSAMSegmentLib/mrml/label_images.py
   HSAMSegmentLib/mrml/label_layers.py

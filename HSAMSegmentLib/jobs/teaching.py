@@ -13,10 +13,11 @@ from pathlib import Path
 
 from HSAMSegmentLib.checkpoints.bundle import read_manifest
 from HSAMSegmentLib.checkpoints.store import Store
-from HSAMSegmentLib.errors import OutputError, RequestError
+from HSAMSegmentLib.errors import CancelledError, OutputError, RequestError
 from HSAMSegmentLib.jobs.course import PAUSE, Course, Look, new_model_id
 from HSAMSegmentLib.jobs.events import Metrics, Result, TeachPicture
 from HSAMSegmentLib.jobs.run import Emit, JobContext
+from HSAMSegmentLib.jobs.scratch_room import ScratchRoom
 from HSAMSegmentLib.jobs.teach_card import card_text
 from HSAMSegmentLib.jobs.teach_cases import keep_copy, open_case
 from HSAMSegmentLib.jobs.teach_preview import write_pair
@@ -29,6 +30,7 @@ from HSAMSegmentLib.training.teach import TeachJob
 logger = logging.getLogger(__name__)
 
 WATCH_SECONDS = 0.1
+ROOM_SECONDS = 1.0
 PROGRESS_SECONDS = 0.1
 
 
@@ -45,13 +47,13 @@ def teach(request: TeachJobRequest, emit: Emit, cancel: CancelToken, context: Jo
     course.mark_running()
     course.ask_for("")
     try:
-        with _watching(course, cancel):
-            return Result(_run(request, course, emit, cancel).to_json())
+        with _watching(course, cancel) as watch:
+            return Result(_run(request, course, emit, cancel, watch).to_json())
     finally:
         course.mark_idle()
 
 
-def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelToken) -> TaughtOutcome:
+def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelToken, watch: _Watch) -> TaughtOutcome:
     if course.is_taught(request.model_id):
         return _store_again(request, course)
     emit(Progress(0.0, "Reading the scans"))
@@ -62,7 +64,10 @@ def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelTok
     job.prepare(cases, None)
     if request.finish:
         cancel.cancel()  # what is on the disk is all that there will be
-    result = job.run()
+    else:
+        learning = [parameter for parameter in job.learner.network.parameters() if parameter.requires_grad]
+        watch.room = ScratchRoom(course.folder, sum(parameter.numel() for parameter in learning))
+    result = _learn(job, course, watch)
     wish = course.wish()
     if wish == PAUSE or (cancel.is_cancelled and not wish and not request.finish):
         return _outcome(request, course, result, "", "paused")
@@ -71,6 +76,27 @@ def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelTok
     outcome = _outcome(request, course, result, model_id, stopped)
     course.remove_after_success()
     return outcome
+
+
+def _learn(job: TeachJob, course: Course, watch: _Watch) -> TeachResult:
+    """Run; where the disk got full meanwhile, that is what is told.
+
+    Raises:
+        OutputError: if there is no room any more to save what is learned.
+    """
+    full = OutputError(
+        f"The disk of {course.folder} is full, so what is learned could not be saved any more. Free some space on it "
+        "and go on."
+    )
+    try:
+        result = job.run()
+    except (OutputError, CancelledError) as error:
+        if watch.is_full:
+            raise full from error
+        raise
+    if watch.is_full:
+        raise full
+    return result
 
 
 def _open_cases(request: TeachJobRequest, course: Course, cancel: CancelToken) -> list[Case]:
@@ -127,23 +153,36 @@ def _engine_request(request: TeachJobRequest, course: Course) -> TeachRequest:
     )
 
 
-@contextmanager
-def _watching(course: Course, cancel: CancelToken) -> Iterator[None]:
-    """Turn a wish for a pause or a stop into a cancel, which the teaching answers by keeping what it has."""
-    ended = threading.Event()
+class _Watch:
+    """Turns a wish for a pause or a stop, and a full disk, into a cancel: the teaching then keeps what it has."""
 
-    def watch() -> None:
-        while not ended.wait(WATCH_SECONDS):
-            if course.wish():
-                cancel.cancel()
+    def __init__(self, course: Course, cancel: CancelToken) -> None:
+        self.room: ScratchRoom | None = None
+        self.is_full = False
+        self.ended = threading.Event()
+        self._course, self._cancel = course, cancel
+
+    def run(self) -> None:
+        """Look until there is a reason to cancel, or the end."""
+        next_look = 0.0
+        while not self.ended.wait(WATCH_SECONDS):
+            if self.room is not None and time.monotonic() >= next_look:
+                next_look = time.monotonic() + ROOM_SECONDS
+                self.is_full = self.room.look()
+            if self.is_full or self._course.wish():
+                self._cancel.cancel()
                 return
 
-    watcher = threading.Thread(target=watch, name="wishes", daemon=True)
+
+@contextmanager
+def _watching(course: Course, cancel: CancelToken) -> Iterator[_Watch]:
+    watch = _Watch(course, cancel)
+    watcher = threading.Thread(target=watch.run, name="wishes", daemon=True)
     watcher.start()
     try:
-        yield
+        yield watch
     finally:
-        ended.set()
+        watch.ended.set()
         watcher.join()
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from small_cases import segmentation_of, small_case, small_volume
+from small_disk import fill, mounted_disk
 from stored_models import encoder_file
 
 from HSAMSegmentLib.checkpoints.bundle import read_tensors
@@ -64,25 +64,8 @@ def same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> boo
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk with little more room than the reserve that nothing is written into."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", str(folder)], capture_output=True)
-    if done.returncode != 0:
-        pytest.skip("mounting a small disk needs Linux and the rights of an administrator")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Take all space that is left."""
-    filler = folder / "filler"
-    with open(filler, "wb", buffering=0) as stream:
-        try:
-            while stream.write(b"\0" * 4096):
-                pass
-        except OSError:
-            pass
-    return filler
+    with mounted_disk(tmp_path / "disk", megabytes=80) as folder:
+        yield folder
 
 
 def test_a_disk_that_gets_full_while_learning_keeps_the_last_state_and_the_training_goes_on_later(
