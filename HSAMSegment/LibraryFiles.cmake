@@ -118,6 +118,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/jobs/requests.py
   HSAMSegmentLib/jobs/run.py
   HSAMSegmentLib/jobs/runners.py
+  HSAMSegmentLib/jobs/scratch_room.py
   HSAMSegmentLib/jobs/segmenting.py
   HSAMSegmentLib/jobs/segmenting_folder.py
   HSAMSegmentLib/jobs/start_worker.py
@@ -153,6 +154,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/sam_encoder.py
   HSAMSegmentLib/models/samed.py
   HSAMSegmentLib/models/segment_anything_parts.py
+  HSAMSegmentLib/models/sizes.py
   HSAMSegmentLib/models/tiny_vit.py
   HSAMSegmentLib/models/two_way_transformer.py
   HSAMSegmentLib/models/upscaling.py

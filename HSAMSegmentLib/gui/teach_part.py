@@ -301,8 +301,15 @@ class TeachPart:
 
     def _say_estimate(self) -> str:
         start = self._start_choice
-        copied = sum(pair.export_bytes for pair in self.pairs)
-        found = self.starts.estimate(start, self._usable, copied, self.ui.minutesBox.value, self.scratch_folder)
+        found = self.starts.estimate(
+            start,
+            self.ui.headCombo.currentData or "",
+            self.organs.learned,
+            self._usable,
+            copied_bytes=sum(pair.export_bytes for pair in self.pairs),
+            minutes=self.ui.minutesBox.value,
+            scratch=self.scratch_folder,
+        )
         text = _("Starts from {title}. {needs}").format(title=start.title, needs=found.sentence)
         self.ui.estimateLabel.setText(text)
         return found.problem

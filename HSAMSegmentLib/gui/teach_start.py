@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.checkpoints.catalog import ENCODER, MODEL
-from HSAMSegmentLib.checkpoints.entries import ModelEntry
+from HSAMSegmentLib.checkpoints.entries import ModelEntry, recognize_file
+from HSAMSegmentLib.checkpoints.manifest import Manifest
 from HSAMSegmentLib.checkpoints.store import Store
 from HSAMSegmentLib.jobs.teach_cases import CaseSummary
 from HSAMSegmentLib.jobs.teach_estimate import TeachEstimate, estimate
+from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
 
 AUTO, SCRATCH, COMPACT = "auto", "scratch", "compact"
 HEADS = (
@@ -22,8 +24,9 @@ HEADS = (
     (_("CNN"), "cnn"),
     (_("Linear"), "linear"),
 )
-_DEFAULT_IMAGE_SIZE, _DEFAULT_WEIGHTS = 256, 6_000_000
-_SAM_HEAD_WEIGHTS = 12_000_000
+_DEFAULT_HEAD = "hsam"
+_NEW_HEAD_IMAGE_SIZE, _LARGEST_COMPACT = 512, 256
+"""Sides of the input: with a new head on a SAM encoder, and at most with the compact one, which follows the scans."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Starts:
         self._store = store
         self._models: list[ModelEntry] = []
         self._encoders: list[ModelEntry] = []
+        self._specs: dict[str, EncoderSpec] = {}
 
     def refresh(self) -> None:
         """Look into the store again."""
@@ -55,6 +59,7 @@ class Starts:
         here = {entry.id for entry in entries}
         self._models = [entry for entry in entries if entry.kind == MODEL and entry.encoder in here | {""}]
         self._encoders = [entry for entry in entries if entry.kind == ENCODER]
+        self._specs = {}
 
     def combo_entries(self) -> list[tuple[str, str]]:
         """(text, data) for the combo box."""
@@ -88,25 +93,43 @@ class Starts:
         return {entry.id for entry in self._store.models()}
 
     def estimate(
-        self, start: StartChoice, summaries: Sequence[CaseSummary], copied_bytes: int, minutes: float, scratch: Path
+        self,
+        start: StartChoice,
+        head: str,
+        organs: Sequence[str],
+        summaries: Sequence[CaseSummary],
+        *,
+        copied_bytes: int,
+        minutes: float,
+        scratch: Path,
     ) -> TeachEstimate:
-        """What a teaching will need."""
-        entry = next((entry for entry in self._models if entry.id == start.model), None)
-        size, weights, is_large = _DEFAULT_IMAGE_SIZE, _DEFAULT_WEIGHTS, bool(start.encoder)
-        if entry is not None and entry.manifest is not None:
-            encoder = entry.manifest.architecture.encoder
-            size, is_large = encoder.image_size, is_large or encoder.name != COMPACT
-        if is_large:
-            size, weights = max(size, 512), _SAM_HEAD_WEIGHTS
+        """What a teaching of these organs will need; `head` is "" for that of the starting model."""
+        manifest = next((entry.manifest for entry in self._models if entry.id == start.model), None)
+        head = head or (manifest.architecture.head if manifest is not None else _DEFAULT_HEAD)
         return estimate(
-            [summary.shape for summary in summaries],
+            summaries,
+            Architecture(
+                encoder=self._encoder(start, manifest),
+                head=head,
+                num_classes=max(1, len(organs)),
+                form="paper" if head == "hsam" else "",
+            ),
+            includes_encoder=not start.encoder and manifest is not None and manifest.encoder_source.included,
             copied_bytes=copied_bytes,
-            weight_count=weights,
-            image_size=size,
-            keeps_features=is_large,
             minutes=minutes,
             scratch=scratch,
         )
+
+    def _encoder(self, start: StartChoice, manifest: Manifest | None) -> EncoderSpec:
+        """What the images go through; files are looked into once."""
+        if start.encoder:
+            if start.encoder not in self._specs:
+                found = recognize_file(next(entry.path for entry in self._encoders if entry.id == start.encoder))
+                self._specs[start.encoder] = replace(found.encoder, image_size=_NEW_HEAD_IMAGE_SIZE)
+            return self._specs[start.encoder]
+        if manifest is not None and manifest.architecture.encoder.name != COMPACT:
+            return manifest.architecture.encoder
+        return EncoderSpec(COMPACT, _LARGEST_COMPACT)
 
     def _knows_most(self, organs: Sequence[str], modality: str) -> ModelEntry | None:
         """The model of the right modality that shares most organs; None if none shares any."""

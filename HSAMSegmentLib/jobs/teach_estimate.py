@@ -1,30 +1,38 @@
 """What a teaching will need, said before it starts: memory, disk and time. No torch here.
 
-Estimates, rounded up. The parts that grow with the data are counted; the base and the factors are what runs of the
-embedded encoder and of SAM's took.
+All of it is derived: from the network's description, the slices, what the engine keeps of each and what it writes. The
+disk is an upper bound, as how many views of a slice are kept depends on how fast they are encoded.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from HSAMSegmentLib.checkpoints.files import format_bytes
+from HSAMSegmentLib.checkpoints.files import DISK_RESERVE_BYTES, format_bytes
+from HSAMSegmentLib.jobs.scratch_room import STATE_COPIES
+from HSAMSegmentLib.jobs.teach_cases import CaseSummary
+from HSAMSegmentLib.models.architecture import Architecture
+from HSAMSegmentLib.models.sizes import encoder_weights, encoding_bytes, head_weights, kept_bytes_per_view
 from HSAMSegmentLib.wording import tr as _
 
-BASE_BYTES = 600e6
-"""Python with PyTorch and this program."""
-COPIES_IN_MEMORY = 7
-"""Of the weights, in 4 bytes: network, average, gradients, two moments, best state, and the one being written."""
-COPIES_ON_DISK = 11
-"""Of the weights, in 4 bytes: a training state has five, a second one exists while it is written; and the model."""
+COMPACT = "compact"
+BASE_BYTES = 500e6
+"""Python with PyTorch and this program, on a processor."""
+GPU_BASE_BYTES = 800e6
+"""What CUDA and its libraries take on a graphics card before the first network: from experience, not measured."""
+COPIES_IN_MEMORY = STATE_COPIES + 1
+"""Of the weights that learn, in 4 bytes: those of a training state and the gradients."""
 ACTIVATION_BYTES_PER_PIXEL = 1100
-"""Of one view in a step, for networks with the embedded encoder."""
-FEATURE_BYTES = 4 << 30
-LARGE_ENCODER_BYTES = 2.5e9
-"""More for a SAM encoder: its own weights and its activations."""
+"""Of one view in a step that learns the compact encoder, too."""
+CELL_BYTES = 250e3
+"""Of one cell of a kept embedding in a step of the largest head: measured for H-SAM's with four organs."""
+MOST_VIEWS, CACHE_BYTES = 12, 4 << 30
+"""As in the cache of features."""
+_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -32,15 +40,19 @@ class TeachEstimate:
     """What will be needed.
 
     Attributes:
-        memory_bytes: of the computer, or of the graphics card where it computes.
-        disk_bytes: in the scratch folder.
-        minutes: as asked for; reading and preparing come on top.
+        memory_bytes: of the computer where it learns on the processor.
+        gpu_bytes: of the graphics card where it learns on one.
+        disk_bytes: in the scratch folder, at most.
+        least_disk_bytes: without which it cannot be done: one view of each slice is kept then.
+        minutes: as asked for, reading and encoding included.
         free_memory_bytes: that the computer has now, None if that is not known.
         free_disk_bytes: that the disk of the scratch folder has now.
     """
 
     memory_bytes: float
+    gpu_bytes: float
     disk_bytes: float
+    least_disk_bytes: float
     minutes: float
     free_memory_bytes: float | None
     free_disk_bytes: float
@@ -48,16 +60,16 @@ class TeachEstimate:
     @property
     def problem(self) -> str:
         """What will not fit, as a sentence; empty if all does."""
-        if self.disk_bytes > self.free_disk_bytes:
+        if self.least_disk_bytes > self.free_disk_bytes:
             return _(
                 "The scratch folder's disk has only {free} free, about {needed} are needed. Free some space, or choose "
                 "another folder (Advanced)."
-            ).format(free=format_bytes(self.free_disk_bytes), needed=format_bytes(self.disk_bytes))
+            ).format(free=format_bytes(self.free_disk_bytes), needed=format_bytes(self.least_disk_bytes))
         return ""
 
     @property
     def sentence(self) -> str:
-        """One line for the user."""
+        """A few words for the user."""
         memory = format_bytes(self.memory_bytes)
         if self.free_memory_bytes is not None:
             memory = _("{needed} of memory ({free} free)").format(
@@ -65,46 +77,116 @@ class TeachEstimate:
             )
         else:
             memory = _("{needed} of memory").format(needed=memory)
-        text = _("Needs about {memory}, {disk} of disk, and {minutes:g} min.").format(
-            memory=memory, disk=format_bytes(self.disk_bytes), minutes=self.minutes
+        text = _(
+            "Needs about {memory}, or {gpu} of a graphics card's; up to {disk} of disk; and {minutes:g} min in all, "
+            "from reading the scans to the finished model."
+        ).format(
+            memory=memory,
+            gpu=format_bytes(self.gpu_bytes),
+            disk=format_bytes(self.disk_bytes),
+            minutes=self.minutes,
         )
         if self.free_memory_bytes is not None and self.memory_bytes > self.free_memory_bytes:
             text += " " + _("The memory is tight: close other programs, or use fewer scans.")
         return text
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """What a teaching writes and holds, part by part.
+
+    Attributes:
+        state_bytes: one training state on the disk.
+        model_bytes: the finished model on the disk.
+        feature_bytes: kept features, at most; 0 where the encoder learns.
+        least_feature_bytes: one view of each slice.
+        network_bytes: weights with all that learning them takes, in memory.
+        working_bytes: what a step or the encoding works in, in memory.
+        slice_bytes: the slices in memory.
+    """
+
+    state_bytes: int
+    model_bytes: int
+    feature_bytes: int
+    least_feature_bytes: int
+    network_bytes: int
+    working_bytes: int
+    slice_bytes: int
+
+
+def footprint(cases: Sequence[CaseSummary], architecture: Architecture, *, includes_encoder: bool) -> Footprint:
+    """Derive all parts.
+
+    Args:
+        cases: what is taught from.
+        architecture: what is built.
+        includes_encoder: whether the model's file will hold the encoder.
+    """
+    encoder, head = encoder_weights(architecture.encoder), head_weights(architecture)
+    size, keeps_features = architecture.encoder.image_size, architecture.encoder.name != COMPACT
+    learning = head if keeps_features else head + encoder
+    working = float(_BATCH * size**2 * ACTIVATION_BYTES_PER_PIXEL)
+    if keeps_features:
+        step = _BATCH * decoded_cells(size) * CELL_BYTES
+        working = max(float(encoding_bytes(architecture.encoder)), step)
+    return Footprint(
+        state_bytes=4 * STATE_COPIES * learning,
+        model_bytes=2 * (head + (encoder if includes_encoder or not keeps_features else 0)),
+        feature_bytes=min(CACHE_BYTES, _feature_bytes(cases, architecture, MOST_VIEWS)) if keeps_features else 0,
+        least_feature_bytes=_feature_bytes(cases, architecture, 1) if keeps_features else 0,
+        network_bytes=4 * ((encoder + head - learning) + COPIES_IN_MEMORY * learning),
+        working_bytes=round(working),
+        slice_bytes=sum(3 * case.slices * size**2 + 8 * math.prod(case.shape) for case in cases),
+    )
+
+
+def _feature_bytes(cases: Sequence[CaseSummary], architecture: Architecture, views: int) -> int:
+    """So many views of each slice that is taught, and the held-out slices once."""
+    held = sum(held_out(case.labelled_slices) for case in cases)
+    taught = sum(case.slices for case in cases) - held
+    return (held + views * taught) * kept_bytes_per_view(architecture.encoder)
+
+
+def decoded_cells(image_size: int) -> int:
+    """How many cells of an embedding a step decodes (see `training.cells`)."""
+    side = image_size // 16
+    return min(side, max(16, int(0.375 * side))) ** 2
+
+
+def held_out(labelled_slices: int) -> int:
+    """How many slices of a case are held out: two blocks of a tenth each (see `training.validation`)."""
+    return 2 * max(1, round(0.1 * labelled_slices)) if labelled_slices >= 6 else 0
+
+
 def estimate(
-    shapes: Sequence[tuple[int, int, int]],
+    cases: Sequence[CaseSummary],
+    architecture: Architecture,
     *,
+    includes_encoder: bool,
     copied_bytes: int,
-    weight_count: int,
-    image_size: int,
-    keeps_features: bool,
     minutes: float,
     scratch: Path,
-    batch_size: int = 4,
 ) -> TeachEstimate:
     """Estimate.
 
     Args:
-        shapes: of the scans (k, j, i), the slices being their first axis.
+        cases: what is taught from.
+        architecture: what is built.
+        includes_encoder: whether the model's file will hold the encoder.
         copied_bytes: what is copied out of the scene.
-        weight_count: numbers in the network that learn.
-        image_size: side of the network's input.
-        keeps_features: whether a frozen encoder's features are kept on the disk.
         minutes: length.
         scratch: folder for the scratch data; it need not exist yet.
-        batch_size: views per step.
     """
-    pixels = float(image_size**2)
-    slices = sum(shape[0] for shape in shapes)
-    bank = slices * pixels * 3 + 2.0 * copied_bytes
-    memory = BASE_BYTES + bank + COPIES_IN_MEMORY * 4.0 * weight_count
-    memory += batch_size * pixels * ACTIVATION_BYTES_PER_PIXEL + (LARGE_ENCODER_BYTES if keeps_features else 0.0)
-    disk = copied_bytes + COPIES_ON_DISK * 4.0 * weight_count + (FEATURE_BYTES if keeps_features else 0.0)
+    parts = footprint(cases, architecture, includes_encoder=includes_encoder)
+    loading = 8 * (encoder_weights(architecture.encoder) + head_weights(architecture))
+    memory = BASE_BYTES + parts.slice_bytes + max(loading, parts.network_bytes + parts.working_bytes)
+    fixed = copied_bytes + 2 * parts.state_bytes  # a new state is written beside the old one
+    reserve = DISK_RESERVE_BYTES if parts.feature_bytes else 0
     return TeachEstimate(
         memory_bytes=memory,
-        disk_bytes=disk,
+        gpu_bytes=GPU_BASE_BYTES + parts.network_bytes + parts.working_bytes,
+        disk_bytes=fixed + reserve + max(parts.feature_bytes, parts.model_bytes),
+        least_disk_bytes=fixed + reserve + max(parts.least_feature_bytes, parts.model_bytes),
         minutes=minutes,
         free_memory_bytes=_free_memory(),
         free_disk_bytes=float(shutil.disk_usage(_existing(scratch)).free),

@@ -7,7 +7,6 @@ attention is ours (see `attention`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +14,9 @@ from torch import Tensor, nn
 from HSAMSegmentLib.models.attention import GridAttention
 from HSAMSegmentLib.models.neck import sam_neck
 from HSAMSegmentLib.models.segment_anything_parts import sam_part
+from HSAMSegmentLib.models.sizes import SAM_SIZES
 
-SAM_SIZES: dict[str, dict[str, Any]] = {
-    "sam_vit_b": {"embed_dim": 768, "depth": 12, "num_heads": 12, "global_attn_indexes": (2, 5, 8, 11)},
-    "sam_vit_l": {"embed_dim": 1024, "depth": 24, "num_heads": 16, "global_attn_indexes": (5, 11, 17, 23)},
-    "sam_vit_h": {"embed_dim": 1280, "depth": 32, "num_heads": 16, "global_attn_indexes": (7, 15, 23, 31)},
-}
-"""Constructor arguments of the three published encoders."""
+__all__ = ["SAM_SIZES", "SamBlock", "SamEncoder"]
 
 _TOKENS_AT_ONCE = 1024
 """Tokens that a processor takes through a block at once: enough for fast products, few enough for its cache."""
