@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from HSAMSegmentLib.training.embedded_export import export
+from HSAMSegmentLib.training.embedded_tasks import TASKS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
     parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "embedded.training")
     parser.add_argument("--models", type=Path, default=REPOSITORY / "Resources" / "Models")
+    parser.add_argument("--without", nargs="*", default=[], help="tasks that were left out of the training")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--not-judged", action="store_true", help="write bundles without metrics, to try things out")
@@ -35,6 +37,7 @@ def main() -> None:
         options.state,
         options.data,
         options.models,
+        tasks=[task for task in TASKS if task.id not in options.without],
         device=options.device,
         judged=not options.not_judged,
         earlier=earlier,

@@ -130,7 +130,7 @@ def _training_facts(task: EmbeddedTask, state: dict[str, Any], hashes: dict[str,
             "augment": task.augment.to_json(),
             "dice_weight": DICE_WEIGHT,
             "last_stage_weight": LAST_STAGE_WEIGHT,
-            "jointly_with": [other.id for other in TASKS if other.id != task.id],
+            "jointly_with": [name for name in state.get("taught", ()) if name != task.id],
         },
         "versions": versions(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
@@ -147,6 +147,7 @@ def export(
     data_folder: Path,
     models_folder: Path,
     *,
+    tasks: Sequence[EmbeddedTask] = TASKS,
     device: str = "cpu",
     judged: bool = True,
     earlier: dict[str, dict[str, Any]] | None = None,
@@ -159,6 +160,7 @@ def export(
         state_file: of `EmbeddedTrainer`.
         data_folder: with the data sets, for the judgement.
         models_folder: where the bundles go; existing ones are replaced.
+        tasks: those that were trained.
         device: to judge on.
         judged: whether to judge; bundles that are not have no metrics and are for trying things out.
         earlier: what an export returned before the held-out scans joined the training, instead of judging now: whoever
@@ -172,11 +174,11 @@ def export(
     Raises:
         TrainingError: if a model would be judged on scans that it has learned from.
     """
-    networks, state = averaged_networks(state_file)
+    networks, state = averaged_networks(state_file, tasks)
     encoder, metrics = EncoderSource(included=True), {}
-    if judged and earlier is None and any(set(_taught(task, state, {})) & set(task.validation) for task in TASKS):
+    if judged and earlier is None and any(set(_taught(task, state, {})) & set(task.validation) for task in tasks):
         raise TrainingError("This state has learned from the held-out scans; give the metrics from before that.")
-    for task in TASKS:
+    for task in tasks:
         path = models_folder / f"{task.id}.safetensors"
         manifest = manifest_of_task(task, encoder, state, _hashes(task, data_folder))
         manifest = replace(manifest, training={**manifest.training, "note": note})

@@ -24,8 +24,22 @@ SAM_IMAGE_SIZE = 512
 _LARGEST_COMPACT = 256
 _CT_WINDOW = IntensityRule("window")
 _THIN_CONTEXT_MM = 5.0
+_FINE_SPACING_MM = 0.8
 _RATES = {FROZEN: 1e-3, LORA: 5e-4, FULL: 1e-3}
 _ENCODER_SHARES = {FROZEN: 1.0, LORA: 1.0, FULL: 0.5}
+_FEW_CASES = 5
+_FEW_CASES_RULE = AugmentRule(
+    rotation_degrees=40.0,
+    scale=(0.7, 1.4),
+    shift_px=10.0,
+    elastic_px=5.0,
+    gamma=(0.5, 2.0),
+    contrast=(0.6, 1.5),
+    brightness=0.12,
+    bias_field=0.3,
+    noise=0.06,
+)
+_MANY_CASES_RULE = AugmentRule(rotation_degrees=20.0, scale=(0.8, 1.25), shift_px=6.0)
 
 
 @dataclass(frozen=True)
@@ -99,10 +113,18 @@ def make_plan(
         slices=slices,
         intensity=_intensity(modality, start if same_encoder else None),
         modality=modality,
-        augment=AugmentRule(rotation_degrees=20.0, scale=(0.8, 1.25), shift_px=6.0),
+        augment=augment_rule(len(cases)),
         rate=request.rate or _RATES[adaptation],
         encoder_share=_ENCODER_SHARES[adaptation],
     )
+
+
+def augment_rule(cases: int) -> AugmentRule:
+    """How far views differ from slices, by the number of scans: what few scans do not show has to be made up.
+
+    Measured on hearts: from one scan, the wide ranges are worth five points of Dice on other scans (Docs/teaching.md).
+    """
+    return _FEW_CASES_RULE if cases <= _FEW_CASES else _MANY_CASES_RULE
 
 
 def _adaptation(request: TeachRequest, encoder_name: str) -> str:
@@ -129,7 +151,7 @@ def _slices(
     frames = [slice_frame(case.volume.geometry) for case in cases]
     extent = max(max(frame.field_of_view_mm) for frame in frames)
     finest = max(max(frame.pixel_spacing_mm) for frame in frames)
-    spacing = max(finest, extent / _LARGEST_COMPACT, min(1.0, extent / 128))
+    spacing = max(finest, extent / _LARGEST_COMPACT, min(_FINE_SPACING_MM, extent / 160))
     size = request.image_size or min(_LARGEST_COMPACT, 16 * math.ceil(extent / spacing / 16 - 1e-6))
     between = frames[0].slice_spacing_mm
     context = between if between > _THIN_CONTEXT_MM / 2 else _THIN_CONTEXT_MM

@@ -12,6 +12,7 @@ frequent label of each pixel and relative slice of the taught scan.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -42,13 +43,16 @@ def read(task: EmbeddedTask, names: list[str]) -> list[Case]:
     return [dataset_case(entries[name], task) for name in names]
 
 
-def mean_dice(found: list[np.ndarray], held: list[Case]) -> float:
-    """Mean over scans and structures."""
-    values = []
+def judged(found: list[np.ndarray], held: list[Case]) -> str:
+    """Means over scans and structures, as a line."""
+    comparisons = []
     for labels, case in zip(found, held):
         truth = Segmentation(case.labels, case.volume.geometry, case.label_set, "truth")
-        values.append(compare(Segmentation(labels, case.volume.geometry, case.label_set), truth).mean("dice"))
-    return float(np.mean(values))
+        comparisons.append(compare(Segmentation(labels, case.volume.geometry, case.label_set), truth))
+    dice, jaccard, hd95, asd = (
+        float(np.mean([item.mean(metric) for item in comparisons])) for metric in ("dice", "jaccard", "hd95", "asd")
+    )
+    return f"mean Dice {dice:.3f}, Jaccard {jaccard:.3f}, HD95 {hd95:.2f} mm, ASD {asd:.2f} mm"
 
 
 def average_map(taught: Case, held: list[Case]) -> list[np.ndarray]:
@@ -61,7 +65,7 @@ def average_map(taught: Case, held: list[Case]) -> list[np.ndarray]:
     return found
 
 
-def unet_way(task: EmbeddedTask, options: argparse.Namespace, taught: list[Case], held: list[Case]) -> float:
+def unet_way(task: EmbeddedTask, options: argparse.Namespace, taught: list[Case], held: list[Case]) -> str:
     """MONAI's BasicUNet for the same minutes; Dice over the whole stacks, which does not depend on their order."""
     found = unet_from_scratch(task, taught, held, options.minutes)
     values = [
@@ -71,10 +75,10 @@ def unet_way(task: EmbeddedTask, options: argparse.Namespace, taught: list[Case]
         for labels, truth in zip(found, references(task, held))
         for value in range(1, len(task.labels) + 1)
     ]
-    return float(np.mean(values))
+    return f"mean Dice {float(np.mean(values)):.3f}"
 
 
-def taught_way(way: str, options: argparse.Namespace, taught: list[Case], held: list[Case], folder: Path) -> float:
+def taught_way(way: str, options: argparse.Namespace, taught: list[Case], held: list[Case], folder: Path) -> str:
     """Teach in one way and judge."""
     request = TeachRequest(
         output=folder / f"{way}.safetensors",
@@ -86,7 +90,16 @@ def taught_way(way: str, options: argparse.Namespace, taught: list[Case], held: 
     )
     result = teach(request, cases=taught)
     segmenter = Segmenter(load_model(result.path), device="cpu", options=SegmentOptions(threads=options.threads))
-    return mean_dice([segmenter.segment(case.volume).segmentation.array for case in held], held)
+    print(f"{way}: {result.steps} steps, {result.stopped}, {result.seconds / 60:.1f} min", flush=True)
+    return judged([segmenter.segment(case.volume).segmentation.array for case in held], held)
+
+
+def taught_names(task: EmbeddedTask, options: argparse.Namespace) -> list[str]:
+    """Ids of the scans to teach from: those named, those of a support set of the data set, or its first one."""
+    if options.support:
+        index = json.loads((DATA / task.folder / "dataset.json").read_text(encoding="utf-8"))
+        return index["support_sets"][options.support]
+    return options.taught or [dataset_cases(DATA / task.folder)[0].id]
 
 
 def main() -> None:
@@ -94,6 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=[task.id for task in TASKS], default="cardiac-mr-bssfp")
     parser.add_argument("--taught", nargs="+", default=None, help="ids of the scans; default: the first of the set")
+    parser.add_argument("--support", help="teach from a support set that dataset.json names, such as hsam_4_scans")
     parser.add_argument("--start", default="abdomen-mr-t2", help="model whose encoder is taken")
     parser.add_argument("--encoder", default="compact")
     parser.add_argument("--ways", nargs="+", default=["frozen", "full"])
@@ -102,17 +116,17 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     task = next(item for item in TASKS if item.id == options.task)
-    names = options.taught or [dataset_cases(DATA / task.folder)[0].id]
+    names = taught_names(task, options)
     taught, held = read(task, names), read(task, list(task.validation))
     if taught[0].labels.shape[1:] == held[0].labels.shape[1:]:
-        print(f"average map: {mean_dice(average_map(taught[0], held), held):.3f}", flush=True)
+        print(f"average map: {judged(average_map(taught[0], held), held)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for way in options.ways:
             if way == "unet":
-                dice = unet_way(task, options, taught, held)
+                found = unet_way(task, options, taught, held)
             else:
-                dice = taught_way(way, options, taught, held, Path(folder))
-            print(f"{way}, {options.minutes:g} min, from {', '.join(names)}: mean Dice {dice:.3f}", flush=True)
+                found = taught_way(way, options, taught, held, Path(folder))
+            print(f"{way}, {options.minutes:g} min, from {', '.join(names)}: {found}", flush=True)
 
 
 if __name__ == "__main__":
