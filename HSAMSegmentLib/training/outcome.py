@@ -101,6 +101,7 @@ def manifest_of(job: TeachJob) -> Manifest:
         encoder_source=setup.start.encoder_source,
         intensity=setup.plan.intensity,
         slices=setup.plan.slices,
+        prediction=setup.plan.prediction,
         labels=setup.labels,
         license=setup.start.license,
         description=f"Taught from {len(setup.training)} labelled scan(s): {names}. It knows scans like these only.",
