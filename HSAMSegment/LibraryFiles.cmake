@@ -113,6 +113,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/jobs/inputs.py
   HSAMSegmentLib/jobs/mailbox.py
   HSAMSegmentLib/jobs/outcome.py
+  HSAMSegmentLib/jobs/paces.py
   HSAMSegmentLib/jobs/probing.py
   HSAMSegmentLib/jobs/process_runner.py
   HSAMSegmentLib/jobs/requests.py

@@ -306,6 +306,7 @@ class TeachPart:
             self.ui.headCombo.currentData or "",
             self.organs.learned,
             self._usable,
+            device=self.ui.teachDeviceCombo.currentData,
             copied_bytes=sum(pair.export_bytes for pair in self.pairs),
             minutes=self.ui.minutesBox.value,
             scratch=self.scratch_folder,

@@ -12,6 +12,7 @@ from HSAMSegmentLib.checkpoints.catalog import ENCODER, MODEL
 from HSAMSegmentLib.checkpoints.entries import ModelEntry, recognize_file
 from HSAMSegmentLib.checkpoints.manifest import Manifest
 from HSAMSegmentLib.checkpoints.store import Store
+from HSAMSegmentLib.jobs.paces import known_pace
 from HSAMSegmentLib.jobs.teach_cases import CaseSummary
 from HSAMSegmentLib.jobs.teach_estimate import TeachEstimate, estimate
 from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
@@ -99,6 +100,7 @@ class Starts:
         organs: Sequence[str],
         summaries: Sequence[CaseSummary],
         *,
+        device: str,
         copied_bytes: int,
         minutes: float,
         scratch: Path,
@@ -106,10 +108,11 @@ class Starts:
         """What a teaching of these organs will need; `head` is "" for that of the starting model."""
         manifest = next((entry.manifest for entry in self._models if entry.id == start.model), None)
         head = head or (manifest.architecture.head if manifest is not None else _DEFAULT_HEAD)
+        encoder = self._encoder(start, manifest)
         return estimate(
             summaries,
             Architecture(
-                encoder=self._encoder(start, manifest),
+                encoder=encoder,
                 head=head,
                 num_classes=max(1, len(organs)),
                 form="paper" if head == "hsam" else "",
@@ -118,6 +121,7 @@ class Starts:
             copied_bytes=copied_bytes,
             minutes=minutes,
             scratch=scratch,
+            encoding_seconds=known_pace(self._store.folder, encoder, device),
         )
 
     def _encoder(self, start: StartChoice, manifest: Manifest | None) -> EncoderSpec:

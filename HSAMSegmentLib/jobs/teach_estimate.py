@@ -17,6 +17,7 @@ from HSAMSegmentLib.jobs.scratch_room import STATE_COPIES
 from HSAMSegmentLib.jobs.teach_cases import CaseSummary
 from HSAMSegmentLib.models.architecture import Architecture
 from HSAMSegmentLib.models.sizes import encoder_weights, encoding_bytes, head_weights, kept_bytes_per_view
+from HSAMSegmentLib.training.budget import ENCODING_SHARE
 from HSAMSegmentLib.wording import tr as _
 
 COMPACT = "compact"
@@ -47,6 +48,7 @@ class TeachEstimate:
         minutes: as asked for, reading and encoding included.
         free_memory_bytes: that the computer has now, None if that is not known.
         free_disk_bytes: that the disk of the scratch folder has now.
+        pace: a sentence on how long encoding will take, empty if it was never measured or nothing is encoded.
     """
 
     memory_bytes: float
@@ -56,6 +58,7 @@ class TeachEstimate:
     minutes: float
     free_memory_bytes: float | None
     free_disk_bytes: float
+    pace: str = ""
 
     @property
     def problem(self) -> str:
@@ -70,22 +73,17 @@ class TeachEstimate:
     @property
     def sentence(self) -> str:
         """A few words for the user."""
-        memory = format_bytes(self.memory_bytes)
+        memory = _about(self.memory_bytes)
         if self.free_memory_bytes is not None:
-            memory = _("{needed} of memory ({free} free)").format(
-                needed=memory, free=format_bytes(self.free_memory_bytes)
-            )
+            memory = _("{needed} of memory ({free} free)").format(needed=memory, free=_about(self.free_memory_bytes))
         else:
             memory = _("{needed} of memory").format(needed=memory)
         text = _(
-            "Needs about {memory}, or {gpu} of a graphics card's; up to {disk} of disk; and {minutes:g} min in all, "
-            "from reading the scans to the finished model."
-        ).format(
-            memory=memory,
-            gpu=format_bytes(self.gpu_bytes),
-            disk=format_bytes(self.disk_bytes),
-            minutes=self.minutes,
-        )
+            "Needs about {memory}, or {gpu} on a graphics card; up to {disk} of disk; and {minutes:g} min in all, from "
+            "reading the scans to the finished model."
+        ).format(memory=memory, gpu=_about(self.gpu_bytes), disk=_about(self.disk_bytes), minutes=self.minutes)
+        if self.pace:
+            text += " " + self.pace
         if self.free_memory_bytes is not None and self.memory_bytes > self.free_memory_bytes:
             text += " " + _("The memory is tight: close other programs, or use fewer scans.")
         return text
@@ -166,6 +164,7 @@ def estimate(
     copied_bytes: int,
     minutes: float,
     scratch: Path,
+    encoding_seconds: float | None = None,
 ) -> TeachEstimate:
     """Estimate.
 
@@ -176,6 +175,7 @@ def estimate(
         copied_bytes: what is copied out of the scene.
         minutes: length.
         scratch: folder for the scratch data; it need not exist yet.
+        encoding_seconds: for one slice, as measured on this computer; None if unknown.
     """
     parts = footprint(cases, architecture, includes_encoder=includes_encoder)
     loading = 8 * (encoder_weights(architecture.encoder) + head_weights(architecture))
@@ -190,7 +190,30 @@ def estimate(
         minutes=minutes,
         free_memory_bytes=_free_memory(),
         free_disk_bytes=float(shutil.disk_usage(_existing(scratch)).free),
+        pace=_pace(sum(case.slices for case in cases), encoding_seconds, minutes) if parts.feature_bytes else "",
     )
+
+
+def _pace(slices: int, seconds: float | None, minutes: float) -> str:
+    """How many slices there is time to encode."""
+    if seconds is None:
+        return ""
+    reached = int(ENCODING_SHARE * 60.0 * minutes / max(seconds, 1e-6))
+    if reached >= slices:
+        text = _("Encoding the {slices} slices takes {needed:.1f} min of that, as measured the last time.")
+        return text.format(slices=slices, needed=slices * seconds / 60.0)
+    text = _(
+        "Encoding took {seconds:.1f} s for a slice the last time: in this time it learns from about {reached} of "
+        "{slices} slices; for all of them, give it {enough} min."
+    )
+    enough = math.ceil(slices * seconds / 60.0 / ENCODING_SHARE)
+    return text.format(seconds=seconds, reached=max(reached, 1), slices=slices, enough=enough)
+
+
+def _about(count: float) -> str:
+    """A size with two digits: nobody knows more of it."""
+    step = 10.0 ** max(math.floor(math.log10(max(count, 1.0))) - 1, 0)
+    return format_bytes(math.ceil(count / step) * step).replace(".0 ", " ")
 
 
 def _free_memory() -> float | None:

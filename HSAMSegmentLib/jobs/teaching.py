@@ -16,6 +16,7 @@ from HSAMSegmentLib.checkpoints.store import Store
 from HSAMSegmentLib.errors import CancelledError, OutputError, RequestError
 from HSAMSegmentLib.jobs.course import PAUSE, Course, Look, new_model_id
 from HSAMSegmentLib.jobs.events import Metrics, Result, TeachPicture
+from HSAMSegmentLib.jobs.paces import note_pace
 from HSAMSegmentLib.jobs.run import Emit, JobContext
 from HSAMSegmentLib.jobs.scratch_room import ScratchRoom
 from HSAMSegmentLib.jobs.teach_card import card_text
@@ -68,6 +69,9 @@ def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelTok
         learning = [parameter for parameter in job.learner.network.parameters() if parameter.requires_grad]
         watch.room = ScratchRoom(course.folder, sum(parameter.numel() for parameter in learning))
     result = _learn(job, course, watch)
+    if job.looks.encoding_seconds is not None:
+        encoder = job.setup.plan.architecture.encoder
+        note_pace(Store(request.store_folder or None).folder, encoder, request.device, job.looks.encoding_seconds)
     wish = course.wish()
     if wish == PAUSE or (cancel.is_cancelled and not wish and not request.finish):
         return _outcome(request, course, result, "", "paused")

@@ -119,6 +119,8 @@ class KeptFeatures:
         """
         self._split, self._draw, self._device, self._rules = split, draw, device, rules
         self._generator, self._asked = generator, held
+        self.encoding_seconds: float | None = None
+        """For one view, as measured; None where a killed process had encoded them."""
         self.items = draw.sampler.spread(generator)
         self._at_once = min(max(1, _PIXELS_AT_ONCE // draw.image_size**2), len(self.items))
         self._noted = time.monotonic()
@@ -180,7 +182,7 @@ class KeptFeatures:
         """Encode the first views, see what that takes, and lay out the files."""
         began = time.monotonic()
         kept, labels = self._encoded(0)
-        seconds = (time.monotonic() - began) / self._at_once
+        self.encoding_seconds = seconds = (time.monotonic() - began) / self._at_once
         shapes = tuple(tuple(tensor.shape[1:]) for tensor in kept)
         size = (self._draw.image_size, self._draw.image_size)
         each = entry_bytes(shapes, size)

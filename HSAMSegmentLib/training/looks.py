@@ -50,6 +50,11 @@ class Looks:
         """Decode kept features of the validation slices from now on, instead of encoding these each time."""
         self._kept, self.held = kept, kept.held
 
+    @property
+    def encoding_seconds(self) -> float | None:
+        """How long a frozen encoder took for one view, None if nobody measured it."""
+        return None if self._kept is None else self._kept.encoding_seconds
+
     def resume(self) -> None:
         """Go on with the slices that were looked at before; count the pause to the next look from now on."""
         self._looked_at = self._budget.seconds

@@ -18,6 +18,7 @@ from untrained_model import write_untrained_model
 from HSAMSegmentLib.checkpoints.store import Store
 from HSAMSegmentLib.jobs.course import PAUSE, Course
 from HSAMSegmentLib.jobs.events import Metrics
+from HSAMSegmentLib.jobs.paces import known_pace, note_pace
 from HSAMSegmentLib.jobs.run import run
 from HSAMSegmentLib.jobs.teach_cases import summarize
 from HSAMSegmentLib.jobs.teach_estimate import CACHE_BYTES, MOST_VIEWS, decoded_cells, estimate, footprint, held_out
@@ -95,6 +96,7 @@ def test_a_teaching_on_a_small_sam_encoder_writes_what_was_estimated(tmp_path, d
     request = small_request(tmp_path, data_folder, minutes=3.0, start_from="tiny")
     course = Course(request.folder)
     run(request, disk := Disk(course), CancelToken())
+    assert known_pace(tmp_path / "store", SMALL, "cpu") > 0.0
     architecture = Architecture(SMALL, "linear", 2)
     parts = footprint([summarize(small_case(data_folder))], architecture, includes_encoder=True)
     assert disk.features == pytest.approx(parts.feature_bytes, rel=0.01)
@@ -161,6 +163,23 @@ def taken_by(code: str, *arguments: str) -> int:
     done = subprocess.run([sys.executable, "-c", head + code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return int(done.stdout.splitlines()[-1])
+
+
+def test_how_long_encoding_takes_is_known_from_the_last_time(data_folder, tmp_path):
+    note_pace(tmp_path, SMALL, "cpu", 6.0)
+    note_pace(tmp_path, SMALL, "cuda", 0.01)
+    seconds = {device: known_pace(tmp_path, SMALL, device) for device in ("cpu", "cuda", "auto")}
+    assert seconds == {"cpu": 6.0, "cuda": 0.01, "auto": None}
+    assert known_pace(tmp_path, replace(SMALL, image_size=128), "cpu") is None
+    options = {"includes_encoder": True, "copied_bytes": 0, "minutes": 1.0, "scratch": tmp_path}
+    cases, architecture = [summarize(small_case(data_folder))], Architecture(SMALL, "linear", 2)
+    slow = estimate(cases, architecture, encoding_seconds=seconds["cpu"], **options).sentence
+    assert "6.0 s for a slice" in slow
+    assert "about 4 of 14 slices; for all of them, give it 4 min" in slow
+    assert "takes 0.0 min of that" in estimate(cases, architecture, encoding_seconds=0.01, **options).sentence
+    assert "the last time" not in estimate(cases, architecture, **options).sentence
+    (tmp_path / "encoding-paces.json").write_text("no json")
+    assert known_pace(tmp_path, SMALL, "cpu") is None
 
 
 def test_a_disk_without_room_for_one_view_of_each_slice_is_a_problem_and_one_with_less_room_than_for_all_is_none(
