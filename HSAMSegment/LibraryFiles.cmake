@@ -175,6 +175,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/mrml/segment_editor.py
   HSAMSegmentLib/mrml/segment_layers.py
   HSAMSegmentLib/mrml/segmentation_bridge.py
+  HSAMSegmentLib/mrml/segmentation_files.py
   HSAMSegmentLib/mrml/self_test.py
   HSAMSegmentLib/mrml/sequence_frames.py
   HSAMSegmentLib/mrml/session.py
@@ -249,6 +250,7 @@ set(LIBRARY_SCRIPTS
   )
 
 set(LIBRARY_RESOURCES
+  Docs/troubleshooting.md
   Resources/Models/abdomen-mr-t2.safetensors
   Resources/Models/cardiac-mr-bssfp.safetensors
   Resources/Models/catalog.json

@@ -29,6 +29,7 @@ from HSAMSegmentLib.mrml.comparison import (
 from HSAMSegmentLib.mrml.label_layers import node_labels, node_problem
 from HSAMSegmentLib.mrml.navigation import jump_to_world
 from HSAMSegmentLib.mrml.parameter_node import ParameterNode
+from HSAMSegmentLib.mrml.segmentation_files import load_segmentation_file
 from HSAMSegmentLib.mrml.session import Done, SessionEvent, is_in_scene
 from HSAMSegmentLib.mrml.tables import write_csv
 from HSAMSegmentLib.progress import Progress
@@ -36,6 +37,7 @@ from HSAMSegmentLib.volumes.labels import LabelSet
 
 FORM = "HSAMSegmentCompare.ui"
 FIRST, SECOND = "CompareFirst", "CompareSecond"
+KINDS = "Segmentations and label maps (*.seg.nrrd *.nrrd *.nii.gz *.nii *.mha *.mhd)"
 
 
 class ComparePart:
@@ -62,6 +64,8 @@ class ComparePart:
         self.scores = ScoreTable(ui.scoreTable, jump_to_world)
         for selector in (ui.firstSelector, ui.secondSelector):
             selector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_node)
+        ui.firstFileButton.connect("clicked()", lambda: self._on_file(ui.firstSelector))
+        ui.secondFileButton.connect("clicked()", lambda: self._on_file(ui.secondSelector))
         ui.compareButton.connect("clicked()", self._on_compare)
         ui.disagreementButton.connect("clicked()", self._on_disagreement)
         ui.saveButton.connect("clicked()", self._on_save)
@@ -125,6 +129,17 @@ class ComparePart:
             self._parameters.set_reference(role, node)
         self._show_pairs()
         self.refresh()
+
+    def _on_file(self, selector) -> None:
+        """Load a file and choose it; an image that is no segmentation is refused before it is in the scene."""
+        path = self._dialogs.open_path(_("Load a segmentation"), KINDS)
+        if not path:
+            return
+        try:
+            self._dependencies.ensure()
+            selector.setCurrentNode(load_segmentation_file(path))
+        except (HSAMSegmentError, OSError) as error:
+            self.status.fail(ending_of(error))
 
     def _show_pairs(self) -> None:
         """Guess anew what is what, if other nodes are chosen or their structures changed."""

@@ -26,15 +26,15 @@ from HSAMSegmentLib.jobs.compare_request import (
 )
 from HSAMSegmentLib.jobs.teach_request import LayerInput
 from HSAMSegmentLib.mrml.label_layers import NodeLayers, node_labels, node_layers, node_problem
-from HSAMSegmentLib.mrml.segmentation_bridge import LABELMAP, shared_labelmap
+from HSAMSegmentLib.mrml.segmentation_bridge import add_labels, shared_labelmap
 from HSAMSegmentLib.mrml.tables import fill_table
 from HSAMSegmentLib.volumes.labels import Label
 
 PAIR_ATTRIBUTE = "HSAMSegment.Compared"
 _OVERLAY = (
-    (1, _("Only in A"), (0.95, 0.55, 0.10)),
-    (2, _("Only in B"), (0.15, 0.45, 0.95)),
-    (3, _("Different structures"), (0.85, 0.2, 0.75)),
+    Label(1, _("Only in A"), (0.95, 0.55, 0.10)),
+    Label(2, _("Only in B"), (0.15, 0.45, 0.95)),
+    Label(3, _("Different structures"), (0.85, 0.2, 0.75)),
 )
 
 
@@ -178,15 +178,7 @@ def show_disagreement(compared: Compared):
     node.CreateDefaultDisplayNodes()
     size = outcome.geometry.size
     image = shared_labelmap(compared.disagreement, (0, size[0], 0, size[1], 0, size[2]), outcome.geometry)
-    modified = node.StartModify()
-    for value, title, color in _OVERLAY:
-        segment = slicer.vtkSegment()
-        segment.SetName(title)
-        segment.SetColor(*color)
-        segment.SetLabelValue(value)
-        segment.AddRepresentation(LABELMAP, image)
-        node.GetSegmentation().AddSegment(segment)
-    node.EndModify(modified)
+    add_labels(node, _OVERLAY, image)
     display = node.GetDisplayNode()
     display.SetOpacity2DFill(0.8)
     display.SetVisibility3D(False)

@@ -10,17 +10,16 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from HSAMSegmentLib.errors import RequestError, VolumeError
+from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.inference.report import REPORT_SUFFIX, read_report
 from HSAMSegmentLib.jobs.folder_request import BatchRow
 from HSAMSegmentLib.jobs.worth_correcting import slices_to_correct
 from HSAMSegmentLib.mrml.navigation import set_visible, show_scan
 from HSAMSegmentLib.mrml.segmentation_bridge import DOUBTS_ATTRIBUTE, MODEL_ATTRIBUTE, SOURCE_ROLE, place_in_hierarchy
+from HSAMSegmentLib.mrml.segmentation_files import OWN_SUFFIXES, load_segmentation_file
 from HSAMSegmentLib.mrml.session import is_in_scene
 
 logger = logging.getLogger(__name__)
-
-SEGMENTATION_SUFFIX = ".seg.nrrd"
 
 
 class LoadedScan:
@@ -68,11 +67,7 @@ def _load_result(row: BatchRow, scan):
         VolumeError: if it cannot be read.
     """
     path = Path(row.output)
-    try:
-        node = slicer.util.loadSegmentation(str(path), {"name": _("{scan} organs").format(scan=row.name)})
-    except RuntimeError as error:
-        sentence = _("{path} cannot be read. If it was moved or deleted, segment the folder again.")
-        raise VolumeError(sentence.format(path=path)) from error
+    node = load_segmentation_file(path, _("{scan} organs").format(scan=row.name))
     node.SetReferenceImageGeometryParameterFromVolumeNode(scan)
     node.SetNodeReferenceID(SOURCE_ROLE, scan.GetID())
     node.SetAttribute(MODEL_ATTRIBUTE, row.model)
@@ -83,7 +78,7 @@ def _load_result(row: BatchRow, scan):
 
 def _report_of(path: Path) -> dict[str, Any]:
     """What was said of a result when it was made; nothing where that is gone, since the result is worth more."""
-    report = path.with_name(path.name[: -len(SEGMENTATION_SUFFIX)] + REPORT_SUFFIX)
+    report = path.with_name(path.name[: -len(OWN_SUFFIXES[0])] + REPORT_SUFFIX)
     try:
         return read_report(report) if report.is_file() else {}
     except RequestError as error:

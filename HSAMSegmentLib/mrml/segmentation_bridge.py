@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import slicer
@@ -17,6 +18,7 @@ from HSAMSegmentLib.jobs.worth_correcting import slices_to_correct
 from HSAMSegmentLib.mrml.surfaces import read_surface
 from HSAMSegmentLib.mrml.volume_bridge import volume_geometry
 from HSAMSegmentLib.volumes.geometry import Geometry
+from HSAMSegmentLib.volumes.labels import Label
 from HSAMSegmentLib.volumes.terminology import terminology_tag
 
 LABELMAP = "Binary labelmap"
@@ -129,6 +131,17 @@ def shared_labelmap(labels: np.ndarray | None, box: tuple[int, ...], geometry: G
     return image
 
 
+def add_labels(segmentation_node, labels: Iterable[Label], image) -> None:
+    """Add a segment per label, all of them in one image."""
+    modified = segmentation_node.StartModify()
+    for label in labels:
+        segment = _labeled_segment(label)
+        segment.SetLabelValue(label.value)
+        segment.AddRepresentation(LABELMAP, image)
+        segmentation_node.GetSegmentation().AddSegment(segment)
+    segmentation_node.EndModify(modified)
+
+
 def place_in_hierarchy(segmentation_node, volume_node) -> None:
     """Put the segmentation under the study or folder of the scan; without the full application nobody else does."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
@@ -187,12 +200,17 @@ def _may_attach_surfaces(outcome: SegmentOutcome, segmentation, replaced: list[s
 
 
 def _new_segment(organ: OrganOutcome, image, with_surface: bool):
-    segment = slicer.vtkSegment()
-    segment.SetName(organ.label.name)
-    segment.SetColor(*organ.label.color)
-    if organ.label.terminology is not None:
-        segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), terminology_tag(organ.label.terminology))
+    segment = _labeled_segment(organ.label)
     _fill(segment, organ, image, with_surface)
+    return segment
+
+
+def _labeled_segment(label: Label):
+    segment = slicer.vtkSegment()
+    segment.SetName(label.name)
+    segment.SetColor(*label.color)
+    if label.terminology is not None:
+        segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), terminology_tag(label.terminology))
     return segment
 
 

@@ -193,6 +193,55 @@ def test_the_frames_of_a_sequence_get_a_sequence_of_segmentations(stand, scene, 
     assert [results.GetNthDataNode(n).GetSegmentation().GetNumberOfSegments() for n in range(2)] == [2, 2]
 
 
+@pytest.mark.slow
+def test_the_results_of_a_sequence_play_along_in_its_browser_and_are_saved_with_the_scene(
+    stand, scene, loaded, tmp_path
+):
+    import slicer
+
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "Cine")
+    for time, volume in enumerate(loaded):
+        sequence.SetDataNodeAtValue(volume, str(time))
+        scene.RemoveNode(volume)
+    choose(stand, "sequence")
+    stand.ui.sequenceSelector.setCurrentNode(sequence)
+    run(stand)
+    expected = [float(cell) for row in table_texts(stand.ui.batchTable) for cell in row[2:]]
+    assert expected[:2] != expected[2:]
+    assert frames_by_browser(stand, click_row) == pytest.approx(expected, abs=0.06)
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    stand.part.leave_scene()
+    scene.Clear(0)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    assert frames_by_browser(stand, lambda _stand, number: browser().SetSelectedItemNumber(number)) == pytest.approx(
+        expected, abs=0.06
+    )
+
+
+def browser():
+    import slicer
+
+    (node,) = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")
+    return node
+
+
+def frames_by_browser(stand, go_to):
+    """Volumes (mL) of the segments that are shown with each of two frames, counted on the frame."""
+    import slicer
+
+    found = []
+    for number in range(2):
+        go_to(stand, number)
+        slicer.modules.sequences.logic().UpdateAllProxyNodes()
+        nodes = [browser().GetProxyNode(node) for node in slicer.util.getNodesByClass("vtkMRMLSequenceNode")]
+        scan = next(node for node in nodes if node.IsA("vtkMRMLScalarVolumeNode"))
+        shown = next(node for node in nodes if node.IsA("vtkMRMLSegmentationNode"))
+        segments = shown.GetSegmentation().GetSegmentIDs()
+        masks = [slicer.util.arrayFromSegmentBinaryLabelmap(shown, item, scan) for item in segments]
+        found.append([mask.astype(bool).sum() * np.prod(scan.GetSpacing()) / 1000 for mask in masks])
+    return [value for frame in found for value in frame]
+
+
 def test_without_the_sequences_module_it_says_so(stand, monkeypatch):
     import slicer
 
@@ -257,7 +306,7 @@ def test_a_click_loads_a_scan_of_a_folder_with_its_result_once(stand, scans, tmp
     (tmp_path / "out" / f"{stand.part._batch.rows[2].name}.seg.nrrd").unlink()
     slicer.mrmlScene.RemoveNode(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[1])
     click_row(stand, 2)
-    assert "If it was moved or deleted, segment the folder again" in stand.ui.detailLabel.text
+    assert "It cannot be shown: There is no file" in stand.ui.detailLabel.text
 
 
 def test_results_cannot_go_into_the_folder_of_the_scans(stand, tmp_path):

@@ -181,6 +181,99 @@ def test_the_numbers_are_saved_as_csv_and_a_file_is_not_replaced_without_a_yes(s
     assert "saved" in stand.status
 
 
+def test_every_number_of_the_csv_is_that_of_the_table_node_and_has_its_unit(stand, tmp_path):
+    compare(stand)
+    stand.answers.path = str(tmp_path / "numbers.csv")
+    stand.click(stand.ui.saveButton)
+    with (tmp_path / "numbers.csv").open(newline="", encoding="utf-8") as stream:
+        heads, *rows = csv.reader(stream)
+    table = stand.part._compared.table_node.GetTable()
+    assert heads == [table.GetColumnName(column) for column in range(table.GetNumberOfColumns())]
+    assert {"HD95 (mm)", "ASD (mm)", "Volume A (mL)", "Volume B (mL)", "Difference (mL)", "Difference of B (%)"} < {
+        *heads
+    }
+    for number, row in enumerate(rows):
+        values = [table.GetValue(number, column) for column in range(len(heads))]
+        assert row[:2] == [value.ToString() for value in values[:2]]
+        for text, value in zip(row[2:], values[2:]):
+            assert np.isnan(value.ToDouble()) if text == "" else float(text) == value.ToDouble()
+
+
+def test_files_are_compared_as_nodes_are(stand, data_folder, organs, reference):
+    compare(stand)
+    expected = stand.part._compared.outcome.scores
+    stand.answers.path = str(data_folder / "chaos_t2" / "labels" / "chaos_t2_02.nii.gz")
+    stand.click(stand.ui.secondFileButton)
+    assert stand.part.nodes[1].GetName().startswith("chaos_t2_02")
+    assert [row[2] for row in table_texts(stand.ui.pairTable)] == ["number: please check"] * 3 + [""]
+    compare(stand)
+    found = stand.part._compared.outcome.scores
+    assert [score.dice for score in found] == [score.dice for score in expected]
+    assert [score.hd95_mm for score in found] == pytest.approx([score.hd95_mm for score in expected], abs=1e-3)
+    assert [score.second_ml for score in found] == pytest.approx([score.second_ml for score in expected], rel=1e-4)
+
+
+def test_a_file_that_is_no_segmentation_is_refused_in_a_sentence(stand, scene, data_folder, tmp_path):
+    nodes, count = stand.part.nodes, scene.GetNumberOfNodes()
+    (tmp_path / "damaged.seg.nrrd").write_bytes(b"NRRD0004 and then nothing")
+    for path, sentence in (
+        (data_folder / "ct_totalsegmentator" / "images" / "ct_example_30.nii.gz", "it is a scan and no label map"),
+        (tmp_path / "damaged.seg.nrrd", "damaged.seg.nrrd"),
+    ):
+        stand.answers.path = str(path)
+        stand.click(stand.ui.firstFileButton)
+        assert sentence in stand.status
+        assert stand.part.nodes == nodes
+    assert scene.GetNumberOfNodes() == count
+
+
+def test_a_label_map_of_another_grid_is_compared_and_the_grid_is_said(stand, data_folder, scan):
+    import slicer
+
+    path = data_folder / "chaos_t2" / "labels" / "chaos_t2_02.nii.gz"
+    labels = slicer.util.loadLabelVolume(str(path), {})
+    coarse = slicer.util.arrayFromVolume(labels)[:, ::2, ::2].copy()
+    matrix = slicer.util.arrayFromVTKMatrix(_ijk_to_ras(labels)) @ np.diag([2.0, 2.0, 1.0, 1.0])
+    node = slicer.util.addVolumeFromArray(coarse, matrix, "Coarse", "vtkMRMLLabelMapVolumeNode")
+    stand.ui.firstSelector.setCurrentNode(node)
+    compare(stand)
+    assert '"Coarse" has another grid than "Reference"' in stand.ui.notesLabel.text
+    liver = stand.part._compared.outcome.scores[0]
+    assert liver.dice > 0.9
+    assert liver.first_ml == pytest.approx((coarse == 1).sum() * abs(np.linalg.det(matrix[:3, :3])) / 1000)
+
+
+def _ijk_to_ras(volume):
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    return matrix
+
+
+def test_two_without_a_voxel_are_answered_in_a_sentence(stand, scene):
+    for name, selector in (("One", stand.ui.firstSelector), ("Two", stand.ui.secondSelector)):
+        node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        node.GetSegmentation().AddEmptySegment("liver", "liver")
+        selector.setCurrentNode(node)
+    compare(stand)
+    assert stand.status == 'Neither "One" nor "Two" has a voxel: there is nothing to compare.'
+    assert "troubleshooting.md#request" in stand.ui.helpLabel.text
+
+
+def test_the_worst_slice_of_an_organ_that_only_one_has_shows_it(stand, reference, scan):
+    import slicer
+
+    compare(stand)
+    view = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    stand.ui.scoreTable.cellClicked.emit(3, 0)
+    place = stand.part._compared.outcome.scores[3].worst_ras
+    assert view.GetSliceOffset() == pytest.approx(place[2], abs=0.01)
+    k = round(float((slicer.util.arrayFromVTKMatrix(_ras_to_ijk(scan)) @ [*place, 1.0])[2]))
+    spleen = masks(reference, scan)["spleen"].sum(axis=(1, 2))
+    assert spleen[k] == spleen.max()
+
+
 def test_names_that_differ_can_be_paired_by_hand(stand, organs):
     organs.GetSegmentation().GetSegment("liver").SetName("Thing one")
     organs.GetSegmentation().GetSegment("right kidney").SetName("Thing two")
