@@ -1,6 +1,7 @@
 """Write HSAMSegment/LibraryFiles.cmake: every file of the library that an installed extension must hold.
 
 Run it after adding, renaming or removing a file of `HSAMSegmentLib` or of `Resources`; a test compares list and tree.
+The page on troubleshooting is among them, since errors lead to it also where there is no internet.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TARGET = REPOSITORY / "HSAMSegment" / "LibraryFiles.cmake"
+HELP_PAGE = "Docs/troubleshooting.md"
 LEFT_OUT = ("Resources/Screenshots/",)
 """Pictures for the README, which an installed extension does not need."""
 
 
 def library_files() -> tuple[list[str], list[str]]:
     """Scripts and resources that git knows, as paths from the top of the repository."""
-    command = ["git", "ls-files", "--cached", "HSAMSegmentLib", "Resources"]
+    command = ["git", "ls-files", "--cached", "HSAMSegmentLib", "Resources", HELP_PAGE]
     listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
     paths = sorted({path for path in listed if (REPOSITORY / path).is_file() and not path.startswith(LEFT_OUT)})
     scripts = [path for path in paths if path.endswith(".py")]

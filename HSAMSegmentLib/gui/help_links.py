@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from slicer.i18n import tr as _
 
+import HSAMSegmentLib
+
 PAGE = "https://github.com/HSAMSegment/HSAMSegment/blob/main/Docs/troubleshooting.md"
+
+LOCAL_PAGE = Path(HSAMSegmentLib.__file__).resolve().parents[1] / "Docs" / "troubleshooting.md"
+"""The same page as a file, which comes with the extension."""
 
 REQUEST, SCANS, WEIGHTS, MISSING, DOWNLOADS = "request", "scans-and-labels", "weights", "missing-model", "downloads"
 DEVICES, MEMORY, OUTPUT, TEACHING = "devices", "memory", "output", "teaching"
@@ -41,5 +48,8 @@ def help_address(error: str) -> str:
 
 
 def help_link(error: str) -> str:
-    """The address as rich text for a label."""
-    return '<a href="{address}">{text}</a>'.format(address=help_address(error), text=_("Help"))
+    """The address as rich text for a label, and that of the page on this computer for those without internet."""
+    links = [(help_address(error), _("Help"))]
+    if LOCAL_PAGE.is_file():
+        links.append((LOCAL_PAGE.as_uri(), _("without internet")))
+    return " &nbsp; ".join(f'<a href="{address}">{text}</a>' for address, text in links)

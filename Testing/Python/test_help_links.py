@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
@@ -60,6 +61,17 @@ def test_an_error_that_nobody_knows_leads_to_how_to_report_it(host):
     from HSAMSegmentLib.gui.help_links import help_address
 
     assert help_address("ZeroDivisionError").endswith("troubleshooting.md#unexpected")
+
+
+def test_the_page_is_also_a_file_that_is_installed_with_the_extension(host):
+    from urllib.request import url2pathname
+
+    from HSAMSegmentLib.gui.help_links import help_link
+
+    (address,) = re.findall(r'"file:(?://)?([^"]+)"', help_link("OutputError"))
+    assert Path(url2pathname(address)).samefile(PAGE)
+    listed = (REPOSITORY / "HSAMSegment" / "LibraryFiles.cmake").read_text(encoding="utf-8").split()
+    assert "Docs/troubleshooting.md" in listed
 
 
 def test_a_failure_shows_the_link_and_the_next_sentence_hides_it(host):
