@@ -39,6 +39,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/evaluation/layered.py
   HSAMSegmentLib/evaluation/matching.py
   HSAMSegmentLib/evaluation/metrics.py
+  HSAMSegmentLib/evaluation/pairing.py
   HSAMSegmentLib/evaluation/report.py
   HSAMSegmentLib/evaluation/surface_distance.py
   HSAMSegmentLib/gui/__init__.py

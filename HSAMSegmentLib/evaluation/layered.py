@@ -13,6 +13,7 @@ import numpy as np
 
 from HSAMSegmentLib.errors import RequestError, VolumeError
 from HSAMSegmentLib.evaluation.metrics import Comparison, LabelScore, compare
+from HSAMSegmentLib.evaluation.pairing import LayeredStructure, StructurePair
 from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ignore_progress
 from HSAMSegmentLib.volumes.geometry import Geometry
 from HSAMSegmentLib.volumes.grids import resample_array, voxel_offset
@@ -22,21 +23,6 @@ from HSAMSegmentLib.volumes.volume import Segmentation
 MOST_STRUCTURES = 255
 MOST_VOXELS = 2**31
 ONLY_FIRST, ONLY_SECOND, OTHER_STRUCTURE = 1, 2, 3
-
-
-@dataclass(frozen=True)
-class LayeredStructure:
-    """One structure of a segmentation.
-
-    Attributes:
-        name: as a user reads it.
-        layer: number of its layer, None if it has no voxels.
-        value: its value there.
-    """
-
-    name: str
-    layer: int | None
-    value: int
 
 
 @dataclass(frozen=True)
@@ -54,15 +40,6 @@ class LayeredSegmentation:
     layers: tuple[tuple[np.ndarray, Geometry], ...]
     structures: tuple[LayeredStructure, ...]
     grid: Geometry | None = None
-
-
-@dataclass(frozen=True)
-class StructurePair:
-    """What is compared with what: positions in the `structures` of both; None where that side has no such structure."""
-
-    name: str
-    first: int | None
-    second: int | None
 
 
 @dataclass(frozen=True)

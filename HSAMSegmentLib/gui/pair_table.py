@@ -8,8 +8,8 @@ import qt
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.evaluation.matching import CODE, NAME, VALUE, LabelPair
+from HSAMSegmentLib.evaluation.pairing import StructurePair
 from HSAMSegmentLib.gui.swatches import swatch
-from HSAMSegmentLib.jobs.compare_request import PairInput
 from HSAMSegmentLib.volumes.labels import Label, LabelSet
 
 _ROW_PIXELS = 26
@@ -49,7 +49,7 @@ class PairTable:
         self._filling = False
 
     @property
-    def pairs(self) -> tuple[PairInput, ...]:
+    def pairs(self) -> tuple[StructurePair, ...]:
         """What is compared with what, then what only A has; what is left out is in neither."""
         taken = set()
         pairs = []
@@ -57,9 +57,9 @@ class PairTable:
             chosen = int(combo.currentData)
             taken.add(chosen)
             if chosen != _LEFT_OUT:
-                pairs.append(PairInput(label.name, None if chosen == _NOTHING else chosen, row))
+                pairs.append(StructurePair(label.name, None if chosen == _NOTHING else chosen, row))
         others = [(position, label) for position, label in enumerate(self._candidates) if position not in taken]
-        return (*pairs, *(PairInput(label.name, position, None) for position, label in others))
+        return (*pairs, *(StructurePair(label.name, position, None) for position, label in others))
 
     @property
     def paired(self) -> int:

@@ -5,26 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from HSAMSegmentLib.evaluation.pairing import LayeredStructure, StructurePair
 from HSAMSegmentLib.jobs.inputs import geometry_from_json
 from HSAMSegmentLib.jobs.teach_request import LayerInput
 from HSAMSegmentLib.volumes.geometry import Geometry
 
 BOTH, ONLY_FIRST, ONLY_SECOND, ABSENT, NOT_COMPARED = "both", "only in A", "only in B", "absent", "not compared"
-
-
-@dataclass(frozen=True)
-class StructureInput:
-    """One structure of a segmentation.
-
-    Attributes:
-        name: as a user reads it.
-        layer: number of its layer, None if it has no voxels.
-        value: its value there.
-    """
-
-    name: str
-    layer: int | None
-    value: int
 
 
 @dataclass(frozen=True)
@@ -40,7 +26,7 @@ class SideInput:
 
     name: str
     layers: tuple[LayerInput, ...]
-    structures: tuple[StructureInput, ...]
+    structures: tuple[LayeredStructure, ...]
     grid: Geometry | None = None
 
     @classmethod
@@ -50,19 +36,10 @@ class SideInput:
             "layers": tuple(
                 LayerInput(item["array_file"], geometry_from_json(item["geometry"])) for item in data["layers"]
             ),
-            "structures": tuple(StructureInput(**item) for item in data["structures"]),
+            "structures": tuple(LayeredStructure(**item) for item in data["structures"]),
             "grid": None if data["grid"] is None else geometry_from_json(data["grid"]),
         }
         return cls(**{**data, **fields})
-
-
-@dataclass(frozen=True)
-class PairInput:
-    """What is compared with what: positions in the structures of A and of B; None where one has no such structure."""
-
-    name: str
-    first: int | None
-    second: int | None
 
 
 @dataclass(frozen=True)
@@ -80,7 +57,7 @@ class CompareRequest:
 
     first: SideInput
     second: SideInput
-    pairs: tuple[PairInput, ...]
+    pairs: tuple[StructurePair, ...]
     output_folder: str
 
     @classmethod
@@ -89,7 +66,7 @@ class CompareRequest:
         fields = {
             "first": SideInput.from_json(data["first"]),
             "second": SideInput.from_json(data["second"]),
-            "pairs": tuple(PairInput(**item) for item in data["pairs"]),
+            "pairs": tuple(StructurePair(**item) for item in data["pairs"]),
         }
         return cls(**{**data, **fields})
 

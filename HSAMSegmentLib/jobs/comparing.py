@@ -6,13 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from HSAMSegmentLib.evaluation.layered import (
-    LayeredComparison,
-    LayeredSegmentation,
-    LayeredStructure,
-    StructurePair,
-    compare_layered,
-)
+from HSAMSegmentLib.evaluation.layered import LayeredComparison, LayeredSegmentation, compare_layered
 from HSAMSegmentLib.evaluation.metrics import LabelScore
 from HSAMSegmentLib.jobs.compare_request import (
     ABSENT,
@@ -40,8 +34,8 @@ def compare(request: CompareRequest, emit: Emit, cancel: CancelToken, context: J
         RequestError: if there is nothing to compare.
         VolumeError: if the two are not in the same place.
     """
-    pairs = [StructurePair(pair.name, pair.first, pair.second) for pair in request.pairs]
-    compared = compare_layered(_opened(request.first), _opened(request.second), pairs, progress=emit, cancel=cancel)
+    sides = _opened(request.first), _opened(request.second)
+    compared = compare_layered(*sides, request.pairs, progress=emit, cancel=cancel)
     label_file = Path(request.output_folder) / "disagreement.npy"
     np.save(label_file, compared.disagreement)
     return Result(_outcome(compared, label_file).to_json())
@@ -51,7 +45,7 @@ def _opened(side: SideInput) -> LayeredSegmentation:
     return LayeredSegmentation(
         name=side.name,
         layers=tuple((np.load(layer.array_file, mmap_mode="r"), layer.geometry) for layer in side.layers),
-        structures=tuple(LayeredStructure(item.name, item.layer, item.value) for item in side.structures),
+        structures=side.structures,
         grid=side.grid,
     )
 

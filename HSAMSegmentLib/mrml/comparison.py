@@ -14,14 +14,13 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.evaluation.matching import CODE, NAME, VALUE, LabelPair, match_labels
+from HSAMSegmentLib.evaluation.pairing import LayeredStructure, StructurePair
 from HSAMSegmentLib.jobs.array_export import ArrayExport, ExportChain
 from HSAMSegmentLib.jobs.compare_request import (
     NOT_COMPARED,
     CompareOutcome,
     CompareRequest,
-    PairInput,
     SideInput,
-    StructureInput,
     StructureScore,
 )
 from HSAMSegmentLib.jobs.teach_request import LayerInput
@@ -58,7 +57,7 @@ def match_nodes(first, second) -> tuple[LabelPair, ...]:
     return match_labels(node_labels(first), node_labels(second), order=(CODE, NAME, VALUE))
 
 
-def guess_pairs(first, second) -> tuple[PairInput, ...]:
+def guess_pairs(first, second) -> tuple[StructurePair, ...]:
     """What `match_nodes` found, as a `CompareTask` takes it.
 
     Raises:
@@ -73,14 +72,15 @@ def guess_pairs(first, second) -> tuple[PairInput, ...]:
         return None if label is None else label.value - 1
 
     return tuple(
-        PairInput(pair.name, position(pair.prediction), position(pair.reference)) for pair in match_nodes(first, second)
+        StructurePair(pair.name, position(pair.prediction), position(pair.reference))
+        for pair in match_nodes(first, second)
     )
 
 
 class CompareTask:
     """Compares a node (A) with a reference (B); neither of them is changed."""
 
-    def __init__(self, first, second, pairs: Sequence[PairInput]) -> None:
+    def __init__(self, first, second, pairs: Sequence[StructurePair]) -> None:
         """Say what to compare.
 
         Args:
@@ -116,7 +116,7 @@ def _side(node, content: NodeLayers, base: Path, exports: list[Callable[[], Arra
         path = base.with_name(f"{base.name}-{number}.npy")
         exports.append(partial(ArrayExport, array, path))
         layers.append(LayerInput(str(path), geometry))
-    structures = (StructureInput(item.label.name, item.layer, item.value) for item in content.structures)
+    structures = (LayeredStructure(item.label.name, item.layer, item.value) for item in content.structures)
     return SideInput(node.GetName(), tuple(layers), tuple(structures), content.grid)
 
 

@@ -6,9 +6,10 @@ import json
 import pytest
 
 from HSAMSegmentLib.errors import CancelledError, RequestError, VolumeError
+from HSAMSegmentLib.evaluation.pairing import LayeredStructure, StructurePair
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.jobs.causes import ending_of, sentence_for, sentence_for_exit
-from HSAMSegmentLib.jobs.compare_request import CompareRequest, PairInput, SideInput, StructureInput
+from HSAMSegmentLib.jobs.compare_request import CompareRequest, SideInput
 from HSAMSegmentLib.jobs.events import (
     Cancelled,
     Failed,
@@ -59,9 +60,9 @@ REQUESTS = [
     ProbeRequest(devices=False),
     FolderRequest("in", "out", "tiny", options=SegmentOptions(organs=("Liver",))),
     CompareRequest(
-        SideInput("A", (LayerInput("a.npy", OBLIQUE),), (StructureInput("Leber", 0, 3),), OBLIQUE),
-        SideInput("B", (), (StructureInput("Liver", None, 0),)),
-        (PairInput("Liver", 0, 0), PairInput("Spleen", None, 1)),
+        SideInput("A", (LayerInput("a.npy", OBLIQUE),), (LayeredStructure("Leber", 0, 3),), OBLIQUE),
+        SideInput("B", (), (LayeredStructure("Liver", None, 0),)),
+        (StructurePair("Liver", 0, 0), StructurePair("Spleen", None, 1)),
         "out",
     ),
 ]

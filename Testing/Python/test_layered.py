@@ -13,11 +13,10 @@ from HSAMSegmentLib.evaluation.layered import (
     ONLY_SECOND,
     OTHER_STRUCTURE,
     LayeredSegmentation,
-    LayeredStructure,
-    StructurePair,
     compare_layered,
 )
 from HSAMSegmentLib.evaluation.metrics import compare
+from HSAMSegmentLib.evaluation.pairing import LayeredStructure, StructurePair
 from HSAMSegmentLib.volumes.geometry import Geometry
 from HSAMSegmentLib.volumes.grids import voxel_offset
 from HSAMSegmentLib.volumes.reading import read_volume

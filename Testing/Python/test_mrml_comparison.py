@@ -7,7 +7,8 @@ import pytest
 from test_mrml_volumes import LEFT_HANDED, OBLIQUE, add_transform
 
 from HSAMSegmentLib.errors import RequestError, VolumeError
-from HSAMSegmentLib.jobs.compare_request import ABSENT, BOTH, NOT_COMPARED, ONLY_SECOND, PairInput
+from HSAMSegmentLib.evaluation.pairing import StructurePair
+from HSAMSegmentLib.jobs.compare_request import ABSENT, BOTH, NOT_COMPARED, ONLY_SECOND
 from HSAMSegmentLib.volumes.labels import Code, Terminology
 
 pytestmark = pytest.mark.host
@@ -144,7 +145,7 @@ def test_a_transform_that_bends_is_refused_in_a_sentence(comparison, scene, tmp_
     first = add_segmentation(blocks(), "Mine")
     first.SetAndObserveTransformNodeID(bent.GetID())
     with pytest.raises(RequestError, match="Harden"):
-        run(comparison, first, add_segmentation(blocks(), "Reference"), [PairInput("Liver", 0, 0)], tmp_path)
+        run(comparison, first, add_segmentation(blocks(), "Reference"), [StructurePair("Liver", 0, 0)], tmp_path)
 
 
 def test_inputs_stay_as_they_are(comparison, tmp_path):
