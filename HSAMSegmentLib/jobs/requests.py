@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Union
+from typing import Any, ClassVar, Union, get_args
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
@@ -70,8 +70,17 @@ def _options_from_json(data: dict[str, Any]) -> SegmentOptions:
     return SegmentOptions(**{**data, **fields})
 
 
+class _PlainRequest:
+    """A request whose fields are plain JSON values."""
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> _PlainRequest:
+        """Read the plain JSON values of a request."""
+        return cls(**data)
+
+
 @dataclass(frozen=True)
-class DownloadRequest:
+class DownloadRequest(_PlainRequest):
     """Download one model of the catalog into the store.
 
     Attributes:
@@ -86,14 +95,9 @@ class DownloadRequest:
     folder: str = ""
     catalog_file: str = ""
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> DownloadRequest:
-        """Read the plain JSON values of a request."""
-        return cls(**data)
-
 
 @dataclass(frozen=True)
-class VerifyRequest:
+class VerifyRequest(_PlainRequest):
     """Compare a file with the SHA-256 that a catalog or a colleague states for it.
 
     Attributes:
@@ -106,14 +110,9 @@ class VerifyRequest:
     path: str
     sha256: str = ""
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> VerifyRequest:
-        """Read the plain JSON values of a request."""
-        return cls(**data)
-
 
 @dataclass(frozen=True)
-class ProbeRequest:
+class ProbeRequest(_PlainRequest):
     """Say which versions and devices there are, after a real small run on each device.
 
     Attributes:
@@ -123,11 +122,6 @@ class ProbeRequest:
     kind: ClassVar[str] = "probe"
 
     devices: bool = True
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> ProbeRequest:
-        """Read the plain JSON values of a request."""
-        return cls(**data)
 
 
 Request = Union[
@@ -140,17 +134,7 @@ Request = Union[
     CompareRequest,
     FolderRequest,
 ]
-_KINDS = (
-    SegmentRequest,
-    DownloadRequest,
-    VerifyRequest,
-    ProbeRequest,
-    TeachJobRequest,
-    InspectRequest,
-    CompareRequest,
-    FolderRequest,
-)
-REQUESTS = {kind.kind: kind for kind in _KINDS}
+REQUESTS = {kind.kind: kind for kind in get_args(Request)}
 
 
 def request_to_json(request: Request) -> dict[str, Any]:
