@@ -57,8 +57,9 @@ def test_a_taught_model_is_in_the_store_with_its_card_and_the_scratch_data_is_go
     assert entry.title == outcome.title == "Small model"
     assert "Dice on held-out slices of the same scan" in outcome.card
     assert outcome.validated_on == "held-out slices of the same scan"
-    assert set(outcome.dice) <= set(outcome.start_dice) == {"liver", "right kidney"}
     assert outcome.dice
+    assert outcome.start_dice, "on a slow computer of the organs that a part of the held-out slices has"
+    assert set(outcome.dice) | set(outcome.start_dice) <= {"liver", "right kidney"}
     assert not Path(request.folder).exists()
     looks = log.of(Metrics)
     assert looks[0].step == 0
@@ -88,7 +89,7 @@ def test_a_pause_keeps_everything_and_resuming_ends_in_a_model(tmp_path, data_fo
     outcome = outcome_of(run(rest, print, CancelToken()))
     assert outcome.steps > paused.steps
     assert outcome.seconds > paused.seconds
-    assert any("Resumed" in note for note in outcome.notes)
+    assert not any("Resumed" in note or "tensors" in note for note in outcome.notes), "nobody needs to read that"
     assert Store(tmp_path / "store").find(outcome.model_id).is_present
 
 
