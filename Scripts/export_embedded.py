@@ -29,9 +29,7 @@ def main() -> None:
     parser.add_argument("--not-judged", action="store_true", help="write bundles without metrics, to try things out")
     parser.add_argument("--note", default="", help="a sentence on the training that the settings do not tell")
     parser.add_argument("--save-metrics", type=Path, help="JSON file for the judgement")
-    parser.add_argument("--use-metrics", type=Path, help="a judgement from before the held-out scans were taught")
     options = parser.parse_args()
-    earlier = json.loads(options.use_metrics.read_text(encoding="utf-8")) if options.use_metrics else None
     torch.set_num_threads(options.threads)
     metrics = export(
         options.state,
@@ -40,7 +38,6 @@ def main() -> None:
         tasks=[task for task in TASKS if task.id not in options.without],
         device=options.device,
         judged=not options.not_judged,
-        earlier=earlier,
         note=options.note,
         report=print,
     )

@@ -29,9 +29,6 @@ def main() -> None:
     parser.add_argument("--export-average", type=Path, help="write only the averaged weights, small, and stop")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--without", nargs="*", default=[], help="tasks to leave out, to test teaching on unseen data")
-    parser.add_argument(
-        "--all-scans", action="store_true", help="learn from the validation scans, too; then judge nothing"
-    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     settings = Settings(
@@ -42,7 +39,7 @@ def main() -> None:
         save_state(options.export_average, {"average": state["average"], "steps": state["steps"]})
         return
     tasks = [task for task in TASKS if task.id not in options.without]
-    data = [load_task(task, options.data, split=not options.all_scans) for task in tasks]
+    data = [load_task(task, options.data) for task in tasks]
     trainer = EmbeddedTrainer(data, settings)
     options.state.parent.mkdir(exist_ok=True)
     if options.state.is_file():

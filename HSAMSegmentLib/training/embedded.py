@@ -69,14 +69,13 @@ class Settings:
     batch_factor: int = 1
 
 
-def load_task(task: EmbeddedTask, data_folder: Path, *, only_validation: bool = False, split: bool = True) -> TaskData:
+def load_task(task: EmbeddedTask, data_folder: Path, *, only_validation: bool = False) -> TaskData:
     """Read the scans of a task and split them.
 
     Args:
         task: which.
         data_folder: holds a folder per data set.
         only_validation: do not read the scans for training.
-        split: keep the validation scans out of training; otherwise they are in both.
 
     Raises:
         TrainingError: if the data set or a validation scan is missing.
@@ -95,7 +94,7 @@ def load_task(task: EmbeddedTask, data_folder: Path, *, only_validation: bool = 
         for entry in entries
         if entry.id in task.validation or not only_validation
     }
-    training = tuple(bank for name, bank in banks.items() if not split or name not in task.validation)
+    training = tuple(bank for name, bank in banks.items() if name not in task.validation)
     return TaskData(
         task=task,
         training=training,

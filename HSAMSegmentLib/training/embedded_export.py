@@ -34,10 +34,6 @@ from HSAMSegmentLib.volumes.volume import Segmentation
 
 logger = logging.getLogger(__name__)
 
-BEFORE_ALL_SCANS = (
-    "scans held out until then, default options of segmenting, judged before the last phase of training added them to "
-    "the taught ones"
-)
 _METRICS = ("dice", "jaccard", "hd95", "asd")
 
 
@@ -150,7 +146,6 @@ def export(
     tasks: Sequence[EmbeddedTask] = TASKS,
     device: str = "cpu",
     judged: bool = True,
-    earlier: dict[str, dict[str, Any]] | None = None,
     note: str = "",
     report: Callable[[str], None] = logger.info,
 ) -> dict[str, dict[str, Any]]:
@@ -163,8 +158,6 @@ def export(
         tasks: those that were trained.
         device: to judge on.
         judged: whether to judge; bundles that are not have no metrics and are for trying things out.
-        earlier: what an export returned before the held-out scans joined the training, instead of judging now: whoever
-            has learned from a scan cannot be judged on it.
         note: a sentence on the training that the settings do not tell, for the manifest.
         report: gets a line per model.
 
@@ -176,15 +169,15 @@ def export(
     """
     networks, state = averaged_networks(state_file, tasks)
     encoder, metrics = EncoderSource(included=True), {}
-    if judged and earlier is None and any(set(_taught(task, state, {})) & set(task.validation) for task in tasks):
-        raise TrainingError("This state has learned from the held-out scans; give the metrics from before that.")
+    if judged and any(set(_taught(task, state, {})) & set(task.validation) for task in tasks):
+        raise TrainingError(
+            "This state has learned from scans that are held out to judge it; train it anew without them."
+        )
     for task in tasks:
         path = models_folder / f"{task.id}.safetensors"
         manifest = manifest_of_task(task, encoder, state, _hashes(task, data_folder))
         manifest = replace(manifest, training={**manifest.training, "note": note})
-        if earlier is not None:
-            metrics[task.id] = {**earlier[task.id], "on": BEFORE_ALL_SCANS}
-        elif judged:
+        if judged:
             metrics[task.id] = judge(LoadedModel(networks[task.id], manifest, path), task, data_folder, device=device)
         if task.id in metrics:
             manifest = replace(manifest, metrics={"validation": metrics[task.id]})
