@@ -211,6 +211,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/model_card.py
   HSAMSegmentLib/training/optimizing.py
   HSAMSegmentLib/training/outcome.py
+  HSAMSegmentLib/training/pace.py
   HSAMSegmentLib/training/plan.py
   HSAMSegmentLib/training/plot.py
   HSAMSegmentLib/training/request.py

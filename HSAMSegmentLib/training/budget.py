@@ -10,6 +10,7 @@ from HSAMSegmentLib.errors import RequestError
 DEFAULT_MINUTES = 10.0
 ENCODING_SHARE = 0.4
 HELD_ENCODING_SHARE = 0.1
+LATE_SHARE = 0.05
 
 
 class Budget:
@@ -84,10 +85,14 @@ class Budget:
 
     @property
     def is_used_up(self) -> bool:
-        """Whether the training must end: with minutes also if more than half of the next step would come too late."""
+        """Whether the training must end: with minutes also if most of the next step would come too late.
+
+        That is half of it, or all but a twentieth of the budget if it is a long one.
+        """
         if self.minutes is None:
             return self.fraction >= 1.0
-        return self.seconds + 0.5 * self.step_seconds >= 60.0 * self.minutes - self.reserve_seconds
+        too_late = max(0.5 * self.step_seconds, self.step_seconds - LATE_SHARE * 60.0 * self.minutes)
+        return self.seconds + too_late >= 60.0 * self.minutes - self.reserve_seconds
 
     @property
     def eta_seconds(self) -> float | None:

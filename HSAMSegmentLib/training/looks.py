@@ -16,6 +16,7 @@ from HSAMSegmentLib.training.kept_features import KeptFeatures, thinned
 from HSAMSegmentLib.training.learner import Learner
 from HSAMSegmentLib.training.request import TeachEvents, TeachMetrics, TeachPreview
 from HSAMSegmentLib.training.validation import StagesOf, ValidationSet, predict_slices, validate
+from HSAMSegmentLib.volumes.rules import PredictionRule
 
 if TYPE_CHECKING:
     from HSAMSegmentLib.training.teach import TeachSetup
@@ -63,12 +64,16 @@ class Looks:
             self.held = tuple(replace(item, slices=tuple(kept)) for item, kept in zip(self.held, slices))
 
     def begin(self) -> bool:
-        """Look at the start of a training, if it knows an organ; returns whether only a part of the slices is used."""
-        knows = bool(self._setup.start.facts["common_labels"])
-        if not (knows and self.held) or self._learner.steps or self._learner.history:
+        """Settle the slices, and look at the start of a training if it knows an organ.
+
+        Returns:
+            Whether only a part of the slices is used, because the budget in minutes is short for this network.
+        """
+        if not self.held or self.is_settled:
             return False
         is_part = self._budget.minutes is not None and self.thin(self._seconds_per_input())
-        self.look()
+        if self._setup.start.facts["common_labels"] and not self._learner.steps:
+            self.look()
         return is_part
 
     @property
@@ -81,7 +86,7 @@ class Looks:
 
         After the first look the slices stay: a Dice on others could not be compared.
         """
-        if self._budget.minutes is None or self._kept is not None or self.is_settled:
+        if self._budget.minutes is None or self.is_settled:
             return False
         most = LOOK_SHARE * 60.0 * self._budget.minutes / max(seconds_per_input, 1e-6)
         before, self.held = self.held, thinned(self.held, most)
@@ -130,17 +135,21 @@ class Looks:
         self._events(metrics)
         self._looked_at = self._budget.seconds
         self._look_seconds = self._looked_at - started
-        self._budget.look_seconds = self._look_seconds
+        self._budget.look_seconds = max(self._budget.look_seconds, self._look_seconds)
 
     def _seconds_per_input(self) -> float:
         """How long the network takes for one slice; the first pass of all is slower than the others."""
-        if self._kept is not None:
-            return 0.0
         item, seconds = self.held[0], float("inf")
         for _ in range(2):
             began = time.monotonic()
             with CancellableComputation(self._cancel):
-                predict_slices(self._learner.average.network, item.bank, item.slices[:1], device=self._learner.device)
+                predict_slices(
+                    self._learner.average.network,
+                    item.bank,
+                    item.slices[:1],
+                    device=self._learner.device,
+                    stages_of=self._stages_of,
+                )
             seconds = min(seconds, time.monotonic() - began)
             if seconds > _QUICK_SECONDS:
                 break
@@ -155,9 +164,15 @@ class Looks:
                 device=self._learner.device,
                 between_batches=self._cancel.raise_if_cancelled,
                 stages_of=self._stages_of,
+                rule=self._rule,
             )
         named = zip((label.name for label in self._setup.labels), result.dice)
         return {name: value for name, value in named if value == value}, result.mean
+
+    @property
+    def _rule(self) -> PredictionRule:
+        """As in segmenting, but in one view: a look has to be short."""
+        return PredictionRule(self._setup.plan.prediction.stages)
 
     @property
     def _stages_of(self) -> StagesOf | None:
@@ -178,6 +193,7 @@ class Looks:
                 [index],
                 device=self._learner.device,
                 stages_of=self._stages_of,
+                rule=self._rule,
             )[0]
         image = held.bank.framing.logits(held.bank.all_tiles([index])[:, 1:2])[0, 0]
         self._events(

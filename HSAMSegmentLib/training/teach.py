@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -30,6 +30,7 @@ from HSAMSegmentLib.training.learner import Learner, NotANumberError
 from HSAMSegmentLib.training.looks import Looks
 from HSAMSegmentLib.training.losses import TEACHING_SMOOTHING, autosam_loss, hsam_loss
 from HSAMSegmentLib.training.outcome import finish
+from HSAMSegmentLib.training.pace import StepPace
 from HSAMSegmentLib.training.plan import TeachPlan, make_plan
 from HSAMSegmentLib.training.request import SCHEDULES, CaseFiles, TeachEvents, TeachRequest, TeachResult, ignore_events
 from HSAMSegmentLib.training.sampling import BalancedSampler
@@ -44,8 +45,6 @@ Found = TypeVar("Found")
 logger = logging.getLogger(__name__)
 
 DICE_WEIGHT = 0.5
-STEP_SHARE = 0.1
-_BACKWARD_FACTOR = 3.0
 _SLOW_SECONDS = 0.3
 _WRITTEN_PER_SECOND = 50e6
 _PLOT_SECONDS = 1.5
@@ -190,9 +189,9 @@ class TeachJob:
         self.looks.look()
 
     def _learn(self, batches: Batches, saver: PeriodicSaver) -> None:
-        first = self.learner.steps
         if self.looks.begin():
             self._advise([VALIDATED_ON_PART])
+        pace = StepPace(self.budget, batches)
         while True:
             if self.looks.is_due:
                 self.look()
@@ -205,27 +204,13 @@ class TeachJob:
             began = time.monotonic()
             self.learner.step(batches, self._loss, self.budget.fraction)
             self.budget.advance(time.monotonic() - began)
-            if self.learner.steps == first + 1:
-                self._keep_pace(batches)
+            self._note(pace.after_step())
             saver.tick()
             self._tell("Learning", f"step {self.learner.steps}, loss {self.learner.loss:.3f}")
         if not self.looks.has_looked:
             self.look()
         if self.learner.best is None:
             raise NotANumberError("The weights grew beyond all bounds, so there is nothing to keep. Try a lower rate.")
-
-    def _keep_pace(self, batches: Batches) -> None:
-        """After the first step: with minutes, make steps and looks so short that the budget can be kept."""
-        if self.budget.minutes is None:
-            return
-        seconds = self.budget.step_seconds / batches.draw.batch_size
-        fitting = max(1, int(STEP_SHARE * 60.0 * self.budget.minutes / seconds))
-        if fitting < batches.draw.batch_size:
-            batches.draw = replace(batches.draw, batch_size=fitting)
-            self.budget.step_seconds = fitting * seconds
-            self._note([f"This network is slow on this computer: it learns from {fitting} slice(s) at a time."])
-        if self.looks.thin(seconds / _BACKWARD_FACTOR):
-            self._advise([VALIDATED_ON_PART])
 
     def _loss(self, stages: Sequence[Tensor], labels: Tensor) -> Tensor:
         if len(stages) == 1 and self.setup.plan.architecture.head != "samed":
