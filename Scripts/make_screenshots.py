@@ -10,6 +10,7 @@ import argparse
 import logging
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -80,14 +81,30 @@ def segment_by_click(host, panel, volume, model: str):
         raise SystemExit(f"There is no model '{model}'.")
     ui.modelCombo.setCurrentIndex(row)
     ui.applyButton.click()
-    deadline = time.monotonic() + LONGEST_WAIT_SECONDS
-    while ui.applyButton.text != "Segment organs" and time.monotonic() < deadline:
-        host.process_events()
-        time.sleep(0.01)
+    wait_until(host, lambda: ui.applyButton.text == "Segment organs", lambda: ui.statusLabel.text)
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     if not nodes:
         raise SystemExit(f"No result: {ui.statusLabel.text}")
     return nodes[0]
+
+
+def wait_until(
+    host, done: Callable[[], bool], status: Callable[[], str], seconds: float = LONGEST_WAIT_SECONDS
+) -> None:
+    """Let the application run until something is done; what the panel says then is logged.
+
+    Raises:
+        SystemExit: if it takes longer than it may.
+    """
+    deadline = time.monotonic() + seconds
+    host.process_events()
+    while not done():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"Waited in vain; the panel says: {status()}")
+        host.process_events()
+        time.sleep(0.01)
+    host.process_events()
+    logger.info("%s", status())
 
 
 def grab_panel(host, widget, path: Path) -> None:

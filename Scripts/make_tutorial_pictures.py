@@ -12,12 +12,11 @@ import logging
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from make_screenshots import DEFAULT_MODEL, PHANTOM_SEED, REPOSITORY, Views, segment_by_click
+from make_screenshots import DEFAULT_MODEL, PHANTOM_SEED, REPOSITORY, Views, segment_by_click, wait_until
 
 SCAN_NAME = "Phantom abdomen MR"
 OTHER_SEEDS = (2, 4)
@@ -141,15 +140,7 @@ class Tour:
         self._grab_from(part, ui.modeCombo, ui.saveButton, "tutorial_batch.png")
 
     def _wait(self, until: Callable[[], bool], status: Callable[[], str]) -> None:
-        deadline = time.monotonic() + LONGEST_WAIT_SECONDS
-        self._host.process_events()
-        while not until():
-            if time.monotonic() > deadline:
-                raise SystemExit(f"Waited in vain; the panel says: {status()}")
-            self._host.process_events()
-            time.sleep(0.01)
-        self._host.process_events()
-        logger.info("%s", status())
+        wait_until(self._host, until, status, LONGEST_WAIT_SECONDS)
 
     def _fit(self, part) -> None:
         """Give the panel the height that a part asks for; in the application it would scroll."""
