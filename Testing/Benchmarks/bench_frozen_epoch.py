@@ -33,6 +33,7 @@ from HSAMSegmentLib.training.cases import make_case
 from HSAMSegmentLib.training.kept_features import KeepingRules, KeptFeatures, Unhurried
 from HSAMSegmentLib.training.learner import Learner
 from HSAMSegmentLib.training.losses import autosam_loss, hsam_loss
+from HSAMSegmentLib.training.plan import NARROW_CNN_OPTIONS
 from HSAMSegmentLib.training.sampling import BalancedSampler
 from HSAMSegmentLib.training.slice_bank import build_slice_bank
 from HSAMSegmentLib.volumes.phantom import abdomen_phantom, phantom_geometry
@@ -90,7 +91,8 @@ def step_seconds(head: str, size: int, draw: Draw, embedding: torch.Tensor, epoc
     torch.manual_seed(0)
     form = "paper" if head == "hsam" else ""
     classes = len(draw.sampler.by_label)
-    network = build_network(Architecture(EncoderSpec("sam_vit_b", size), head, classes, form=form))
+    options = NARROW_CNN_OPTIONS if head == "cnn" else {}
+    network = build_network(Architecture(EncoderSpec("sam_vit_b", size), head, classes, form=form, options=options))
     set_trainable(network, FROZEN)
     network.encoder = Given(embedding)
     learner = Learner(network, rate=1e-4, encoder_share=1.0, seed=0, device=CPU)
