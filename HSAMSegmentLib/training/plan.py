@@ -128,7 +128,7 @@ def make_plan(
 def augment_rule(cases: int) -> AugmentRule:
     """How far views differ from slices, by the number of scans: what few scans do not show has to be made up.
 
-    Measured on hearts: from one scan, the wide ranges are worth five points of Dice on other scans (Docs/teaching.md).
+    From one heart, the wide ranges are worth four to five points of Dice on other scans (Docs/teaching.md).
     """
     return _FEW_CASES_RULE if cases <= _FEW_CASES else _MANY_CASES_RULE
 
