@@ -108,8 +108,7 @@ def make_plan(
         head=head,
         num_classes=num_classes,
         form="paper" if head == "hsam" else "",
-        lora_rank=request.lora_rank if adaptation == LORA else 0,
-        lora_blocks=request.lora_blocks if adaptation == LORA else None,
+        **_adapters(request, adaptation, start if same_encoder else None),
         options=_head_options(head, encoder_name, start if same_encoder else None),
     )
     return TeachPlan(
@@ -156,6 +155,15 @@ def _adaptation(request: TeachRequest, encoder_name: str) -> str:
     if request.adaptation:
         return request.adaptation
     return FULL if encoder_name == COMPACT else FROZEN
+
+
+def _adapters(request: TeachRequest, adaptation: str, start: Manifest | None) -> dict[str, int | None]:
+    """Rank and blocks of the adapters: those asked for, or those that the starting model's encoder works with."""
+    if adaptation == LORA:
+        return {"lora_rank": request.lora_rank, "lora_blocks": request.lora_blocks}
+    if start is not None:
+        return {"lora_rank": start.architecture.lora_rank, "lora_blocks": start.architecture.lora_blocks}
+    return {}
 
 
 def _slices(

@@ -102,6 +102,23 @@ def test_a_bundle_with_other_classes_hands_on_its_adapters_and_the_classes_in_co
     assert start["by_class"] > 0
 
 
+def test_a_head_taught_anew_keeps_the_adapters_that_its_encoder_works_with(adapted, case, tmp_path):
+    result, _, _ = adapted
+    options = TeachRequest(
+        output=tmp_path / "next.safetensors",
+        start_from=str(result.path),
+        epochs=1,
+        device="cpu",
+        cache_folder=tmp_path,
+    )
+    again = load_model(teach(options, cases=[case]).path)
+    assert again.manifest.training["settings"]["adaptation"] == "frozen"
+    before = load_model(result.path).network.encoder.state_dict()
+    after = again.network.encoder.state_dict()
+    assert any(".lora_" in name for name in after)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
 def test_an_encoder_that_is_not_there_is_named_with_what_is(home, case, tmp_path):
     options = TeachRequest(output=tmp_path / "m.safetensors", encoder="small-samm", epochs=1)
     with pytest.raises(ModelNotFoundError, match="Did you mean small-sam"):
