@@ -17,6 +17,18 @@ from HSAMSegmentLib.training.embedded_tasks import TASKS
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def mean_state(states: list[dict]) -> dict:
+    """The mean of averaged weights of one course (Izmailov et al., UAI 2018), to judge or to go on from.
+
+    Steps, seconds and scans are those of the first state.
+    """
+    weights = {
+        name: sum(state["average"][name] for state in states) / len(states) if value.is_floating_point() else value
+        for name, value in states[0]["average"].items()
+    }
+    return {"average": weights, **{key: states[0][key] for key in ("steps", "seconds", "taught")}}
+
+
 def main() -> None:
     """Train, or go on."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -27,6 +39,13 @@ def main() -> None:
     parser.add_argument("--batch-factor", type=int, default=1, help="larger batches, for a GPU")
     parser.add_argument("--rate", type=float, default=Settings.rate, help="highest learning rate")
     parser.add_argument("--export-average", type=Path, help="write only the averaged weights, small, and stop")
+    parser.add_argument(
+        "--mean-with",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="with --export-average: the mean with these states' weights",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--without", nargs="*", default=[], help="tasks to leave out, to test teaching on unseen data")
     options = parser.parse_args()
@@ -35,8 +54,9 @@ def main() -> None:
         minutes=options.minutes, rate=options.rate, device=options.device, batch_factor=options.batch_factor
     )
     if options.export_average:
-        state = load_state(options.state)
-        save_state(options.export_average, {"average": state["average"], "steps": state["steps"]})
+        save_state(
+            options.export_average, mean_state([load_state(path) for path in (options.state, *options.mean_with)])
+        )
         return
     tasks = [task for task in TASKS if task.id not in options.without]
     data = [load_task(task, options.data) for task in tasks]
