@@ -15,7 +15,7 @@ from HSAMSegmentLib.volumes.rules import IntensityRule, PredictionRule, SliceRul
 HEAD_OPTIONS = {"mlp_dim": 256, "dropout": 0.1, "embedding_noise": 0.02}
 STRONG_INTENSITIES = {"gamma": (0.55, 1.8), "contrast": (0.7, 1.4), "brightness": 0.1, "bias_field": 0.25}
 LAST_STAGE = PredictionRule(stages="last")
-TWO_TURNS = PredictionRule(stages="last", views=((15.0, 1.0), (-15.0, 1.0)))
+TWO_VIEWS = PredictionRule(stages="last", views=((0.0, 1.0), (15.0, 1.0)))
 INHERITED = "A model trained on these scans inherits the terms of the scans."
 
 
@@ -104,7 +104,7 @@ ABDOMEN = EmbeddedTask(
     slices=SliceRule(framing="spacing", pixel_spacing_mm=1.25, context="adjacent", context_mm=7.5),
     augment=AugmentRule(rotation_degrees=20, scale=(0.75, 1.3), elastic_px=5, **STRONG_INTENSITIES),
     validation=("chaos_t2_05", "chaos_t2_20", "chaos_t2_34"),
-    prediction=TWO_TURNS,
+    prediction=TWO_VIEWS,
     field_of_view_mm=(200.0, 500.0),
     license=License(
         name="CC-BY-NC-SA-4.0",
@@ -133,7 +133,7 @@ HEART = EmbeddedTask(
     slices=SliceRule(framing="spacing", pixel_spacing_mm=1.25, context="adjacent", context_mm=8.0),
     augment=AugmentRule(rotation_degrees=20, scale=(0.8, 1.25), shift_px=8, noise=0.03, **STRONG_INTENSITIES),
     validation=("cmr_bssfp_04", "cmr_bssfp_11", "cmr_bssfp_19", "cmr_bssfp_25", "cmr_bssfp_31"),
-    prediction=TWO_TURNS,
+    prediction=TWO_VIEWS,
     field_of_view_mm=(200.0, 450.0),
     license=License(
         name="Research only",
