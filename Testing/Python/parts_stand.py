@@ -85,3 +85,34 @@ def table_texts(table):
         [item.text() if (item := table.item(row, column)) else "" for column in range(table.columnCount)]
         for row in range(table.rowCount)
     ]
+
+
+def masks(node, scan):
+    """Segment name to its mask on the grid of a scan."""
+    import slicer
+
+    return {
+        node.GetSegmentation().GetSegment(identifier).GetName(): slicer.util.arrayFromSegmentBinaryLabelmap(
+            node, identifier, scan
+        )
+        > 0
+        for identifier in node.GetSegmentation().GetSegmentIDs()
+    }
+
+
+def ras_to_ijk(volume):
+    """The matrix from the world to the voxels of a volume."""
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetRASToIJKMatrix(matrix)
+    return matrix
+
+
+def ijk_to_ras(volume):
+    """The matrix from the voxels of a volume to the world."""
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    return matrix

@@ -123,3 +123,14 @@ def add_segmentation(volume_node, labels, names, name="Drawn"):
         mask = (labels == value).astype(np.uint8)
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, identifier, volume_node)
     return node
+
+
+def small_labels(pair):
+    """One array in which every voxel with a label is 1."""
+    import slicer
+
+    volume, segmentation = pair
+    merged = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+    for identifier in segmentation.GetSegmentation().GetSegmentIDs():
+        merged[slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume) > 0] = 1
+    return merged

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from parts_stand import PartStand, table_texts
+from parts_stand import PartStand, ijk_to_ras, masks, ras_to_ijk, table_texts
 
 pytestmark = pytest.mark.host
 NAMES = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
@@ -91,18 +91,6 @@ def compare(stand):
     stand.wait(lambda: not stand.part.engine.is_busy)
 
 
-def masks(node, scan):
-    import slicer
-
-    return {
-        node.GetSegmentation().GetSegment(identifier).GetName(): slicer.util.arrayFromSegmentBinaryLabelmap(
-            node, identifier, scan
-        )
-        > 0
-        for identifier in node.GetSegmentation().GetSegmentIDs()
-    }
-
-
 def dice(ours, theirs):
     return 2.0 * np.sum(ours & theirs) / (ours.sum() + theirs.sum())
 
@@ -129,19 +117,11 @@ def test_a_row_leads_to_a_slice_in_which_the_organ_differs(stand, organs, refere
     stand.ui.scoreTable.cellClicked.emit(0, 7)
     score = stand.part._compared.outcome.scores[0]
     assert view.GetSliceOffset() == pytest.approx(score.worst_ras[2], abs=0.01)
-    matrix = slicer.util.arrayFromVTKMatrix(_ras_to_ijk(scan))
+    matrix = slicer.util.arrayFromVTKMatrix(ras_to_ijk(scan))
     k = round(float((matrix @ [*score.worst_ras, 1.0])[2]))
     ours, theirs = masks(organs, scan)["liver"], masks(reference, scan)["liver"]
     by_slice = [dice(ours[n], theirs[n]) if (ours[n] | theirs[n]).any() else 2.0 for n in range(len(ours))]
     assert by_slice[k] == pytest.approx(min(by_slice))
-
-
-def _ras_to_ijk(volume):
-    import vtk
-
-    matrix = vtk.vtkMatrix4x4()
-    volume.GetRASToIJKMatrix(matrix)
-    return matrix
 
 
 def test_the_disagreement_comes_and_goes_with_its_button_and_touches_nothing(stand, organs, reference, scan):
@@ -233,7 +213,7 @@ def test_a_label_map_of_another_grid_is_compared_and_the_grid_is_said(stand, dat
     path = data_folder / "chaos_t2" / "labels" / "chaos_t2_02.nii.gz"
     labels = slicer.util.loadLabelVolume(str(path), {})
     coarse = slicer.util.arrayFromVolume(labels)[:, ::2, ::2].copy()
-    matrix = slicer.util.arrayFromVTKMatrix(_ijk_to_ras(labels)) @ np.diag([2.0, 2.0, 1.0, 1.0])
+    matrix = slicer.util.arrayFromVTKMatrix(ijk_to_ras(labels)) @ np.diag([2.0, 2.0, 1.0, 1.0])
     node = slicer.util.addVolumeFromArray(coarse, matrix, "Coarse", "vtkMRMLLabelMapVolumeNode")
     stand.ui.firstSelector.setCurrentNode(node)
     compare(stand)
@@ -241,14 +221,6 @@ def test_a_label_map_of_another_grid_is_compared_and_the_grid_is_said(stand, dat
     liver = stand.part._compared.outcome.scores[0]
     assert liver.dice > 0.9
     assert liver.first_ml == pytest.approx((coarse == 1).sum() * abs(np.linalg.det(matrix[:3, :3])) / 1000)
-
-
-def _ijk_to_ras(volume):
-    import vtk
-
-    matrix = vtk.vtkMatrix4x4()
-    volume.GetIJKToRASMatrix(matrix)
-    return matrix
 
 
 def test_two_without_a_voxel_are_answered_in_a_sentence(stand, scene):
@@ -269,7 +241,7 @@ def test_the_worst_slice_of_an_organ_that_only_one_has_shows_it(stand, reference
     stand.ui.scoreTable.cellClicked.emit(3, 0)
     place = stand.part._compared.outcome.scores[3].worst_ras
     assert view.GetSliceOffset() == pytest.approx(place[2], abs=0.01)
-    k = round(float((slicer.util.arrayFromVTKMatrix(_ras_to_ijk(scan)) @ [*place, 1.0])[2]))
+    k = round(float((slicer.util.arrayFromVTKMatrix(ras_to_ijk(scan)) @ [*place, 1.0])[2]))
     spleen = masks(reference, scan)["spleen"].sum(axis=(1, 2))
     assert spleen[k] == spleen.max()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_cases import ABDOMEN_NAMES, small_volume
-from teach_panel_stand import TeachStand, add_segmentation, add_volume
+from teach_panel_stand import TeachStand, add_segmentation, add_volume, small_labels
 
 pytestmark = pytest.mark.host
 SMALL_NAMES = {1: ABDOMEN_NAMES[1], 2: ABDOMEN_NAMES[2]}
@@ -57,16 +57,6 @@ def test_one_click_adds_the_pair_and_its_row_says_what_is_in_it(stand, pair):
     assert stand.cells(stand.ui.teachOrganTable, 0) == ["liver", "right kidney"]
     assert stand.ui.startButton.enabled
     assert stand.status == ""
-
-
-def small_labels(pair):
-    import slicer
-
-    volume, segmentation = pair
-    merged = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
-    for identifier in segmentation.GetSegmentation().GetSegmentIDs():
-        merged[slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume) > 0] = 1
-    return merged
 
 
 def test_the_same_pair_again_is_one_row(stand, pair):
