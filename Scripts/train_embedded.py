@@ -6,6 +6,7 @@ python Scripts/train_embedded.py --data ../shared/data --minutes 80
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from HSAMSegmentLib.training.checkpointing import load_state, save_state
 from HSAMSegmentLib.training.embedded import EmbeddedTrainer, Settings, describe, load_task, train
 from HSAMSegmentLib.training.embedded_tasks import TASKS
+from HSAMSegmentLib.training.plan import augment_rule
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -48,6 +50,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--without", nargs="*", default=[], help="tasks to leave out, to test teaching on unseen data")
+    parser.add_argument("--wide-views", action="store_true", help="vary the views as in teaching from one scan")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     settings = Settings(
@@ -59,6 +62,8 @@ def main() -> None:
         )
         return
     tasks = [task for task in TASKS if task.id not in options.without]
+    if options.wide_views:
+        tasks = [replace(task, augment=augment_rule(1)) for task in tasks]
     data = [load_task(task, options.data) for task in tasks]
     trainer = EmbeddedTrainer(data, settings)
     options.state.parent.mkdir(exist_ok=True)

@@ -167,9 +167,9 @@ def add_teach(subparsers: argparse._SubParsersAction) -> None:
     budget.add_argument("--epochs", metavar="N", type=_count, help="how many epochs, instead of a time")
     parser.add_argument(
         "--schedule",
-        choices=("cosine", "hsam", "autosam"),
-        default="cosine",
-        help="of the learning rate; default: cosine, the others are those of the papers",
+        choices=("constant", "cosine", "hsam", "autosam"),
+        default="",
+        help="of the learning rate; default: constant for few scans, else cosine; the others are those of the papers",
     )
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same machine, same model")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; default: auto")

@@ -8,7 +8,7 @@ the same transforms for one slice at a time, and takes two to three times as lon
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -57,6 +57,28 @@ class AugmentRule:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, for the manifest."""
         return asdict(self)
+
+
+def between(first: AugmentRule, second: AugmentRule, share: float) -> AugmentRule:
+    """Every range and probability a part of the way from the first rule to the second; all else is the second's.
+
+    Args:
+        first: the rule at share 0.
+        second: the rule at share 1.
+        share: 0 to 1.
+    """
+
+    def mix(one: float, other: float) -> float:
+        return one + (other - one) * share
+
+    mixed: dict[str, Any] = {}
+    for name, value in asdict(second).items():
+        start = getattr(first, name)
+        if isinstance(value, tuple):
+            mixed[name] = tuple(map(mix, start, value))
+        elif not isinstance(value, bool) and name != "elastic_cell_px":
+            mixed[name] = mix(start, value)
+    return replace(second, **mixed)
 
 
 def augment(

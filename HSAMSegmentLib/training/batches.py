@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -50,13 +50,27 @@ class Draw:
     batch_size: int
 
     def views(
-        self, items: Sequence[Item], generator: torch.Generator, device: torch.device, focus: Focus | None = None
+        self,
+        items: Sequence[Item],
+        generator: torch.Generator,
+        device: torch.device,
+        *,
+        focus: Focus | None = None,
+        rule: AugmentRule | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """One augmented view of each item on a device: images [B, 3, S, S], labels [B, S, S]; less with a focus."""
+        """One augmented view of each item on a device: images [B, 3, S, S], labels [B, S, S]; less with a focus.
+
+        Args:
+            items: of the sampler.
+            generator: of all draws.
+            device: that does the work.
+            focus: the part of the slices to look at; all of them if None.
+            rule: augmentation; the usual one if None.
+        """
         images, labels = (tensor.to(device) for tensor in gather(self.banks, items))
         size = (self.image_size, self.image_size) if focus is None else focus.size
         centers = None if focus is None else torch.tensor([focus.centers_px[item.bank] for item in items])
-        return augment(images, labels, self.rule, size=size, generator=generator, centers_px=centers)
+        return augment(images, labels, rule or self.rule, size=size, generator=generator, centers_px=centers)
 
 
 class Batches(Protocol):
@@ -75,8 +89,21 @@ class LiveBatches:
     Most steps show the labelled region alone, some the whole slices (see `focus`).
     """
 
-    def __init__(self, network: SegmentationNetwork, draw: Draw, device: torch.device) -> None:
-        self.network, self.draw, self.device = network, draw, device
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        draw: Draw,
+        device: torch.device,
+        rule_now: Callable[[], AugmentRule],
+    ) -> None:
+        """
+        Args:
+            network: in any mode.
+            draw: views.
+            device: where the network is.
+            rule_now: augmentation at the present step.
+        """
+        self.network, self.draw, self.device, self.rule_now = network, draw, device, rule_now
         any_size = getattr(network.encoder, "any_size", False)
         self.focus = find_focus(draw.banks, draw.image_size) if any_size else None
 
@@ -84,7 +111,8 @@ class LiveBatches:
         """See `Batches`."""
         items = self.draw.sampler.draw(self.draw.batch_size, generator)
         whole = float(torch.rand(1, generator=generator)) < WHOLE_VIEW_SHARE
-        images, labels = self.draw.views(items, generator, self.device, None if whole else self.focus)
+        focus = None if whole else self.focus
+        images, labels = self.draw.views(items, generator, self.device, focus=focus, rule=self.rule_now())
         return self.network(images.contiguous(memory_format=torch.channels_last), labels), labels
 
     def close(self) -> None:

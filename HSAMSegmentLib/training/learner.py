@@ -20,6 +20,8 @@ from HSAMSegmentLib.training.schedules import hsam_rate_share, plateau_share
 
 WARMUP_STEPS = 20
 AVERAGE_DECAY = 0.99
+STEADY_AVERAGE_DECAY = 0.998
+"""At a constant rate the average alone makes the weights settle, so it goes further back."""
 _SMOOTHING = 0.9
 _LARGEST_FLOAT16 = 65504.0
 
@@ -57,7 +59,7 @@ class Learner:
         self.network = network
         self.device = device
         self.rate = rate
-        self.average = WeightAverage(network, decay=AVERAGE_DECAY)
+        self.average = WeightAverage(network, decay=STEADY_AVERAGE_DECAY if schedule == "constant" else AVERAGE_DECAY)
         self.optimizer = make_optimizer(network, rate, encoder_share=encoder_share)
         self.generator = torch.Generator().manual_seed(seed)
         self.steps = 0
@@ -123,9 +125,14 @@ class Learner:
         state = self.average.network.state_dict()
         return all(bool((state[name].abs() <= _LARGEST_FLOAT16).all()) for name in self._kept_names)
 
-    def keep_if_best(self, dice: float | None) -> bool:
-        """Remember the averaged weights if they are the best so far; without a Dice the newest are."""
-        if dice is not None and self.best_dice is not None and dice <= self.best_dice:
+    def keep_if_best(self, dice: float | None, margin: float = 0.0) -> bool:
+        """Remember the averaged weights if they are the best so far; without a Dice the newest are.
+
+        Args:
+            dice: of these weights, None where nothing is validated.
+            margin: how much less than the best Dice so far is as good, since it comes later; never less than the start.
+        """
+        if dice is not None and self.best_dice is not None and not self._is_better(dice, margin):
             return False
         if not self.is_sound:
             return False
@@ -133,6 +140,12 @@ class Learner:
         self.best = {name: state[name].detach().cpu().clone() for name in self._kept_names}
         self.best_dice, self.best_step = dice, self.steps
         return True
+
+    def _is_better(self, dice: float, margin: float) -> bool:
+        if margin == 0.0 or dice > self.best_dice:
+            return dice > self.best_dice
+        start = [item.mean_dice for item in self.history if item.step == 0]
+        return dice >= max([*start, max(item.mean_dice for item in self.history) - margin])
 
     def load_best(self) -> SegmentationNetwork:
         """The averaged network with its best weights."""
@@ -183,7 +196,13 @@ def warmed_cosine_share(step: int, progress: float) -> float:
     return min(1.0, (step + 1) / WARMUP_STEPS) * cosine_share(progress)
 
 
-_RATE_SHARES = {"cosine": warmed_cosine_share, "hsam": hsam_rate_share}
+def warmed_constant_share(step: int, progress: float) -> float:
+    """Share of the highest learning rate at a step, counted from 0; the part of the training does not matter."""
+    del progress
+    return min(1.0, (step + 1) / WARMUP_STEPS)
+
+
+_RATE_SHARES = {"constant": warmed_constant_share, "cosine": warmed_cosine_share, "hsam": hsam_rate_share}
 
 
 def _learned_names(network: nn.Module) -> list[str]:

@@ -15,7 +15,7 @@ from HSAMSegmentLib.training.interrupting import CancellableComputation
 from HSAMSegmentLib.training.kept_features import KeptFeatures, thinned
 from HSAMSegmentLib.training.learner import Learner
 from HSAMSegmentLib.training.request import TeachEvents, TeachMetrics, TeachPreview
-from HSAMSegmentLib.training.validation import StagesOf, ValidationSet, predict_slices, validate
+from HSAMSegmentLib.training.validation import SAME_SCAN, StagesOf, ValidationSet, predict_slices, validate
 from HSAMSegmentLib.volumes.rules import PredictionRule
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ LOOKS = 20
 PATIENCE = 7
 LOOK_SHARE = 0.05
 """Part of a budget in minutes that one look may take where the validation slices are encoded anew each time."""
+SAME_SCAN_MARGIN = 0.02
 _ALL_LOOKS_SHARE = 0.15
 _LEAST_FRACTION = 0.5
 _QUICK_SECONDS = 1.0
@@ -120,7 +121,7 @@ class Looks:
         started = self._budget.seconds
         self._learner.judged_on = [list(item.slices) for item in self.held]
         dice, mean = self._validate() if self.held else ({}, None)
-        best = self._learner.keep_if_best(mean)
+        best = self._learner.keep_if_best(mean, self._margin)
         if self.held and best:
             self._preview()
         metrics = TeachMetrics(
@@ -168,6 +169,16 @@ class Looks:
             )
         named = zip((label.name for label in self._setup.labels), result.dice)
         return {name: value for name, value in named if value == value}, result.mean
+
+    @property
+    def _margin(self) -> float:
+        """How much less Dice a later state may have and still be kept.
+
+        While views widen, a later state knows more of what the taught scan does not show, and its other slices do not
+        tell.
+        """
+        widens = self._setup.plan.augment_first is not None
+        return SAME_SCAN_MARGIN if widens and all(item.source == SAME_SCAN for item in self.held) else 0.0
 
     @property
     def _rule(self) -> PredictionRule:

@@ -123,9 +123,10 @@ def training_facts(job: TeachJob) -> dict[str, Any]:
         "settings": {
             "adaptation": setup.plan.adaptation,
             "augment": setup.plan.augment.to_json(),
+            "augment_first": setup.plan.augment_first and setup.plan.augment_first.to_json(),
             "rate": setup.plan.rate,
             "encoder_share": setup.plan.encoder_share,
-            "schedule": request.schedule,
+            "schedule": setup.plan.schedule,
             "batch_size": request.batch_size,
             "minutes": job.budget.minutes,
             "epochs": request.epochs,

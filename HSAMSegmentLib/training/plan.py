@@ -10,7 +10,7 @@ from HSAMSegmentLib.checkpoints.manifest import Manifest
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
 from HSAMSegmentLib.training.adaptation import ADAPTATIONS, FROZEN, FULL, LORA
-from HSAMSegmentLib.training.augment import AugmentRule
+from HSAMSegmentLib.training.augment import AugmentRule, between
 from HSAMSegmentLib.training.cases import Case
 from HSAMSegmentLib.training.request import TeachRequest
 from HSAMSegmentLib.volumes.orientation import slice_frame
@@ -31,16 +31,18 @@ _RATES = {FROZEN: 1e-3, LORA: 5e-4, FULL: 1e-3}
 _ENCODER_SHARES = {FROZEN: 1.0, LORA: 1.0, FULL: 0.5}
 _FEW_CASES = 5
 _FEW_CASES_RULE = AugmentRule(
-    rotation_degrees=40.0,
-    scale=(0.7, 1.4),
-    shift_px=10.0,
-    elastic_px=5.0,
-    gamma=(0.5, 2.0),
-    contrast=(0.6, 1.5),
-    brightness=0.12,
-    bias_field=0.3,
-    noise=0.06,
+    rotation_degrees=60.0,
+    scale=(0.6, 1.6),
+    shift_px=12.0,
+    elastic_px=7.0,
+    gamma=(0.45, 2.2),
+    contrast=(0.5, 1.6),
+    brightness=0.15,
+    bias_field=0.35,
+    noise=0.07,
 )
+_WIDENING_STEPS = 500
+_FEW_CASES_RATE = 7e-4
 _FEW_CASES_VIEWS = ((0.0, 1.0), (15.0, 1.0), (-15.0, 1.0))
 _MANY_CASES_RULE = AugmentRule(rotation_degrees=20.0, scale=(0.8, 1.25), shift_px=6.0)
 
@@ -56,7 +58,9 @@ class TeachPlan:
         intensity: how grey values are scaled.
         modality: of the scans.
         augment: how far views differ from slices.
+        augment_first: how far they do at the first step, None for no change.
         rate: highest learning rate.
+        schedule: of the rate, see `TeachRequest`.
         encoder_share: factor on it for the encoder.
         prediction: how the outputs are read.
     """
@@ -67,9 +71,15 @@ class TeachPlan:
     intensity: IntensityRule
     modality: str
     augment: AugmentRule
+    augment_first: AugmentRule | None
     rate: float
+    schedule: str
     encoder_share: float
     prediction: PredictionRule
+
+    def augment_at(self, step: int) -> AugmentRule:
+        """How far views differ from slices at a step, counted from 0."""
+        return self.augment if self.augment_first is None else widened(self.augment_first, self.augment, step)
 
 
 def make_plan(
@@ -111,6 +121,7 @@ def make_plan(
         **_adapters(request, adaptation, start if same_encoder else None),
         options=_head_options(head, encoder_name, start if same_encoder else None),
     )
+    is_steady = adaptation == FULL and len(cases) <= _FEW_CASES
     return TeachPlan(
         architecture=architecture,
         adaptation=adaptation,
@@ -118,7 +129,9 @@ def make_plan(
         intensity=_intensity(modality, start if same_encoder else None),
         modality=modality,
         augment=augment_rule(len(cases)),
-        rate=request.rate or _RATES[adaptation],
+        augment_first=_MANY_CASES_RULE if is_steady else None,
+        rate=request.rate or (_FEW_CASES_RATE if is_steady else _RATES[adaptation]),
+        schedule=request.schedule or ("constant" if is_steady else "cosine"),
         encoder_share=_ENCODER_SHARES[adaptation],
         prediction=prediction_rule(architecture, len(cases)),
     )
@@ -127,9 +140,15 @@ def make_plan(
 def augment_rule(cases: int) -> AugmentRule:
     """How far views differ from slices, by the number of scans: what few scans do not show has to be made up.
 
-    From one heart, the wide ranges are worth four to five points of Dice on other scans (Docs/teaching.md).
+    A network that learns as a whole starts with the ranges for many scans and gets to these over 500 steps: short
+    trainings then learn what is plain, and long ones do not learn the few scans by heart (Docs/teaching.md).
     """
     return _FEW_CASES_RULE if cases <= _FEW_CASES else _MANY_CASES_RULE
+
+
+def widened(first: AugmentRule, last: AugmentRule, step: int) -> AugmentRule:
+    """The rule at a step, counted from 0, on the way from the first to the last."""
+    return between(first, last, min(1.0, step / _WIDENING_STEPS))
 
 
 def prediction_rule(architecture: Architecture, cases: int) -> PredictionRule:

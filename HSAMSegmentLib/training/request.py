@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-SCHEDULES = ("cosine", "hsam", "autosam")
+SCHEDULES = ("constant", "cosine", "hsam", "autosam")
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class TeachRequest:
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         batch_size: views per step.
         rate: highest learning rate, or None for the default of the adaptation.
-        schedule: of the learning rate: "cosine", "hsam" for the warm-up and polynomial decay of H-SAM's training, or
-            "autosam" for AutoSAM's tenth after each plateau of the loss.
+        schedule: of the learning rate: "constant", "cosine", "hsam" for the warm-up and polynomial decay of H-SAM's
+            training, "autosam" for AutoSAM's tenth after each plateau of the loss, or "" for what measured best.
         resume: go on where an interrupted run of the same output stopped.
         overwrite: whether files may be replaced.
         report: JSON file to write, or None.
@@ -80,7 +80,7 @@ class TeachRequest:
     device: str = "auto"
     batch_size: int = 4
     rate: float | None = None
-    schedule: str = "cosine"
+    schedule: str = ""
     resume: bool = False
     overwrite: bool = False
     report: Path | None = None

@@ -113,7 +113,7 @@ class TeachJob:
         for extra in (request.report, request.plot):
             if extra is not None:
                 refuse_existing(extra, request.overwrite)
-        if request.schedule not in SCHEDULES:
+        if request.schedule not in ("", *SCHEDULES):
             raise RequestError(f"The schedule '{request.schedule}' is unknown; choose {', '.join(SCHEDULES)}.")
         self.request, self.cancel = request, cancel
         self.progress, self.events = progress, events
@@ -153,7 +153,7 @@ class TeachJob:
             encoder_share=plan.encoder_share,
             seed=self.request.seed,
             device=self.device,
-            schedule=self.request.schedule,
+            schedule=plan.schedule,
             steps_per_epoch=self.steps_per_epoch,
         )
         self.learner.guard = self._guard
@@ -227,7 +227,8 @@ class TeachJob:
         network, plan, draw = self.learner.network, self.setup.plan, self.setup.draw
         self.cancel.raise_if_cancelled()
         if plan.adaptation == FULL:
-            return LiveBatches(network.to(memory_format=torch.channels_last), draw, self.device)
+            network = network.to(memory_format=torch.channels_last)
+            return LiveBatches(network, draw, self.device, lambda: plan.augment_at(self.learner.steps))
 
         def tell(done: int, most: int) -> None:
             self.cancel.raise_if_cancelled()

@@ -15,6 +15,9 @@ from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.training.slice_bank import SliceBank
 from HSAMSegmentLib.volumes.rules import PredictionRule
 
+GIVEN_CASE = "given case"
+SAME_SCAN = "held-out slices of the same scan"
+
 StagesOf = Callable[[SliceBank, Sequence[int]], Sequence[torch.Tensor]]
 
 _BATCH = 4
@@ -29,7 +32,7 @@ class ValidationSet:
     Attributes:
         bank: where they are.
         slices: their indices, ascending.
-        source: "given case" or "held-out slices of the same scan".
+        source: `GIVEN_CASE` or `SAME_SCAN`.
     """
 
     bank: SliceBank
@@ -59,7 +62,7 @@ class ValidationResult:
 
 def whole_case(bank: SliceBank) -> ValidationSet:
     """All labelled slices of a case."""
-    return ValidationSet(bank, tuple(int(index) for index in np.flatnonzero(bank.labelled)), "given case")
+    return ValidationSet(bank, tuple(int(index) for index in np.flatnonzero(bank.labelled)), GIVEN_CASE)
 
 
 def hold_out_blocks(bank: SliceBank, *, share: float = _HELD_OUT_SHARE) -> ValidationSet | None:
@@ -80,7 +83,7 @@ def hold_out_blocks(bank: SliceBank, *, share: float = _HELD_OUT_SHARE) -> Valid
         first = round(part * len(filled) - length / 2)
         chosen += [int(index) for index in filled[first : first + length]]
     spared = _without_last_ones(bank, sorted(set(chosen)))
-    return ValidationSet(bank, tuple(spared), "held-out slices of the same scan") if spared else None
+    return ValidationSet(bank, tuple(spared), SAME_SCAN) if spared else None
 
 
 def _without_last_ones(bank: SliceBank, chosen: Sequence[int]) -> list[int]:

@@ -1,12 +1,13 @@
 """One labelled scan: what adaptation is worth, in Dice on held-out scans, for the same minutes.
 
 Each line teaches from the same scan and is judged on scans that nobody saw. "average map" looks at no image: the most
-frequent label of each pixel and relative slice of the taught scan.
+frequent label of each pixel and relative slice of all scans that are not held out.
 
     python Scripts/train_embedded.py --without cardiac-mr-bssfp --state Scratch/unseen.training --minutes 12
     python Testing/Benchmarks/bench_few_shot.py --task cardiac-mr-bssfp --start MODEL --ways unet scratch full
 
-"unet" is MONAI's BasicUNet from scratch. A start that is to prove anything has not seen the data set.
+"unet" is MONAI's BasicUNet from scratch; "full" and "frozen" teach with the default head, "full:cnn" with another.
+A start that is to prove anything has not seen the data set.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import torch
-from unet_from_scratch import references, unet_from_scratch
+from unet_from_scratch import framed, unet_from_scratch
 
 from HSAMSegmentLib.checkpoints.loading import load_model
 from HSAMSegmentLib.evaluation.metrics import compare
@@ -34,6 +35,7 @@ from HSAMSegmentLib.training.request import TeachRequest
 from HSAMSegmentLib.training.teach import teach
 from HSAMSegmentLib.volumes.volume import Segmentation
 
+RELATIVE_SLICES = 32
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
@@ -55,38 +57,52 @@ def judged(found: list[np.ndarray], held: list[Case]) -> str:
     return f"mean Dice {dice:.3f}, Jaccard {jaccard:.3f}, HD95 {hd95:.2f} mm, ASD {asd:.2f} mm"
 
 
-def average_map(taught: Case, held: list[Case]) -> list[np.ndarray]:
-    """The taught scan's own labels, stretched along the slices."""
+def average_map(task: EmbeddedTask, held: list[Case]) -> list[np.ndarray]:
+    """The most frequent label in the scans that are not held out, at the same place of the frame and of the stack."""
+    names = [entry.id for entry in dataset_cases(DATA / task.folder) if entry.id not in task.validation]
+    counts = sum(_label_counts(framed(case, task).labels[:, 0], len(task.labels)) for case in read(task, names))
     found = []
-    for case in held:
-        depth = case.labels.shape[0]
-        source = np.round(np.linspace(0, taught.labels.shape[0] - 1, depth)).astype(int)
-        found.append(taught.labels[source])
+    for bank in (framed(case, task) for case in held):
+        nearest = torch.linspace(0, RELATIVE_SLICES - 1, len(bank)).round().long()
+        found.append(bank.framing.logits(counts[nearest]).argmax(dim=1).numpy())
     return found
+
+
+def _label_counts(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Labels [n, S, S] as one-hot [RELATIVE_SLICES, K + 1, S, S], the nearest slice at each relative place."""
+    nearest = torch.linspace(0, len(labels) - 1, RELATIVE_SLICES).round().long()
+    return torch.nn.functional.one_hot(labels[nearest].long(), num_classes + 1).permute(0, 3, 1, 2).float()
 
 
 def unet_way(task: EmbeddedTask, options: argparse.Namespace, taught: list[Case], held: list[Case]) -> str:
     """MONAI's BasicUNet for the same minutes; Dice over the whole stacks, which does not depend on their order."""
-    found = unet_from_scratch(task, taught, held, options.minutes)
+    return stack_dice(unet_from_scratch(task, taught, held, options.minutes, seed=options.seed), task, held)
+
+
+def stack_dice(found: list[np.ndarray], task: EmbeddedTask, held: list[Case]) -> str:
+    """Mean Dice of label stacks that lie as the slices of the framed scans do."""
     values = [
         2.0
         * np.count_nonzero((labels == value) & (truth == value))
         / max(1, np.count_nonzero(labels == value) + np.count_nonzero(truth == value))
-        for labels, truth in zip(found, references(task, held))
+        for labels, truth in zip(found, (framed(case, task).reference.numpy() for case in held))
         for value in range(1, len(task.labels) + 1)
     ]
     return f"mean Dice {float(np.mean(values)):.3f}"
 
 
 def taught_way(way: str, options: argparse.Namespace, taught: list[Case], held: list[Case], folder: Path) -> str:
-    """Teach in one way and judge."""
+    """Teach in one way, such as "full" or "frozen:cnn", and judge."""
+    adaptation, _, head = way.partition(":")
     request = TeachRequest(
-        output=folder / f"{way}.safetensors",
+        output=folder / f"{adaptation}{head}.safetensors",
         minutes=options.minutes,
-        start_from=options.start if way != "scratch" else "scratch",
+        start_from=options.start if adaptation != "scratch" else "scratch",
         encoder=options.encoder,
-        adaptation="full" if way == "scratch" else way,
+        head=head,
+        adaptation="full" if adaptation == "scratch" else adaptation,
         device="cpu",
+        seed=options.seed,
     )
     result = teach(request, cases=taught)
     segmenter = Segmenter(load_model(result.path), device="cpu", options=SegmentOptions(threads=options.threads))
@@ -113,20 +129,20 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=["frozen", "full"])
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     task = next(item for item in TASKS if item.id == options.task)
     names = taught_names(task, options)
     taught, held = read(task, names), read(task, list(task.validation))
-    if taught[0].labels.shape[1:] == held[0].labels.shape[1:]:
-        print(f"average map: {judged(average_map(taught[0], held), held)}", flush=True)
+    print(f"average map: {stack_dice(average_map(task, held), task, held)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for way in options.ways:
             if way == "unet":
                 found = unet_way(task, options, taught, held)
             else:
                 found = taught_way(way, options, taught, held, Path(folder))
-            print(f"{way}, {options.minutes:g} min, from {', '.join(names)}: {found}", flush=True)
+            print(f"{way}, {options.minutes:g} min, seed {options.seed}, from {', '.join(names)}: {found}", flush=True)
 
 
 if __name__ == "__main__":

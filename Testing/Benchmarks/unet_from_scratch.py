@@ -23,7 +23,7 @@ from HSAMSegmentLib.training.focus import WHOLE_VIEW_SHARE, find_focus
 from HSAMSegmentLib.training.losses import TEACHING_SMOOTHING, hsam_loss
 from HSAMSegmentLib.training.optimizing import GRADIENT_LIMIT, cosine_share, set_rate
 from HSAMSegmentLib.training.sampling import BalancedSampler
-from HSAMSegmentLib.training.slice_bank import build_slice_bank
+from HSAMSegmentLib.training.slice_bank import SliceBank, build_slice_bank
 from HSAMSegmentLib.training.validation import predict_slices
 
 FEATURES = (24, 24, 48, 96, 192, 24)
@@ -44,35 +44,33 @@ class UNet(nn.Module):
         return StageLogits((self.net(images),))
 
 
-def unet_from_scratch(task: EmbeddedTask, taught: list[Case], held: list[Case], minutes: float) -> list[np.ndarray]:
+def unet_from_scratch(
+    task: EmbeddedTask, taught: list[Case], held: list[Case], minutes: float, seed: int = 0
+) -> list[np.ndarray]:
     """Train for some minutes on the taught scans and segment the held ones: label arrays on their grids.
 
     The slices of these data sets are the stacks' first axis in the canonical order, so that predictions need no turning
     back; `task.slices` says how they are framed.
     """
-    torch.manual_seed(0)
-    banks = tuple(_bank(case, task) for case in taught)
+    torch.manual_seed(seed)
+    banks = tuple(framed(case, task) for case in taught)
     network = UNet(len(task.labels)).to(memory_format=torch.channels_last)
     average = WeightAverage(network, decay=0.99)
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.05)
-    _train(network, average, optimizer, banks, task, 60.0 * minutes)
+    _train(network, average, optimizer, banks, task, 60.0 * minutes, seed)
     print(f"U-Net: {average.updates} steps", flush=True)
-    return [predict_slices(average.network.eval(), bank, range(len(bank))) for bank in (_bank(c, task) for c in held)]
+    return [predict_slices(average.network.eval(), bank, range(len(bank))) for bank in (framed(c, task) for c in held)]
 
 
-def references(task: EmbeddedTask, held: list[Case]) -> list[np.ndarray]:
-    """The labels of the held scans in the order of the slices that `unet_from_scratch` predicts."""
-    return [_bank(case, task).reference.numpy() for case in held]
-
-
-def _bank(case: Case, task: EmbeddedTask):
+def framed(case: Case, task: EmbeddedTask) -> SliceBank:
+    """The slices of a scan as the task wants them."""
     return build_slice_bank(case, slices=task.slices, intensity=task.intensity, image_size=task.image_size)
 
 
-def _train(network, average, optimizer, banks, task, seconds: float) -> None:
+def _train(network, average, optimizer, banks, task, seconds: float, seed: int) -> None:
     sampler = BalancedSampler(banks, num_classes=len(task.labels))
     focus = find_focus(banks, task.image_size)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     rule = AugmentRule(rotation_degrees=20.0, scale=(0.8, 1.25), shift_px=6.0)
     started, step = time.monotonic(), 0
     while time.monotonic() - started < seconds:

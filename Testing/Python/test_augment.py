@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from HSAMSegmentLib.training.augment import AugmentRule, augment
+from HSAMSegmentLib.training.augment import AugmentRule, augment, between
 from HSAMSegmentLib.training.losses import UNLABELLED
 
 STILL = AugmentRule(
@@ -114,3 +114,13 @@ def test_neighbors_are_replaced_by_the_slice_itself_when_asked_always():
     views, _ = augment(images, labels, rule, size=(48, 48), generator=seeded())
     assert torch.equal(views[:, 0], views[:, 1])
     assert torch.equal(views[:, 2], views[:, 1])
+
+
+def test_a_rule_on_the_way_to_another_begins_and_ends_with_these_and_has_every_range_in_between():
+    first = AugmentRule(rotation_degrees=20, scale=(0.8, 1.2), noise=0.0, elastic_cell_px=32)
+    last = AugmentRule(rotation_degrees=60, scale=(0.6, 1.6), noise=0.1, elastic_cell_px=32, swap_neighbors=True)
+    assert between(first, last, 1.0) == last
+    assert between(first, last, 0.0) == AugmentRule(**{**first.to_json(), "swap_neighbors": True})
+    middle = between(first, last, 0.5)
+    assert (middle.rotation_degrees, middle.noise, middle.elastic_cell_px) == (40, 0.05, 32)
+    assert middle.scale == pytest.approx((0.7, 1.4))

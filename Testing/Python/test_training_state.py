@@ -139,6 +139,38 @@ class SameImage:
         return self.network(torch.full((1, 3, 64, 64), 0.5)), torch.zeros(1, 64, 64, dtype=torch.long)
 
 
+def test_at_a_constant_rate_the_first_steps_are_small_and_all_others_alike_up_to_the_end():
+    learner = Learner(
+        small_network(), rate=1e-3, encoder_share=1.0, seed=0, device=torch.device("cpu"), schedule="constant"
+    )
+    rates = []
+    for step in range(30):
+        learner.step(SameImage(learner.network), lambda stages, labels: stages[0].square().mean(), step / 29)
+        rates.append(learner.optimizer.param_groups[0]["lr"])
+    assert rates[0] == pytest.approx(5e-5)
+    assert rates[20:] == pytest.approx([1e-3] * 10)
+
+
+@pytest.mark.parametrize(
+    ("found", "kept"),
+    [
+        ([0.2, 0.90, 0.89], 2),
+        ([0.2, 0.90, 0.89, 0.885, 0.95, 0.8], 4),
+        ([0.2, 0.90, 0.87], 1),
+        ([0.89, 0.90, 0.885], 1),
+    ],
+    ids=["a little less", "only against the best", "much less", "less than the start"],
+)
+def test_with_a_margin_a_later_state_is_kept_that_is_hardly_worse_but_never_one_below_the_start(found, kept):
+    learner = Learner(small_network(), rate=1e-3, encoder_share=1.0, seed=0, device=torch.device("cpu"))
+    for step, dice in enumerate(found):
+        learner.steps = step
+        best = learner.keep_if_best(dice, 0.02)
+        learner.history.append(TeachMetrics(step=step, epoch=step, loss=1.0, dice={"liver": dice}, best=best))
+    assert learner.best_step == kept
+    assert learner.best_dice == found[kept]
+
+
 def test_with_autosams_schedule_the_rate_falls_when_the_loss_of_epochs_does_not_and_a_resumed_one_knows():
     facts = {"rate": 1e-3, "encoder_share": 1.0, "seed": 0, "device": torch.device("cpu")}
     learner = Learner(small_network(), **facts, schedule="autosam", steps_per_epoch=2)
