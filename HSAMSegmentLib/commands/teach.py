@@ -58,9 +58,9 @@ class _Events:
         if not isinstance(event, TeachMetrics):
             return
         dice = f", Dice {event.mean_dice:.3f}" if event.mean_dice is not None else ""
-        best = " (best so far)" if event.best and dice else ""
+        kept = " (kept)" if event.best and dice else ""
         loss = f"loss {event.loss:.3f}" if event.step else "before the first step"
-        self._console.note(f"step {event.step}, epoch {event.epoch:.1f}: {loss}{dice}{best}")
+        self._console.note(f"step {event.step}, epoch {event.epoch:.1f}: {loss}{dice}{kept}")
 
 
 def _request(arguments: argparse.Namespace) -> TeachRequest:

@@ -101,7 +101,7 @@ class TeachMetrics:
         epoch: passes over the slices so far.
         loss: running mean of the training loss; not a number before the first step.
         dice: label name to Dice on the validation slices; empty if there are none.
-        best: whether this is the best state so far.
+        best: whether this state is kept: the best so far, or hardly worse and later (`Looks`).
         eta_seconds: estimated remaining time, None while unknown.
     """
 
