@@ -156,9 +156,6 @@ def add_teach(subparsers: argparse._SubParsersAction) -> None:
     pair = {"metavar": ("IMAGE", "LABELS"), "nargs": 2, "type": Path, "action": "append"}
     parser.add_argument("--case", required=True, dest="cases", help="a scan and its labels; may be repeated", **pair)
     parser.add_argument("--validate", default=[], help="a scan and its labels to choose the best state by", **pair)
-    parser.add_argument(
-        "--unlabeled", metavar="IMAGE", nargs="+", type=Path, default=[], help="scans that it labels itself halfway"
-    )
     parser.add_argument("-o", "--output", metavar="MODEL", type=Path, required=True, help="a .safetensors file")
     parser.add_argument("--names", metavar="1=A,2=B", type=_named_values, help="what the label values mean")
     parser.add_argument("--head", choices=("hsam", "autosam", "cnn", "linear"), help="default: what measured best")

@@ -73,7 +73,6 @@ def _request(arguments: argparse.Namespace) -> TeachRequest:
         output=output,
         cases=_pairs(arguments.cases),
         validation=_pairs(arguments.validate),
-        unlabeled=tuple(arguments.unlabeled),
         names=arguments.names or {},
         head=arguments.head or "",
         encoder=arguments.encoder or "",
@@ -96,10 +95,10 @@ def _pairs(values: list[list[Path]]) -> tuple[CaseFiles, ...]:
 
 
 def _require_cases(request: TeachRequest) -> None:
-    pairs = [path for case in (*request.cases, *request.validation) for path in (case.image, case.labels)]
-    for path in (*pairs, *request.unlabeled):
-        if not path.exists():
-            raise RequestError(f"There is no file {path}.")
+    for case in (*request.cases, *request.validation):
+        for path in (case.image, case.labels):
+            if not path.exists():
+                raise RequestError(f"There is no file {path}.")
 
 
 def _table(result: TeachResult) -> str:

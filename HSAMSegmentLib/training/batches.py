@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -14,8 +14,8 @@ from HSAMSegmentLib.models.interface import SegmentationNetwork, StageLogits
 from HSAMSegmentLib.training.adaptation import SplitNetwork
 from HSAMSegmentLib.training.augment import AugmentRule, augment
 from HSAMSegmentLib.training.cells import RECTANGLE_CELLS, Cells, rectangle_cells, scattered_cells, scattered_shape
-from HSAMSegmentLib.training.focus import WHOLE_VIEW_SHARE, Focus, find_focus, label_centers
-from HSAMSegmentLib.training.sampling import BalancedSampler, Item, MixedSampler
+from HSAMSegmentLib.training.focus import WHOLE_VIEW_SHARE, Focus, find_focus
+from HSAMSegmentLib.training.sampling import BalancedSampler, Item
 from HSAMSegmentLib.training.slice_bank import SliceBank
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Draw:
     """
 
     banks: tuple[SliceBank, ...]
-    sampler: BalancedSampler | MixedSampler
+    sampler: BalancedSampler
     rule: AugmentRule
     image_size: int
     batch_size: int
@@ -114,12 +114,6 @@ class LiveBatches:
         focus = None if whole else self.focus
         images, labels = self.draw.views(items, generator, self.device, focus=focus, rule=self.rule_now())
         return self.network(images.contiguous(memory_format=torch.channels_last), labels), labels
-
-    def use(self, banks: tuple[SliceBank, ...], sampler: MixedSampler) -> None:
-        """Draw from other banks from now on, of which the first ones are those of before; the window stays as large."""
-        self.draw = replace(self.draw, banks=banks, sampler=sampler)
-        if self.focus is not None:
-            self.focus = Focus(self.focus.size, label_centers(banks, self.draw.image_size))
 
     def close(self) -> None:
         """Nothing to give back."""

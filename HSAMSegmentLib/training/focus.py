@@ -17,7 +17,6 @@ from HSAMSegmentLib.training.losses import UNLABELLED
 from HSAMSegmentLib.training.slice_bank import SliceBank
 
 WHOLE_VIEW_SHARE = 0.25
-_Box = tuple[tuple[int, int], tuple[int, int]]
 _MARGIN = 1.3
 _STEP = 32
 _LEAST = 96
@@ -55,25 +54,12 @@ def find_focus(banks: Sequence[SliceBank], image_size: int) -> Focus | None:
     size = tuple(_window(max(box[axis][1] - box[axis][0] for box in known), image_size) for axis in (0, 1))
     if size == (image_size, image_size):
         return None
-    return Focus(size, _centers(boxes, image_size))
-
-
-def label_centers(banks: Sequence[SliceBank], image_size: int) -> tuple[tuple[float, float], ...]:
-    """For each bank the center (column, row) of its labels; that of the input where there are none.
-
-    Args:
-        banks: cases of one network input per slice.
-        image_size: side S of the network's input.
-    """
-    return _centers([_box(bank.labels[:, 0]) for bank in banks], image_size)
-
-
-def _centers(boxes: Sequence[_Box | None], image_size: int) -> tuple[tuple[float, float], ...]:
     middle = (image_size - 1) / 2
-    return tuple((middle, middle) if box is None else (sum(box[1]) / 2, sum(box[0]) / 2) for box in boxes)
+    centers = [((middle, middle) if box is None else (sum(box[1]) / 2, sum(box[0]) / 2)) for box in boxes]
+    return Focus(size, tuple(centers))
 
 
-def _box(labels: Tensor) -> _Box | None:
+def _box(labels: Tensor) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """First and last row and column that hold a label in any slice [n, S, S]."""
     drawn = ((labels != 0) & (labels != UNLABELLED)).any(dim=0)
     if not drawn.any():

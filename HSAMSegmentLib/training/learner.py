@@ -125,11 +125,6 @@ class Learner:
         state = self.average.network.state_dict()
         return all(bool((state[name].abs() <= _LARGEST_FLOAT16).all()) for name in self._kept_names)
 
-    def averaged_weights(self) -> dict[str, Tensor]:
-        """A copy of what is averaged, on the CPU."""
-        state = self.average.network.state_dict()
-        return {name: state[name].detach().cpu().clone() for name in self._kept_names}
-
     def keep_if_best(self, dice: float | None, margin: float = 0.0) -> bool:
         """Remember the averaged weights if they are the best so far; without a Dice the newest are.
 
@@ -141,7 +136,8 @@ class Learner:
             return False
         if not self.is_sound:
             return False
-        self.best = self.averaged_weights()
+        state = self.average.network.state_dict()
+        self.best = {name: state[name].detach().cpu().clone() for name in self._kept_names}
         self.best_dice, self.best_step = dice, self.steps
         return True
 

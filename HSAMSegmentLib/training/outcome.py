@@ -117,7 +117,6 @@ def training_facts(job: TeachJob) -> dict[str, Any]:
     return {
         "cases": [{"name": case.volume.name, **case.hashes} for case in setup.training],
         "validation": [{"name": case.volume.name, **case.hashes} for case in setup.validation],
-        "unlabeled": [{"name": case.volume.name, **case.hashes} for case in setup.unlabeled],
         "held_out": [
             {"name": item.bank.name, "on": item.source, "slices": len(item.slices)} for item in job.looks.held
         ],

@@ -34,7 +34,6 @@ class TeachRequest:
         output: the bundle to write.
         cases: to learn from; may be empty where `teach` is given cases in memory.
         validation: to choose the best state by; empty to hold out slices of the cases.
-        unlabeled: scans without labels to learn from, too; see `self_training`.
         names: names of label values, for label maps without.
         title: of the model; empty for one made from its labels.
         modality: "CT", "MR" or "" for that of the first scan.
@@ -65,7 +64,6 @@ class TeachRequest:
     output: Path
     cases: tuple[CaseFiles, ...] = ()
     validation: tuple[CaseFiles, ...] = ()
-    unlabeled: tuple[Path, ...] = ()
     names: dict[int, str] = field(default_factory=dict)
     title: str = ""
     modality: str = ""

@@ -86,16 +86,3 @@ class BalancedSampler:
                 for value in bank.labels[index, tile].unique().tolist():
                     if value not in (0, UNLABELLED):
                         self.by_label[value - 1].append(item)
-
-
-@dataclass(frozen=True)
-class MixedSampler:
-    """Half of each batch from labelled scans, half from those that the network labelled."""
-
-    drawn: BalancedSampler
-    own: BalancedSampler
-
-    def draw(self, count: int, generator: torch.Generator) -> list[Item]:
-        """Draw `count` items, with replacement."""
-        own = count // 2
-        return self.drawn.draw(count - own, generator) + self.own.draw(own, generator)

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -34,14 +35,10 @@ from HSAMSegmentLib.training.plan import TeachPlan, make_plan
 from HSAMSegmentLib.training.request import SCHEDULES, CaseFiles, TeachEvents, TeachRequest, TeachResult, ignore_events
 from HSAMSegmentLib.training.sampling import BalancedSampler
 from HSAMSegmentLib.training.schedules import hsam_last_stage_weight
-from HSAMSegmentLib.training.self_training import SelfTraining, require_live, unlabeled_case, without_known
-from HSAMSegmentLib.training.setup import TeachSetup
 from HSAMSegmentLib.training.slice_bank import SliceBank, build_slice_bank
 from HSAMSegmentLib.training.starting import Start, StartSource, build_start, open_start
 from HSAMSegmentLib.training.validation import ValidationSet, hold_out_blocks, whole_case
 from HSAMSegmentLib.volumes.labels import LabelSet
-from HSAMSegmentLib.volumes.reading import read_volume
-from HSAMSegmentLib.volumes.volume import Volume
 
 Found = TypeVar("Found")
 
@@ -59,7 +56,6 @@ def teach(
     *,
     cases: Sequence[Case] | None = None,
     validation: Sequence[Case] | None = None,
-    unlabeled: Sequence[Volume] | None = None,
     progress: ProgressCallback = ignore_progress,
     events: TeachEvents = ignore_events,
     cancel: CancelToken | None = None,
@@ -70,7 +66,6 @@ def teach(
         request: what to do.
         cases: labelled scans in memory, instead of the request's files.
         validation: scans to validate on in memory, instead of the request's files.
-        unlabeled: scans without labels in memory, instead of the request's files.
         progress: told how far the job is.
         events: gets `TeachMetrics` and `TeachPreview` objects.
         cancel: looked at in every operation of a slow network; what was good is kept.
@@ -86,8 +81,26 @@ def teach(
         CancelledError: if it was cancelled before anything was learned.
     """
     job = TeachJob(request, progress, events, cancel or CancelToken())
-    job.prepare(cases, validation, unlabeled)
+    job.prepare(cases, validation)
     return job.run()
+
+
+@dataclass(frozen=True)
+class TeachSetup:
+    """What a job works with once everything is read."""
+
+    labels: LabelSet
+    plan: TeachPlan
+    start: Start
+    training: tuple[Case, ...]
+    validation: tuple[Case, ...]
+    draw: Draw
+    held: tuple[ValidationSet, ...]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that draw as many views as there are slices."""
+        return max(1, -(-len(self.draw.sampler) // self.draw.batch_size))
 
 
 class TeachJob:
@@ -110,23 +123,16 @@ class TeachJob:
         self.advice: list[str] = []
         self.stopped = "budget"
 
-    def prepare(
-        self,
-        cases: Sequence[Case] | None,
-        validation: Sequence[Case] | None,
-        unlabeled: Sequence[Volume] | None = None,
-    ) -> None:
+    def prepare(self, cases: Sequence[Case] | None, validation: Sequence[Case] | None) -> None:
         """Read, check, plan and build."""
         torch.manual_seed(self.request.seed)
         self._tell("Reading the scans")
         training, labels, notes = common_labels(self._read(self.request.cases, cases))
         given, more = matched_labels(self._read(self.request.validation, validation), labels)
-        volumes, known = without_known(self._read_unlabeled(unlabeled), training, given)
-        self._advise([*notes, *more, *known])
+        self._advise([*notes, *more])
         self._tell("Building the network")
         source = self._uninterrupted(lambda: open_start(self.request))
         plan = make_plan(self.request, training, source.manifest, len(labels), source.encoder)
-        require_live(volumes, plan)
         start = self._start(source, plan, labels)
         self._tell("Cutting the slices")
         banks = tuple(self._bank(case, plan) for case in training)
@@ -138,8 +144,7 @@ class TeachJob:
             image_size=plan.architecture.encoder.image_size,
             batch_size=self.request.batch_size,
         )
-        others = tuple(unlabeled_case(volume, labels) for volume in volumes)
-        self.setup = TeachSetup(labels, plan, start, tuple(training), tuple(given), others, draw, held)
+        self.setup = TeachSetup(labels, plan, start, tuple(training), tuple(given), draw, held)
         self.steps_per_epoch = self.setup.steps_per_epoch
         set_trainable(start.network.to(self.device), plan.adaptation)
         self.learner = Learner(
@@ -154,8 +159,6 @@ class TeachJob:
         self.learner.guard = self._guard
         self.budget.set_steps_per_epoch(self.steps_per_epoch)
         self.budget.writing_seconds += self._writing_seconds()
-        other_banks = [self._bank(case, plan) for case in others]
-        self.self_training = SelfTraining(other_banks, self.setup, self.learner, self.budget)
         self.looks = Looks(self.setup, self.learner, self.budget, self.events, self.cancel)
         self._resume()
 
@@ -198,9 +201,6 @@ class TeachJob:
             if self.budget.is_used_up and self.learner.steps > 0:
                 break
             self.cancel.raise_if_cancelled()
-            if self.self_training.is_due:
-                self._tell("Labeling the other scans")
-                self._note([self.self_training.label(batches, self.cancel.raise_if_cancelled)])
             began = time.monotonic()
             self.learner.step(batches, self._loss, self.budget.fraction)
             self.budget.advance(time.monotonic() - began)
@@ -228,9 +228,7 @@ class TeachJob:
         self.cancel.raise_if_cancelled()
         if plan.adaptation == FULL:
             network = network.to(memory_format=torch.channels_last)
-            batches = LiveBatches(network, draw, self.device, lambda: plan.augment_at(self.learner.steps))
-            self.self_training.begin(batches, self.cancel.raise_if_cancelled)
-            return batches
+            return LiveBatches(network, draw, self.device, lambda: plan.augment_at(self.learner.steps))
 
         def tell(done: int, most: int) -> None:
             self.cancel.raise_if_cancelled()
@@ -286,11 +284,6 @@ class TeachJob:
     def _read_one(self, item: CaseFiles) -> Case:
         return read_case(item.image, item.labels, names=self.request.names or None)
 
-    def _read_unlabeled(self, given: Sequence[Volume] | None) -> list[Volume]:
-        if given is not None:
-            return list(given)
-        return [self._uninterrupted(lambda path=path: read_volume(path)) for path in self.request.unlabeled]
-
     def _bank(self, case: Case, plan: TeachPlan) -> SliceBank:
         size = plan.architecture.encoder.image_size
         return self._uninterrupted(
@@ -316,12 +309,7 @@ class TeachJob:
     def _save(self) -> None:
         save_state(
             state_path(self.request.output),
-            {
-                "learner": self.learner.state(),
-                "seconds": self.budget.seconds,
-                "facts": self._facts(),
-                "self_training": self.self_training.state(),
-            },
+            {"learner": self.learner.state(), "seconds": self.budget.seconds, "facts": self._facts()},
         )
 
     def _resume(self) -> None:
@@ -340,7 +328,6 @@ class TeachJob:
         self.learner.resume(state["learner"])
         self.budget.resume(state["seconds"], self.learner.steps)
         self.looks.resume()
-        self.self_training.resume(state["self_training"])
         self._note([f"Resumed at step {self.learner.steps}."])
 
     def _facts(self) -> dict:
@@ -349,7 +336,6 @@ class TeachJob:
         return {
             "cases": [case.hashes for case in self.setup.training],
             "validation": [case.hashes for case in self.setup.validation],
-            "unlabeled": [case.hashes for case in self.setup.unlabeled],
             "labels": [label.name for label in self.setup.labels],
             "architecture": self.setup.plan.architecture.to_json(),
             "adaptation": self.setup.plan.adaptation,

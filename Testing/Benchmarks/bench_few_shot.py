@@ -33,8 +33,7 @@ from HSAMSegmentLib.training.embedded import dataset_case
 from HSAMSegmentLib.training.embedded_tasks import TASKS, EmbeddedTask, dataset_cases
 from HSAMSegmentLib.training.request import TeachRequest
 from HSAMSegmentLib.training.teach import teach
-from HSAMSegmentLib.volumes.reading import read_volume
-from HSAMSegmentLib.volumes.volume import Segmentation, Volume
+from HSAMSegmentLib.volumes.volume import Segmentation
 
 RELATIVE_SLICES = 32
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -92,9 +91,7 @@ def stack_dice(found: list[np.ndarray], task: EmbeddedTask, held: list[Case]) ->
     return f"mean Dice {float(np.mean(values)):.3f}"
 
 
-def taught_way(
-    way: str, task: EmbeddedTask, options: argparse.Namespace, taught: list[Case], held: list[Case], folder: Path
-) -> str:
+def taught_way(way: str, options: argparse.Namespace, taught: list[Case], held: list[Case], folder: Path) -> str:
     """Teach in one way, such as "full" or "frozen:cnn", and judge."""
     adaptation, _, head = way.partition(":")
     request = TeachRequest(
@@ -107,17 +104,10 @@ def taught_way(
         device="cpu",
         seed=options.seed,
     )
-    result = teach(request, cases=taught, unlabeled=unlabeled(task, options))
+    result = teach(request, cases=taught)
     segmenter = Segmenter(load_model(result.path), device="cpu", options=SegmentOptions(threads=options.threads))
     print(f"{way}: {result.steps} steps, {result.stopped}, {result.seconds / 60:.1f} min", flush=True)
     return judged([segmenter.segment(case.volume).segmentation.array for case in held], held)
-
-
-def unlabeled(task: EmbeddedTask, options: argparse.Namespace) -> list[Volume]:
-    """The first scans of the set that are neither taught nor held out; their labels are not looked at."""
-    known = {*taught_names(task, options), *task.validation}
-    others = [entry for entry in dataset_cases(DATA / task.folder) if entry.id not in known]
-    return [read_volume(entry.image) for entry in others[: options.unlabeled]]
 
 
 def taught_names(task: EmbeddedTask, options: argparse.Namespace) -> list[str]:
@@ -134,7 +124,6 @@ def main() -> None:
     parser.add_argument("--task", choices=[task.id for task in TASKS], default="cardiac-mr-bssfp")
     parser.add_argument("--taught", nargs="+", default=None, help="ids of the scans; default: the first of the set")
     parser.add_argument("--support", help="teach from a support set that dataset.json names, such as hsam_4_scans")
-    parser.add_argument("--unlabeled", type=int, default=0, help="learn from so many scans without labels, too")
     parser.add_argument("--start", default="abdomen-mr-t2", help="model whose encoder is taken")
     parser.add_argument("--encoder", default="compact")
     parser.add_argument("--ways", nargs="+", default=["frozen", "full"])
@@ -152,7 +141,7 @@ def main() -> None:
             if way == "unet":
                 found = unet_way(task, options, taught, held)
             else:
-                found = taught_way(way, task, options, taught, held, Path(folder))
+                found = taught_way(way, options, taught, held, Path(folder))
             print(f"{way}, {options.minutes:g} min, seed {options.seed}, from {', '.join(names)}: {found}", flush=True)
 
 
