@@ -1,4 +1,4 @@
-"""The background's offset after teaching from few scans: chosen on slices that were not learned from, and applied."""
+"""What is different after few scans: how they are learned, and an offset chosen on slices that were not learned from."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from HSAMSegmentLib.inference.segmenter import Segmenter
 from HSAMSegmentLib.models.interface import StageLogits
 from HSAMSegmentLib.training.augment import AugmentRule
 from HSAMSegmentLib.training.calibration import CANDIDATES, calibrated_background
+from HSAMSegmentLib.training.plan import make_plan
 from HSAMSegmentLib.training.request import TeachRequest
 from HSAMSegmentLib.training.slice_bank import build_slice_bank
 from HSAMSegmentLib.training.teach import teach
@@ -99,6 +100,21 @@ def test_a_rule_keeps_its_offset_in_a_file_and_refuses_one_beyond_reason():
     for wrong in (6.0, float("nan")):
         with pytest.raises(ValueError, match="shifted by -5 to 5"):
             PredictionRule(background=wrong)
+
+
+def test_only_few_scans_are_taught_at_a_constant_rate_with_views_that_widen(data_folder, tmp_path: Path):
+    case, request = small_case(data_folder), TeachRequest(output=tmp_path / "taught.safetensors")
+    few, many = (make_plan(request, [case] * count, None, 2) for count in (5, 6))
+    assert (few.schedule, many.schedule) == ("constant", "cosine")
+    assert few.augment_at(0) == many.augment == many.augment_at(1000)
+    assert few.augment_at(1000) == few.augment
+    turns = [few.augment_at(step).rotation_degrees for step in (0, 100, 300, 500, 900)]
+    assert turns == sorted(turns)
+    assert turns[0] < turns[2] < turns[3] == turns[4] == few.augment.rotation_degrees
+    asked = make_plan(replace(request, schedule="cosine", rate=1e-4), [case], None, 2)
+    assert (asked.schedule, asked.rate) == ("cosine", 1e-4)
+    frozen = make_plan(replace(request, adaptation="frozen"), [case], None, 2)
+    assert (frozen.schedule, frozen.augment_first) == ("cosine", None)
 
 
 def test_segmenting_applies_the_offset_of_the_model(data_folder, tmp_path: Path):
