@@ -1,4 +1,4 @@
-"""What is different after few scans: how they are learned, and an offset chosen on slices that were not learned from."""
+"""What is different after few scans: how they are learned, and an offset chosen on slices that were held out."""
 
 from __future__ import annotations
 
