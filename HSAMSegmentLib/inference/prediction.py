@@ -40,14 +40,12 @@ class BatchRules:
         mirrored: average with the prediction for the mirrored slices.
         window: part of the slices that is wanted.
         views: under which each input is seen.
-        background: added to the background's logit.
     """
 
     last_stage_only: bool
     mirrored: bool
     window: SliceWindow
     views: tuple[View, ...] = (PLAIN_VIEW,)
-    background: float = 0.0
 
 
 class SlicePredictor:
@@ -110,9 +108,6 @@ class SlicePredictor:
 
     def _stages(self, images: Tensor, rules: BatchRules) -> list[Tensor]:
         stages = mean_over_views(lambda view: self._one_view(view, rules), images, rules.views)
-        if rules.background:
-            for stage in stages:
-                stage[:, 0] += rules.background
         if all(bool(torch.isfinite(stage).all()) for stage in stages):
             return stages
         if self._dtype is None:

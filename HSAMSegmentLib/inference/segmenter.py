@@ -233,7 +233,7 @@ class Segmenter:
         wanted = self.model.manifest.prediction
         stages = wanted.stages if self.options.stages == "auto" else self.options.stages
         views = wanted.views if self.options.view_averaging else (PLAIN_VIEW,)
-        return BatchRules(stages == "last", mirrored, run.region.window, views, wanted.background)
+        return BatchRules(stages == "last", mirrored, run.region.window, views)
 
     def _value_of_channel(self) -> np.ndarray:
         """Label value by network channel; labels that are not wanted stay until post-processing has seen them."""

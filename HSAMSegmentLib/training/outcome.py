@@ -7,7 +7,7 @@ import math
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,21 +19,16 @@ import HSAMSegmentLib
 from HSAMSegmentLib.checkpoints.loading import save_model
 from HSAMSegmentLib.checkpoints.manifest import Manifest
 from HSAMSegmentLib.output import atomic_output
-from HSAMSegmentLib.training.calibration import calibrated_background, calibration_seconds
 from HSAMSegmentLib.training.checkpointing import state_path
 from HSAMSegmentLib.training.looks import names_of
-from HSAMSegmentLib.training.plan import COMPACT
 from HSAMSegmentLib.training.plot import write_plot
 from HSAMSegmentLib.training.request import TeachMetrics, TeachResult
 from HSAMSegmentLib.volumes.orientation import slice_frame
-from HSAMSegmentLib.volumes.rules import PredictionRule
 
 if TYPE_CHECKING:
-    from HSAMSegmentLib.models.interface import SegmentationNetwork
     from HSAMSegmentLib.training.teach import TeachJob
 
 _SUFFIX = ".safetensors"
-_SECONDS_AFTER_CANCEL = 0.3
 
 
 def finish(job: TeachJob) -> TeachResult:
@@ -45,9 +40,7 @@ def finish(job: TeachJob) -> TeachResult:
     request, learner = job.request, job.learner
     if did_not_beat_its_start(job):
         job.notes.append("It did not get better than its starting model on the held-out slices: it keeps its weights.")
-    network = learner.load_best()
-    job.prediction = calibrated(job, network)
-    network = network.cpu()
+    network = learner.load_best().cpu()
     path = save_model(request.output, network, manifest_of(job), overwrite=request.overwrite, dtype="float16")
     if job.stopped != "cancelled":
         state_path(request.output).unlink(missing_ok=True)
@@ -74,26 +67,6 @@ def finish(job: TeachJob) -> TeachResult:
             overwrite=request.overwrite,
         )
     return result
-
-
-def calibrated(job: TeachJob, network: SegmentationNetwork) -> PredictionRule:
-    """How the outputs are read; after few scans with the background as sure as the held-out slices want it."""
-    plan, minutes = job.setup.plan, job.budget.minutes
-    if plan.augment_first is None or plan.architecture.encoder.name != COMPACT or not job.looks.held:
-        return plan.prediction
-    seconds = None if minutes is None else calibration_seconds(minutes)
-    offset = calibrated_background(
-        network,
-        job.looks.held,
-        num_classes=len(job.setup.labels),
-        views=plan.augment_first,
-        rule=plan.prediction,
-        device=job.device,
-        seconds=_SECONDS_AFTER_CANCEL if job.stopped == "cancelled" else seconds,
-    )
-    if offset:
-        job.notes.append(f"The background counts {offset:g} more: so structures were as large as drawn, not larger.")
-    return replace(plan.prediction, background=offset)
 
 
 def did_not_beat_its_start(job: TeachJob) -> bool:
@@ -128,7 +101,7 @@ def manifest_of(job: TeachJob) -> Manifest:
         encoder_source=setup.start.encoder_source,
         intensity=setup.plan.intensity,
         slices=setup.plan.slices,
-        prediction=job.prediction,
+        prediction=setup.plan.prediction,
         labels=setup.labels,
         license=setup.start.license,
         description=f"Taught from {len(setup.training)} labelled scan(s): {names}. It knows scans like these only.",

@@ -21,7 +21,6 @@ from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ign
 from HSAMSegmentLib.training.adaptation import FULL, SplitNetwork, set_trainable
 from HSAMSegmentLib.training.batches import Batches, CachedBatches, Draw, LiveBatches
 from HSAMSegmentLib.training.budget import Budget, EncodingPace
-from HSAMSegmentLib.training.calibration import calibration_seconds
 from HSAMSegmentLib.training.cases import Case, common_labels, matched_labels, read_case
 from HSAMSegmentLib.training.checkpointing import PeriodicSaver, load_state, save_state, state_path
 from HSAMSegmentLib.training.feature_cache import CacheOwner
@@ -146,7 +145,6 @@ class TeachJob:
             batch_size=self.request.batch_size,
         )
         self.setup = TeachSetup(labels, plan, start, tuple(training), tuple(given), draw, held)
-        self.prediction = plan.prediction
         self.steps_per_epoch = self.setup.steps_per_epoch
         set_trainable(start.network.to(self.device), plan.adaptation)
         self.learner = Learner(
@@ -256,10 +254,9 @@ class TeachJob:
         return CachedBatches(split, draw, self.device, kept)
 
     def _writing_seconds(self) -> float:
-        """About how long calibrating, writing the model in half precision and the plot take."""
+        """About how long writing the model in half precision and the plot takes."""
         written = sum(parameter.numel() for parameter in self.learner.network.parameters() if parameter.requires_grad)
-        plot = _PLOT_SECONDS if self.request.plot else 0.0
-        return calibration_seconds(self.budget.minutes) + 2.0 * written / _WRITTEN_PER_SECOND + plot
+        return 2.0 * written / _WRITTEN_PER_SECOND + (_PLOT_SECONDS if self.request.plot else 0.0)
 
     def _guard(self) -> AbstractContextManager:
         """Looks for a cancel in every operation of a step that takes long; others are short enough."""

@@ -127,9 +127,7 @@ def predict_slices(
         group = slices[start : start + _BATCH]
         with torch.inference_mode():
             stages = stages_of(bank, group) if stages_of else _stages(network, bank.all_tiles(group).to(device), rule)
-            read = stages[-1:] if rule.stages == "last" else stages
-            logits = sum(bank.framing.logits(stage) for stage in read) / len(read)
-            logits[:, 0] += rule.background
+            logits = sum(bank.framing.logits(stage) for stage in (stages[-1:] if rule.stages == "last" else stages))
         found.append(to_array(logits.argmax(dim=1).to(torch.uint8)))
     return np.concatenate(found)
 

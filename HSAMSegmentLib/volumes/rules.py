@@ -10,7 +10,6 @@ STAGES = ("both", "last")
 View = tuple[float, float]
 PLAIN_VIEW: View = (0.0, 1.0)
 MOST_VIEWS = 16
-_LARGEST_OFFSET = 5.0
 _SCALES = (0.25, 4.0)
 
 
@@ -83,16 +82,12 @@ class PredictionRule:
         stages: "both" (the mean of all decoding stages' logits) or "last".
         views: under which (rotation in degrees counterclockwise, scale) each network input is seen; the logits of all
             views are averaged. (0, 1) is the input as it is.
-        background: added to the background's logit, -5 to 5; above 0, structures become smaller.
     """
 
     stages: str = "both"
     views: tuple[View, ...] = (PLAIN_VIEW,)
-    background: float = 0.0
 
     def __post_init__(self) -> None:
-        if not abs(self.background) <= _LARGEST_OFFSET:
-            raise ValueError(f"the background's logit is shifted by -5 to 5, not by {self.background}")
         if self.stages not in STAGES:
             raise ValueError(f"the stages to read are one of {', '.join(STAGES)}, not {self.stages!r}")
         if not 1 <= len(self.views) <= MOST_VIEWS:
@@ -103,11 +98,10 @@ class PredictionRule:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        views = [list(view) for view in self.views]
-        return {"stages": self.stages, "views": views, "background": self.background}
+        return {"stages": self.stages, "views": [list(view) for view in self.views]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> PredictionRule:
         """Read what `to_json` wrote."""
         views = tuple((float(degrees), float(scale)) for degrees, scale in data.get("views", (PLAIN_VIEW,)))
-        return cls(data.get("stages", "both"), views, float(data.get("background", 0.0)))
+        return cls(stages=data.get("stages", "both"), views=views)
