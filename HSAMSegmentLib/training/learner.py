@@ -144,8 +144,8 @@ class Learner:
     def _is_better(self, dice: float, margin: float) -> bool:
         if margin == 0.0 or dice > self.best_dice:
             return dice > self.best_dice
-        start = [item.mean_dice for item in self.history if item.step == 0]
-        return dice >= max([*start, max(item.mean_dice for item in self.history) - margin])
+        earlier = [(item.step, item.mean_dice) for item in self.history if item.mean_dice is not None]
+        return all(dice >= known - (margin if step else 0.0) for step, known in earlier)
 
     def load_best(self) -> SegmentationNetwork:
         """The averaged network with its best weights."""

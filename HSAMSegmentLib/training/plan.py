@@ -128,7 +128,7 @@ def make_plan(
         slices=slices,
         intensity=_intensity(modality, start if same_encoder else None),
         modality=modality,
-        augment=augment_rule(len(cases)),
+        augment=augment_rule(len(cases), adaptation),
         augment_first=_MANY_CASES_RULE if is_steady else None,
         rate=request.rate or (_FEW_CASES_RATE if is_steady else _RATES[adaptation]),
         schedule=request.schedule or ("constant" if is_steady else "cosine"),
@@ -137,13 +137,16 @@ def make_plan(
     )
 
 
-def augment_rule(cases: int) -> AugmentRule:
-    """How far views differ from slices, by the number of scans: what few scans do not show has to be made up.
+def augment_rule(cases: int, adaptation: str = FULL) -> AugmentRule:
+    """How far views differ from slices in the end: what few scans do not show has to be made up.
 
-    A network that learns as a whole starts with the ranges for many scans and gets to these over 500 steps: short
-    trainings then learn what is plain, and long ones do not learn the few scans by heart (Docs/teaching.md).
+    A network that learns as a whole starts with the ranges for many scans and gets to the widest over 500 steps: short
+    trainings then learn what is plain, and long ones do not learn the few scans by heart (Docs/teaching.md). Kept
+    features are of one set of views that cannot widen; these lie halfway.
     """
-    return _FEW_CASES_RULE if cases <= _FEW_CASES else _MANY_CASES_RULE
+    if cases > _FEW_CASES:
+        return _MANY_CASES_RULE
+    return _FEW_CASES_RULE if adaptation == FULL else between(_MANY_CASES_RULE, _FEW_CASES_RULE, 0.5)
 
 
 def widened(first: AugmentRule, last: AugmentRule, step: int) -> AugmentRule:

@@ -28,6 +28,8 @@ def test_up_to_five_scans_are_taught_at_a_constant_rate_and_more_at_one_that_fal
     assert schedules == ["constant", "constant", "cosine"]
     frozen = plan_of(case, tmp_path, adaptation="frozen")
     assert (frozen.schedule, frozen.augment_first) == ("cosine", None)
+    assert frozen.augment.rotation_degrees == pytest.approx(40.0)
+    assert frozen.augment_at(0) == frozen.augment_at(1000)
 
 
 def test_what_is_asked_for_goes_before_what_measured_best(case, tmp_path):
