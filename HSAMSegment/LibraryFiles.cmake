@@ -85,6 +85,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/inference/files.py
   HSAMSegmentLib/inference/folder.py
   HSAMSegmentLib/inference/model_choice.py
+  HSAMSegmentLib/inference/neighbors.py
   HSAMSegmentLib/inference/network_input.py
   HSAMSegmentLib/inference/options.py
   HSAMSegmentLib/inference/postprocess.py

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from HSAMSegmentLib.errors import CheckpointError, DeviceError
 from HSAMSegmentLib.inference import devices
 from HSAMSegmentLib.inference.confidence import SliceEvidence, slice_evidence
+from HSAMSegmentLib.inference.neighbors import NeighborMean
 from HSAMSegmentLib.inference.network_input import NetworkInput, SliceFraming, SliceWindow
 from HSAMSegmentLib.inference.views import mean_over_views
 from HSAMSegmentLib.models.interface import SegmentationNetwork
@@ -55,7 +56,15 @@ class SlicePredictor:
     the CPU. Both is said in `warnings`.
     """
 
-    def __init__(self, network: SegmentationNetwork, *, device: str, precision: str, batch_size: int | None) -> None:
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        *,
+        device: str,
+        precision: str,
+        batch_size: int | None,
+        neighbors: NeighborMean,
+    ) -> None:
         """Bring the network to the device.
 
         Args:
@@ -63,8 +72,10 @@ class SlicePredictor:
             device: a device that works.
             precision: "auto", "full" or "mixed".
             batch_size: network inputs per run, None to find out.
+            neighbors: averages the logits of the stack.
         """
         self.warnings: list[str] = []
+        self._neighbors = neighbors
         self._network = network.eval()
         self._wanted_precision = precision
         self._wanted_batch = batch_size
@@ -92,19 +103,28 @@ class SlicePredictor:
                 if not devices.is_out_of_memory(error):
                     raise
                 logger.info("Out of memory on %s at batch size %d: %s", self.device, self.batch_size, error)
+                self._neighbors.forget()
             self._step_down(min(self.batch_size, (stop - first) * framing.tile_count))
 
     def _attempt(
         self, source: NetworkInput, framing: SliceFraming, rules: BatchRules, first: int, last: int
     ) -> SliceEvidence:
+        def compute(start: int, stop: int) -> list[Tensor]:
+            return self._slice_logits(source, framing, rules, start, stop)
+
         with torch.inference_mode():
-            images = source.batch(first, last, self.device)
-            parts = [self._stages(part, rules) for part in images.split(self.batch_size)]
-            stages = [framing.logits(torch.cat(stage), rules.window) for stage in zip(*parts)]
+            stages = self._neighbors.stages(compute, first, last)
             evidence = slice_evidence(stages, last_only=rules.last_stage_only)
         if not self._measured:
             self._enlarge_batch()
         return evidence
+
+    def _slice_logits(
+        self, source: NetworkInput, framing: SliceFraming, rules: BatchRules, first: int, last: int
+    ) -> list[Tensor]:
+        images = source.batch(first, last, self.device)
+        parts = [self._stages(part, rules) for part in images.split(self.batch_size)]
+        return [framing.logits(torch.cat(stage), rules.window) for stage in zip(*parts)]
 
     def _stages(self, images: Tensor, rules: BatchRules) -> list[Tensor]:
         stages = mean_over_views(lambda view: self._one_view(view, rules), images, rules.views)

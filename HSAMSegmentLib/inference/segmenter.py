@@ -15,6 +15,7 @@ import numpy as np
 from HSAMSegmentLib.errors import CheckpointError, RequestError
 from HSAMSegmentLib.inference.confidence import ConfidenceCounts
 from HSAMSegmentLib.inference.devices import choose_device, default_threads
+from HSAMSegmentLib.inference.neighbors import NeighborMean
 from HSAMSegmentLib.inference.network_input import NetworkInput, SliceFraming
 from HSAMSegmentLib.inference.options import SegmentOptions, check_roi, selected_values
 from HSAMSegmentLib.inference.postprocess import change_warnings, keep_values, postprocess
@@ -164,6 +165,11 @@ class Segmenter:
                 device=self.device.name,
                 precision=self.options.precision,
                 batch_size=self.options.batch_size,
+                neighbors=NeighborMean(
+                    sigma_mm=self.model.manifest.prediction.neighbors_mm,
+                    slice_spacing_mm=run.frame.slice_spacing_mm,
+                    count=len(source),
+                ),
             )
             rules = self._rules(run)
         with run.timed("network"):

@@ -15,6 +15,7 @@ from HSAMSegmentLib.volumes.rules import IntensityRule, PredictionRule, SliceRul
 HEAD_OPTIONS = {"mlp_dim": 256, "dropout": 0.1, "embedding_noise": 0.02}
 STRONG_INTENSITIES = {"gamma": (0.55, 1.8), "contrast": (0.7, 1.4), "brightness": 0.1, "bias_field": 0.25}
 LAST_STAGE = PredictionRule(stages="last")
+THIN_SLICES = PredictionRule(stages="last", neighbors_mm=1.25)
 TWO_VIEWS = PredictionRule(stages="last", views=((0.0, 1.0), (15.0, 1.0)))
 INHERITED = "A model trained on these scans inherits the terms of the scans."
 
@@ -171,6 +172,7 @@ ATRIUM = EmbeddedTask(
         "la_9DQYTIU00I4JC0OEOKQQ",
         "la_BNK95S2SJXEGSW7VAKYU",
     ),
+    prediction=THIN_SLICES,
     field_of_view_mm=(80.0, 450.0),
     license=License(
         name="Research only",

@@ -11,6 +11,7 @@ View = tuple[float, float]
 PLAIN_VIEW: View = (0.0, 1.0)
 MOST_VIEWS = 16
 _SCALES = (0.25, 4.0)
+_WIDEST_MM = 20.0
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,12 @@ class PredictionRule:
         stages: "both" (the mean of all decoding stages' logits) or "last".
         views: under which (rotation in degrees counterclockwise, scale) each network input is seen; the logits of all
             views are averaged. (0, 1) is the input as it is.
+        neighbors_mm: standard deviation of the Gaussian by which logits are averaged across the slices; 0 for none.
     """
 
     stages: str = "both"
     views: tuple[View, ...] = (PLAIN_VIEW,)
+    neighbors_mm: float = 0.0
 
     def __post_init__(self) -> None:
         if self.stages not in STAGES:
@@ -95,13 +98,19 @@ class PredictionRule:
         for degrees, scale in self.views:
             if not (math.isfinite(degrees) and _SCALES[0] <= scale <= _SCALES[1]):
                 raise ValueError(f"a view by {degrees} degrees at scale {scale} cannot be made")
+        if not 0.0 <= self.neighbors_mm <= _WIDEST_MM:
+            raise ValueError(f"slices are averaged over 0 to {_WIDEST_MM:g} mm, not {self.neighbors_mm}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"stages": self.stages, "views": [list(view) for view in self.views]}
+        return {
+            "stages": self.stages,
+            "views": [list(view) for view in self.views],
+            "neighbors_mm": self.neighbors_mm,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> PredictionRule:
         """Read what `to_json` wrote."""
         views = tuple((float(degrees), float(scale)) for degrees, scale in data.get("views", (PLAIN_VIEW,)))
-        return cls(stages=data.get("stages", "both"), views=views)
+        return cls(data.get("stages", "both"), views, float(data.get("neighbors_mm", 0.0)))

@@ -159,7 +159,8 @@ def test_the_report_says_how_the_outputs_were_read():
     model = brightness_model(prediction=LARGER_AND_TURNED)
     result = segment(bright_boxes(), model)
     report = make_report(result, volume=bright_boxes(), manifest=model.manifest, options=SegmentOptions())
-    assert report["model"]["prediction"] == {"stages": "last", "views": [[25.0, 1.1], [-10.0, 0.9]]}
+    assert report["model"]["prediction"] == LARGER_AND_TURNED.to_json()
+    assert LARGER_AND_TURNED.to_json() == {"stages": "last", "views": [[25.0, 1.1], [-10.0, 0.9]], "neighbors_mm": 0.0}
     assert (report["options"]["stages"], report["options"]["view_averaging"]) == ("auto", True)
 
 
