@@ -30,7 +30,7 @@ _FINE_SPACING_MM = 0.8
 _RATES = {FROZEN: 1e-3, LORA: 5e-4, FULL: 1e-3}
 _ENCODER_SHARES = {FROZEN: 1.0, LORA: 1.0, FULL: 0.5}
 _FEW_CASES = 5
-_FEW_CASES_RULE = AugmentRule(
+_ONE_CASE_RULE = AugmentRule(
     rotation_degrees=60.0,
     scale=(0.6, 1.6),
     shift_px=12.0,
@@ -143,12 +143,13 @@ def augment_rule(cases: int, adaptation: str = FULL) -> AugmentRule:
     """How far views differ from slices in the end: what few scans do not show has to be made up.
 
     A network that learns as a whole starts with the ranges for many scans and gets to the widest over 500 steps: short
-    trainings then learn what is plain, and long ones do not learn the few scans by heart (Docs/teaching.md). Kept
-    features are of one set of views that cannot widen; these lie halfway.
+    trainings then learn what is plain, and long ones do not learn the few scans by heart (Docs/teaching.md). Several
+    scans need half of that. Kept features are of one set of views that cannot widen; these lie halfway, too.
     """
     if cases > _FEW_CASES:
         return _MANY_CASES_RULE
-    return _FEW_CASES_RULE if adaptation == FULL else between(_MANY_CASES_RULE, _FEW_CASES_RULE, 0.5)
+    is_widest = cases == 1 and adaptation == FULL
+    return _ONE_CASE_RULE if is_widest else between(_MANY_CASES_RULE, _ONE_CASE_RULE, 0.5)
 
 
 def widened(first: AugmentRule, last: AugmentRule, step: int) -> AugmentRule:

@@ -45,6 +45,20 @@ def test_views_of_few_scans_begin_as_those_of_many_and_widen(case, tmp_path):
     assert turns[0] < turns[2] < turns[3] == turns[4] == few.augment.rotation_degrees
 
 
+def test_several_scans_need_half_of_the_variety_that_a_single_one_needs(case, tmp_path):
+    one, four, six = (plan_of(case, tmp_path, scans=scans).augment for scans in (1, 4, 6))
+    assert [rule.rotation_degrees for rule in (one, four, six)] == pytest.approx([60.0, 40.0, 20.0])
+    assert one.scale[1] > four.scale[1] > six.scale[1]
+    assert one.gamma[0] < four.gamma[0] < six.gamma[0]
+
+
+def test_thin_slices_are_read_together_with_their_neighbors_where_it_was_measured(case, tmp_path):
+    compact = [plan_of(case, tmp_path, scans=scans).prediction for scans in (1, 6)]
+    assert [rule.neighbors_mm for rule in compact] == [1.25, 1.25]
+    assert [len(rule.views) for rule in compact] == [3, 1]
+    assert plan_of(case, tmp_path, head="linear").prediction.neighbors_mm == 0.0
+
+
 def test_a_later_state_that_is_hardly_worse_is_kept_only_while_views_widen_and_slices_are_the_scans_own(case, tmp_path):
     def margin(scans: int, source: str) -> float:
         held = (ValidationSet(None, (0,), source),)
