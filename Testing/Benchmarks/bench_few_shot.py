@@ -22,17 +22,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import torch
-from unet_from_scratch import framed, unet_from_scratch
+from unet_from_scratch import as_model, framed, unet_from_scratch
 
-from HSAMSegmentLib.checkpoints.loading import load_model
+from HSAMSegmentLib.checkpoints.loading import LoadedModel, load_model
 from HSAMSegmentLib.evaluation.metrics import compare
-from HSAMSegmentLib.inference.options import SegmentOptions
+from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.inference.segmenter import Segmenter
 from HSAMSegmentLib.training.cases import Case
 from HSAMSegmentLib.training.embedded import dataset_case
 from HSAMSegmentLib.training.embedded_tasks import TASKS, EmbeddedTask, dataset_cases
+from HSAMSegmentLib.training.plan import prediction_rule
 from HSAMSegmentLib.training.request import TeachRequest
 from HSAMSegmentLib.training.teach import teach
+from HSAMSegmentLib.volumes.rules import PredictionRule
 from HSAMSegmentLib.volumes.volume import Segmentation
 
 RELATIVE_SLICES = 32
@@ -75,8 +77,21 @@ def _label_counts(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
 
 
 def unet_way(task: EmbeddedTask, options: argparse.Namespace, taught: list[Case], held: list[Case]) -> str:
-    """MONAI's BasicUNet for the same minutes; Dice over the whole stacks, which does not depend on their order."""
-    return stack_dice(unet_from_scratch(task, taught, held, options.minutes, seed=options.seed), task, held)
+    """MONAI's BasicUNet for the same minutes, read in one view with all its pieces and as `teach`'s models are."""
+    network = unet_from_scratch(task, taught, options.minutes, seed=options.seed)
+    plain = as_model(network, task, PredictionRule())
+    as_taught = as_model(network, task, prediction_rule(task.architecture, len(taught)))
+    everything = PostprocessOptions(largest_piece=False, fill_holes=False, minimum_ml=0.0)
+    return (
+        f"in one view, all pieces: {segmented(plain, options, held, postprocess=everything)}; "
+        f"as taught models are read: {segmented(as_taught, options, held)}"
+    )
+
+
+def segmented(model: LoadedModel, options: argparse.Namespace, held: list[Case], **changes) -> str:
+    """Segment the held-out scans and judge."""
+    segmenter = Segmenter(model, device="cpu", options=SegmentOptions(threads=options.threads, **changes))
+    return judged([segmenter.segment(case.volume).segmentation.array for case in held], held)
 
 
 def stack_dice(found: list[np.ndarray], task: EmbeddedTask, held: list[Case]) -> str:
@@ -105,9 +120,8 @@ def taught_way(way: str, options: argparse.Namespace, taught: list[Case], held: 
         seed=options.seed,
     )
     result = teach(request, cases=taught)
-    segmenter = Segmenter(load_model(result.path), device="cpu", options=SegmentOptions(threads=options.threads))
     print(f"{way}: {result.steps} steps, {result.stopped}, {result.seconds / 60:.1f} min", flush=True)
-    return judged([segmenter.segment(case.volume).segmentation.array for case in held], held)
+    return segmented(load_model(result.path), options, held)
 
 
 def taught_names(task: EmbeddedTask, options: argparse.Namespace) -> list[str]:

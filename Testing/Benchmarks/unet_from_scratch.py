@@ -7,12 +7,14 @@ start differ.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
-import numpy as np
 import torch
 from monai.networks.nets import BasicUNet
 from torch import nn
 
+from HSAMSegmentLib.checkpoints.loading import LoadedModel
+from HSAMSegmentLib.checkpoints.manifest import EncoderSource, Manifest
 from HSAMSegmentLib.models.interface import StageLogits
 from HSAMSegmentLib.training.augment import AugmentRule, augment
 from HSAMSegmentLib.training.averaging import WeightAverage
@@ -24,7 +26,8 @@ from HSAMSegmentLib.training.losses import TEACHING_SMOOTHING, hsam_loss
 from HSAMSegmentLib.training.optimizing import GRADIENT_LIMIT, cosine_share, set_rate
 from HSAMSegmentLib.training.sampling import BalancedSampler
 from HSAMSegmentLib.training.slice_bank import SliceBank, build_slice_bank
-from HSAMSegmentLib.training.validation import predict_slices
+from HSAMSegmentLib.volumes.rules import PredictionRule
+from HSAMSegmentLib.volumes.terminology import label_set_of
 
 FEATURES = (24, 24, 48, 96, 192, 24)
 RATE = 1e-3
@@ -35,8 +38,9 @@ WARMUP_STEPS = 20
 class UNet(nn.Module):
     """BasicUNet with the interface of our networks."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, image_size: int) -> None:
         super().__init__()
+        self.num_classes, self.image_size = num_classes, image_size
         self.net = BasicUNet(2, 3, num_classes + 1, features=FEATURES)
 
     def forward(self, images: torch.Tensor) -> StageLogits:
@@ -44,22 +48,33 @@ class UNet(nn.Module):
         return StageLogits((self.net(images),))
 
 
-def unet_from_scratch(
-    task: EmbeddedTask, taught: list[Case], held: list[Case], minutes: float, seed: int = 0
-) -> list[np.ndarray]:
-    """Train for some minutes on the taught scans and segment the held ones: label arrays on their grids.
-
-    The slices of these data sets are the stacks' first axis in the canonical order, so that predictions need no turning
-    back; `task.slices` says how they are framed.
-    """
+def unet_from_scratch(task: EmbeddedTask, taught: list[Case], minutes: float, seed: int = 0) -> UNet:
+    """Train for some minutes on the taught scans."""
     torch.manual_seed(seed)
     banks = tuple(framed(case, task) for case in taught)
-    network = UNet(len(task.labels)).to(memory_format=torch.channels_last)
+    network = UNet(len(task.labels), task.image_size).to(memory_format=torch.channels_last)
     average = WeightAverage(network, decay=0.99)
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.05)
     _train(network, average, optimizer, banks, task, 60.0 * minutes, seed)
     print(f"U-Net: {average.updates} steps", flush=True)
-    return [predict_slices(average.network.eval(), bank, range(len(bank))) for bank in (framed(c, task) for c in held)]
+    return average.network.eval()
+
+
+def as_model(network: UNet, task: EmbeddedTask, prediction: PredictionRule) -> LoadedModel:
+    """The network as a model that `Segmenter` takes; `task.slices` says how slices are framed."""
+    manifest = Manifest(
+        id="unet",
+        title="U-Net",
+        modality="MR",
+        architecture=task.architecture,
+        encoder_source=EncoderSource(included=True),
+        intensity=task.intensity,
+        slices=task.slices,
+        prediction=prediction,
+        labels=label_set_of(dict(enumerate(task.labels, start=1))),
+        license=task.license,
+    )
+    return LoadedModel(network, manifest, Path("unet.safetensors"))
 
 
 def framed(case: Case, task: EmbeddedTask) -> SliceBank:
