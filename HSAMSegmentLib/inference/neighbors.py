@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +18,18 @@ Compute = Callable[[int, int], "list[Tensor]"]
 
 _REACH = 3.0
 """Neighbors further away than this many standard deviations do not count."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Logits of consecutive slices: of all stages, the first slice being number `first` of the stack."""
+
+    first: int
+    stages: list[Tensor]
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.stages[0])
 
 
 class NeighborMean:
@@ -37,8 +50,7 @@ class NeighborMean:
 
     def forget(self) -> None:
         """Give back the memory of what was computed."""
-        self._first = self._last = 0
-        self._kept: list[Tensor] = []
+        self._parts: list[_Part] = []
 
     def stages(self, compute: Compute, first: int, last: int) -> list[Tensor]:
         """Averaged logits of the slices first..last - 1; what `compute` gives where no neighbor is within reach.
@@ -54,26 +66,22 @@ class NeighborMean:
         if self.reach == 0:
             return compute(first, last)
         begin, end = max(0, first - self.reach), min(self._count, last + self.reach)
-        self._drop_before(begin)
-        while self._last < end:
-            self._append(compute(self._last, min(self._last + last - first, end)))
-        weights = self._weights(first, last).to(self._kept[0])
-        return [torch.tensordot(weights, stage[: end - begin], dims=1) for stage in self._kept]
-
-    def _drop_before(self, begin: int) -> None:
-        if not self._first <= begin < self._last:
+        self._parts = [part for part in self._parts if part.last > begin]
+        if self._parts and self._parts[0].first > begin:
             self.forget()
-            self._first = self._last = begin
-        self._kept = [stage[begin - self._first :] for stage in self._kept]
-        self._first = begin
+        position = self._parts[-1].last if self._parts else begin
+        while position < end:
+            self._parts.append(_Part(position, compute(position, min(position + last - first, end))))
+            position = self._parts[-1].last
+        return [sum(stage) for stage in zip(*(self._share(part, first, last) for part in self._parts))]
 
-    def _append(self, stages: list[Tensor]) -> None:
-        self._kept = [torch.cat(pair) for pair in zip(self._kept, stages)] if self._kept else list(stages)
-        self._last += len(stages[0])
+    def _share(self, part: _Part, first: int, last: int) -> list[Tensor]:
+        """What the slices of a part add to the averages of the slices first..last - 1."""
+        weights = self._weights(first, last, part).to(part.stages[0])
+        return [torch.tensordot(weights, stage, dims=1) for stage in part.stages]
 
-    def _weights(self, first: int, last: int) -> Tensor:
-        """Weights [last - first, slices within reach] of the neighbors, each row with the sum 1."""
-        begin, end = max(0, first - self.reach), min(self._count, last + self.reach)
-        distance = torch.arange(begin, end)[None] - torch.arange(first, last)[:, None]
+    def _weights(self, first: int, last: int, part: _Part) -> Tensor:
+        """Weights [last - first, slices of the part]; those of all slices of the stack add up to 1 in each row."""
+        distance = torch.arange(self._count)[None] - torch.arange(first, last)[:, None]
         weights = torch.exp(-0.5 * (distance / self._sigma) ** 2) * (distance.abs() <= self.reach)
-        return weights / weights.sum(dim=1, keepdim=True)
+        return (weights / weights.sum(dim=1, keepdim=True))[:, part.first : part.last]

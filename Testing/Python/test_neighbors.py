@@ -73,9 +73,12 @@ def test_batches_of_any_size_give_the_gaussian_mean_and_ask_for_every_slice_once
 def test_a_part_of_the_stack_is_averaged_with_what_lies_outside_of_it():
     stack = Stack()
     mean = NeighborMean(sigma_mm=SIGMA_MM, slice_spacing_mm=SPACING_MM, count=COUNT)
+    expected = gaussian_over_slices(stack.stages[0])
     (found, _) = mean.stages(stack.compute, 7, 9)
-    np.testing.assert_allclose(found.numpy(), gaussian_over_slices(stack.stages[0])[7:9], atol=1e-5)
+    np.testing.assert_allclose(found.numpy(), expected[7:9], atol=1e-5)
     assert stack.asked == list(range(1, COUNT))
+    (earlier, _) = mean.stages(stack.compute, 2, 5)
+    np.testing.assert_allclose(earlier.numpy(), expected[2:5], atol=1e-5)
 
 
 def test_after_forgetting_the_same_batch_comes_out_the_same():
