@@ -118,7 +118,8 @@ def predict_slices(
         between_batches: called before each batch; may raise to stop.
         stages_of: gives the logits of all stages for some slices, in place of the network; such slices are seen in
             the plain view only.
-        rule: how the outputs are read; the mean of all stages in one plain view if None.
+        rule: how the outputs are read; the mean of all stages in one plain view if None. Each slice is read by itself,
+            since those asked for need not be neighbors.
     """
     rule = rule or PredictionRule()
     found = []
