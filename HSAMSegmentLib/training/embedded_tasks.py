@@ -10,12 +10,13 @@ from HSAMSegmentLib.checkpoints.manifest import License
 from HSAMSegmentLib.errors import TrainingError
 from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
 from HSAMSegmentLib.training.augment import AugmentRule
+from HSAMSegmentLib.training.plan import NEIGHBORS_MM
 from HSAMSegmentLib.volumes.rules import IntensityRule, PredictionRule, SliceRule
 
 HEAD_OPTIONS = {"mlp_dim": 256, "dropout": 0.1, "embedding_noise": 0.02}
 STRONG_INTENSITIES = {"gamma": (0.55, 1.8), "contrast": (0.7, 1.4), "brightness": 0.1, "bias_field": 0.25}
 LAST_STAGE = PredictionRule(stages="last")
-THIN_SLICES = PredictionRule(stages="last", neighbors_mm=1.25)
+THIN_SLICES = PredictionRule(stages="last", neighbors_mm=NEIGHBORS_MM)
 TWO_VIEWS = PredictionRule(stages="last", views=((0.0, 1.0), (15.0, 1.0)))
 INHERITED = "A model trained on these scans inherits the terms of the scans."
 
