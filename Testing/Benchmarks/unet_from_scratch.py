@@ -1,7 +1,7 @@
 """The reference of the few-shot benchmark: MONAI's BasicUNet from scratch, on the views that teaching uses.
 
-It gets the same slices, sampler, window, augmentation, loss and schedule as `teach`, so that only the network and its
-start differ.
+It gets the slices, sampler, window and loss of `teach`, the views that many scans are taught under, and a rate that
+falls: the wide views of few scans slow it down (Docs/teaching.md).
 """
 
 from __future__ import annotations
