@@ -45,6 +45,9 @@ class SliceEvidence:
     first: np.ndarray | None = None
     last: np.ndarray | None = None
 
+    def __len__(self) -> int:
+        return len(self.channels)
+
 
 def winning_channel(logits: Tensor) -> Tensor:
     """Arg max over dimension 1 of [n, C, rows, cols] as uint8; the lowest channel wins ties.
@@ -55,19 +58,24 @@ def winning_channel(logits: Tensor) -> Tensor:
     return _ranked(logits)[0]
 
 
-def slice_evidence(stages: list[Tensor], *, last_only: bool = False) -> SliceEvidence:
+def read_logits(stages: list[Tensor], *, last_only: bool = False) -> Tensor:
+    """The logits that labels are read from: those of the last stage, or the mean of all."""
+    return stages[-1] if last_only or len(stages) == 1 else sum(stages[1:], stages[0]) / len(stages)
+
+
+def slice_evidence(stages: list[Tensor], *, last_only: bool = False, read: Tensor | None = None) -> SliceEvidence:
     """Labels and the raw material of confidence from the logits of all stages at slice size.
 
     Args:
         stages: tensors [n, K + 1, rows, cols] on one device, first to last.
         last_only: whether labels and margin come from the last stage alone instead of from the mean of all.
+        read: logits [n, K + 1, rows, cols] that labels and margin come from instead.
     """
+    channels, margin = _with_margin(read_logits(stages, last_only=last_only) if read is None else read)
     if len(stages) == 1:
-        channels, margin = _with_margin(stages[0])
         return SliceEvidence(to_array(channels), to_array(margin))
     step = 2 if min(stages[0].shape[-2:]) >= _SUBSAMPLED_FROM else 1
     first, last = (winning_channel(stage[..., ::step, ::step]) for stage in (stages[0], stages[-1]))
-    channels, margin = _with_margin(stages[-1] if last_only else sum(stages[1:], stages[0]) / len(stages))
     return SliceEvidence(to_array(channels), to_array(margin), to_array(first), to_array(last))
 
 

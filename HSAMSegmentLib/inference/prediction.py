@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,15 @@ from torch.overrides import TorchFunctionMode
 
 from HSAMSegmentLib.errors import CheckpointError, DeviceError
 from HSAMSegmentLib.inference import devices
-from HSAMSegmentLib.inference.confidence import SliceEvidence, slice_evidence
+from HSAMSegmentLib.inference.confidence import SliceEvidence, read_logits, slice_evidence
 from HSAMSegmentLib.inference.neighbors import NeighborMean
 from HSAMSegmentLib.inference.network_input import NetworkInput, SliceFraming, SliceWindow
 from HSAMSegmentLib.inference.views import mean_over_views
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.progress import CancelToken
 from HSAMSegmentLib.volumes.rules import PLAIN_VIEW, View
+
+Found = TypeVar("Found")
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +43,15 @@ class BatchRules:
         mirrored: average with the prediction for the mirrored slices.
         window: part of the slices that is wanted.
         views: under which each input is seen.
+        mean_with_planes: what the logits [n, K + 1, rows, cols] of the slices from a first one on become where other
+            planes have their say.
     """
 
     last_stage_only: bool
     mirrored: bool
     window: SliceWindow
     views: tuple[View, ...] = (PLAIN_VIEW,)
+    mean_with_planes: Callable[[Tensor, int], Tensor] = lambda logits, first: logits
 
 
 class SlicePredictor:
@@ -95,10 +100,37 @@ class SlicePredictor:
             DeviceError: if one slice is too large even for the CPU.
             CheckpointError: if the network's output is not a number.
         """
+
+        def evidence(stages: list[Tensor]) -> SliceEvidence:
+            read = rules.mean_with_planes(read_logits(stages, last_only=rules.last_stage_only), first)
+            return slice_evidence(stages, read=read)
+
+        return self._with_room(source, framing, rules, first, last, evidence)
+
+    def logits(self, source: NetworkInput, framing: SliceFraming, rules: BatchRules, first: int, last: int) -> Tensor:
+        """The logits [n, K + 1, rows, cols] that labels are read from, of the slices that `predict` would take.
+
+        Raises:
+            DeviceError, CheckpointError: as `predict`.
+        """
+        return self._with_room(
+            source, framing, rules, first, last, lambda stages: read_logits(stages, last_only=rules.last_stage_only)
+        )
+
+    def _with_room(
+        self,
+        source: NetworkInput,
+        framing: SliceFraming,
+        rules: BatchRules,
+        first: int,
+        last: int,
+        use: Callable[[list[Tensor]], Found],
+    ) -> Found:
+        """Use the stages of as many slices as fit into memory."""
         while True:
             stop = min(first + max(1, self.batch_size // framing.tile_count), last)
             try:
-                return self._attempt(source, framing, rules, first, stop)
+                return self._attempt(source, framing, rules, first, stop, use)
             except (RuntimeError, MemoryError) as error:
                 if not devices.is_out_of_memory(error):
                     raise
@@ -107,17 +139,22 @@ class SlicePredictor:
             self._step_down(min(self.batch_size, (stop - first) * framing.tile_count))
 
     def _attempt(
-        self, source: NetworkInput, framing: SliceFraming, rules: BatchRules, first: int, last: int
-    ) -> SliceEvidence:
+        self,
+        source: NetworkInput,
+        framing: SliceFraming,
+        rules: BatchRules,
+        first: int,
+        last: int,
+        use: Callable[[list[Tensor]], Found],
+    ) -> Found:
         def compute(start: int, stop: int) -> list[Tensor]:
             return self._slice_logits(source, framing, rules, start, stop)
 
         with torch.inference_mode():
-            stages = self._neighbors.stages(compute, first, last)
-            evidence = slice_evidence(stages, last_only=rules.last_stage_only)
+            found = use(self._neighbors.stages(compute, first, last))
         if not self._measured:
             self._enlarge_batch()
-        return evidence
+        return found
 
     def _slice_logits(
         self, source: NetworkInput, framing: SliceFraming, rules: BatchRules, first: int, last: int

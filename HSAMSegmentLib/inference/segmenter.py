@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,31 +14,31 @@ import numpy as np
 from HSAMSegmentLib.errors import CheckpointError, RequestError
 from HSAMSegmentLib.inference.confidence import ConfidenceCounts
 from HSAMSegmentLib.inference.devices import choose_device, default_threads
-from HSAMSegmentLib.inference.neighbors import NeighborMean
-from HSAMSegmentLib.inference.network_input import NetworkInput, SliceFraming
 from HSAMSegmentLib.inference.options import SegmentOptions, check_roi, selected_values
+from HSAMSegmentLib.inference.plane_reading import PlaneReading, plane_reading
+from HSAMSegmentLib.inference.planes import PlaneLogits, is_other_plane, readable_across, too_thick
 from HSAMSegmentLib.inference.postprocess import change_warnings, keep_values, postprocess
-from HSAMSegmentLib.inference.prediction import BatchRules, CancellableOperations, SlicePredictor, cpu_threads
+from HSAMSegmentLib.inference.prediction import BatchRules, SlicePredictor, cpu_threads
 from HSAMSegmentLib.inference.regions import StackRegion, stack_region, voxel_axis_name
 from HSAMSegmentLib.inference.result import SegmentationResult
 from HSAMSegmentLib.inference.statistics import label_results
 from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ProgressTracker, ignore_progress
-from HSAMSegmentLib.volumes.intensity import intensity_scaler, plausibility_warnings
+from HSAMSegmentLib.volumes.intensity import plausibility_warnings
 from HSAMSegmentLib.volumes.labels import LabelSet
 from HSAMSegmentLib.volumes.orientation import SliceFrame, slice_frame
 from HSAMSegmentLib.volumes.rules import PLAIN_VIEW
 from HSAMSegmentLib.volumes.volume import Segmentation, Volume
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from HSAMSegmentLib.checkpoints.loading import LoadedModel
+    from HSAMSegmentLib.models.interface import SegmentationNetwork
 
 logger = logging.getLogger(__name__)
 
 SlicesCallback = Callable[[np.ndarray, int, "tuple[int, ...]"], None]
 """Told after each batch: the label array in the making (k, j, i), the array axis of the slices, their indices."""
-
-_SLOW_BATCH_SECONDS = 0.4
-"""Batches that take longer are cancelled inside; looking between faster ones is enough and costs nothing."""
 
 _NETWORK_FRACTION = 0.95
 """Part of the progress that the network takes; tidying and counting take the rest."""
@@ -159,73 +158,72 @@ class Segmenter:
 
     def _predict(self, run: _Run) -> SlicePredictor:
         with run.timed("preparing"):
-            source, framing = self._source(run)
-            predictor = SlicePredictor(
-                self.model.network,
-                device=self.device.name,
-                precision=self.options.precision,
-                batch_size=self.options.batch_size,
-                neighbors=NeighborMean(
-                    sigma_mm=self.model.manifest.prediction.neighbors_mm,
-                    slice_spacing_mm=run.frame.slice_spacing_mm,
-                    count=len(source),
-                ),
-            )
+            others = {plane: self._reading(run, plane, network) for plane, network in self._other_planes(run).items()}
+            reading = self._reading(run, self.model.manifest.slices.plane, self.model.network)
             rules = self._rules(run)
-        with run.timed("network"):
-            self._loop(run, predictor, source, framing, rules)
-        run.warnings.extend(predictor.warnings)
-        return predictor
-
-    def _loop(
-        self, run: _Run, predictor: SlicePredictor, source: NetworkInput, framing: SliceFraming, rules: BatchRules
-    ) -> None:
-        values = self._value_of_channel()
-        stack = run.frame.to_stack(run.labels)
-        first, last, window = run.region.first, run.region.last, run.region.window
         tracker = ProgressTracker(
-            run.report, stage="Segmenting slices", steps=last - first, end_fraction=_NETWORK_FRACTION
+            run.report,
+            stage="Segmenting slices",
+            steps=len(reading) + sum(len(other) for other in others.values()),
+            end_fraction=_NETWORK_FRACTION,
         )
-        position, seconds = first, math.inf
-        while position < last:
-            run.cancel.raise_if_cancelled()
-            started = time.perf_counter()
-            with CancellableOperations(run.cancel) if seconds > _SLOW_BATCH_SECONDS else nullcontext():
-                evidence = predictor.predict(source, framing, rules, position, last)
-            seconds = time.perf_counter() - started
-            count = len(evidence.channels)
+        with run.timed("network"):
+            if others:
+                rules = replace(rules, mean_with_planes=self._read_others(run, others, reading, tracker))
+            self._label(run, reading, rules, tracker)
+        for item in (*others.values(), reading):
+            run.warnings.extend(item.predictor.warnings)
+        return reading.predictor
+
+    def _other_planes(self, run: _Run) -> dict[str, SegmentationNetwork]:
+        """Networks for planes that are read before the slices are labeled."""
+        geometry, rule = run.volume.geometry, self.model.manifest.slices
+        networks = dict(self.model.network.other_planes.items()) if self.options.view_averaging else {}
+        if networks and not readable_across(geometry, rule):
+            run.warnings.append(too_thick(geometry, rule))
+            return {}
+        return {plane: network for plane, network in networks.items() if is_other_plane(plane, geometry, rule)}
+
+    def _reading(self, run: _Run, plane: str, network: SegmentationNetwork) -> PlaneReading:
+        frame = slice_frame(run.volume.geometry, plane)
+        region = stack_region(check_roi(self.options.roi, run.volume.geometry), frame)
+        return plane_reading(
+            network, self.model.manifest, run.volume, frame, region, device=self.device.name, options=self.options
+        )
+
+    def _read_others(
+        self, run: _Run, others: dict[str, PlaneReading], reading: PlaneReading, tracker: ProgressTracker
+    ) -> Callable[[Tensor, int], Tensor]:
+        """Read the other planes in one plain view; gives what the first plane's logits are averaged with them by."""
+        sums = PlaneLogits(run.volume.array.shape, len(self.model.manifest.labels))
+        for plane, other in others.items():
+            rules = BatchRules(self._last_stage_only, False, other.region.window)
+            read = other.predictor.logits
+            for first, logits in other.batches(
+                read, rules, cancel=run.cancel, tracker=tracker, called=f"{plane} slice"
+            ):
+                sums.add(logits, other.frame, other.region, first)
+            sums.planes += 1
+        return lambda logits, first: sums.mean_with(logits, reading.frame, reading.region, first)
+
+    def _label(self, run: _Run, reading: PlaneReading, rules: BatchRules, tracker: ProgressTracker) -> None:
+        values = self._value_of_channel()
+        stack, window = reading.frame.to_stack(run.labels), reading.region.window
+        for position, evidence in reading.batches(
+            reading.predictor.predict, rules, cancel=run.cancel, tracker=tracker, called="slice"
+        ):
             stack[
-                position : position + count,
+                position : position + len(evidence),
                 window.row_start : window.row_stop,
                 window.column_start : window.column_stop,
             ] = values[evidence.channels]
             run.counts.add(position, evidence)
-            self._announce(run, position, count)
-            position += count
-            tracker.advance(count, f"slice {position - first} of {last - first}")
+            self._announce(run, position, len(evidence))
 
     def _announce(self, run: _Run, position: int, count: int) -> None:
         if run.on_slices is not None:
             indices = sorted(run.frame.volume_slice_index(index) for index in range(position, position + count))
             run.on_slices(run.labels, run.frame.axes[0], tuple(indices))
-
-    def _source(self, run: _Run) -> tuple[NetworkInput, SliceFraming]:
-        manifest = self.model.manifest
-        stack = run.frame.to_stack(run.volume.array)
-        framing = SliceFraming(
-            manifest.slices,
-            image_size=self.model.network.image_size,
-            slice_shape=stack.shape[1:],
-            pixel_spacing_mm=run.frame.pixel_spacing_mm,
-        )
-        source = NetworkInput(
-            stack,
-            rule=manifest.slices,
-            framing=framing,
-            slice_spacing_mm=run.frame.slice_spacing_mm,
-            scale=intensity_scaler(stack, manifest.intensity),
-        )
-        return source, framing
 
     def _rules(self, run: _Run) -> BatchRules:
         mirrored = self.options.flip_averaging
@@ -236,10 +234,13 @@ class Segmenter:
                 f"Flip averaging was left out: this model tells {sided[0]} from {sided[1]}, which a mirrored image "
                 "would exchange."
             )
-        wanted = self.model.manifest.prediction
-        stages = wanted.stages if self.options.stages == "auto" else self.options.stages
-        views = wanted.views if self.options.view_averaging else (PLAIN_VIEW,)
-        return BatchRules(stages == "last", mirrored, run.region.window, views)
+        views = self.model.manifest.prediction.views if self.options.view_averaging else (PLAIN_VIEW,)
+        return BatchRules(self._last_stage_only, mirrored, run.region.window, views)
+
+    @property
+    def _last_stage_only(self) -> bool:
+        asked = self.options.stages
+        return (self.model.manifest.prediction.stages if asked == "auto" else asked) == "last"
 
     def _value_of_channel(self) -> np.ndarray:
         """Label value by network channel; labels that are not wanted stay until post-processing has seen them."""

@@ -9,6 +9,7 @@ from HSAMSegmentLib.errors import CheckpointError
 
 HEADS = ("hsam", "samed", "autosam", "cnn", "linear")
 HSAM_FORMS = ("released", "paper")
+OTHER_PLANES = ("axial", "coronal", "sagittal")
 MAX_IMAGE_SIZE = 4096
 MAX_CLASSES = 4096
 MAX_LORA_RANK = 4096
@@ -57,6 +58,7 @@ class Architecture:
         lora_rank: rank of the adapters on q and v, 0 for none.
         lora_blocks: how many of the encoder's last blocks are adapted; None for all of them.
         options: constructor arguments of the head that differ from its defaults, plain JSON values.
+        planes: planes other than the first one that another network of the same kind looks along.
     """
 
     encoder: EncoderSpec
@@ -66,6 +68,7 @@ class Architecture:
     lora_rank: int = 0
     lora_blocks: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    planes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:
@@ -79,10 +82,14 @@ class Architecture:
             raise CheckpointError(f"The image size must be a multiple of 16, not {self.encoder.image_size}.")
         if self.head == "hsam" and self.form not in HSAM_FORMS:
             raise CheckpointError(f"An H-SAM head has the form 'released' or 'paper', not '{self.form}'.")
+        if len(set(self.planes)) < len(self.planes) or set(self.planes) - set(OTHER_PLANES):
+            raise CheckpointError(f"A network looks along {', '.join(OTHER_PLANES)} slices, not {self.planes!r}.")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, complete enough for `from_json`."""
-        return asdict(self)
+        """Plain JSON values, complete enough for `from_json`; older versions read those of a single network, too."""
+        data = asdict(self)
+        planes = data.pop("planes")
+        return {**data, "planes": list(planes)} if planes else data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Architecture:
@@ -100,7 +107,7 @@ class Architecture:
                     f"The model was made by a newer version: its architecture has {', '.join(sorted(unknown))}. "
                     "Update HSAMSegment."
                 )
-            return cls(encoder=encoder, **rest)
+            return cls(encoder=encoder, **{**rest, "planes": tuple(rest.get("planes", ()))})
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"The architecture in the model's manifest is incomplete ({error}).") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -27,9 +28,12 @@ def build_network(architecture: Architecture) -> SegmentationNetwork:
     Options of the head that the architecture does not name follow the encoder: `embed_dim` is the width of its
     embedding, `skip_channels` those of its finer feature maps (SAM's encoders have none).
 
+    For each of the architecture's other planes there is one more such network under `.other_planes`.
+
     Raises:
         CheckpointError: if the architecture names something unknown or parts that do not fit.
     """
+    of_one_plane = replace(architecture, planes=())
     encoder = _built(f"The encoder '{architecture.encoder.name}'", build_encoder, architecture.encoder)
     if architecture.lora_rank > 0:
         _built(f"The encoder '{architecture.encoder.name}'", _attach_adapters, architecture, encoder)
@@ -39,6 +43,7 @@ def build_network(architecture: Architecture) -> SegmentationNetwork:
         head=head,
         image_size=architecture.encoder.image_size,
         num_classes=architecture.num_classes,
+        other_planes={plane: build_network(of_one_plane) for plane in architecture.planes},
     )
 
 

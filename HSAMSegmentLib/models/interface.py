@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -34,13 +35,23 @@ class SegmentationNetwork(nn.Module):
     """An encoder and a head: images in, logits of every stage out.
 
     `encode` and `decode` are apart because teaching with a frozen encoder computes features once and decodes them many
-    times.
+    times. What it computes is for slices of one plane; `other_planes` holds a network of the same kind for each other
+    plane that a volume shall be read along.
     """
 
-    def __init__(self, *, encoder: nn.Module, head: nn.Module, image_size: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        *,
+        encoder: nn.Module,
+        head: nn.Module,
+        image_size: int,
+        num_classes: int,
+        other_planes: Mapping[str, SegmentationNetwork] | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
+        self.other_planes = nn.ModuleDict(other_planes or {})
         self.image_size = image_size
         self.num_classes = num_classes
 
