@@ -88,6 +88,8 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/inference/neighbors.py
   HSAMSegmentLib/inference/network_input.py
   HSAMSegmentLib/inference/options.py
+  HSAMSegmentLib/inference/plane_reading.py
+  HSAMSegmentLib/inference/planes.py
   HSAMSegmentLib/inference/postprocess.py
   HSAMSegmentLib/inference/prediction.py
   HSAMSegmentLib/inference/preview.py
@@ -211,6 +213,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/losses.py
   HSAMSegmentLib/training/model_card.py
   HSAMSegmentLib/training/optimizing.py
+  HSAMSegmentLib/training/other_planes.py
   HSAMSegmentLib/training/outcome.py
   HSAMSegmentLib/training/pace.py
   HSAMSegmentLib/training/plan.py
@@ -218,6 +221,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/request.py
   HSAMSegmentLib/training/sampling.py
   HSAMSegmentLib/training/schedules.py
+  HSAMSegmentLib/training/setup.py
   HSAMSegmentLib/training/slice_bank.py
   HSAMSegmentLib/training/starting.py
   HSAMSegmentLib/training/teach.py

@@ -153,14 +153,18 @@ class Learner:
             self.average.network.load_state_dict(self.best, strict=False)
         return self.average.network
 
-    def state(self) -> dict[str, Any]:
-        """Everything that `resume` needs; what does not learn is not in it."""
+    def state(self, *, is_finished: bool = False) -> dict[str, Any]:
+        """Everything that `resume` needs; what does not learn is not in it.
+
+        Args:
+            is_finished: whether no step will follow, so that the optimizer's memory can be left out.
+        """
         current, average = self.network.state_dict(), self.average.network.state_dict()
         return {
             "network": {name: current[name] for name in self._kept_names},
             "average": {name: average[name] for name in self._kept_names},
             "average_updates": self.average.updates,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": None if is_finished else self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "torch_generator": torch.get_rng_state(),
             "device_generator": _device_draws(self.device),
@@ -179,7 +183,8 @@ class Learner:
         self.network.load_state_dict(state["network"], strict=False)
         self.average.network.load_state_dict(state["average"], strict=False)
         self.average.updates = state["average_updates"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        if state["optimizer"] is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_generator"])
         if state.get("device_generator") is not None and self.device.type == "cuda":

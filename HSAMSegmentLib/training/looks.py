@@ -19,7 +19,7 @@ from HSAMSegmentLib.training.validation import SAME_SCAN, StagesOf, ValidationSe
 from HSAMSegmentLib.volumes.rules import PredictionRule
 
 if TYPE_CHECKING:
-    from HSAMSegmentLib.training.teach import TeachSetup
+    from HSAMSegmentLib.training.setup import TeachSetup
 
 LOOKS = 20
 PATIENCE = 7

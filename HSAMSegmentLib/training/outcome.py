@@ -7,7 +7,7 @@ import math
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from HSAMSegmentLib.training.request import TeachMetrics, TeachResult
 from HSAMSegmentLib.volumes.orientation import slice_frame
 
 if TYPE_CHECKING:
+    from HSAMSegmentLib.models.interface import SegmentationNetwork
     from HSAMSegmentLib.training.teach import TeachJob
 
 _SUFFIX = ".safetensors"
@@ -40,7 +41,7 @@ def finish(job: TeachJob) -> TeachResult:
     request, learner = job.request, job.learner
     if did_not_beat_its_start(job):
         job.notes.append("It did not get better than its starting model on the held-out slices: it keeps its weights.")
-    network = learner.load_best().cpu()
+    network = with_other_plane(job, learner.load_best()).cpu()
     path = save_model(request.output, network, manifest_of(job), overwrite=request.overwrite, dtype="float16")
     if job.stopped != "cancelled":
         state_path(request.output).unlink(missing_ok=True)
@@ -48,8 +49,8 @@ def finish(job: TeachJob) -> TeachResult:
         path=path,
         dice=kept_dice(job),
         validated_on=validated_on(job),
-        steps=learner.steps,
-        epochs=learner.steps / job.steps_per_epoch,
+        steps=job.steps,
+        epochs=job.steps / job.steps_per_epoch,
         seconds=job.budget.seconds,
         stopped=job.stopped,
         notes=tuple(job.notes),
@@ -67,6 +68,18 @@ def finish(job: TeachJob) -> TeachResult:
             overwrite=request.overwrite,
         )
     return result
+
+
+def with_other_plane(job: TeachJob, network: SegmentationNetwork) -> SegmentationNetwork:
+    """The first plane's network, with that of the other one where it is kept."""
+    for plane in kept_planes(job):
+        network.other_planes[plane] = job.other.learner.average.network
+    return network
+
+
+def kept_planes(job: TeachJob) -> tuple[str, ...]:
+    """Planes other than the first that the model reads."""
+    return (job.other.plane,) if job.comparison is not None and job.comparison.is_better else ()
 
 
 def did_not_beat_its_start(job: TeachJob) -> bool:
@@ -97,7 +110,7 @@ def manifest_of(job: TeachJob) -> Manifest:
         id=safe_id(request.output),
         title=request.title or f"Taught: {names}",
         modality=setup.plan.modality,
-        architecture=setup.plan.architecture,
+        architecture=replace(setup.plan.architecture, planes=kept_planes(job)),
         encoder_source=setup.start.encoder_source,
         intensity=setup.plan.intensity,
         slices=setup.plan.slices,
@@ -107,8 +120,13 @@ def manifest_of(job: TeachJob) -> Manifest:
         description=f"Taught from {len(setup.training)} labelled scan(s): {names}. It knows scans like these only.",
         field_of_view_mm=(round(0.5 * min(extents), 1), round(2.0 * max(extents), 1)),
         training=training_facts(job),
-        metrics={"validation": {"on": validated_on(job), "dice": kept_dice(job)}},
+        metrics={"validation": {"on": validated_on(job), "dice": kept_dice(job), **_on_planes(job)}},
     )
+
+
+def _on_planes(job: TeachJob) -> dict[str, Any]:
+    """What a second plane was found to be worth; the Dice of all held-out slices is the first plane's alone."""
+    return {} if job.comparison is None else {"other_plane": {"name": job.other.plane, **asdict(job.comparison)}}
 
 
 def training_facts(job: TeachJob) -> dict[str, Any]:
@@ -134,7 +152,7 @@ def training_facts(job: TeachJob) -> dict[str, Any]:
             "device": str(job.device),
         },
         "start": setup.start.facts,
-        "steps": job.learner.steps,
+        "steps": job.steps,
         "kept_step": job.learner.best_step,
         "seconds": round(job.budget.seconds, 1),
         "stopped": job.stopped,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from HSAMSegmentLib.checkpoints.manifest import Manifest
 from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.inference.planes import is_other_plane, readable_across
 from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
 from HSAMSegmentLib.training.adaptation import ADAPTATIONS, FROZEN, FULL, LORA
 from HSAMSegmentLib.training.augment import AugmentRule, between
@@ -65,6 +66,7 @@ class TeachPlan:
         schedule: of the rate, see `TeachRequest`.
         encoder_share: factor on it for the encoder.
         prediction: how the outputs are read.
+        other_plane: along which a second network is taught, "" for none.
     """
 
     architecture: Architecture
@@ -78,6 +80,7 @@ class TeachPlan:
     schedule: str
     encoder_share: float
     prediction: PredictionRule
+    other_plane: str = ""
 
     def augment_at(self, step: int) -> AugmentRule:
         """How far views differ from slices at a step, counted from 0."""
@@ -124,6 +127,8 @@ def make_plan(
         options=_head_options(head, encoder_name, start if same_encoder else None),
     )
     is_steady = adaptation == FULL and len(cases) <= _FEW_CASES
+    schedule = request.schedule or ("constant" if is_steady else "cosine")
+    has_time_later = is_steady and schedule == "constant" and _is_small_hsam(architecture)
     return TeachPlan(
         architecture=architecture,
         adaptation=adaptation,
@@ -133,9 +138,10 @@ def make_plan(
         augment=augment_rule(len(cases), adaptation),
         augment_first=_MANY_CASES_RULE if is_steady else None,
         rate=request.rate or (_FEW_CASES_RATE if is_steady else _RATES[adaptation]),
-        schedule=request.schedule or ("constant" if is_steady else "cosine"),
+        schedule=schedule,
         encoder_share=_ENCODER_SHARES[adaptation],
         prediction=prediction_rule(architecture, len(cases)),
+        other_plane=other_plane(cases, slices) if has_time_later else "",
     )
 
 
@@ -163,10 +169,27 @@ def prediction_rule(architecture: Architecture, cases: int) -> PredictionRule:
     With the compact encoder the second stage alone is, averaged over thin neighboring slices, and where few scans were
     taught, so is the mean of three views; SAM's encoders are too slow for views.
     """
-    if architecture.encoder.name != COMPACT or architecture.head != "hsam":
+    if not _is_small_hsam(architecture):
         return PredictionRule()
     views = _FEW_CASES_VIEWS if cases <= _FEW_CASES else (PLAIN_VIEW,)
     return PredictionRule("last", views, NEIGHBORS_MM)
+
+
+def other_plane(cases: Sequence[Case], slices: SliceRule) -> str:
+    """The plane of a second network: sagittal, or axial where the first one looks along sagittal slices.
+
+    Returns:
+        "" where slices are too thick or too few to be read across, or where not all of them are labelled.
+    """
+    grids = [case.volume.geometry for case in cases]
+    if any(case.labelled is not None for case in cases) or not all(readable_across(grid, slices) for grid in grids):
+        return ""
+    return next((p for p in ("sagittal", "axial") if all(is_other_plane(p, grid, slices) for grid in grids)), "")
+
+
+def _is_small_hsam(architecture: Architecture) -> bool:
+    """Whether it is the kind of network that the ways of reading were measured with."""
+    return architecture.encoder.name == COMPACT and architecture.head == "hsam"
 
 
 def _adaptation(request: TeachRequest, encoder_name: str) -> str:

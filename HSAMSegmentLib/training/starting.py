@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -59,6 +59,8 @@ class Start:
         license: terms that the taught model inherits.
         notes: sentences on what was taken.
         facts: for the manifest.
+        old_labels: labels of the starting model, None without one.
+        other_planes: tensors of its networks for other planes, by plane.
     """
 
     network: SegmentationNetwork
@@ -66,6 +68,8 @@ class Start:
     license: License
     notes: tuple[str, ...]
     facts: dict
+    old_labels: LabelSet | None = None
+    other_planes: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 def open_start(request: TeachRequest, store: Store | None = None) -> StartSource:
@@ -129,7 +133,16 @@ def build_start(source: StartSource, plan: TeachPlan, labels: LabelSet, store: S
             "new": list(report.new),
             "common_labels": list(report.common_labels),
         },
+        old_labels=old_labels,
+        other_planes=_other_planes(source),
     )
+
+
+def _other_planes(source: StartSource) -> dict[str, Mapping[str, Tensor]]:
+    """Of the starting model, unless another encoder takes its own's place."""
+    if source.model is None or source.encoder_id:
+        return {}
+    return {plane: network.state_dict() for plane, network in source.model.network.other_planes.items()}
 
 
 def _of_model(source: StartSource, network: SegmentationNetwork) -> Mapping[str, Tensor]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -16,10 +14,12 @@ from torch import Tensor
 
 from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError, OutputError, RequestError, TrainingError
 from HSAMSegmentLib.inference.devices import choose_device
+from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.output import refuse_existing
 from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, ignore_progress, interruptible
 from HSAMSegmentLib.training.adaptation import FULL, SplitNetwork, set_trainable
-from HSAMSegmentLib.training.batches import Batches, CachedBatches, Draw, LiveBatches
+from HSAMSegmentLib.training.augment import AugmentRule
+from HSAMSegmentLib.training.batches import Batches, CachedBatches, LiveBatches
 from HSAMSegmentLib.training.budget import Budget, EncodingPace
 from HSAMSegmentLib.training.cases import Case, common_labels, matched_labels, read_case
 from HSAMSegmentLib.training.checkpointing import PeriodicSaver, load_state, save_state, state_path
@@ -29,13 +29,14 @@ from HSAMSegmentLib.training.kept_features import NOTE_SECONDS, KeepingRules, Ke
 from HSAMSegmentLib.training.learner import Learner, NotANumberError
 from HSAMSegmentLib.training.looks import Looks
 from HSAMSegmentLib.training.losses import TEACHING_SMOOTHING, autosam_loss, hsam_loss
+from HSAMSegmentLib.training.other_planes import FIRST_PLANE_SHARE, Comparison, OtherPlane, sentence_on
 from HSAMSegmentLib.training.outcome import finish
 from HSAMSegmentLib.training.pace import StepPace
 from HSAMSegmentLib.training.plan import TeachPlan, make_plan
 from HSAMSegmentLib.training.request import SCHEDULES, CaseFiles, TeachEvents, TeachRequest, TeachResult, ignore_events
-from HSAMSegmentLib.training.sampling import BalancedSampler
 from HSAMSegmentLib.training.schedules import hsam_last_stage_weight
-from HSAMSegmentLib.training.slice_bank import SliceBank, build_slice_bank
+from HSAMSegmentLib.training.setup import TeachSetup, bank_of, draw_of
+from HSAMSegmentLib.training.slice_bank import SliceBank
 from HSAMSegmentLib.training.starting import Start, StartSource, build_start, open_start
 from HSAMSegmentLib.training.validation import ValidationSet, hold_out_blocks, whole_case
 from HSAMSegmentLib.volumes.labels import LabelSet
@@ -85,24 +86,6 @@ def teach(
     return job.run()
 
 
-@dataclass(frozen=True)
-class TeachSetup:
-    """What a job works with once everything is read."""
-
-    labels: LabelSet
-    plan: TeachPlan
-    start: Start
-    training: tuple[Case, ...]
-    validation: tuple[Case, ...]
-    draw: Draw
-    held: tuple[ValidationSet, ...]
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps that draw as many views as there are slices."""
-        return max(1, -(-len(self.draw.sampler) // self.draw.batch_size))
-
-
 class TeachJob:
     """One run of `teach`."""
 
@@ -122,6 +105,8 @@ class TeachJob:
         self.notes: list[str] = []
         self.advice: list[str] = []
         self.stopped = "budget"
+        self.other: OtherPlane | None = None
+        self.comparison: Comparison | None = None
 
     def prepare(self, cases: Sequence[Case] | None, validation: Sequence[Case] | None) -> None:
         """Read, check, plan and build."""
@@ -137,13 +122,7 @@ class TeachJob:
         self._tell("Cutting the slices")
         banks = tuple(self._bank(case, plan) for case in training)
         held = self._validation_sets(banks, tuple(self._bank(case, plan) for case in given))
-        draw = Draw(
-            banks=banks,
-            sampler=self._sampler(banks, held, len(labels)),
-            rule=plan.augment,
-            image_size=plan.architecture.encoder.image_size,
-            batch_size=self.request.batch_size,
-        )
+        draw = draw_of(banks, held, plan, num_classes=len(labels), batch_size=self.request.batch_size)
         self.setup = TeachSetup(labels, plan, start, tuple(training), tuple(given), draw, held)
         self.steps_per_epoch = self.setup.steps_per_epoch
         set_trainable(start.network.to(self.device), plan.adaptation)
@@ -166,11 +145,10 @@ class TeachJob:
         """Learn until the budget is used up, then write the best state."""
         saver = PeriodicSaver(self._save, every_seconds=self.request.save_seconds)
         try:
-            batches = self._batches(saver)
-            try:
-                self._learn(batches, saver)
-            finally:
-                batches.close()
+            if self.other is None:
+                self._learn_first_plane(saver)
+            if self.setup.plan.other_plane and self.setup.held:
+                self._learn_other_plane(saver)
         except CancelledError:
             self._after_cancel(saver)
         except NotANumberError as error:
@@ -188,6 +166,13 @@ class TeachJob:
         """Validate the averaged weights, keep them if they are the best, and tell."""
         self.looks.look()
 
+    def _learn_first_plane(self, saver: PeriodicSaver) -> None:
+        batches = self._batches(saver)
+        try:
+            self._learn(batches, saver)
+        finally:
+            batches.close()
+
     def _learn(self, batches: Batches, saver: PeriodicSaver) -> None:
         if self.looks.begin():
             self._advise([VALIDATED_ON_PART])
@@ -198,19 +183,59 @@ class TeachJob:
                 if self.looks.is_pointless_to_go_on:
                     self.stopped = "no more progress"
                     return
-            if self.budget.is_used_up and self.learner.steps > 0:
+            if self._is_first_plane_done and self.learner.steps > 0:
                 break
-            self.cancel.raise_if_cancelled()
-            began = time.monotonic()
-            self.learner.step(batches, self._loss, self.budget.fraction)
-            self.budget.advance(time.monotonic() - began)
-            self._note(pace.after_step())
-            saver.tick()
-            self._tell("Learning", f"step {self.learner.steps}, loss {self.learner.loss:.3f}")
+            self._step(self.learner, batches, pace, saver)
         if not self.looks.has_looked:
             self.look()
         if self.learner.best is None:
             raise NotANumberError("The weights grew beyond all bounds, so there is nothing to keep. Try a lower rate.")
+
+    @property
+    def _is_first_plane_done(self) -> bool:
+        has_other = self.setup.plan.other_plane and self.setup.held
+        return self.budget.is_used_up or bool(has_other and self.budget.fraction >= FIRST_PLANE_SHARE)
+
+    def _learn_other_plane(self, saver: PeriodicSaver) -> None:
+        """Teach a second network, and keep it if both together are better than the first alone."""
+        first = self.learner.load_best()
+        other = self.other = self.other or self._other_plane(first)
+        network = other.learner.network.to(memory_format=torch.channels_last)
+        rule_now = partial(self._rule_at, other.learner)
+        batches = LiveBatches(network, other.draw, self.device, rule_now)
+        pace = StepPace(self.budget, batches)
+        looked_at = sum(len(item.slices) for item in self.setup.held)
+        self.budget.writing_seconds += self.budget.look_seconds * other.compared_inputs / looked_at
+        while not self.budget.is_used_up:
+            self._step(other.learner, batches, pace, saver, f" {other.plane} slices")
+        if other.learner.steps and other.learner.is_sound:
+            self._tell(f"Comparing with and without {other.plane} slices")
+            self.comparison = other.compare(first, self.cancel.raise_if_cancelled)
+        self._note([sentence_on(other.plane, self.comparison)])
+
+    def _other_plane(self, first: SegmentationNetwork) -> OtherPlane:
+        request = self.request
+        self._tell("Cutting the slices")
+        return OtherPlane(
+            self.setup.plan.other_plane, self.setup, first, seed=request.seed, batch_size=request.batch_size
+        )
+
+    def _rule_at(self, learner: Learner) -> AugmentRule:
+        return self.setup.plan.augment_at(learner.steps)
+
+    def _step(self, learner: Learner, batches: Batches, pace: StepPace, saver: PeriodicSaver, what: str = "") -> None:
+        self.cancel.raise_if_cancelled()
+        began = time.monotonic()
+        learner.step(batches, self._loss, self.budget.fraction)
+        self.budget.advance(time.monotonic() - began)
+        self._note(pace.after_step())
+        saver.tick()
+        self._tell(f"Learning{what}", f"step {self.steps}, loss {learner.loss:.3f}")
+
+    @property
+    def steps(self) -> int:
+        """Of the optimizer, for all planes."""
+        return self.learner.steps + (self.other.learner.steps if self.other is not None else 0)
 
     def _loss(self, stages: Sequence[Tensor], labels: Tensor) -> Tensor:
         if len(stages) == 1 and self.setup.plan.architecture.head != "samed":
@@ -218,7 +243,7 @@ class TeachJob:
         return 2.0 * hsam_loss(
             stages,
             labels,
-            last_weight=hsam_last_stage_weight(self.learner.steps / self.steps_per_epoch),
+            last_weight=hsam_last_stage_weight(self.steps / self.steps_per_epoch),
             dice_weight=DICE_WEIGHT,
             smoothing=TEACHING_SMOOTHING,
         )
@@ -228,7 +253,7 @@ class TeachJob:
         self.cancel.raise_if_cancelled()
         if plan.adaptation == FULL:
             network = network.to(memory_format=torch.channels_last)
-            return LiveBatches(network, draw, self.device, lambda: plan.augment_at(self.learner.steps))
+            return LiveBatches(network, draw, self.device, partial(self._rule_at, self.learner))
 
         def tell(done: int, most: int) -> None:
             self.cancel.raise_if_cancelled()
@@ -239,7 +264,7 @@ class TeachJob:
         rules = KeepingRules(
             capacity_bytes=self.request.cache_bytes,
             parent=self.request.cache_folder,
-            owner=CacheOwner(self._features_key(), state_path(self.request.output)),
+            owner=CacheOwner(self.setup.features_key(self.request, self.device.type), state_path(self.request.output)),
             pace=EncodingPace(self.budget),
             is_resumed=self.looks.is_settled,
             progress=tell,
@@ -285,10 +310,7 @@ class TeachJob:
         return read_case(item.image, item.labels, names=self.request.names or None)
 
     def _bank(self, case: Case, plan: TeachPlan) -> SliceBank:
-        size = plan.architecture.encoder.image_size
-        return self._uninterrupted(
-            lambda: build_slice_bank(case, slices=plan.slices, intensity=plan.intensity, image_size=size)
-        )
+        return self._uninterrupted(lambda: bank_of(case, plan))
 
     def _validation_sets(self, banks: tuple[SliceBank, ...], given: tuple[SliceBank, ...]) -> tuple[ValidationSet, ...]:
         if given:
@@ -300,16 +322,16 @@ class TeachJob:
             self._note(["Too few labelled slices to hold some out: nothing was validated, the last state is kept."])
         return held
 
-    def _sampler(
-        self, banks: tuple[SliceBank, ...], held: tuple[ValidationSet, ...], num_classes: int
-    ) -> BalancedSampler:
-        excluded = [frozenset(index for item in held if item.bank is bank for index in item.slices) for bank in banks]
-        return BalancedSampler(banks, num_classes=num_classes, excluded=excluded)
-
     def _save(self) -> None:
         save_state(
             state_path(self.request.output),
-            {"learner": self.learner.state(), "seconds": self.budget.seconds, "facts": self._facts()},
+            {
+                "learner": self.learner.state(is_finished=self.other is not None),
+                "other": None if self.other is None else self.other.learner.state(),
+                "seconds": self.budget.seconds,
+                "look_seconds": self.budget.look_seconds,
+                "facts": self.setup.facts(self.request),
+            },
         )
 
     def _resume(self) -> None:
@@ -320,36 +342,19 @@ class TeachJob:
             self._note(["There was no interrupted training of this model to resume; it started anew."])
             return
         state = load_state(path)
-        if state["facts"] != self._facts():
+        if state["facts"] != self.setup.facts(self.request):
             raise RequestError(
                 "The interrupted training was started with other scans, labels or options. Start it with the same "
                 f"ones, or delete {path.name} to start anew."
             )
         self.learner.resume(state["learner"])
-        self.budget.resume(state["seconds"], self.learner.steps)
+        if state["other"] is not None:
+            self.other = self._other_plane(self.learner.load_best())
+            self.other.learner.resume(state["other"])
+        self.budget.resume(state["seconds"], self.steps)
+        self.budget.look_seconds = state["look_seconds"]
         self.looks.resume()
-        self._note([f"Resumed at step {self.learner.steps}."])
-
-    def _facts(self) -> dict:
-        """What must be the same for a training to be resumed."""
-        start = {name: value for name, value in self.setup.start.facts.items() if isinstance(value, (str, int))}
-        return {
-            "cases": [case.hashes for case in self.setup.training],
-            "validation": [case.hashes for case in self.setup.validation],
-            "labels": [label.name for label in self.setup.labels],
-            "architecture": self.setup.plan.architecture.to_json(),
-            "adaptation": self.setup.plan.adaptation,
-            "start": start,
-            "encoder": self.setup.start.encoder_source.sha256,
-            "seed": self.request.seed,
-            "batch_size": self.request.batch_size,
-        }
-
-    def _features_key(self) -> str:
-        """A hash of everything that kept features depend on."""
-        plan = self.setup.plan
-        facts = [self._facts(), plan.augment.to_json(), repr(plan.slices), repr(plan.intensity), self.device.type]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        self._note([f"Resumed at step {self.steps}."])
 
     def _after_cancel(self, saver: PeriodicSaver) -> None:
         self._keep_something()
@@ -357,6 +362,8 @@ class TeachJob:
         if self.learner.best is None or self.learner.steps == 0:
             raise CancelledError("Cancelled before there was anything to keep.")
         self.stopped = "cancelled"
+        if self.other is not None:
+            self._note([sentence_on(self.other.plane, None)])
 
     def _after_bad_loss(self, error: HSAMSegmentError) -> None:
         self._keep_something()

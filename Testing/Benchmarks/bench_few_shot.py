@@ -120,7 +120,7 @@ def taught_way(way: str, options: argparse.Namespace, taught: list[Case], held: 
         seed=options.seed,
     )
     result = teach(request, cases=taught)
-    print(f"{way}: {result.steps} steps, {result.stopped}, {result.seconds / 60:.1f} min", flush=True)
+    print(f"{way}: {result.steps} steps, {result.stopped}, {result.seconds / 60:.1f} min", *result.notes, sep="\n  ")
     return segmented(load_model(result.path), options, held)
 
 

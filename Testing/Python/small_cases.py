@@ -32,6 +32,18 @@ def small_case(data_folder: Path, name: str = "chaos_t2_02") -> Case:
     return make_case(volume, segmentation_of(labels, volume.geometry))
 
 
+def thin_case(data_folder: Path, name: str = "la_06SR5RBREL16DQ6M8LWS") -> Case:
+    """A left atrium in voxels of 1.25 mm on all sides, its slices as thin as its pixels: 44 of 70 x 91."""
+    folder = data_folder / "la_lge"
+    volume, labels = (read_volume(folder / part / f"{name}.nii.gz") for part in ("images", "labels"))
+    array, drawn = (np.ascontiguousarray(item.array[::2, ::2, ::2]) for item in (volume, labels))
+    geometry = Geometry(size=array.shape[::-1], spacing_mm=(1.25, 1.25, 1.25))
+    names = {1: "left atrium"}
+    return make_case(
+        Volume(array, geometry, name, modality="MR"), segmentation_of(drawn.astype(np.uint8), geometry, names)
+    )
+
+
 def segmentation_of(labels: np.ndarray, geometry: Geometry, names: dict[int, str] | None = None) -> Segmentation:
     """Labels with the names of the abdomen, of those that occur."""
     names = ABDOMEN_NAMES if names is None else names

@@ -1,0 +1,235 @@
+"""A second network for another plane: when it is taught, what it learns from, and that it is kept only if it helps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_cases import segmentation_of, small_case, thin_case
+
+from HSAMSegmentLib.checkpoints.bundle import read_tensors
+from HSAMSegmentLib.checkpoints.loading import load_model
+from HSAMSegmentLib.inference.segmenter import Segmenter
+from HSAMSegmentLib.progress import CancelToken, Progress
+from HSAMSegmentLib.training import other_planes
+from HSAMSegmentLib.training.cases import make_case
+from HSAMSegmentLib.training.losses import UNLABELLED
+from HSAMSegmentLib.training.other_planes import Comparison, OtherPlane, sentence_on
+from HSAMSegmentLib.training.plan import make_plan
+from HSAMSegmentLib.training.request import TeachRequest, ignore_events
+from HSAMSegmentLib.training.teach import TeachJob, teach
+from HSAMSegmentLib.volumes.orientation import slice_frame
+
+SIZE = 96
+
+
+@pytest.fixture(scope="module")
+def case(data_folder):
+    return thin_case(data_folder)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def request(folder: Path, **options) -> TeachRequest:
+    settings = {"epochs": 1, "device": "cpu", "image_size": SIZE, **options}
+    return TeachRequest(output=folder / "taught.safetensors", **settings)
+
+
+def plane_of(cases, folder: Path, **options) -> str:
+    return make_plan(request(folder, **options), cases, None, 1).other_plane
+
+
+def with_grid(case, **changes):
+    return replace(case, volume=replace(case.volume, geometry=replace(case.volume.geometry, **changes)))
+
+
+class CancelIn:
+    """Cancels at the n-th step of the second network."""
+
+    def __init__(self, steps: int) -> None:
+        self.cancel, self.left = CancelToken(), steps
+
+    def __call__(self, progress: Progress) -> None:
+        self.left -= progress.stage == "Learning sagittal slices"
+        if self.left == 0:
+            self.cancel.cancel()
+
+
+@pytest.fixture(scope="module")
+def taught(case, tmp_path_factory):
+    """Two epochs, a quarter of the steps on sagittal slices, the second network kept whatever it is worth."""
+    folder = tmp_path_factory.mktemp("taught")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Comparison, "is_better", True)
+        return teach(request(folder, epochs=2), cases=[case])
+
+
+def test_thin_slices_of_few_scans_get_a_second_network(case, data_folder, tmp_path):
+    assert plane_of([case] * 5, tmp_path) == "sagittal"
+    assert plane_of([case] * 6, tmp_path) == ""
+    assert plane_of([case, small_case(data_folder)], tmp_path) == "", "one of them is thick"
+
+
+@pytest.mark.parametrize(
+    "options", [{"head": "linear"}, {"adaptation": "frozen"}, {"schedule": "cosine"}, {"schedule": "autosam"}]
+)
+def test_what_was_not_measured_gets_none(case, tmp_path, options):
+    assert plane_of([case], tmp_path, **options) == ""
+
+
+def test_sagittal_scans_get_axial_slices_for_their_second_network(case, tmp_path):
+    turned = with_grid(case, spacing_mm=(1.0, 1.0, 1.3), direction=(0, 0, 1, 0, 1, 0, -1, 0, 0))
+    assert plane_of([turned], tmp_path) == "axial"
+    assert plane_of([turned, case], tmp_path) == "", "they have no other plane in common"
+
+
+def test_sparse_labels_are_not_read_across(case, tmp_path):
+    labels = case.labels.copy()
+    labels[::2] = 0
+    sparse = make_case(case.volume, segmentation_of(labels, case.volume.geometry, {1: "left atrium"}))
+    assert sparse.labelled is not None
+    assert plane_of([sparse], tmp_path) == ""
+
+
+def prepared(case, folder: Path, **options) -> TeachJob:
+    job = TeachJob(request(folder, **options), lambda progress: None, ignore_events, CancelToken())
+    job.prepare([case], options.get("validation"))
+    return job
+
+
+def other_plane_of(job: TeachJob) -> OtherPlane:
+    return OtherPlane("sagittal", job.setup, job.learner.average.network, seed=0, batch_size=4)
+
+
+def test_what_is_held_out_of_one_plane_is_not_learned_along_another(case, tmp_path):
+    job = prepared(case, tmp_path)
+    (bank,) = other_plane_of(job).draw.banks
+    held = list(job.setup.held[0].slices)
+    labels = case.labels.copy()
+    slice_frame(case.volume.geometry).to_stack(labels)[held] = UNLABELLED
+    np.testing.assert_array_equal(
+        bank.reference.numpy(), slice_frame(case.volume.geometry, "sagittal").to_stack(labels)
+    )
+    assert (bank.reference == UNLABELLED).any(dim=(1, 2)).all()
+    assert (case.labels != UNLABELLED).all(), "the case itself stays as it was"
+    assert (bank.labels == UNLABELLED).any()
+
+
+def test_the_second_network_begins_as_the_first_one(case, tmp_path):
+    job = prepared(case, tmp_path)
+    first, second = job.learner.average.network.state_dict(), other_plane_of(job).learner.network.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Oracle(torch.nn.Module):
+    """Stands for a network; answers with what it is told about each slice."""
+
+    def __init__(self, answers: dict[bytes, torch.Tensor]) -> None:
+        super().__init__()
+        self.anchor, self.answers = torch.nn.Parameter(torch.zeros(())), answers
+
+    def forward(self, images: torch.Tensor):
+        logits = torch.stack([self.answers[image[1].half().numpy().tobytes()] for image in images])
+        return type("Stages", (), {"stages": (logits,)})
+
+
+def oracle(bank, wrong: float) -> Oracle:
+    """The true labels of a bank's slices, a part of the pixels wrong and these only hardly so."""
+    generator, answers = torch.Generator().manual_seed(1), {}
+    for image, labels in zip(bank.images[:, 0], bank.labels[:, 0]):
+        truth = (labels == 1).float() * 2 - 1
+        is_wrong = torch.rand(truth.shape, generator=generator) < wrong
+        lead = torch.where(is_wrong, -0.5 * truth, truth)
+        answers[image.numpy().tobytes()] = torch.stack([-lead, lead])
+    return Oracle(answers)
+
+
+@pytest.mark.parametrize(("wrong", "is_better"), [(0.0, True), (1.0, False)])
+def test_both_together_are_compared_with_the_first_alone_on_held_out_voxels(case, tmp_path, wrong, is_better):
+    job = prepared(case, tmp_path)
+    other = other_plane_of(job)
+    (first_bank,), (own_bank,) = job.setup.draw.banks, other.draw.banks
+    full = replace(own_bank, labels=other_planes.bank_of(case, other._plan).labels)
+    other.learner.average.network = oracle(full, wrong)
+    comparison = other.compare(oracle(first_bank, 0.2), lambda: None)
+    assert comparison.is_better == is_better
+    assert 0.3 < comparison.alone < 0.95
+    if is_better:
+        assert comparison.together > 0.95
+
+
+def test_a_second_network_that_does_not_help_is_left_out(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(Comparison, "is_better", False)
+    result = teach(request(tmp_path), cases=[case])
+    model = load_model(result.path)
+    assert model.manifest.architecture.planes == ()
+    assert not model.network.other_planes
+    assert any("was left out, since both together are no better" in note for note in result.notes)
+    assert set(model.manifest.metrics["validation"]["other_plane"]) == {"name", "alone", "together"}
+
+
+def test_a_model_with_two_networks_is_one_file_that_segments(case, taught):
+    model = load_model(taught.path)
+    assert model.manifest.architecture.planes == ("sagittal",)
+    assert taught.steps == model.manifest.training["steps"]
+    assert any(note.startswith("A second network reads sagittal slices") for note in taught.notes)
+    state = model.network.state_dict()
+    first = [name for name in state if not name.startswith("other_planes.")]
+    assert any(not torch.equal(state[name], state[f"other_planes.sagittal.{name}"]) for name in first)
+    found = Segmenter(model, device="cpu").segment(case.volume)
+    assert found.segmentation.geometry == case.volume.geometry
+    assert not any("planes" in warning for warning in found.warnings)
+
+
+def test_the_same_seed_gives_the_same_two_networks_also_after_a_pause(case, taught, tmp_path, monkeypatch):
+    monkeypatch.setattr(Comparison, "is_better", True)
+    stop = CancelIn(steps=2)
+    paused = teach(request(tmp_path, epochs=2), cases=[case], progress=stop, cancel=stop.cancel)
+    assert paused.stopped == "cancelled"
+    assert load_model(paused.path).manifest.architecture.planes == (), "it has learned next to nothing by then"
+    assert any(note.startswith("It ended before a second network") for note in paused.notes)
+    resumed = teach(request(tmp_path, epochs=2, resume=True, overwrite=True), cases=[case])
+    assert f"Resumed at step {paused.steps}." in resumed.notes
+    assert resumed.steps == taught.steps
+    weights = read_tensors(taught.path)
+    found = read_tensors(resumed.path)
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in found.items())
+
+
+def test_a_model_with_two_networks_hands_on_both(case, taught, tmp_path):
+    job = prepared(case, tmp_path, start_from=str(taught.path))
+    second = other_plane_of(job).learner.network.state_dict()
+    weights = read_tensors(taught.path)
+    assert all(torch.equal(second[name].half(), weights[f"other_planes.sagittal.{name}"]) for name in second)
+
+
+def test_without_anything_held_out_there_is_one_network(case, data_folder, tmp_path):
+    labels = np.zeros_like(case.labels)
+    labels[20:25] = case.labels[20:25]
+    short = make_case(case.volume, segmentation_of(labels, case.volume.geometry, {1: "left atrium"}))
+    result = teach(request(tmp_path), cases=[short])
+    assert result.validated_on == "nothing"
+    assert load_model(result.path).manifest.architecture.planes == ()
+
+
+def test_scans_to_validate_on_decide_about_the_second_network(case, data_folder, tmp_path):
+    other = thin_case(data_folder, "la_0RZDK210BSMWAA6467LU")
+    result = teach(request(tmp_path), cases=[case], validation=[other])
+    assert result.validated_on == "given case"
+    assert any("where held-out slices cross" in note for note in result.notes)
+
+
+def test_sentences_say_what_became_of_it():
+    assert "0.912 instead of 0.900" in sentence_on("sagittal", Comparison(alone=0.9, together=0.912))
+    assert "left out" in sentence_on("sagittal", Comparison(alone=0.9, together=0.9))
+    assert "reads one plane" in sentence_on("sagittal", None)
