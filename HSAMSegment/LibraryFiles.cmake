@@ -246,6 +246,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/volumes/percentiles.py
   HSAMSegmentLib/volumes/phantom.py
   HSAMSegmentLib/volumes/phantom_anatomy.py
+  HSAMSegmentLib/volumes/planes.py
   HSAMSegmentLib/volumes/reading.py
   HSAMSegmentLib/volumes/rules.py
   HSAMSegmentLib/volumes/seg_nrrd.py

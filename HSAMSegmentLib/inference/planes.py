@@ -1,4 +1,4 @@
-"""A volume read along more than one plane: where that makes sense, and the logits of all planes put together.
+"""The logits of all planes that a volume is read along, put together.
 
 A network that looks along sagittal slices sees what one that looks along axial slices misses, and the other way round,
 so the mean of their logits is better than either. What it is worth is in Docs/teaching.md.
@@ -11,36 +11,7 @@ from torch import Tensor
 
 from HSAMSegmentLib.inference.arrays import to_array, to_tensor
 from HSAMSegmentLib.inference.regions import StackRegion
-from HSAMSegmentLib.volumes.geometry import Geometry
-from HSAMSegmentLib.volumes.orientation import SliceFrame, slice_frame
-from HSAMSegmentLib.volumes.rules import SliceRule
-
-_THICKEST = 2.0
-"""Slices further apart than this many pixels are too thick to be read across."""
-
-_FEWEST_SLICES = 16
-"""Fewer are too flat to be read across: one cell of the encoder."""
-
-
-def readable_across(geometry: Geometry, rule: SliceRule) -> bool:
-    """Whether the slices of a volume lie so close, and are so many, that other planes can be read as well."""
-    frame = slice_frame(geometry, rule.plane)
-    pixel_mm = max(*frame.pixel_spacing_mm, rule.pixel_spacing_mm)
-    return frame.stack_shape[0] >= _FEWEST_SLICES and frame.slice_spacing_mm <= _THICKEST * pixel_mm
-
-
-def is_other_plane(plane: str, geometry: Geometry, rule: SliceRule) -> bool:
-    """Whether slices of this plane are others than the ones that the rule cuts."""
-    return slice_frame(geometry, plane).axes[0] != slice_frame(geometry, rule.plane).axes[0]
-
-
-def too_thick(geometry: Geometry, rule: SliceRule) -> str:
-    """The sentence for a volume that is not `readable_across`."""
-    frame = slice_frame(geometry, rule.plane)
-    return (
-        f"This model reads volumes along several planes, but this one has {frame.stack_shape[0]} slices, "
-        f"{frame.slice_spacing_mm:.1f} mm apart: it was read along one plane only."
-    )
+from HSAMSegmentLib.volumes.orientation import SliceFrame
 
 
 class PlaneLogits:

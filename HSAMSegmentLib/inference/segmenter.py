@@ -16,7 +16,7 @@ from HSAMSegmentLib.inference.confidence import ConfidenceCounts
 from HSAMSegmentLib.inference.devices import choose_device, default_threads
 from HSAMSegmentLib.inference.options import SegmentOptions, check_roi, selected_values
 from HSAMSegmentLib.inference.plane_reading import PlaneReading, plane_reading
-from HSAMSegmentLib.inference.planes import PlaneLogits, is_other_plane, readable_across, too_thick
+from HSAMSegmentLib.inference.planes import PlaneLogits
 from HSAMSegmentLib.inference.postprocess import change_warnings, keep_values, postprocess
 from HSAMSegmentLib.inference.prediction import BatchRules, SlicePredictor, cpu_threads
 from HSAMSegmentLib.inference.regions import StackRegion, stack_region, voxel_axis_name
@@ -26,6 +26,7 @@ from HSAMSegmentLib.progress import CancelToken, Progress, ProgressCallback, Pro
 from HSAMSegmentLib.volumes.intensity import plausibility_warnings
 from HSAMSegmentLib.volumes.labels import LabelSet
 from HSAMSegmentLib.volumes.orientation import SliceFrame, slice_frame
+from HSAMSegmentLib.volumes.planes import is_other_plane, readable_across, too_thick
 from HSAMSegmentLib.volumes.rules import PLAIN_VIEW
 from HSAMSegmentLib.volumes.volume import Segmentation, Volume
 

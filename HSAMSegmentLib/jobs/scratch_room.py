@@ -12,20 +12,24 @@ from HSAMSegmentLib.output import TEMPORARY_SUFFIX
 
 STATE_COPIES = 5
 """Of the weights that learn, in 4 bytes: network, average, best state, and the two moments of the optimizer."""
+SECOND_STATE_COPIES = 2
+"""More of them where a second network learns another plane: it has no best state, the first one no moments by then."""
 _LOOKS = 2
 
 
 class ScratchRoom:
     """Looks at the free space now and then."""
 
-    def __init__(self, folder: Path, learning_weights: int) -> None:
+    def __init__(self, folder: Path, learning_weights: int, *, has_second: bool = False) -> None:
         """
         Args:
             folder: of the course.
             learning_weights: numbers in the network that learn.
+            has_second: whether a second network will learn another plane.
         """
         self._folder = folder
-        self.needed_bytes = STATE_COPIES * 4 * learning_weights
+        copies = STATE_COPIES + (SECOND_STATE_COPIES if has_second else 0)
+        self.needed_bytes = copies * 4 * learning_weights
         self._short_looks = 0
 
     def look(self) -> bool:

@@ -16,10 +16,14 @@ from HSAMSegmentLib.jobs.run import Emit, JobContext
 from HSAMSegmentLib.jobs.teach_request import InspectRequest, LayerInput, OrganInput, TeachCase
 from HSAMSegmentLib.progress import CancelToken, Progress
 from HSAMSegmentLib.training.cases import Case, make_case
+from HSAMSegmentLib.volumes.geometry import Geometry
 from HSAMSegmentLib.volumes.grids import resample_labels
 from HSAMSegmentLib.volumes.labels import Label, LabelSet
 from HSAMSegmentLib.volumes.modality import guess_modality
+from HSAMSegmentLib.volumes.orientation import slice_axis
+from HSAMSegmentLib.volumes.planes import other_plane
 from HSAMSegmentLib.volumes.reading import finite_array, read_volume
+from HSAMSegmentLib.volumes.rules import SliceRule
 from HSAMSegmentLib.volumes.segmentation_io import read_segmentation
 from HSAMSegmentLib.volumes.terminology import find_structure
 from HSAMSegmentLib.volumes.volume import Segmentation, Volume
@@ -58,6 +62,7 @@ class CaseSummary:
         notes: sentences on what was assumed.
         shape: of the scan (k, j, i).
         modality: "CT", "MR" or "".
+        slices_across: that a second network along another plane could learn, 0 if slices are too thick for that.
     """
 
     name: str
@@ -68,6 +73,7 @@ class CaseSummary:
     notes: tuple[str, ...] = ()
     shape: tuple[int, int, int] = (0, 0, 0)
     modality: str = ""
+    slices_across: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -111,7 +117,14 @@ def summarize(case: Case) -> CaseSummary:
         notes=case.notes,
         shape=case.labels.shape,
         modality=case.volume.modality,
+        slices_across=slices_across(case.volume.geometry) if case.labelled is None else 0,
     )
+
+
+def slices_across(geometry: Geometry) -> int:
+    """How many slices along another plane a second network could learn; 0 where there is none to be taught."""
+    plane = other_plane([geometry], SliceRule())
+    return geometry.size[slice_axis(geometry, plane)] if plane else 0
 
 
 def present_values(labels: np.ndarray, axis: int) -> np.ndarray:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from HSAMSegmentLib.checkpoints.files import DISK_RESERVE_BYTES, format_bytes
-from HSAMSegmentLib.jobs.scratch_room import STATE_COPIES
+from HSAMSegmentLib.jobs.scratch_room import SECOND_STATE_COPIES, STATE_COPIES
 from HSAMSegmentLib.jobs.teach_cases import CaseSummary
 from HSAMSegmentLib.models.architecture import Architecture
 from HSAMSegmentLib.models.sizes import encoder_weights, encoding_bytes, head_weights, kept_bytes_per_view
 from HSAMSegmentLib.training.budget import ENCODING_SHARE
+from HSAMSegmentLib.training.request import FEW_CASES
 from HSAMSegmentLib.wording import tr as _
 
 COMPACT = "compact"
@@ -123,19 +124,28 @@ def footprint(cases: Sequence[CaseSummary], architecture: Architecture, *, inclu
     encoder, head = encoder_weights(architecture.encoder), head_weights(architecture)
     size, keeps_features = architecture.encoder.image_size, architecture.encoder.name != COMPACT
     learning = head if keeps_features else head + encoder
+    across = _slices_across(cases, architecture)
+    second = SECOND_STATE_COPIES if across else 0
     working = float(_BATCH * size**2 * ACTIVATION_BYTES_PER_PIXEL)
     if keeps_features:
         step = _BATCH * decoded_cells(size) * CELL_BYTES
         working = max(float(encoding_bytes(architecture.encoder)), step)
     return Footprint(
-        state_bytes=4 * STATE_COPIES * learning,
-        model_bytes=2 * (head + (encoder if includes_encoder or not keeps_features else 0)),
+        state_bytes=4 * (STATE_COPIES + second) * learning,
+        model_bytes=(2 if across else 1) * 2 * (head + (encoder if includes_encoder or not keeps_features else 0)),
         feature_bytes=min(CACHE_BYTES, _feature_bytes(cases, architecture, MOST_VIEWS)) if keeps_features else 0,
         least_feature_bytes=_feature_bytes(cases, architecture, 1) if keeps_features else 0,
-        network_bytes=4 * ((encoder + head - learning) + COPIES_IN_MEMORY * learning),
+        network_bytes=4 * ((encoder + head - learning) + (COPIES_IN_MEMORY + second) * learning),
         working_bytes=round(working),
-        slice_bytes=sum(3 * case.slices * size**2 + 8 * math.prod(case.shape) for case in cases),
+        slice_bytes=3 * across * size**2 + sum(3 * case.slices * size**2 + 8 * math.prod(case.shape) for case in cases),
     )
+
+
+def _slices_across(cases: Sequence[CaseSummary], architecture: Architecture) -> int:
+    """Slices that a second network learns, 0 where there is none (see `training.plan`)."""
+    is_measured = architecture.encoder.name == COMPACT and architecture.head == "hsam" and len(cases) <= FEW_CASES
+    counts = [case.slices_across for case in cases]
+    return sum(counts) if is_measured and all(counts) else 0
 
 
 def _feature_bytes(cases: Sequence[CaseSummary], architecture: Architecture, views: int) -> int:

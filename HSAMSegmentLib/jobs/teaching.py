@@ -67,7 +67,8 @@ def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelTok
         cancel.cancel()  # what is on the disk is all that there will be
     else:
         learning = [parameter for parameter in job.learner.network.parameters() if parameter.requires_grad]
-        watch.room = ScratchRoom(course.folder, sum(parameter.numel() for parameter in learning))
+        weights = sum(parameter.numel() for parameter in learning)
+        watch.room = ScratchRoom(course.folder, weights, has_second=bool(job.setup.plan.other_plane))
     result = _learn(job, course, watch)
     if job.looks.encoding_seconds is not None:
         encoder = job.setup.plan.architecture.encoder

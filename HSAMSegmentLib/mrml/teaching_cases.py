@@ -22,6 +22,7 @@ from HSAMSegmentLib.jobs.teach_cases import (
     join_organs,
     present_values,
     slice_count_note,
+    slices_across,
     taught_labels,
 )
 from HSAMSegmentLib.jobs.teach_request import LayerInput, OrganInput, TaughtOutcome, TeachCase, TeachJobRequest
@@ -304,6 +305,7 @@ def summarize_nodes(volume_node, segmentation_node) -> CaseSummary:
         notes=(note,) if note else (),
         shape=geometry.shape,
         modality=volume_node.GetAttribute("DICOM.Modality") or "",
+        slices_across=slices_across(geometry),
     )
 
 

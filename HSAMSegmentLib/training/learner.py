@@ -67,6 +67,7 @@ class Learner:
         self.best: dict[str, Tensor] | None = None
         self.best_dice: float | None = None
         self.best_step = 0
+        self.is_finished = False
         self.history: list[TeachMetrics] = []
         self.judged_on: list[list[int]] | None = None
         """Slices of each validation set that the history was measured on, None before the first look."""
@@ -153,18 +154,20 @@ class Learner:
             self.average.network.load_state_dict(self.best, strict=False)
         return self.average.network
 
-    def state(self, *, is_finished: bool = False) -> dict[str, Any]:
-        """Everything that `resume` needs; what does not learn is not in it.
+    def finish(self) -> None:
+        """Give back the memory that only further steps would need."""
+        self.optimizer.zero_grad()
+        self.optimizer.state.clear()
+        self.is_finished = True
 
-        Args:
-            is_finished: whether no step will follow, so that the optimizer's memory can be left out.
-        """
+    def state(self) -> dict[str, Any]:
+        """Everything that `resume` needs; what does not learn is not in it, nor what `finish` gave back."""
         current, average = self.network.state_dict(), self.average.network.state_dict()
         return {
             "network": {name: current[name] for name in self._kept_names},
             "average": {name: average[name] for name in self._kept_names},
             "average_updates": self.average.updates,
-            "optimizer": None if is_finished else self.optimizer.state_dict(),
+            "optimizer": None if self.is_finished else self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "torch_generator": torch.get_rng_state(),
             "device_generator": _device_draws(self.device),
@@ -183,7 +186,9 @@ class Learner:
         self.network.load_state_dict(state["network"], strict=False)
         self.average.network.load_state_dict(state["average"], strict=False)
         self.average.updates = state["average_updates"]
-        if state["optimizer"] is not None:
+        if state["optimizer"] is None:
+            self.finish()
+        else:
             self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_generator"])

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from HSAMSegmentLib.checkpoints.manifest import Manifest
 from HSAMSegmentLib.errors import RequestError
-from HSAMSegmentLib.inference.planes import is_other_plane, readable_across
 from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
 from HSAMSegmentLib.training.adaptation import ADAPTATIONS, FROZEN, FULL, LORA
 from HSAMSegmentLib.training.augment import AugmentRule, between
 from HSAMSegmentLib.training.cases import Case
-from HSAMSegmentLib.training.request import TeachRequest
+from HSAMSegmentLib.training.request import FEW_CASES, TeachRequest
 from HSAMSegmentLib.volumes.orientation import slice_frame
+from HSAMSegmentLib.volumes.planes import other_plane
 from HSAMSegmentLib.volumes.rules import PLAIN_VIEW, IntensityRule, PredictionRule, SliceRule
 
 COMPACT = "compact"
@@ -30,7 +30,6 @@ _THIN_CONTEXT_MM = 5.0
 _FINE_SPACING_MM = 0.8
 _RATES = {FROZEN: 1e-3, LORA: 5e-4, FULL: 1e-3}
 _ENCODER_SHARES = {FROZEN: 1.0, LORA: 1.0, FULL: 0.5}
-_FEW_CASES = 5
 _ONE_CASE_RULE = AugmentRule(
     rotation_degrees=60.0,
     scale=(0.6, 1.6),
@@ -126,9 +125,10 @@ def make_plan(
         **_adapters(request, adaptation, start if same_encoder else None),
         options=_head_options(head, encoder_name, start if same_encoder else None),
     )
-    is_steady = adaptation == FULL and len(cases) <= _FEW_CASES
+    is_steady = adaptation == FULL and len(cases) <= FEW_CASES
     schedule = request.schedule or ("constant" if is_steady else "cosine")
-    has_time_later = is_steady and schedule == "constant" and _is_small_hsam(architecture)
+    goes_on = is_steady and schedule == "constant" and _is_small_hsam(architecture)
+    is_dense = all(case.labelled is None for case in cases)
     return TeachPlan(
         architecture=architecture,
         adaptation=adaptation,
@@ -141,7 +141,7 @@ def make_plan(
         schedule=schedule,
         encoder_share=_ENCODER_SHARES[adaptation],
         prediction=prediction_rule(architecture, len(cases)),
-        other_plane=other_plane(cases, slices) if has_time_later else "",
+        other_plane=other_plane([case.volume.geometry for case in cases], slices) if goes_on and is_dense else "",
     )
 
 
@@ -152,7 +152,7 @@ def augment_rule(cases: int, adaptation: str = FULL) -> AugmentRule:
     trainings then learn what is plain, and long ones do not learn the few scans by heart (Docs/teaching.md). Several
     scans need half of that. Kept features are of one set of views that cannot widen; these lie halfway, too.
     """
-    if cases > _FEW_CASES:
+    if cases > FEW_CASES:
         return _MANY_CASES_RULE
     is_widest = cases == 1 and adaptation == FULL
     return _ONE_CASE_RULE if is_widest else between(_MANY_CASES_RULE, _ONE_CASE_RULE, 0.5)
@@ -171,20 +171,8 @@ def prediction_rule(architecture: Architecture, cases: int) -> PredictionRule:
     """
     if not _is_small_hsam(architecture):
         return PredictionRule()
-    views = _FEW_CASES_VIEWS if cases <= _FEW_CASES else (PLAIN_VIEW,)
+    views = _FEW_CASES_VIEWS if cases <= FEW_CASES else (PLAIN_VIEW,)
     return PredictionRule("last", views, NEIGHBORS_MM)
-
-
-def other_plane(cases: Sequence[Case], slices: SliceRule) -> str:
-    """The plane of a second network: sagittal, or axial where the first one looks along sagittal slices.
-
-    Returns:
-        "" where slices are too thick or too few to be read across, or where not all of them are labelled.
-    """
-    grids = [case.volume.geometry for case in cases]
-    if any(case.labelled is not None for case in cases) or not all(readable_across(grid, slices) for grid in grids):
-        return ""
-    return next((p for p in ("sagittal", "axial") if all(is_other_plane(p, grid, slices) for grid in grids)), "")
 
 
 def _is_small_hsam(architecture: Architecture) -> bool:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 SCHEDULES = ("constant", "cosine", "hsam", "autosam")
+FEW_CASES = 5
+"""Up to so many scans are taught in the way that one scan is."""
 
 
 @dataclass(frozen=True)

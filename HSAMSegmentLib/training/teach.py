@@ -198,6 +198,7 @@ class TeachJob:
 
     def _learn_other_plane(self, saver: PeriodicSaver) -> None:
         """Teach a second network, and keep it if both together are better than the first alone."""
+        self.learner.finish()
         first = self.learner.load_best()
         other = self.other = self.other or self._other_plane(first)
         network = other.learner.network.to(memory_format=torch.channels_last)
@@ -326,7 +327,7 @@ class TeachJob:
         save_state(
             state_path(self.request.output),
             {
-                "learner": self.learner.state(is_finished=self.other is not None),
+                "learner": self.learner.state(),
                 "other": None if self.other is None else self.other.learner.state(),
                 "seconds": self.budget.seconds,
                 "look_seconds": self.budget.look_seconds,

@@ -1,4 +1,4 @@
-"""Teaches the small abdomen in a process of its own, which a test may kill. Prints what it does, line by line.
+"""Teaches a small abdomen or atrium in a process of its own, which a test may kill. Prints what it does, line by line.
 
 python teach_in_a_process.py DATA_FOLDER OPTIONS.json
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from small_cases import small_case
+from small_cases import small_case, thin_case
 
 from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.training.request import TeachMetrics, TeachRequest
@@ -55,12 +55,13 @@ def main() -> int:
     options = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
     say.beginning, say.left = options.pop("stay_at", ("", 0))
     tell_flushes()
+    make_case = thin_case if options.pop("is_thin", False) else small_case
     folders = {name: Path(options.pop(name)) for name in ("output", "cache_folder")}
     request = TeachRequest(device="cpu", image_size=64, **folders, **options)
     try:
         result = teach(
             request,
-            cases=[small_case(Path(sys.argv[1]))],
+            cases=[make_case(Path(sys.argv[1]))],
             progress=lambda progress: say(progress.stage, progress.detail),
             events=lambda event: say("LOOK", event.step) if isinstance(event, TeachMetrics) else None,
         )

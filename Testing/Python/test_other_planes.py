@@ -13,9 +13,13 @@ from small_cases import segmentation_of, small_case, thin_case
 from HSAMSegmentLib.checkpoints.bundle import read_tensors
 from HSAMSegmentLib.checkpoints.loading import load_model
 from HSAMSegmentLib.inference.segmenter import Segmenter
+from HSAMSegmentLib.jobs.scratch_room import ScratchRoom
+from HSAMSegmentLib.jobs.teach_cases import summarize
+from HSAMSegmentLib.jobs.teach_estimate import footprint
 from HSAMSegmentLib.progress import CancelToken, Progress
 from HSAMSegmentLib.training import other_planes
 from HSAMSegmentLib.training.cases import make_case
+from HSAMSegmentLib.training.checkpointing import state_path
 from HSAMSegmentLib.training.losses import UNLABELLED
 from HSAMSegmentLib.training.other_planes import Comparison, OtherPlane, sentence_on
 from HSAMSegmentLib.training.plan import make_plan
@@ -197,8 +201,12 @@ def test_the_same_seed_gives_the_same_two_networks_also_after_a_pause(case, taug
     assert paused.stopped == "cancelled"
     assert load_model(paused.path).manifest.architecture.planes == (), "it has learned next to nothing by then"
     assert any(note.startswith("It ended before a second network") for note in paused.notes)
+    needed = footprint([summarize(case)], load_model(paused.path).manifest.architecture, includes_encoder=True)
+    assert state_path(paused.path).stat().st_size == pytest.approx(needed.state_bytes, rel=0.1)
+    assert taught.path.stat().st_size == pytest.approx(needed.model_bytes, rel=0.1)
     resumed = teach(request(tmp_path, epochs=2, resume=True, overwrite=True), cases=[case])
     assert f"Resumed at step {paused.steps}." in resumed.notes
+    assert not state_path(resumed.path).exists()
     assert resumed.steps == taught.steps
     weights = read_tensors(taught.path)
     found = read_tensors(resumed.path)
@@ -233,3 +241,16 @@ def test_sentences_say_what_became_of_it():
     assert "0.912 instead of 0.900" in sentence_on("sagittal", Comparison(alone=0.9, together=0.912))
     assert "left out" in sentence_on("sagittal", Comparison(alone=0.9, together=0.9))
     assert "reads one plane" in sentence_on("sagittal", None)
+
+
+def test_the_room_and_the_memory_of_a_second_network_are_counted(case, data_folder, tmp_path):
+    thick = small_case(data_folder)
+    assert summarize(case).slices_across == case.volume.geometry.size[0]
+    assert summarize(thick).slices_across == 0
+    architecture = make_plan(request(tmp_path), [case], None, 1).architecture
+    one, two = (footprint([summarize(item)], architecture, includes_encoder=True) for item in (thick, case))
+    assert two.state_bytes / one.state_bytes == pytest.approx(7 / 5)
+    assert two.model_bytes == 2 * one.model_bytes
+    assert footprint([summarize(case)] * 6, architecture, includes_encoder=True).state_bytes == one.state_bytes
+    rooms = [ScratchRoom(tmp_path, 1000, has_second=has_second).needed_bytes for has_second in (False, True)]
+    assert rooms == [20_000, 28_000]

@@ -16,12 +16,13 @@ from HSAMSegmentLib.checkpoints.loading import load_model, save_model
 from HSAMSegmentLib.checkpoints.manifest import Manifest
 from HSAMSegmentLib.errors import CheckpointError
 from HSAMSegmentLib.inference.options import SegmentOptions
-from HSAMSegmentLib.inference.planes import PlaneLogits, is_other_plane, readable_across
+from HSAMSegmentLib.inference.planes import PlaneLogits
 from HSAMSegmentLib.inference.regions import stack_region
 from HSAMSegmentLib.inference.segmenter import Segmenter
 from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
 from HSAMSegmentLib.progress import CancelledError, CancelToken, Progress
 from HSAMSegmentLib.volumes.orientation import slice_frame
+from HSAMSegmentLib.volumes.planes import is_other_plane, readable_across
 from HSAMSegmentLib.volumes.rules import PredictionRule, SliceRule
 from HSAMSegmentLib.volumes.volume import Volume
 

@@ -145,3 +145,17 @@ def test_with_minutes_the_time_and_the_best_state_before_the_kill_count(home, da
     assert result["seconds"] > state["seconds"]
     assert result["best"] >= state["learner"]["best_dice"]
     assert result["stopped"] in ("budget", "no more progress")
+
+
+def test_what_was_killed_in_its_second_network_ends_as_if_nothing_had_happened(home, data_folder, tmp_path):
+    options = {"is_thin": True, "encoder": "", "head": "", "epochs": 1}
+    (tmp_path / "whole").mkdir()
+    undisturbed = Run(tmp_path / "whole", home, data_folder, **options)
+    expected = undisturbed.result()
+    killed_at(("Learning sagittal slices", 2), tmp_path, home, data_folder, **options)
+    resumed = Run(tmp_path, home, data_folder, resume=True, overwrite=True, **options)
+    result = resumed.result()
+    assert 0 < resumed_step(result["notes"]) < expected["steps"] == result["steps"]
+    assert same(read_tensors(resumed.output), read_tensors(undisturbed.output))
+    (compared,) = (note for note in expected["notes"] if "where held-out slices cross these" in note)
+    assert compared in result["notes"]
