@@ -79,7 +79,7 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--single-view",
         action="store_true",
-        help="see each slice once, also with a model that averages over turned or scaled views: faster",
+        help="see each slice once, also with a model that averages over turned views or other planes: faster",
     )
     parser.add_argument("--full-precision", action="store_true", help="compute in float32 throughout")
     parser.add_argument("--no-postprocessing", action="store_true", help="none of the three steps below")

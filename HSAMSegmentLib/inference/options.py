@@ -48,7 +48,8 @@ class SegmentOptions:
             measured to gain from it).
         stages: which decoding stages the labels come from: "both" (the mean of all), "last", or "auto" for what the
             model asks for.
-        view_averaging: whether a model that asks for several views of each slice gets them; one plain view is faster.
+        view_averaging: whether a model that asks for several views of each slice, or for slices along other planes,
+            gets them; one plain view of one plane is faster.
         flip_averaging: average with the prediction for the mirrored slice; left out, with a warning, for models that
             tell left from right.
         threads: CPU threads, None for torch's own number (one per physical core, or OMP_NUM_THREADS).

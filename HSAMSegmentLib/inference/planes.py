@@ -6,12 +6,36 @@ so the mean of their logits is better than either. What it is worth is in Docs/t
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 from torch import Tensor
 
+from HSAMSegmentLib.checkpoints.files import format_bytes
 from HSAMSegmentLib.inference.arrays import to_array, to_tensor
+from HSAMSegmentLib.inference.devices import free_memory
 from HSAMSegmentLib.inference.regions import StackRegion
 from HSAMSegmentLib.volumes.orientation import SliceFrame
+
+_MEMORY_PART = 0.5
+"""Part of the free memory that the sum of logits may take."""
+
+
+def too_large(roi: tuple[int, int, int, int, int, int], num_classes: int) -> str:
+    """The sentence for a region whose logits would fill the memory; empty if there is room for them.
+
+    Args:
+        roi: voxel box (i0, i1, j0, j1, k0, k1), upper bounds excluded.
+        num_classes: foreground classes K.
+    """
+    needed = 2 * num_classes * prod(roi[2 * axis + 1] - roi[2 * axis] for axis in range(3))
+    free = free_memory("cpu")
+    if needed <= _MEMORY_PART * free:
+        return ""
+    return (
+        f"Reading this volume along several planes, as this model does, takes {format_bytes(needed)} of memory, and "
+        f"{format_bytes(free)} are free: it was read along one plane only. Choose a region, or close other programs."
+    )
 
 
 class PlaneLogits:

@@ -62,6 +62,7 @@ def make_report(
         "model": _model_json(manifest),
         "options": options.to_json(),
         "slice_axis": result.slice_axis,
+        "other_planes": list(result.other_planes),
         "labels": [_label_json(item) for item in result.labels],
         "warnings": list(result.warnings),
         "device": result.device,

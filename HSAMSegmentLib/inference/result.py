@@ -70,6 +70,7 @@ class SegmentationResult:
         precision: "full", or "mixed (bfloat16)" and the like.
         batch_size: slices per run, at the end.
         timings_s: seconds by stage ("network", "postprocessing", ..., "total").
+        other_planes: planes that were read besides that of the slices.
     """
 
     segmentation: Segmentation
@@ -82,6 +83,7 @@ class SegmentationResult:
     precision: str = "full"
     batch_size: int = 1
     timings_s: dict[str, float] = field(default_factory=dict)
+    other_planes: tuple[str, ...] = ()
 
     @property
     def found(self) -> tuple[LabelResult, ...]:

@@ -16,7 +16,7 @@ from HSAMSegmentLib.inference.confidence import ConfidenceCounts
 from HSAMSegmentLib.inference.devices import choose_device, default_threads
 from HSAMSegmentLib.inference.options import SegmentOptions, check_roi, selected_values
 from HSAMSegmentLib.inference.plane_reading import PlaneReading, plane_reading
-from HSAMSegmentLib.inference.planes import PlaneLogits
+from HSAMSegmentLib.inference.planes import PlaneLogits, too_large
 from HSAMSegmentLib.inference.postprocess import change_warnings, keep_values, postprocess
 from HSAMSegmentLib.inference.prediction import BatchRules, SlicePredictor, cpu_threads
 from HSAMSegmentLib.inference.regions import StackRegion, stack_region, voxel_axis_name
@@ -59,6 +59,7 @@ class _Run:
     on_slices: SlicesCallback | None
     warnings: list[str]
     timings: dict[str, float] = field(default_factory=dict)
+    other_planes: tuple[str, ...] = ()
 
     @contextmanager
     def timed(self, name: str):
@@ -180,10 +181,13 @@ class Segmenter:
         """Networks for planes that are read before the slices are labeled."""
         geometry, rule = run.volume.geometry, self.model.manifest.slices
         networks = dict(self.model.network.other_planes.items()) if self.options.view_averaging else {}
-        if networks and not readable_across(geometry, rule):
-            run.warnings.append(too_thick(geometry, rule))
+        networks = {plane: network for plane, network in networks.items() if is_other_plane(plane, geometry, rule)}
+        if not networks:
             return {}
-        return {plane: network for plane, network in networks.items() if is_other_plane(plane, geometry, rule)}
+        roi, num_classes = check_roi(self.options.roi, geometry), len(self.model.manifest.labels)
+        problem = too_large(roi, num_classes) if readable_across(geometry, rule) else too_thick(geometry, rule)
+        run.warnings.extend([problem] if problem else [])
+        return {} if problem else networks
 
     def _reading(self, run: _Run, plane: str, network: SegmentationNetwork) -> PlaneReading:
         frame = slice_frame(run.volume.geometry, plane)
@@ -205,6 +209,7 @@ class Segmenter:
             ):
                 sums.add(logits, other.frame, other.region, first)
             sums.planes += 1
+        run.other_planes = tuple(others)
         return lambda logits, first: sums.mean_with(logits, reading.frame, reading.region, first)
 
     def _label(self, run: _Run, reading: PlaneReading, rules: BatchRules, tracker: ProgressTracker) -> None:
@@ -281,6 +286,7 @@ class Segmenter:
             precision=predictor.precision,
             batch_size=predictor.batch_size,
             timings_s=run.timings,
+            other_planes=run.other_planes,
         )
 
 

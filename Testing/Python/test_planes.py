@@ -15,6 +15,7 @@ from small_scans import bright_boxes
 from HSAMSegmentLib.checkpoints.loading import load_model, save_model
 from HSAMSegmentLib.checkpoints.manifest import Manifest
 from HSAMSegmentLib.errors import CheckpointError
+from HSAMSegmentLib.inference import planes
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.planes import PlaneLogits
 from HSAMSegmentLib.inference.regions import stack_region
@@ -116,6 +117,8 @@ def test_a_single_view_is_a_single_plane():
     expected = segment(thin_boxes(), alone(model, "axial"))
     np.testing.assert_array_equal(result.segmentation.array, expected.segmentation.array)
     assert not any("planes" in warning for warning in result.warnings)
+    assert result.other_planes == ()
+    assert segment(thin_boxes(), model).other_planes == ("sagittal",)
 
 
 def test_slices_that_are_sagittal_already_are_not_read_twice():
@@ -196,6 +199,20 @@ def test_memory_that_runs_out_in_the_other_plane_changes_nothing():
     assert any("went on with 2" in warning for warning in result.warnings)
 
 
+def test_where_memory_is_short_one_plane_is_read_and_it_is_said(monkeypatch):
+    model = two_networks()
+    needed = 2 * 3 * thin_boxes().array.size
+    monkeypatch.setattr(planes, "free_memory", lambda device: 2 * needed)
+    assert segment(thin_boxes(), model).other_planes == ("sagittal",)
+    monkeypatch.setattr(planes, "free_memory", lambda device: 2 * needed - 2)
+    result = segment(thin_boxes(), model)
+    expected = segment(thin_boxes(), alone(model, "axial"))
+    np.testing.assert_array_equal(result.segmentation.array, expected.segmentation.array)
+    assert result.other_planes == ()
+    assert any("read along one plane only. Choose a region" in warning for warning in result.warnings)
+    assert segment(thin_boxes(), model, roi=ROI).other_planes == ("sagittal",)
+
+
 def test_one_file_holds_the_networks_of_all_planes(tmp_path):
     model = two_networks()
     again = load_model(save_model(tmp_path / "both.safetensors", model.network, model.manifest))
@@ -206,11 +223,11 @@ def test_one_file_holds_the_networks_of_all_planes(tmp_path):
     assert "planes" not in brightness_model().manifest.architecture.to_json()
 
 
-@pytest.mark.parametrize("planes", [["oblique"], ["sagittal", "sagittal"], [3], "sagittal", 7])
-def test_planes_that_do_not_exist_are_one_sentence(planes):
+@pytest.mark.parametrize("unknown", [["oblique"], ["sagittal", "sagittal"], [3], "sagittal", 7])
+def test_planes_that_do_not_exist_are_one_sentence(unknown):
     data = json.loads(manifest(architecture=SAGITTAL).to_json())
     assert Manifest.from_json(json.dumps(data)).architecture == SAGITTAL
-    data["architecture"]["planes"] = planes
+    data["architecture"]["planes"] = unknown
     with pytest.raises(CheckpointError):
         Manifest.from_json(json.dumps(data))
 
