@@ -105,6 +105,7 @@ class TeachJob:
         self.notes: list[str] = []
         self.advice: list[str] = []
         self.stopped = "budget"
+        self.first_part = 1.0
         self.other: OtherPlane | None = None
         self.comparison: Comparison | None = None
 
@@ -153,6 +154,8 @@ class TeachJob:
             self._after_cancel(saver)
         except NotANumberError as error:
             self._after_bad_loss(error)
+        if self.other is not None:
+            self._note([sentence_on(self.other.plane, self.comparison)])
         if saver.complaint:
             self._note([f"The training could not be saved for resuming: {saver.complaint}"])
         self._tell("Writing the model")
@@ -198,6 +201,8 @@ class TeachJob:
 
     def _learn_other_plane(self, saver: PeriodicSaver) -> None:
         """Teach a second network, and keep it if both together are better than the first alone."""
+        if self.other is None:
+            self.first_part = self.budget.fraction
         self.learner.finish()
         first = self.learner.load_best()
         other = self.other = self.other or self._other_plane(first)
@@ -207,18 +212,17 @@ class TeachJob:
         pace = StepPace(self.budget, batches)
         looked_at = sum(len(item.slices) for item in self.setup.held)
         self.budget.writing_seconds += self.budget.look_seconds * other.compared_inputs / looked_at
-        while not self.budget.is_used_up:
+        while not (self.budget.is_used_up or self.budget.fraction >= self.first_part / FIRST_PLANE_SHARE):
             self._step(other.learner, batches, pace, saver, f" {other.plane} slices")
         if other.learner.steps and other.learner.is_sound:
             self._tell(f"Comparing with and without {other.plane} slices")
-            self.comparison = other.compare(first, self.cancel.raise_if_cancelled)
-        self._note([sentence_on(other.plane, self.comparison)])
+            self.comparison = self._uninterrupted(lambda: other.compare(first, self.cancel.raise_if_cancelled))
 
     def _other_plane(self, first: SegmentationNetwork) -> OtherPlane:
-        request = self.request
+        setup, request = self.setup, self.request
         self._tell("Cutting the slices")
-        return OtherPlane(
-            self.setup.plan.other_plane, self.setup, first, seed=request.seed, batch_size=request.batch_size
+        return self._uninterrupted(
+            lambda: OtherPlane(setup.plan.other_plane, setup, first, seed=request.seed, batch_size=request.batch_size)
         )
 
     def _rule_at(self, learner: Learner) -> AugmentRule:
@@ -331,6 +335,7 @@ class TeachJob:
                 "other": None if self.other is None else self.other.learner.state(),
                 "seconds": self.budget.seconds,
                 "look_seconds": self.budget.look_seconds,
+                "first_part": self.first_part,
                 "facts": self.setup.facts(self.request),
             },
         )
@@ -353,7 +358,7 @@ class TeachJob:
             self.other = self._other_plane(self.learner.load_best())
             self.other.learner.resume(state["other"])
         self.budget.resume(state["seconds"], self.steps)
-        self.budget.look_seconds = state["look_seconds"]
+        self.budget.look_seconds, self.first_part = state["look_seconds"], state["first_part"]
         self.looks.resume()
         self._note([f"Resumed at step {self.steps}."])
 
@@ -363,8 +368,6 @@ class TeachJob:
         if self.learner.best is None or self.learner.steps == 0:
             raise CancelledError("Cancelled before there was anything to keep.")
         self.stopped = "cancelled"
-        if self.other is not None:
-            self._note([sentence_on(self.other.plane, None)])
 
     def _after_bad_loss(self, error: HSAMSegmentError) -> None:
         self._keep_something()

@@ -20,6 +20,7 @@ from HSAMSegmentLib.progress import CancelToken, Progress
 from HSAMSegmentLib.training import other_planes
 from HSAMSegmentLib.training.cases import make_case
 from HSAMSegmentLib.training.checkpointing import state_path
+from HSAMSegmentLib.training.looks import Looks
 from HSAMSegmentLib.training.losses import UNLABELLED
 from HSAMSegmentLib.training.other_planes import Comparison, OtherPlane, sentence_on
 from HSAMSegmentLib.training.plan import make_plan
@@ -235,6 +236,17 @@ def test_scans_to_validate_on_decide_about_the_second_network(case, data_folder,
     result = teach(request(tmp_path), cases=[case], validation=[other])
     assert result.validated_on == "given case"
     assert any("where held-out slices cross" in note for note in result.notes)
+
+
+def test_a_first_plane_that_ended_early_gets_a_second_one_of_a_third_of_its_length(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(Looks, "is_pointless_to_go_on", property(lambda looks: looks._learner.steps >= 6))
+    told: list[Progress] = []
+    job = TeachJob(request(tmp_path, epochs=4), told.append, ignore_events, CancelToken())
+    job.prepare([case], None)
+    assert job.run().stopped == "no more progress"
+    first, second = job.learner.steps, job.other.learner.steps
+    assert 6 <= first < 0.75 * 4 * job.steps_per_epoch
+    assert second == pytest.approx(first / 3, abs=1)
 
 
 def test_sentences_say_what_became_of_it():
