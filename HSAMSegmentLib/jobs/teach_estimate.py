@@ -18,7 +18,7 @@ from HSAMSegmentLib.jobs.teach_cases import CaseSummary
 from HSAMSegmentLib.models.architecture import Architecture
 from HSAMSegmentLib.models.sizes import encoder_weights, encoding_bytes, head_weights, kept_bytes_per_view
 from HSAMSegmentLib.training.budget import ENCODING_SHARE
-from HSAMSegmentLib.training.request import FEW_CASES
+from HSAMSegmentLib.training.request import SECOND_PLANE_CASES
 from HSAMSegmentLib.wording import tr as _
 
 COMPACT = "compact"
@@ -143,9 +143,9 @@ def footprint(cases: Sequence[CaseSummary], architecture: Architecture, *, inclu
 
 def _slices_across(cases: Sequence[CaseSummary], architecture: Architecture) -> int:
     """Slices that a second network learns, 0 where there is none (see `training.plan`)."""
-    is_measured = architecture.encoder.name == COMPACT and architecture.head == "hsam" and len(cases) <= FEW_CASES
+    is_measured = architecture.encoder.name == COMPACT and architecture.head == "hsam"
     counts = [case.slices_across for case in cases]
-    return sum(counts) if is_measured and all(counts) else 0
+    return sum(counts) if is_measured and len(cases) in SECOND_PLANE_CASES and all(counts) else 0
 
 
 def _feature_bytes(cases: Sequence[CaseSummary], architecture: Architecture, views: int) -> int:

@@ -12,7 +12,7 @@ from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
 from HSAMSegmentLib.training.adaptation import ADAPTATIONS, FROZEN, FULL, LORA
 from HSAMSegmentLib.training.augment import AugmentRule, between
 from HSAMSegmentLib.training.cases import Case
-from HSAMSegmentLib.training.request import FEW_CASES, TeachRequest
+from HSAMSegmentLib.training.request import FEW_CASES, SECOND_PLANE_CASES, TeachRequest
 from HSAMSegmentLib.volumes.orientation import slice_frame
 from HSAMSegmentLib.volumes.planes import other_plane
 from HSAMSegmentLib.volumes.rules import PLAIN_VIEW, IntensityRule, PredictionRule, SliceRule
@@ -127,8 +127,9 @@ def make_plan(
     )
     is_steady = adaptation == FULL and len(cases) <= FEW_CASES
     schedule = request.schedule or ("constant" if is_steady else "cosine")
-    goes_on = is_steady and schedule == "constant" and _is_small_hsam(architecture)
-    is_dense = all(case.labelled is None for case in cases)
+    is_steady_to_the_end = is_steady and schedule == "constant"
+    is_second_worth_it = len(cases) in SECOND_PLANE_CASES and all(case.labelled is None for case in cases)
+    has_second = is_steady_to_the_end and is_second_worth_it and _is_small_hsam(architecture)
     return TeachPlan(
         architecture=architecture,
         adaptation=adaptation,
@@ -141,7 +142,7 @@ def make_plan(
         schedule=schedule,
         encoder_share=_ENCODER_SHARES[adaptation],
         prediction=prediction_rule(architecture, len(cases)),
-        other_plane=other_plane([case.volume.geometry for case in cases], slices) if goes_on and is_dense else "",
+        other_plane=other_plane([case.volume.geometry for case in cases], slices) if has_second else "",
     )
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 SCHEDULES = ("constant", "cosine", "hsam", "autosam")
 FEW_CASES = 5
 """Up to so many scans are taught in the way that one scan is."""
+SECOND_PLANE_CASES = range(2, FEW_CASES + 1)
+"""From so many scans with thin slices a second network is taught: from a single one it made nothing better."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Teaches a small abdomen or atrium in a process of its own, which a test may kill. Prints what it does, line by line.
+"""Teaches a small abdomen or two atria in a process of its own, which a test may kill. Prints what it does.
 
 python teach_in_a_process.py DATA_FOLDER OPTIONS.json
 """
@@ -55,13 +55,15 @@ def main() -> int:
     options = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
     say.beginning, say.left = options.pop("stay_at", ("", 0))
     tell_flushes()
-    make_case = thin_case if options.pop("is_thin", False) else small_case
+    data = Path(sys.argv[1])
+    is_thin = options.pop("is_thin", False)
+    cases = [thin_case(data), thin_case(data, "la_0RZDK210BSMWAA6467LU")] if is_thin else [small_case(data)]
     folders = {name: Path(options.pop(name)) for name in ("output", "cache_folder")}
     request = TeachRequest(device="cpu", image_size=64, **folders, **options)
     try:
         result = teach(
             request,
-            cases=[make_case(Path(sys.argv[1]))],
+            cases=cases,
             progress=lambda progress: say(progress.stage, progress.detail),
             events=lambda event: say("LOOK", event.step) if isinstance(event, TeachMetrics) else None,
         )

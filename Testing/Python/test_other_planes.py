@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from HSAMSegmentLib.inference.segmenter import Segmenter
 from HSAMSegmentLib.jobs.scratch_room import ScratchRoom
 from HSAMSegmentLib.jobs.teach_cases import summarize
 from HSAMSegmentLib.jobs.teach_estimate import footprint
+from HSAMSegmentLib.models.interface import StageLogits
 from HSAMSegmentLib.progress import CancelToken, Progress
-from HSAMSegmentLib.training import other_planes
 from HSAMSegmentLib.training.cases import make_case
 from HSAMSegmentLib.training.checkpointing import state_path
 from HSAMSegmentLib.training.looks import Looks
@@ -25,15 +26,21 @@ from HSAMSegmentLib.training.losses import UNLABELLED
 from HSAMSegmentLib.training.other_planes import Comparison, OtherPlane, sentence_on
 from HSAMSegmentLib.training.plan import make_plan
 from HSAMSegmentLib.training.request import TeachRequest, ignore_events
+from HSAMSegmentLib.training.setup import bank_of
 from HSAMSegmentLib.training.teach import TeachJob, teach
 from HSAMSegmentLib.volumes.orientation import slice_frame
 
-SIZE = 96
+SIZE = 64
 
 
 @pytest.fixture(scope="module")
 def case(data_folder):
     return thin_case(data_folder)
+
+
+@pytest.fixture(scope="module")
+def cases(case, data_folder):
+    return [case, thin_case(data_folder, "la_0RZDK210BSMWAA6467LU")]
 
 
 @pytest.fixture(autouse=True)
@@ -70,17 +77,16 @@ class CancelIn:
 
 
 @pytest.fixture(scope="module")
-def taught(case, tmp_path_factory):
+def taught(cases, tmp_path_factory):
     """Two epochs, a quarter of the steps on sagittal slices, the second network kept whatever it is worth."""
     folder = tmp_path_factory.mktemp("taught")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Comparison, "is_better", True)
-        return teach(request(folder, epochs=2), cases=[case])
+        return teach(request(folder, epochs=2), cases=cases)
 
 
 def test_thin_slices_of_few_scans_get_a_second_network(case, data_folder, tmp_path):
-    assert plane_of([case] * 5, tmp_path) == "sagittal"
-    assert plane_of([case] * 6, tmp_path) == ""
+    assert [plane_of([case] * scans, tmp_path) for scans in (1, 2, 5, 6)] == ["", "sagittal", "sagittal", ""]
     assert plane_of([case, small_case(data_folder)], tmp_path) == "", "one of them is thick"
 
 
@@ -88,12 +94,12 @@ def test_thin_slices_of_few_scans_get_a_second_network(case, data_folder, tmp_pa
     "options", [{"head": "linear"}, {"adaptation": "frozen"}, {"schedule": "cosine"}, {"schedule": "autosam"}]
 )
 def test_what_was_not_measured_gets_none(case, tmp_path, options):
-    assert plane_of([case], tmp_path, **options) == ""
+    assert plane_of([case] * 2, tmp_path, **options) == ""
 
 
 def test_sagittal_scans_get_axial_slices_for_their_second_network(case, tmp_path):
     turned = with_grid(case, spacing_mm=(1.0, 1.0, 1.3), direction=(0, 0, 1, 0, 1, 0, -1, 0, 0))
-    assert plane_of([turned], tmp_path) == "axial"
+    assert plane_of([turned] * 2, tmp_path) == "axial"
     assert plane_of([turned, case], tmp_path) == "", "they have no other plane in common"
 
 
@@ -102,12 +108,12 @@ def test_sparse_labels_are_not_read_across(case, tmp_path):
     labels[::2] = 0
     sparse = make_case(case.volume, segmentation_of(labels, case.volume.geometry, {1: "left atrium"}))
     assert sparse.labelled is not None
-    assert plane_of([sparse], tmp_path) == ""
+    assert plane_of([case, sparse], tmp_path) == ""
 
 
-def prepared(case, folder: Path, **options) -> TeachJob:
+def prepared(cases, folder: Path, **options) -> TeachJob:
     job = TeachJob(request(folder, **options), lambda progress: None, ignore_events, CancelToken())
-    job.prepare([case], options.get("validation"))
+    job.prepare(cases, None)
     return job
 
 
@@ -115,9 +121,9 @@ def other_plane_of(job: TeachJob) -> OtherPlane:
     return OtherPlane("sagittal", job.setup, job.learner.average.network, seed=0, batch_size=4)
 
 
-def test_what_is_held_out_of_one_plane_is_not_learned_along_another(case, tmp_path):
-    job = prepared(case, tmp_path)
-    (bank,) = other_plane_of(job).draw.banks
+def test_what_is_held_out_of_one_plane_is_not_learned_along_another(case, cases, tmp_path):
+    job = prepared(cases, tmp_path)
+    bank = other_plane_of(job).draw.banks[0]
     held = list(job.setup.held[0].slices)
     labels = case.labels.copy()
     slice_frame(case.volume.geometry).to_stack(labels)[held] = UNLABELLED
@@ -129,52 +135,54 @@ def test_what_is_held_out_of_one_plane_is_not_learned_along_another(case, tmp_pa
     assert (bank.labels == UNLABELLED).any()
 
 
-def test_the_second_network_begins_as_the_first_one(case, tmp_path):
-    job = prepared(case, tmp_path)
+def test_the_second_network_begins_as_the_first_one(cases, tmp_path):
+    job = prepared(cases, tmp_path)
     first, second = job.learner.average.network.state_dict(), other_plane_of(job).learner.network.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def fingerprint(image: torch.Tensor) -> int:
+    return zlib.crc32(image.half().numpy().tobytes())
 
 
 class Oracle(torch.nn.Module):
     """Stands for a network; answers with what it is told about each slice."""
 
-    def __init__(self, answers: dict[bytes, torch.Tensor]) -> None:
+    def __init__(self, answers: dict[int, torch.Tensor]) -> None:
         super().__init__()
         self.anchor, self.answers = torch.nn.Parameter(torch.zeros(())), answers
 
-    def forward(self, images: torch.Tensor):
-        logits = torch.stack([self.answers[image[1].half().numpy().tobytes()] for image in images])
-        return type("Stages", (), {"stages": (logits,)})
+    def forward(self, images: torch.Tensor) -> StageLogits:
+        return StageLogits((torch.stack([self.answers[fingerprint(image[1])] for image in images]),))
 
 
-def oracle(bank, wrong: float) -> Oracle:
-    """The true labels of a bank's slices, a part of the pixels wrong and these only hardly so."""
+def oracle(banks, wrong: float) -> Oracle:
+    """The true labels of the slices of banks, a part of the pixels wrong and these only hardly so."""
     generator, answers = torch.Generator().manual_seed(1), {}
-    for image, labels in zip(bank.images[:, 0], bank.labels[:, 0]):
-        truth = (labels == 1).float() * 2 - 1
-        is_wrong = torch.rand(truth.shape, generator=generator) < wrong
-        lead = torch.where(is_wrong, -0.5 * truth, truth)
-        answers[image.numpy().tobytes()] = torch.stack([-lead, lead])
+    for bank in banks:
+        for image, labels in zip(bank.images.flatten(0, 1), bank.labels.flatten(0, 1)):
+            truth = (labels == 1).float() * 2 - 1
+            is_wrong = torch.rand(truth.shape, generator=generator) < wrong
+            lead = torch.where(is_wrong, -0.5 * truth, truth)
+            answers[fingerprint(image)] = torch.stack([-lead, lead])
     return Oracle(answers)
 
 
 @pytest.mark.parametrize(("wrong", "is_better"), [(0.0, True), (1.0, False)])
-def test_both_together_are_compared_with_the_first_alone_on_held_out_voxels(case, tmp_path, wrong, is_better):
-    job = prepared(case, tmp_path)
+def test_both_together_are_compared_with_the_first_alone_on_held_out_voxels(cases, tmp_path, wrong, is_better):
+    job = prepared(cases, tmp_path)
     other = other_plane_of(job)
-    (first_bank,), (own_bank,) = job.setup.draw.banks, other.draw.banks
-    full = replace(own_bank, labels=other_planes.bank_of(case, other._plan).labels)
-    other.learner.average.network = oracle(full, wrong)
-    comparison = other.compare(oracle(first_bank, 0.2), lambda: None)
+    other.learner.average.network = oracle([bank_of(case, other._plan) for case in job.setup.training], wrong)
+    comparison = other.compare(oracle(job.setup.draw.banks, 0.2), lambda: None)
     assert comparison.is_better == is_better
     assert 0.3 < comparison.alone < 0.95
     if is_better:
         assert comparison.together > 0.95
 
 
-def test_a_second_network_that_does_not_help_is_left_out(case, tmp_path, monkeypatch):
+def test_a_second_network_that_does_not_help_is_left_out(cases, tmp_path, monkeypatch):
     monkeypatch.setattr(Comparison, "is_better", False)
-    result = teach(request(tmp_path), cases=[case])
+    result = teach(request(tmp_path), cases=cases)
     model = load_model(result.path)
     assert model.manifest.architecture.planes == ()
     assert not model.network.other_planes
@@ -195,17 +203,19 @@ def test_a_model_with_two_networks_is_one_file_that_segments(case, taught):
     assert not any("planes" in warning for warning in found.warnings)
 
 
-def test_the_same_seed_gives_the_same_two_networks_also_after_a_pause(case, taught, tmp_path, monkeypatch):
+def test_the_same_seed_gives_the_same_two_networks_also_after_a_pause(cases, taught, tmp_path, monkeypatch):
     monkeypatch.setattr(Comparison, "is_better", True)
     stop = CancelIn(steps=2)
-    paused = teach(request(tmp_path, epochs=2), cases=[case], progress=stop, cancel=stop.cancel)
+    paused = teach(request(tmp_path, epochs=2), cases=cases, progress=stop, cancel=stop.cancel)
     assert paused.stopped == "cancelled"
     assert load_model(paused.path).manifest.architecture.planes == (), "it has learned next to nothing by then"
     assert any(note.startswith("It ended before a second network") for note in paused.notes)
-    needed = footprint([summarize(case)], load_model(paused.path).manifest.architecture, includes_encoder=True)
+    needed = footprint(
+        [summarize(item) for item in cases], load_model(paused.path).manifest.architecture, includes_encoder=True
+    )
     assert state_path(paused.path).stat().st_size == pytest.approx(needed.state_bytes, rel=0.1)
     assert taught.path.stat().st_size == pytest.approx(needed.model_bytes, rel=0.1)
-    resumed = teach(request(tmp_path, epochs=2, resume=True, overwrite=True), cases=[case])
+    resumed = teach(request(tmp_path, epochs=2, resume=True, overwrite=True), cases=cases)
     assert f"Resumed at step {paused.steps}." in resumed.notes
     assert not state_path(resumed.path).exists()
     assert resumed.steps == taught.steps
@@ -215,34 +225,35 @@ def test_the_same_seed_gives_the_same_two_networks_also_after_a_pause(case, taug
     assert all(torch.equal(tensor, weights[name]) for name, tensor in found.items())
 
 
-def test_a_model_with_two_networks_hands_on_both(case, taught, tmp_path):
-    job = prepared(case, tmp_path, start_from=str(taught.path))
+def test_a_model_with_two_networks_hands_on_both(cases, taught, tmp_path):
+    job = prepared(cases, tmp_path, start_from=str(taught.path))
     second = other_plane_of(job).learner.network.state_dict()
     weights = read_tensors(taught.path)
     assert all(torch.equal(second[name].half(), weights[f"other_planes.sagittal.{name}"]) for name in second)
 
 
-def test_without_anything_held_out_there_is_one_network(case, data_folder, tmp_path):
+def test_without_anything_held_out_there_is_one_network(case, tmp_path):
     labels = np.zeros_like(case.labels)
-    labels[20:25] = case.labels[20:25]
+    labels[12:17] = case.labels[12:17]
     short = make_case(case.volume, segmentation_of(labels, case.volume.geometry, {1: "left atrium"}))
-    result = teach(request(tmp_path), cases=[short])
+    result = teach(request(tmp_path), cases=[short, short])
     assert result.validated_on == "nothing"
     assert load_model(result.path).manifest.architecture.planes == ()
+    assert not any("second network" in note for note in result.notes)
 
 
-def test_scans_to_validate_on_decide_about_the_second_network(case, data_folder, tmp_path):
-    other = thin_case(data_folder, "la_0RZDK210BSMWAA6467LU")
-    result = teach(request(tmp_path), cases=[case], validation=[other])
+def test_scans_to_validate_on_decide_about_the_second_network(cases, data_folder, tmp_path):
+    other = thin_case(data_folder, "la_1D7CUD1955YZPGK8XHJX")
+    result = teach(request(tmp_path), cases=cases, validation=[other])
     assert result.validated_on == "given case"
     assert any("where held-out slices cross" in note for note in result.notes)
 
 
-def test_a_first_plane_that_ended_early_gets_a_second_one_of_a_third_of_its_length(case, tmp_path, monkeypatch):
+def test_a_first_plane_that_ended_early_gets_a_second_one_of_a_third_of_its_length(cases, tmp_path, monkeypatch):
     monkeypatch.setattr(Looks, "is_pointless_to_go_on", property(lambda looks: looks._learner.steps >= 6))
     told: list[Progress] = []
     job = TeachJob(request(tmp_path, epochs=4), told.append, ignore_events, CancelToken())
-    job.prepare([case], None)
+    job.prepare(cases, None)
     assert job.run().stopped == "no more progress"
     first, second = job.learner.steps, job.other.learner.steps
     assert 6 <= first < 0.75 * 4 * job.steps_per_epoch
@@ -260,9 +271,11 @@ def test_the_room_and_the_memory_of_a_second_network_are_counted(case, data_fold
     assert summarize(case).slices_across == case.volume.geometry.size[0]
     assert summarize(thick).slices_across == 0
     architecture = make_plan(request(tmp_path), [case], None, 1).architecture
-    one, two = (footprint([summarize(item)], architecture, includes_encoder=True) for item in (thick, case))
+    one, two = (footprint([summarize(item)] * 2, architecture, includes_encoder=True) for item in (thick, case))
     assert two.state_bytes / one.state_bytes == pytest.approx(7 / 5)
     assert two.model_bytes == 2 * one.model_bytes
-    assert footprint([summarize(case)] * 6, architecture, includes_encoder=True).state_bytes == one.state_bytes
+    for scans in (1, 6):
+        parts = footprint([summarize(case)] * scans, architecture, includes_encoder=True)
+        assert parts.state_bytes == one.state_bytes
     rooms = [ScratchRoom(tmp_path, 1000, has_second=has_second).needed_bytes for has_second in (False, True)]
     assert rooms == [20_000, 28_000]
