@@ -17,6 +17,9 @@ from HSAMSegmentLib.inference.devices import free_memory
 from HSAMSegmentLib.inference.regions import StackRegion
 from HSAMSegmentLib.volumes.orientation import SliceFrame
 
+_LARGEST_LEAD = 1e4
+"""Far beyond what changes a label, and a sum of several of them is a number in half precision."""
+
 _MEMORY_PART = 0.5
 """Part of the free memory that the sum of logits may take."""
 
@@ -64,7 +67,7 @@ class PlaneLogits:
             region: of the plane.
             first: index of the first of these slices.
         """
-        lead = to_array((logits[:, 1:] - logits[:, :1]).float())
+        lead = to_array((logits[:, 1:] - logits[:, :1]).float().clamp(-_LARGEST_LEAD, _LARGEST_LEAD))
         for sums, values in zip(self._sums, lead.swapaxes(0, 1)):
             _cut(sums, frame, region, first, len(lead))[...] += values
 

@@ -108,13 +108,18 @@ class SlicePredictor:
         return self._with_room(source, framing, rules, first, last, evidence)
 
     def logits(self, source: NetworkInput, framing: SliceFraming, rules: BatchRules, first: int, last: int) -> Tensor:
-        """The logits [n, K + 1, rows, cols] that labels are read from, of the slices that `predict` would take.
+        """The logits [n, K + 1, rows, cols] that labels are read from, on the CPU, of the slices `predict` would take.
 
         Raises:
             DeviceError, CheckpointError: as `predict`.
         """
         return self._with_room(
-            source, framing, rules, first, last, lambda stages: read_logits(stages, last_only=rules.last_stage_only)
+            source,
+            framing,
+            rules,
+            first,
+            last,
+            lambda stages: read_logits(stages, last_only=rules.last_stage_only).cpu(),
         )
 
     def _with_room(

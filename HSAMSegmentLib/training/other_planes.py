@@ -1,8 +1,7 @@
 """A second network for slices along another plane, taught after the first one and only kept if both are better.
 
-It begins as a copy of the first network, which knows the structures and the scanner already: from four left atria, the
-slices it had never looked along were learned better in minutes than from the same start in as many steps as the first
-network had. Docs/teaching.md has the figures.
+It begins as a copy of the first network, which knows the structures and the scanner already, so it needs a fraction of
+the steps for slices that it has never looked along. Docs/teaching.md has the figures.
 """
 
 from __future__ import annotations

@@ -157,6 +157,21 @@ def test_the_sum_of_planes_is_kept_relative_to_the_background():
     torch.testing.assert_close(mean - mean[:, :1], expected, atol=5e-3, rtol=0)
 
 
+def test_logits_beyond_half_precision_stay_numbers():
+    volume = thin_boxes()
+    frame = slice_frame(volume.geometry, "sagittal")
+    region = stack_region((0, 60, 0, 50, 0, 36), frame)
+    rows, columns = frame.stack_shape[1:]
+    huge = torch.tensor([0.0, 1e6, -1e6]).reshape(1, 3, 1, 1).expand(60, 3, rows, columns)
+    sums = PlaneLogits(volume.array.shape, 2)
+    for _ in range(3):
+        sums.add(huge, frame, region, 0)
+        sums.planes += 1
+    mean = sums.mean_with(torch.zeros(60, 3, rows, columns), frame, region, 0)
+    assert torch.isfinite(mean).all()
+    assert (mean.argmax(dim=1) == 1).all()
+
+
 def test_progress_counts_the_slices_of_all_planes_and_never_goes_back():
     told: list[Progress] = []
     Segmenter(two_networks(), device="cpu", options=SegmentOptions(threads=1)).segment(
