@@ -78,7 +78,7 @@ class PlaneReading:
             seconds = time.perf_counter() - started
             yield position, batch
             position += len(batch)
-            tracker.advance(len(batch), f"{called} {position - first} of {last - first}")
+            tracker.advance(len(batch) * rules.passes, f"{called} {position - first} of {last - first}")
 
 
 def plane_reading(

@@ -53,6 +53,11 @@ class BatchRules:
     views: tuple[View, ...] = (PLAIN_VIEW,)
     mean_with_planes: Callable[[Tensor, int], Tensor] = lambda logits, first: logits
 
+    @property
+    def passes(self) -> int:
+        """How often the network sees each input."""
+        return len(self.views) * (2 if self.mirrored else 1)
+
 
 class SlicePredictor:
     """Hands out labels and evidence of slices, batch after batch.

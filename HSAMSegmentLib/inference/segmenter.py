@@ -166,7 +166,7 @@ class Segmenter:
         tracker = ProgressTracker(
             run.report,
             stage="Segmenting slices",
-            steps=len(reading) + sum(len(other) for other in others.values()),
+            steps=len(reading) * rules.passes + sum(len(other) for other in others.values()),
             end_fraction=_NETWORK_FRACTION,
         )
         with run.timed("network"):

@@ -183,6 +183,14 @@ def test_progress_counts_the_slices_of_all_planes_and_never_goes_back():
     assert fractions == sorted(fractions)
 
 
+def test_a_slice_counts_as_often_as_the_network_sees_it():
+    told: list[Progress] = []
+    model = two_networks(prediction=PredictionRule(views=((0.0, 1.0), (15.0, 1.0), (-15.0, 1.0))))
+    Segmenter(model, device="cpu", options=SegmentOptions(threads=1)).segment(thin_boxes(), progress=told.append)
+    (half,) = (item.fraction for item in told if item.detail == "sagittal slice 60 of 60")
+    assert half == pytest.approx(0.95 * 60 / (60 + 3 * 36))
+
+
 def test_a_cancel_is_answered_while_the_other_plane_is_read():
     cancel, seen = CancelToken(), []
 
