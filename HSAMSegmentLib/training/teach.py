@@ -221,9 +221,11 @@ class TeachJob:
     def _other_plane(self, first: SegmentationNetwork) -> OtherPlane:
         setup, request = self.setup, self.request
         self._tell("Cutting the slices")
-        return self._uninterrupted(
+        other = self._uninterrupted(
             lambda: OtherPlane(setup.plan.other_plane, setup, first, seed=request.seed, batch_size=request.batch_size)
         )
+        other.learner.guard = self._guard
+        return other
 
     def _rule_at(self, learner: Learner) -> AugmentRule:
         return self.setup.plan.augment_at(learner.steps)

@@ -225,6 +225,26 @@ def test_the_same_seed_gives_the_same_two_networks_also_after_a_pause(cases, tau
     assert all(torch.equal(tensor, weights[name]) for name, tensor in found.items())
 
 
+def test_a_cancel_is_answered_inside_of_a_slow_step_of_the_second_network(cases, tmp_path, monkeypatch):
+    monkeypatch.setattr("HSAMSegmentLib.training.teach._SLOW_SECONDS", -1.0)
+    cancel, seen = CancelToken(), []
+    job = TeachJob(request(tmp_path, epochs=2), lambda progress: None, ignore_events, cancel)
+    job.prepare(cases, None)
+
+    def cancel_within(module, inputs) -> None:
+        if job.other is not None and module is job.other.learner.network.encoder:
+            seen.append(job.other.learner.steps)
+            cancel.cancel()
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(cancel_within)
+    try:
+        assert job.run().stopped == "cancelled"
+    finally:
+        handle.remove()
+    assert seen == [0]
+    assert job.other.learner.steps == 0, "what was interrupted is thrown away"
+
+
 def test_a_model_with_two_networks_hands_on_both(cases, taught, tmp_path):
     job = prepared(cases, tmp_path, start_from=str(taught.path))
     second = other_plane_of(job).learner.network.state_dict()
