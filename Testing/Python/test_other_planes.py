@@ -80,6 +80,7 @@ class CancelIn:
 def taught(cases, tmp_path_factory):
     """Two epochs, a quarter of the steps on sagittal slices, the second network kept whatever it is worth."""
     folder = tmp_path_factory.mktemp("taught")
+    torch.set_num_threads(1)  # this comes before the fixture of each test
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Comparison, "is_better", True)
         return teach(request(folder, epochs=2), cases=cases)
