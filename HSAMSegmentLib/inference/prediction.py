@@ -137,34 +137,24 @@ class SlicePredictor:
         use: Callable[[list[Tensor]], Found],
     ) -> Found:
         """Use the stages of as many slices as fit into memory."""
+
+        def compute(start: int, stop: int) -> list[Tensor]:
+            return self._slice_logits(source, framing, rules, start, stop)
+
         while True:
             stop = min(first + max(1, self.batch_size // framing.tile_count), last)
             try:
-                return self._attempt(source, framing, rules, first, stop, use)
+                with torch.inference_mode():
+                    found = use(self._neighbors.stages(compute, first, stop))
+                if not self._measured:
+                    self._enlarge_batch()
+                return found
             except (RuntimeError, MemoryError) as error:
                 if not devices.is_out_of_memory(error):
                     raise
                 logger.info("Out of memory on %s at batch size %d: %s", self.device, self.batch_size, error)
                 self._neighbors.forget()
             self._step_down(min(self.batch_size, (stop - first) * framing.tile_count))
-
-    def _attempt(
-        self,
-        source: NetworkInput,
-        framing: SliceFraming,
-        rules: BatchRules,
-        first: int,
-        last: int,
-        use: Callable[[list[Tensor]], Found],
-    ) -> Found:
-        def compute(start: int, stop: int) -> list[Tensor]:
-            return self._slice_logits(source, framing, rules, start, stop)
-
-        with torch.inference_mode():
-            found = use(self._neighbors.stages(compute, first, last))
-        if not self._measured:
-            self._enlarge_batch()
-        return found
 
     def _slice_logits(
         self, source: NetworkInput, framing: SliceFraming, rules: BatchRules, first: int, last: int

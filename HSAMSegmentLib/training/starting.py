@@ -124,7 +124,10 @@ def build_start(source: StartSource, plan: TeachPlan, labels: LabelSet, store: S
         network=network,
         encoder_source=_encoder_source(source, plan, store),
         license=_license(source, store),
-        notes=(report.sentence,) if tensors else ("Nothing to start from: the network learns from scratch.",),
+        notes=(
+            report.sentence if tensors else "Nothing to start from: the network learns from scratch.",
+            *_lost_planes(source, plan),
+        ),
         facts={
             "model": "" if source.manifest is None else source.manifest.id,
             "encoder": source.encoder_id or plan.architecture.encoder.name,
@@ -135,6 +138,17 @@ def build_start(source: StartSource, plan: TeachPlan, labels: LabelSet, store: S
         },
         old_labels=old_labels,
         other_planes=_other_planes(source),
+    )
+
+
+def _lost_planes(source: StartSource, plan: TeachPlan) -> tuple[str, ...]:
+    """A sentence on networks of the starting model for which nothing is taught."""
+    lost = [plane for plane in _other_planes(source) if plane != plan.other_plane]
+    if not lost:
+        return ()
+    return (
+        f"The starting model also reads {' and '.join(lost)} slices; what is taught now does not, since that takes two "
+        "to five scans with thin slices that are all labelled.",
     )
 
 

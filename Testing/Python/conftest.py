@@ -32,6 +32,17 @@ def data_folder() -> Path:
     return _shared_folder("data")
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Torch on one thread, so that the same training gives the same weights on every machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def host():
     """The headless Slicer of this process."""

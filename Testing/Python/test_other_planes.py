@@ -30,6 +30,8 @@ from HSAMSegmentLib.training.setup import bank_of
 from HSAMSegmentLib.training.teach import TeachJob, teach
 from HSAMSegmentLib.volumes.orientation import slice_frame
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE = 64
 
 
@@ -41,14 +43,6 @@ def case(data_folder):
 @pytest.fixture(scope="module")
 def cases(case, data_folder):
     return [case, thin_case(data_folder, "la_0RZDK210BSMWAA6467LU")]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def request(folder: Path, **options) -> TeachRequest:
@@ -77,10 +71,9 @@ class CancelIn:
 
 
 @pytest.fixture(scope="module")
-def taught(cases, tmp_path_factory):
+def taught(cases, tmp_path_factory, one_thread):
     """Two epochs, a quarter of the steps on sagittal slices, the second network kept whatever it is worth."""
     folder = tmp_path_factory.mktemp("taught")
-    torch.set_num_threads(1)  # this comes before the fixture of each test
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Comparison, "is_better", True)
         return teach(request(folder, epochs=2), cases=cases)
@@ -251,6 +244,15 @@ def test_a_model_with_two_networks_hands_on_both(cases, taught, tmp_path):
     second = other_plane_of(job).learner.network.state_dict()
     weights = read_tensors(taught.path)
     assert all(torch.equal(second[name].half(), weights[f"other_planes.sagittal.{name}"]) for name in second)
+
+
+def test_a_second_network_that_is_not_taught_on_is_not_lost_in_silence(case, cases, taught, tmp_path):
+    def sentences(scans) -> list[str]:
+        job = prepared(scans, tmp_path, start_from=str(taught.path))
+        return [note for note in job.notes if note.startswith("The starting model also reads sagittal slices")]
+
+    assert len(sentences([case])) == 1
+    assert sentences(cases) == []
 
 
 def test_without_anything_held_out_there_is_one_network(case, tmp_path):

@@ -28,18 +28,12 @@ from HSAMSegmentLib.training.request import TeachMetrics, TeachPreview, TeachReq
 from HSAMSegmentLib.training.teach import teach
 from HSAMSegmentLib.volumes.labels import LabelSet
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def case(data_folder):
     return small_case(data_folder)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def request(folder: Path, **options) -> TeachRequest:
@@ -70,10 +64,9 @@ class Taught:
 
 
 @pytest.fixture(scope="module")
-def taught(case, tmp_path_factory) -> Taught:
+def taught(case, tmp_path_factory, one_thread) -> Taught:
     """Two epochs on the small abdomen."""
     folder, events = tmp_path_factory.mktemp("taught"), []
-    torch.set_num_threads(1)
     options = request(folder, report=folder / "report.json", plot=folder / "plot.png")
     return Taught(teach(options, cases=[case], events=events.append), events, folder)
 
