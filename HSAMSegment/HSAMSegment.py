@@ -53,7 +53,7 @@ class HSAMSegment(ScriptedLoadableModule):
         slicer.app.connect("startupCompleted()", self._after_startup)
 
     def _after_startup(self):
-        from HSAMSegmentLib.mrml.startup import register_sample_data, register_terminology
+        from HSAMSegmentLib.slicer.nodes.startup import register_sample_data, register_terminology
 
         register_terminology()
         register_sample_data(self.resourcePath("Icons/HSAMSegment.png"))
@@ -71,7 +71,7 @@ class HSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self):
         """Build the panel at the first visit: its tabs, and what is on the first one."""
         super().setup()
-        from HSAMSegmentLib.gui.shell import Shell
+        from HSAMSegmentLib.slicer.panels.shell import Shell
 
         self.logic = HSAMSegmentLogic()
         self.shell = Shell(
@@ -132,7 +132,7 @@ class HSAMSegmentLogic(ScriptedLoadableModuleLogic):
     def engine(self):
         """The engine behind this logic, made at its first use."""
         if self._engine is None:
-            from HSAMSegmentLib.gui.engine import Engine
+            from HSAMSegmentLib.slicer.panels.engine import Engine
 
             self._engine = Engine()
         return self._engine
@@ -170,7 +170,7 @@ class HSAMSegmentLogic(ScriptedLoadableModuleLogic):
         Raises:
             HSAMSegmentError: with a sentence for the user.
         """
-        from HSAMSegmentLib.mrml.comparison import CompareTask, guess_pairs
+        from HSAMSegmentLib.slicer.nodes.segmentations.comparison import CompareTask, guess_pairs
 
         return self.engine.run_task(CompareTask(nodeA, nodeB, guess_pairs(nodeA, nodeB)))
 
@@ -191,8 +191,8 @@ class HSAMSegmentLogic(ScriptedLoadableModuleLogic):
     @staticmethod
     def _order(volumeNode, model, segmentationNode=None, roiNode=None, organs=(), device="auto", surfaces=False):
         from HSAMSegmentLib.inference.options import SegmentOptions
-        from HSAMSegmentLib.mrml.session import Order
-        from HSAMSegmentLib.mrml.volume_bridge import roi_bounds
+        from HSAMSegmentLib.slicer.nodes.segment_session import Order
+        from HSAMSegmentLib.slicer.nodes.volumes import roi_bounds
 
         roi = roi_bounds(roiNode, volumeNode) if roiNode is not None else None
         options = SegmentOptions(organs=tuple(organs), roi=roi)
@@ -210,7 +210,7 @@ class HSAMSegmentTest(ScriptedLoadableModuleTest):
 
     def runTest(self):
         """Run all tests, for the reload panel and the list of self tests; unittest itself runs them one by one."""
-        from HSAMSegmentLib.mrml.self_test import run_all
+        from HSAMSegmentLib.slicer.self_test import run_all
 
         run_all(self, self.delayDisplay)
 
@@ -219,19 +219,19 @@ class HSAMSegmentTest(ScriptedLoadableModuleTest):
         assert not HSAMSegmentLogic().isBusy()
 
     def test_the_engine_is_imported_without_torch(self):
-        from HSAMSegmentLib.mrml.self_test import check_engine_imports_without_torch
+        from HSAMSegmentLib.slicer.self_test import check_engine_imports_without_torch
 
         check_engine_imports_without_torch()
 
     def test_the_geometry_of_a_scan_is_read_exactly(self):
-        from HSAMSegmentLib.mrml.self_test import check_geometry
+        from HSAMSegmentLib.slicer.self_test import check_geometry
 
         check_geometry()
 
     def test_a_phantom_is_segmented(self):
-        from HSAMSegmentLib.gui.dependencies import Dependencies
-        from HSAMSegmentLib.gui.dialogs import SlicerDialogs
-        from HSAMSegmentLib.mrml.self_test import check_segmentation
+        from HSAMSegmentLib.slicer.panels.dependencies import Dependencies
+        from HSAMSegmentLib.slicer.panels.widgets.dialogs import SlicerDialogs
+        from HSAMSegmentLib.slicer.self_test import check_segmentation
 
         missing = Dependencies(SlicerDialogs()).missing()
         if missing:

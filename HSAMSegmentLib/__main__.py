@@ -11,7 +11,7 @@ from HSAMSegmentLib.errors import CancelledError
 def main() -> int:
     """Run the program; Ctrl-C while it is still being read from the disk is answered like any later one."""
     try:
-        from HSAMSegmentLib.cli import main as run
+        from HSAMSegmentLib.cli.main import main as run
 
         return _ended(run())
     except KeyboardInterrupt:
@@ -21,7 +21,7 @@ def main() -> int:
 
 def _ended(code: int) -> int:
     """The exit code; where interrupted work is still inside of a library, the process ends here and now."""
-    from HSAMSegmentLib.progress import is_work_left_behind
+    from HSAMSegmentLib.runtime.progress import is_work_left_behind
 
     if is_work_left_behind():
         sys.stdout.flush()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from HSAMSegmentLib.training.embedded_export import export
-from HSAMSegmentLib.training.embedded_tasks import TASKS
+from recipes.builtin_tasks import TASKS
+from recipes.export_builtin import export
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

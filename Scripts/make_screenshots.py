@@ -65,7 +65,7 @@ def load_scan(path: str | None):
 
     if path:
         return slicer.util.loadVolume(path, {})
-    from HSAMSegmentLib.mrml.self_test import add_phantom
+    from HSAMSegmentLib.slicer.self_test import add_phantom
 
     return add_phantom("Phantom abdomen MR", seed=PHANTOM_SEED)
 
@@ -145,7 +145,7 @@ class Views:
     def _offset_of_fullest_slice(self) -> float:
         import slicer
 
-        from HSAMSegmentLib.mrml.volume_bridge import ijk_to_world
+        from HSAMSegmentLib.slicer.nodes.volumes import ijk_to_world
 
         node = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[0]
         segments = node.GetSegmentation().GetSegmentIDs()

@@ -69,7 +69,7 @@ class Tour:
             host: the running headless host.
             output: folder of the pictures.
         """
-        from HSAMSegmentLib.volumes.phantom import abdomen_phantom
+        from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom
 
         self._host, self._output = host, output
         self._volume = add_phantom(SCAN_NAME, PHANTOM_SEED)
@@ -181,7 +181,7 @@ class Tour:
 
 def add_phantom(name: str, seed: int):
     """A phantom as a volume node with a name that says what it is."""
-    from HSAMSegmentLib.mrml.self_test import add_phantom as add
+    from HSAMSegmentLib.slicer.self_test import add_phantom as add
 
     return add(name, seed=seed)
 

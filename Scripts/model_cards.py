@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from HSAMSegmentLib.checkpoints.bundle import read_manifest
-from HSAMSegmentLib.training.embedded_tasks import TASKS
-from HSAMSegmentLib.training.model_card import model_card
+from HSAMSegmentLib.weights.bundle import read_manifest
+from HSAMSegmentLib.weights.model_card import model_card
+from recipes.builtin_tasks import TASKS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 INTRODUCTION = """# The embedded models

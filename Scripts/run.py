@@ -29,8 +29,8 @@ PHANTOM_MODEL = "abdomen-mr-t2"
 PHANTOM_PROGRAM = """
 import sys
 import SimpleITK
-from HSAMSegmentLib.volumes.images import image_of
-from HSAMSegmentLib.volumes.phantom import abdomen_phantom
+from HSAMSegmentLib.images.sitk_images import image_of
+from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom
 volume, _ = abdomen_phantom()
 SimpleITK.WriteImage(image_of(volume.array, volume.geometry), sys.argv[1])
 """

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from HSAMSegmentLib.training.checkpointing import load_state, save_state
-from HSAMSegmentLib.training.embedded import EmbeddedTrainer, Settings, describe, load_task, train
-from HSAMSegmentLib.training.embedded_tasks import TASKS
-from HSAMSegmentLib.training.plan import augment_rule
+from HSAMSegmentLib.training.loop.checkpointing import load_state, save_state
+from HSAMSegmentLib.training.recipe import augment_rule
+from recipes.builtin_tasks import TASKS
+from recipes.train_builtin import EmbeddedTrainer, Settings, describe, load_task, train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

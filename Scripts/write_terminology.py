@@ -1,6 +1,6 @@
 """Write Resources/Terminologies: our known structures as a terminology that Slicer's Segment Editor can choose from.
 
-Run it after a change of `HSAMSegmentLib/volumes/structures.py`; a test compares both.
+Run it after a change of `HSAMSegmentLib/labels/structures.py`; a test compares both.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from HSAMSegmentLib.volumes.labels import Code
-from HSAMSegmentLib.volumes.structures import ANATOMICAL_STRUCTURE, KNOWN_STRUCTURES, Structure
+from HSAMSegmentLib.labels.label_set import Code
+from HSAMSegmentLib.labels.structures import ANATOMICAL_STRUCTURE, KNOWN_STRUCTURES, Structure
 
 TARGET = (
     Path(__file__).resolve().parents[1]

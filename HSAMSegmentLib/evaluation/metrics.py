@@ -24,13 +24,13 @@ import numpy as np
 from scipy import ndimage
 
 from HSAMSegmentLib.errors import RequestError
-from HSAMSegmentLib.evaluation.matching import LabelPair, is_generic, match_labels, select_pairs
+from HSAMSegmentLib.evaluation.label_matching import LabelPair, is_generic, match_labels, select_pairs
 from HSAMSegmentLib.evaluation.surface_distance import SurfaceDistances, distances_between, surface_voxels
-from HSAMSegmentLib.progress import CancelToken, ProgressCallback, ProgressTracker, ignore_progress
-from HSAMSegmentLib.volumes.geometry import Geometry
-from HSAMSegmentLib.volumes.grids import resample_labels, same_grid
-from HSAMSegmentLib.volumes.orientation import slice_axis
-from HSAMSegmentLib.volumes.volume import Segmentation
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.orientation import slice_axis
+from HSAMSegmentLib.labels.grids import resample_labels, same_grid
+from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.runtime.progress import CancelToken, ProgressCallback, ProgressTracker, ignore_progress
 
 CONVENTIONS = ("ours", "hsam")
 AXIS_NAMES = ("k", "j", "i")

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from HSAMSegmentLib.inference.arrays import to_array
+from HSAMSegmentLib.runtime.tensors import to_array
 
 _MARGIN_STEPS = 255
 _SUBSAMPLED_FROM = 256

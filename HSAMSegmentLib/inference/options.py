@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from HSAMSegmentLib.errors import RequestError
-from HSAMSegmentLib.volumes.geometry import Geometry
-from HSAMSegmentLib.volumes.labels import LabelSet
-from HSAMSegmentLib.volumes.rules import STAGES
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.labels.label_set import LabelSet
+from HSAMSegmentLib.preprocess.rules import STAGES
 
 STAGE_CHOICES = ("auto", *STAGES)
 PRECISIONS = ("auto", "full", "mixed")

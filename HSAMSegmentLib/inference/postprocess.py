@@ -9,8 +9,8 @@ import numpy as np
 from scipy import ndimage
 
 from HSAMSegmentLib.inference.options import PostprocessOptions
-from HSAMSegmentLib.progress import CancelToken
-from HSAMSegmentLib.volumes.labels import Label, LabelSet
+from HSAMSegmentLib.labels.label_set import Label, LabelSet
+from HSAMSegmentLib.runtime.progress import CancelToken
 
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)
 """Voxels of one piece share at least a corner; what separates a hole from the outside shares faces."""

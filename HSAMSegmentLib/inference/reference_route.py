@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from HSAMSegmentLib.inference.arrays import to_array, to_tensor
 from HSAMSegmentLib.models.interface import SegmentationNetwork, StageLogits, merged_logits
-from HSAMSegmentLib.progress import CancelToken
+from HSAMSegmentLib.runtime.progress import CancelToken
+from HSAMSegmentLib.runtime.tensors import to_array, to_tensor
 
 
 def segment_stack(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from HSAMSegmentLib.volumes.labels import Label
-from HSAMSegmentLib.volumes.volume import Segmentation
+from HSAMSegmentLib.labels.label_set import Label
+from HSAMSegmentLib.labels.segmentation import Segmentation
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
+from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 
 SAM_SIZES: dict[str, dict[str, Any]] = {
     "sam_vit_b": {"embed_dim": 768, "depth": 12, "num_heads": 12, "global_attn_indexes": (2, 5, 8, 11)},

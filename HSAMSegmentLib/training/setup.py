@@ -7,15 +7,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from HSAMSegmentLib.training.batches import Draw
-from HSAMSegmentLib.training.cases import Case
-from HSAMSegmentLib.training.plan import TeachPlan
+from HSAMSegmentLib.labels.label_set import LabelSet
+from HSAMSegmentLib.training.data.batches import Draw
+from HSAMSegmentLib.training.data.cases import Case
+from HSAMSegmentLib.training.data.sampling import BalancedSampler
+from HSAMSegmentLib.training.data.slice_bank import SliceBank, build_slice_bank
+from HSAMSegmentLib.training.initialization import Start
+from HSAMSegmentLib.training.loop.validation import ValidationSet
+from HSAMSegmentLib.training.recipe import TeachPlan
 from HSAMSegmentLib.training.request import TeachRequest
-from HSAMSegmentLib.training.sampling import BalancedSampler
-from HSAMSegmentLib.training.slice_bank import SliceBank, build_slice_bank
-from HSAMSegmentLib.training.starting import Start
-from HSAMSegmentLib.training.validation import ValidationSet
-from HSAMSegmentLib.volumes.labels import LabelSet
 
 
 @dataclass(frozen=True)

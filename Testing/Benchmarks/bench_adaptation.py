@@ -25,28 +25,28 @@ from bench_few_shot import read
 from torch import nn
 from unet_from_scratch import framed
 
-from HSAMSegmentLib.checkpoints.loading import load_model
-from HSAMSegmentLib.models.builder import build_network
+from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.interface import SegmentationNetwork
-from HSAMSegmentLib.training.augment import AugmentRule, augment
-from HSAMSegmentLib.training.averaging import WeightAverage
-from HSAMSegmentLib.training.batches import gather
-from HSAMSegmentLib.training.embedded_tasks import TASKS, EmbeddedTask, dataset_cases
-from HSAMSegmentLib.training.focus import WHOLE_VIEW_SHARE, find_focus
-from HSAMSegmentLib.training.learner import (
+from HSAMSegmentLib.preprocess.rules import PredictionRule
+from HSAMSegmentLib.training.data.augment import AugmentRule, augment
+from HSAMSegmentLib.training.data.batches import gather
+from HSAMSegmentLib.training.data.focus import WHOLE_VIEW_SHARE, find_focus
+from HSAMSegmentLib.training.data.sampling import BalancedSampler
+from HSAMSegmentLib.training.data.slice_bank import SliceBank
+from HSAMSegmentLib.training.loop.losses import TEACHING_SMOOTHING, hsam_loss
+from HSAMSegmentLib.training.loop.optimizer import GRADIENT_LIMIT, make_optimizer, set_rate
+from HSAMSegmentLib.training.loop.trainer import (
     AVERAGE_DECAY,
     STEADY_AVERAGE_DECAY,
     warmed_constant_share,
     warmed_cosine_share,
 )
-from HSAMSegmentLib.training.losses import TEACHING_SMOOTHING, hsam_loss
-from HSAMSegmentLib.training.optimizing import GRADIENT_LIMIT, make_optimizer, set_rate
-from HSAMSegmentLib.training.plan import augment_rule, prediction_rule, widened
-from HSAMSegmentLib.training.sampling import BalancedSampler
-from HSAMSegmentLib.training.slice_bank import SliceBank
-from HSAMSegmentLib.training.transfer import transfer
-from HSAMSegmentLib.training.validation import predict_slices
-from HSAMSegmentLib.volumes.rules import PredictionRule
+from HSAMSegmentLib.training.loop.validation import predict_slices
+from HSAMSegmentLib.training.loop.weight_average import WeightAverage
+from HSAMSegmentLib.training.recipe import augment_rule, prediction_rule, widened
+from HSAMSegmentLib.training.weight_transfer import transfer
+from HSAMSegmentLib.weights.loading import load_model
+from recipes.builtin_tasks import TASKS, EmbeddedTask, dataset_cases
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 BATCH = 4

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-from HSAMSegmentLib.training.augment import AugmentRule, augment
+from HSAMSegmentLib.training.data.augment import AugmentRule, augment
 
 BATCH = 4
 

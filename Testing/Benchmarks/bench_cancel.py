@@ -12,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from HSAMSegmentLib.checkpoints.loading import LoadedModel
-from HSAMSegmentLib.checkpoints.manifest import EncoderSource, License, Manifest
 from HSAMSegmentLib.errors import CancelledError
-from HSAMSegmentLib.inference.segmenter import Segmenter
-from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
-from HSAMSegmentLib.models.builder import build_network
-from HSAMSegmentLib.progress import CancelToken
-from HSAMSegmentLib.volumes.geometry import Geometry
-from HSAMSegmentLib.volumes.rules import IntensityRule, SliceRule
-from HSAMSegmentLib.volumes.terminology import label_set_of
-from HSAMSegmentLib.volumes.volume import Volume
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.volume import Volume
+from HSAMSegmentLib.inference.predictor import Segmenter
+from HSAMSegmentLib.labels.terminology import label_set_of
+from HSAMSegmentLib.models.building import build_network
+from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
+from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
+from HSAMSegmentLib.runtime.progress import CancelToken
+from HSAMSegmentLib.weights.loading import LoadedModel
+from HSAMSegmentLib.weights.manifest import EncoderSource, License, Manifest
 
 
 def model() -> LoadedModel:

@@ -24,8 +24,8 @@ import psutil
 import torch
 from torch import nn
 
-from HSAMSegmentLib.models.sam_encoder import SAM_SIZES, SamEncoder
-from HSAMSegmentLib.models.segment_anything_parts import sam_part
+from HSAMSegmentLib.models.encoders.sam_vit import SAM_SIZES, SamEncoder
+from HSAMSegmentLib.models.encoders.segment_anything_parts import sam_part
 
 MIB = 2**20
 ENCODER = "sam_vit_b"

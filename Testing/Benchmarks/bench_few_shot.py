@@ -24,18 +24,18 @@ import numpy as np
 import torch
 from unet_from_scratch import as_model, framed, unet_from_scratch
 
-from HSAMSegmentLib.checkpoints.loading import LoadedModel, load_model
 from HSAMSegmentLib.evaluation.metrics import compare
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
-from HSAMSegmentLib.inference.segmenter import Segmenter
-from HSAMSegmentLib.training.cases import Case
-from HSAMSegmentLib.training.embedded import dataset_case
-from HSAMSegmentLib.training.embedded_tasks import TASKS, EmbeddedTask, dataset_cases
-from HSAMSegmentLib.training.plan import prediction_rule
+from HSAMSegmentLib.inference.predictor import Segmenter
+from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.preprocess.rules import PredictionRule
+from HSAMSegmentLib.training.data.cases import Case
+from HSAMSegmentLib.training.finetune import teach
+from HSAMSegmentLib.training.recipe import prediction_rule
 from HSAMSegmentLib.training.request import TeachRequest
-from HSAMSegmentLib.training.teach import teach
-from HSAMSegmentLib.volumes.rules import PredictionRule
-from HSAMSegmentLib.volumes.volume import Segmentation
+from HSAMSegmentLib.weights.loading import LoadedModel, load_model
+from recipes.builtin_tasks import TASKS, EmbeddedTask, dataset_cases
+from recipes.train_builtin import dataset_case
 
 RELATIVE_SLICES = 32
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

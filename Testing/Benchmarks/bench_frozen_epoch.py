@@ -24,20 +24,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from torch import nn
 
-from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
-from HSAMSegmentLib.models.builder import build_network
-from HSAMSegmentLib.training.adaptation import FROZEN, SplitNetwork, set_trainable
-from HSAMSegmentLib.training.augment import AugmentRule
-from HSAMSegmentLib.training.batches import CachedBatches, Draw
-from HSAMSegmentLib.training.cases import make_case
-from HSAMSegmentLib.training.kept_features import KeepingRules, KeptFeatures, Unhurried
-from HSAMSegmentLib.training.learner import Learner
-from HSAMSegmentLib.training.losses import autosam_loss, hsam_loss
-from HSAMSegmentLib.training.plan import NARROW_CNN_OPTIONS
-from HSAMSegmentLib.training.sampling import BalancedSampler
-from HSAMSegmentLib.training.slice_bank import build_slice_bank
-from HSAMSegmentLib.volumes.phantom import abdomen_phantom, phantom_geometry
-from HSAMSegmentLib.volumes.rules import IntensityRule, SliceRule
+from HSAMSegmentLib.models.building import build_network
+from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
+from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
+from HSAMSegmentLib.training.data.augment import AugmentRule
+from HSAMSegmentLib.training.data.batches import CachedBatches, Draw
+from HSAMSegmentLib.training.data.cases import make_case
+from HSAMSegmentLib.training.data.sampling import BalancedSampler
+from HSAMSegmentLib.training.data.slice_bank import build_slice_bank
+from HSAMSegmentLib.training.features.adaptation import FROZEN, SplitNetwork, set_trainable
+from HSAMSegmentLib.training.features.cached_features import KeepingRules, KeptFeatures, Unhurried
+from HSAMSegmentLib.training.loop.losses import autosam_loss, hsam_loss
+from HSAMSegmentLib.training.loop.trainer import Learner
+from HSAMSegmentLib.training.recipe import NARROW_CNN_OPTIONS
 
 CPU = torch.device("cpu")
 BATCH = 4

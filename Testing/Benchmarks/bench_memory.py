@@ -22,17 +22,17 @@ from torch import Tensor, nn
 if sys.platform != "win32":
     import resource
 
-from HSAMSegmentLib.checkpoints.loading import LoadedModel
-from HSAMSegmentLib.checkpoints.manifest import EncoderSource, License, Manifest
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.inference.options import SegmentOptions
-from HSAMSegmentLib.inference.segmenter import Segmenter
-from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
-from HSAMSegmentLib.models.hsam import HsamHead
+from HSAMSegmentLib.inference.predictor import Segmenter
+from HSAMSegmentLib.labels.terminology import label_set_of
+from HSAMSegmentLib.models.heads.hsam import HsamHead
 from HSAMSegmentLib.models.interface import Features, SegmentationNetwork, StageLogits
-from HSAMSegmentLib.volumes.geometry import Geometry
-from HSAMSegmentLib.volumes.rules import IntensityRule, SliceRule
-from HSAMSegmentLib.volumes.terminology import label_set_of
-from HSAMSegmentLib.volumes.volume import Volume
+from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
+from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
+from HSAMSegmentLib.weights.loading import LoadedModel
+from HSAMSegmentLib.weights.manifest import EncoderSource, License, Manifest
 
 SIZE = 512
 CLASSES = 14

@@ -21,14 +21,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-from HSAMSegmentLib.checkpoints.store import HOME_VARIABLE, Store
 from HSAMSegmentLib.errors import CancelledError
-from HSAMSegmentLib.models.segment_anything_parts import sam_modeling
-from HSAMSegmentLib.progress import CancelToken, Progress
-from HSAMSegmentLib.training.cases import Case, make_case
+from HSAMSegmentLib.models.encoders.segment_anything_parts import sam_modeling
+from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.runtime.progress import CancelToken, Progress
+from HSAMSegmentLib.training.data.cases import Case, make_case
+from HSAMSegmentLib.training.finetune import teach
 from HSAMSegmentLib.training.request import TeachRequest
-from HSAMSegmentLib.training.teach import teach
-from HSAMSegmentLib.volumes.phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.weights.store import HOME_VARIABLE, Store
 
 WAYS = {"frozen": {}, "lora": {"lora_blocks": 2}, "full": {"adaptation": "full"}}
 STAGES = ("Building the network", "Encoding the slices", "Learning")

@@ -23,24 +23,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Python"))
 
 from parity_weights import fill_state_dict
 
-from HSAMSegmentLib.checkpoints.loading import LoadedModel
-from HSAMSegmentLib.checkpoints.manifest import EncoderSource, License, Manifest
-from HSAMSegmentLib.inference.devices import default_threads, gains_from_mixed_precision
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.orientation import to_slices
+from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
+from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.inference.reference_route import segment_stack
-from HSAMSegmentLib.inference.segmenter import Segmenter
-from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
-from HSAMSegmentLib.models.builder import build_network
+from HSAMSegmentLib.labels.terminology import label_set_of
+from HSAMSegmentLib.models.building import build_network
+from HSAMSegmentLib.models.encoders.segment_anything_parts import sam_part
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.models.lora import merge_lora
-from HSAMSegmentLib.models.segment_anything_parts import sam_part
-from HSAMSegmentLib.volumes.geometry import Geometry
-from HSAMSegmentLib.volumes.intensity import scale_intensity
-from HSAMSegmentLib.volumes.orientation import to_slices
-from HSAMSegmentLib.volumes.phantom import abdomen_phantom
-from HSAMSegmentLib.volumes.rules import IntensityRule, SliceRule
-from HSAMSegmentLib.volumes.terminology import label_set_of
-from HSAMSegmentLib.volumes.volume import Volume
+from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
+from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom
+from HSAMSegmentLib.preprocess.intensity import scale_intensity
+from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
+from HSAMSegmentLib.runtime.devices import default_threads, gains_from_mixed_precision
+from HSAMSegmentLib.weights.loading import LoadedModel
+from HSAMSegmentLib.weights.manifest import EncoderSource, License, Manifest
 
 SIZE = 512
 CLASSES = 8

@@ -64,7 +64,7 @@ def _measure(name: str, act, until=lambda: True) -> None:
 def _compare(host, slices: int) -> None:
     from parts_stand import PartStand
 
-    from HSAMSegmentLib.gui.compare_part import ComparePart
+    from HSAMSegmentLib.slicer.panels.compare.compare_tab import ComparePart
 
     maps = [_label_map(_labels(slices, shift), name) for shift, name in ((6, "Mine"), (0, "Reference"))]
     segmentations = [_segmentation(item, f"{item.GetName()} segments") for item in maps]
@@ -87,9 +87,9 @@ def _batch(host, scans: int) -> None:
     from panel_fixtures import store_of_one_model
     from parts_stand import PartStand
 
-    from HSAMSegmentLib.gui.batch_part import build
-    from HSAMSegmentLib.gui.engine import Engine
-    from HSAMSegmentLib.gui.model_list import StoreModels
+    from HSAMSegmentLib.slicer.panels.batch.batch_tab import build
+    from HSAMSegmentLib.slicer.panels.engine import Engine
+    from HSAMSegmentLib.slicer.panels.widgets.model_list import StoreModels
 
     slicer.mrmlScene.Clear(0)
     noise = np.random.default_rng(0)

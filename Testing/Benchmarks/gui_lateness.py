@@ -51,8 +51,8 @@ class Lateness:
 
 def _segment(engine, order, run_holding_gil, name):
     """Segment under the loop; returns the seconds that the engine itself took."""
-    from HSAMSegmentLib.jobs.events import Failed
-    from HSAMSegmentLib.mrml.session import Written
+    from HSAMSegmentLib.slicer.nodes.segment_session import Written
+    from HSAMSegmentLib.workflows.events import Failed
 
     seen = []
     lateness = Lateness()
@@ -66,10 +66,10 @@ def _segment(engine, order, run_holding_gil, name):
 
 def _alone(model, volume):
     """A function that segments the same scan without an application beside it and returns the seconds."""
-    from HSAMSegmentLib.checkpoints.loading import load_model
-    from HSAMSegmentLib.inference.segmenter import Segmenter
-    from HSAMSegmentLib.mrml.volume_bridge import volume_array, volume_geometry
-    from HSAMSegmentLib.volumes.volume import Volume
+    from HSAMSegmentLib.images.volume import Volume
+    from HSAMSegmentLib.inference.predictor import Segmenter
+    from HSAMSegmentLib.slicer.nodes.volumes import volume_array, volume_geometry
+    from HSAMSegmentLib.weights.loading import load_model
 
     segmenter = Segmenter(load_model(model))
     scan = Volume(volume_array(volume), volume_geometry(volume))
@@ -85,8 +85,8 @@ def main() -> None:
     import slicer
     from slicerhost.event_loop import run_holding_gil
 
-    from HSAMSegmentLib.gui.engine import Engine, thread_session
-    from HSAMSegmentLib.mrml.session import Order
+    from HSAMSegmentLib.slicer.nodes.segment_session import Order
+    from HSAMSegmentLib.slicer.panels.engine import Engine, thread_session
 
     rng = np.random.default_rng(0)
     volume = slicer.util.addVolumeFromArray(rng.normal(50, 100, SHAPE).astype(np.int16), np.eye(4), "Scan")

@@ -24,8 +24,8 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "Testing" / "Host")]
 def _write_phantom(path: Path) -> Path:
     import SimpleITK as sitk
 
-    from HSAMSegmentLib.volumes.images import image_of
-    from HSAMSegmentLib.volumes.phantom import abdomen_phantom
+    from HSAMSegmentLib.images.sitk_images import image_of
+    from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom
 
     volume, _ = abdomen_phantom()
     sitk.WriteImage(image_of(volume.array, volume.geometry), str(path))
@@ -44,8 +44,8 @@ def _click_seconds(engine, volume, model: str) -> tuple[float, float]:
     """Wall time from the click to the segments, and the seconds that the engine itself took."""
     from slicerhost.event_loop import run_holding_gil
 
-    from HSAMSegmentLib.jobs.events import Failed
-    from HSAMSegmentLib.mrml.session import Order
+    from HSAMSegmentLib.slicer.nodes.segment_session import Order
+    from HSAMSegmentLib.workflows.events import Failed
 
     seen = []
     started = time.perf_counter()
@@ -60,7 +60,7 @@ def _click_seconds(engine, volume, model: str) -> tuple[float, float]:
 def _rounds(count: int, scan: Path, model: str, folder: Path) -> list[tuple[float, float, float]]:
     import slicer
 
-    from HSAMSegmentLib.gui.engine import Engine
+    from HSAMSegmentLib.slicer.panels.engine import Engine
 
     volume = slicer.util.loadVolume(str(scan), {})
     measured = []

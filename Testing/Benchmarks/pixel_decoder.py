@@ -13,9 +13,9 @@ from typing import Callable
 import torch
 from torch import Tensor, nn
 
-from HSAMSegmentLib.models.hsam_decoders import RefiningDecoder
-from HSAMSegmentLib.models.segment_anything_parts import sam_part
-from HSAMSegmentLib.models.upscaling import Upscaling
+from HSAMSegmentLib.models.encoders.segment_anything_parts import sam_part
+from HSAMSegmentLib.models.heads.hsam_decoders import RefiningDecoder
+from HSAMSegmentLib.models.heads.upscaling import Upscaling
 
 NUM_MASKS = 9
 ROUNDS = 7

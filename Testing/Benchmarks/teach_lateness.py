@@ -35,7 +35,7 @@ def main() -> None:
     from slicerhost.event_loop import run_holding_gil
     from teach_panel_stand import TeachStand, add_segmentation
 
-    from HSAMSegmentLib.checkpoints.store import HOME_VARIABLE, Store
+    from HSAMSegmentLib.weights.store import HOME_VARIABLE, Store
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ[HOME_VARIABLE] = folder

@@ -13,21 +13,21 @@ import torch
 from monai.networks.nets import BasicUNet
 from torch import nn
 
-from HSAMSegmentLib.checkpoints.loading import LoadedModel
-from HSAMSegmentLib.checkpoints.manifest import EncoderSource, Manifest
+from HSAMSegmentLib.labels.terminology import label_set_of
 from HSAMSegmentLib.models.interface import StageLogits
-from HSAMSegmentLib.training.augment import AugmentRule, augment
-from HSAMSegmentLib.training.averaging import WeightAverage
-from HSAMSegmentLib.training.batches import gather
-from HSAMSegmentLib.training.cases import Case
-from HSAMSegmentLib.training.embedded_tasks import EmbeddedTask
-from HSAMSegmentLib.training.focus import WHOLE_VIEW_SHARE, find_focus
-from HSAMSegmentLib.training.losses import TEACHING_SMOOTHING, hsam_loss
-from HSAMSegmentLib.training.optimizing import GRADIENT_LIMIT, cosine_share, set_rate
-from HSAMSegmentLib.training.sampling import BalancedSampler
-from HSAMSegmentLib.training.slice_bank import SliceBank, build_slice_bank
-from HSAMSegmentLib.volumes.rules import PredictionRule
-from HSAMSegmentLib.volumes.terminology import label_set_of
+from HSAMSegmentLib.preprocess.rules import PredictionRule
+from HSAMSegmentLib.training.data.augment import AugmentRule, augment
+from HSAMSegmentLib.training.data.batches import gather
+from HSAMSegmentLib.training.data.cases import Case
+from HSAMSegmentLib.training.data.focus import WHOLE_VIEW_SHARE, find_focus
+from HSAMSegmentLib.training.data.sampling import BalancedSampler
+from HSAMSegmentLib.training.data.slice_bank import SliceBank, build_slice_bank
+from HSAMSegmentLib.training.loop.losses import TEACHING_SMOOTHING, hsam_loss
+from HSAMSegmentLib.training.loop.optimizer import GRADIENT_LIMIT, cosine_share, set_rate
+from HSAMSegmentLib.training.loop.weight_average import WeightAverage
+from HSAMSegmentLib.weights.loading import LoadedModel
+from HSAMSegmentLib.weights.manifest import EncoderSource, Manifest
+from recipes.builtin_tasks import EmbeddedTask
 
 FEATURES = (24, 24, 48, 96, 192, 24)
 RATE = 1e-3

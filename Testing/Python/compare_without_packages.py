@@ -22,14 +22,14 @@ class Poorer(PathFinder):
 def main():
     """Compare two drawn blocks."""
     sys.meta_path[sys.meta_path.index(PathFinder)] = Poorer
-    sys.path.insert(0, str(REPOSITORY / "Testing" / "Host"))
+    sys.path[:0] = [str(REPOSITORY / "Testing" / "Host"), str(REPOSITORY / "Testing" / "Python" / "slicer_module")]
     from slicerhost import start_host
 
     host = start_host()
     from parts_stand import PartStand
     from test_mrml_comparison import add_segmentation, blocks
 
-    from HSAMSegmentLib.gui.compare_part import ComparePart
+    from HSAMSegmentLib.slicer.panels.compare.compare_tab import ComparePart
 
     nodes = [add_segmentation(blocks(shift), name) for shift, name in ((1, "Mine"), (0, "Reference"))]
     stand = PartStand(host, ComparePart, None, models=())

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from parity_weights import GoldenFile, fill_value
 
-from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
-from HSAMSegmentLib.models.builder import build_network
+from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.models.lora import official_adapter_keys
-from HSAMSegmentLib.models.official_keys import map_official_keys
+from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
+from HSAMSegmentLib.weights.convert.official_keys import map_official_keys
 
 KEY_FILES = {
     "hsam": "keys_hsam_vit_b_224",

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import SimpleITK as sitk
 
-from HSAMSegmentLib.volumes.geometry import Geometry
-from HSAMSegmentLib.volumes.images import geometry_of
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.sitk_images import geometry_of
 
 
 def rotation(x_degrees: float, y_degrees: float, z_degrees: float) -> np.ndarray:

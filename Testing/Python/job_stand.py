@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from HSAMSegmentLib.jobs.events import is_terminal
+from HSAMSegmentLib.workflows.events import is_terminal
 
 
 def finish(runner, seconds=60.0):

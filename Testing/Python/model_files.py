@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from HSAMSegmentLib.checkpoints.manifest import EncoderSource, License, Manifest
-from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
-from HSAMSegmentLib.volumes.labels import Code, Label, LabelSet, Terminology
-from HSAMSegmentLib.volumes.rules import IntensityRule, SliceRule
+from HSAMSegmentLib.labels.label_set import Code, Label, LabelSet, Terminology
+from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
+from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
+from HSAMSegmentLib.weights.manifest import EncoderSource, License, Manifest
 
 ANATOMY = Code("SCT", "123037004", "Anatomical Structure")
 TINY_ENCODER = {"embed_dim": 96, "depth": 4, "num_heads": 3, "global_attn_indexes": [1, 3]}

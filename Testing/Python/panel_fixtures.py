@@ -13,8 +13,8 @@ from untrained_model import write_untrained_model
 @contextmanager
 def store_of_one_model(home, **facts):
     """A store with one tiny model, of which these facts are known; the worker finds it by the environment variable."""
-    from HSAMSegmentLib.checkpoints.catalog import Catalog
-    from HSAMSegmentLib.checkpoints.store import HOME_VARIABLE, Store
+    from HSAMSegmentLib.weights.catalog import Catalog
+    from HSAMSegmentLib.weights.store import HOME_VARIABLE, Store
 
     (home / "models").mkdir()
     write_untrained_model(home / "models" / "tiny.safetensors", **facts)
@@ -36,7 +36,7 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def engine(host, store):
     """One engine for all tests, so that its worker loads torch once."""
-    from HSAMSegmentLib.gui.engine import Engine
+    from HSAMSegmentLib.slicer.panels.engine import Engine
 
     engine = Engine()
     yield engine

@@ -38,8 +38,8 @@ class PanelStand:
     def __init__(self, host, engine, store, node=None):
         import slicer
 
-        from HSAMSegmentLib.gui.model_list import StoreModels
-        from HSAMSegmentLib.gui.panel import SegmentPanel
+        from HSAMSegmentLib.slicer.panels.segment.segment_tab import SegmentPanel
+        from HSAMSegmentLib.slicer.panels.widgets.model_list import StoreModels
 
         self.host, self.engine = host, engine
         self.widget = slicer.util.loadUI(str(FORM))

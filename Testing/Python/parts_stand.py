@@ -24,9 +24,9 @@ class PartStand:
     def __init__(self, host, build, engine, models=None, node=None):
         import slicer
 
-        from HSAMSegmentLib.gui.dependencies import Dependencies
-        from HSAMSegmentLib.gui.model_list import StoreModels
-        from HSAMSegmentLib.gui.parts import PartContext
+        from HSAMSegmentLib.slicer.panels.dependencies import Dependencies
+        from HSAMSegmentLib.slicer.panels.tabs import PartContext
+        from HSAMSegmentLib.slicer.panels.widgets.model_list import StoreModels
 
         self.host = host
         self.answers = PartAnswers()

@@ -36,7 +36,7 @@ def model_file(tmp_path_factory):
     """A model with a tiny encoder and random weights."""
     from small_models import tiny_hsam_model
 
-    from HSAMSegmentLib.checkpoints.loading import save_model
+    from HSAMSegmentLib.weights.loading import save_model
 
     model = tiny_hsam_model()
     return save_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", model.network, model.manifest)
@@ -47,8 +47,8 @@ def scan(tmp_path_factory):
     """A small phantom, with its true labels beside it."""
     import SimpleITK as sitk
 
-    from HSAMSegmentLib.volumes.images import image_of
-    from HSAMSegmentLib.volumes.phantom import abdomen_phantom, phantom_geometry
+    from HSAMSegmentLib.images.sitk_images import image_of
+    from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
 
     volume, truth = abdomen_phantom(geometry=phantom_geometry((48, 48, 6), (6.0, 6.0, 30.0)))
     path = tmp_path_factory.mktemp("scan") / "phantom.nii.gz"

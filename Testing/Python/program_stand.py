@@ -7,9 +7,9 @@ import os
 import numpy as np
 from conftest import REPOSITORY
 
-from HSAMSegmentLib.volumes.geometry import Geometry
-from HSAMSegmentLib.volumes.terminology import label_set_of
-from HSAMSegmentLib.volumes.volume import Segmentation
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.labels.terminology import label_set_of
 
 
 def environment(home):
@@ -26,8 +26,8 @@ def write_labels(path, array, names=None, geometry=None):
     """A segmentation with names as .seg.nrrd, or a plain label map without."""
     import SimpleITK as sitk
 
-    from HSAMSegmentLib.volumes.images import image_of
-    from HSAMSegmentLib.volumes.segmentation_io import write_segmentation
+    from HSAMSegmentLib.images.sitk_images import image_of
+    from HSAMSegmentLib.labels.segmentation_files import write_segmentation
 
     array = np.asarray(array, dtype=np.uint8)
     geometry = geometry or Geometry(size=array.shape[::-1], spacing_mm=(1.0, 2.0, 3.0))

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 from small_models import brightness_model
 
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
-from HSAMSegmentLib.inference.segmenter import Segmenter
-from HSAMSegmentLib.volumes.geometry import Geometry
-from HSAMSegmentLib.volumes.volume import Volume
+from HSAMSegmentLib.inference.predictor import Segmenter
 
 RAW = PostprocessOptions(largest_piece=False, fill_holes=False, minimum_ml=0.0)
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from HSAMSegmentLib.training.cases import Case, make_case
-from HSAMSegmentLib.volumes.geometry import Geometry
-from HSAMSegmentLib.volumes.reading import read_volume
-from HSAMSegmentLib.volumes.terminology import label_set_of
-from HSAMSegmentLib.volumes.volume import Segmentation, Volume
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.volume import Volume
+from HSAMSegmentLib.io.volume_files import read_volume
+from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.labels.terminology import label_set_of
+from HSAMSegmentLib.training.data.cases import Case, make_case
 
 ABDOMEN_NAMES = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from HSAMSegmentLib.checkpoints.bundle import save_bundle
-from HSAMSegmentLib.checkpoints.loading import LoadedModel
-from HSAMSegmentLib.checkpoints.manifest import EncoderSource, License, Manifest
-from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
-from HSAMSegmentLib.models.builder import build_network
+from HSAMSegmentLib.labels.label_set import Label, LabelSet
+from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.interface import Features, SegmentationNetwork, StageLogits
-from HSAMSegmentLib.volumes.labels import Label, LabelSet
-from HSAMSegmentLib.volumes.rules import IntensityRule, SliceRule
+from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
+from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
+from HSAMSegmentLib.weights.bundle import save_bundle
+from HSAMSegmentLib.weights.loading import LoadedModel
+from HSAMSegmentLib.weights.manifest import EncoderSource, License, Manifest
 
 TINY_ENCODER = {"embed_dim": 32, "depth": 2, "num_heads": 2, "global_attn_indexes": [1], "window_size": 7}
 

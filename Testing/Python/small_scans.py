@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK
 
-from HSAMSegmentLib.volumes.geometry import Geometry
-from HSAMSegmentLib.volumes.images import image_of
-from HSAMSegmentLib.volumes.volume import Volume
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.sitk_images import image_of
+from HSAMSegmentLib.images.volume import Volume
 
 
 def bright_boxes(name: str = "scene") -> Volume:

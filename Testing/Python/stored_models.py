@@ -8,11 +8,11 @@ from pathlib import Path
 from model_files import manifest
 from official_layouts import TINY_DEPTH, TINY_GLOBAL_BLOCKS, TINY_WIDTH, listed, save, tiny_adapters, tiny_sam
 
-from HSAMSegmentLib.checkpoints.catalog import ENCODER, MODEL, Catalog, CatalogEntry
-from HSAMSegmentLib.checkpoints.files import sha256_of
-from HSAMSegmentLib.checkpoints.manifest import EncoderSource, License, Manifest
-from HSAMSegmentLib.checkpoints.official_manifest import general_labels
-from HSAMSegmentLib.models.architecture import Architecture, EncoderSpec
+from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
+from HSAMSegmentLib.runtime.disk import sha256_of
+from HSAMSegmentLib.weights.catalog import ENCODER, MODEL, Catalog, CatalogEntry
+from HSAMSegmentLib.weights.convert.official_manifest import general_labels
+from HSAMSegmentLib.weights.manifest import EncoderSource, License, Manifest
 
 LICENSE = License("test", "For tests.", "https://example.org/license")
 TINY_OPTIONS = {

@@ -17,8 +17,8 @@ import torch
 from small_cases import small_case, thin_case
 
 from HSAMSegmentLib.errors import HSAMSegmentError
+from HSAMSegmentLib.training.finetune import teach
 from HSAMSegmentLib.training.request import TeachMetrics, TeachRequest
-from HSAMSegmentLib.training.teach import teach
 
 
 class Teller:

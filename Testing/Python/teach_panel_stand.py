@@ -16,11 +16,11 @@ class TeachStand:
     def __init__(self, host, store, engine=None, node=None):
         import slicer
 
-        from HSAMSegmentLib.gui.dependencies import Dependencies
-        from HSAMSegmentLib.gui.engine import Engine
-        from HSAMSegmentLib.gui.model_list import StoreModels
-        from HSAMSegmentLib.gui.parts import PartContext
-        from HSAMSegmentLib.gui.teach_part import TeachPart
+        from HSAMSegmentLib.slicer.panels.dependencies import Dependencies
+        from HSAMSegmentLib.slicer.panels.engine import Engine
+        from HSAMSegmentLib.slicer.panels.finetune.finetune_tab import TeachPart
+        from HSAMSegmentLib.slicer.panels.tabs import PartContext
+        from HSAMSegmentLib.slicer.panels.widgets.model_list import StoreModels
 
         self.host, self.store = host, store
         self.answers = Answers()

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from small_cases import ABDOMEN_NAMES, small_volume
 
-from HSAMSegmentLib.jobs.course import Course
-from HSAMSegmentLib.jobs.inputs import VolumeInput
-from HSAMSegmentLib.jobs.teach_request import LayerInput, OrganInput, TeachCase, TeachJobRequest
-from HSAMSegmentLib.volumes.terminology import label_set_of
+from HSAMSegmentLib.labels.terminology import label_set_of
+from HSAMSegmentLib.workflows.finetune.finetune_request import LayerInput, OrganInput, TeachCase, TeachJobRequest
+from HSAMSegmentLib.workflows.finetune.training_run import Course
+from HSAMSegmentLib.workflows.inputs import VolumeInput
 
 SMALL_LABELS = label_set_of({1: ABDOMEN_NAMES[1], 2: ABDOMEN_NAMES[2]})
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from model_files import manifest
 
-from HSAMSegmentLib.checkpoints.bundle import save_bundle
-from HSAMSegmentLib.models.builder import build_network
+from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.interface import merged_logits
+from HSAMSegmentLib.weights.bundle import save_bundle
 
 
 def write_untrained_model(path: Path, model_id: str = "tiny", **changes: object) -> Path:

@@ -1,0 +1,166 @@
+"""`hsam-segment doctor`: is this computer ready, and what to do where it is not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from HSAMSegmentLib import __version__
+from HSAMSegmentLib.cli.console import Console
+from HSAMSegmentLib.errors import DeviceError, ModelNotFoundError
+from HSAMSegmentLib.runtime.disk import format_bytes
+from HSAMSegmentLib.runtime.progress import CancelToken
+from HSAMSegmentLib.weights.catalog import ENCODER, MODEL
+from HSAMSegmentLib.weights.store import Store
+from HSAMSegmentLib.weights.store_entries import BROKEN
+
+MODELS_CHECK = "models"
+PACKAGES = ("numpy", "scipy", "SimpleITK", "safetensors", "segment-anything", "matplotlib", "psutil", "tqdm")
+COMFORTABLE_DISK_BYTES = 2 * 10**9
+COMFORTABLE_MEMORY_BYTES = 4 * 10**9
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the doctor's report.
+
+    Attributes:
+        name: what was looked at.
+        ok: whether it is well.
+        finding: what was found.
+        advice: what to do; empty if nothing.
+        essential: whether nothing can be segmented while this is not well.
+    """
+
+    name: str
+    ok: bool
+    finding: str
+    advice: str = ""
+    essential: bool = False
+
+
+def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
+    """Look at everything and print it; the exit code says whether this computer can segment.
+
+    Returns:
+        0 if it can, 5 if only a model that is ready to use is missing, 7 if packages, torch or a device are.
+    """
+    checks = []
+    with Console(quiet=arguments.quiet or arguments.json) as console:
+        for check in examine():
+            cancel.raise_if_cancelled()
+            checks.append(check)
+            console.result(_line(check))
+    if arguments.json:
+        print(json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False))
+    in_the_way = {check.name for check in checks if check.essential and not check.ok}
+    if in_the_way == {MODELS_CHECK}:
+        return ModelNotFoundError.exit_code
+    return DeviceError.exit_code if in_the_way else 0
+
+
+def examine() -> Iterator[Check]:
+    """All checks, cheap ones first; each is made when it is asked for."""
+    versions = f"HSAMSegment {__version__}, Python {platform.python_version()}"
+    yield Check("program", True, f"{versions}, {platform.platform()}")
+    yield from _packages()
+    yield _memory()
+    yield from _weights()
+    yield from _disks()
+    yield from _torch_and_devices()
+
+
+def _line(check: Check) -> str:
+    advice = f" {check.advice}" if check.advice else ""
+    return f"{'ok  ' if check.ok else 'warn'}  {check.name}: {check.finding}{advice}"
+
+
+def _packages() -> Iterator[Check]:
+    versions = {name: _version(name) for name in PACKAGES}
+    present = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    yield Check("packages", True, present)
+    missing = [name for name, version in versions.items() if not version]
+    if missing:
+        advice = f"Install with: {sys.executable} -m pip install {' '.join(missing)}"
+        yield Check("packages", False, f"{', '.join(missing)} not installed.", advice, essential=True)
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _memory() -> Check:
+    import psutil
+
+    free = psutil.virtual_memory().available
+    advice = "" if free >= COMFORTABLE_MEMORY_BYTES else "Close other programs, or segment a region with --roi."
+    return Check("memory", not advice, f"{format_bytes(free)} free.", advice)
+
+
+def _disks() -> Iterator[Check]:
+    for name, folder in (("store's disk", Store().folder), ("temporary files", Path(tempfile.gettempdir()))):
+        existing = next(path for path in (folder, *folder.parents) if path.is_dir())
+        free = shutil.disk_usage(existing).free
+        advice = "" if free >= COMFORTABLE_DISK_BYTES else "Free some space before large downloads or volumes."
+        yield Check(name, not advice, f"{format_bytes(free)} free in {folder}.", advice)
+
+
+def _weights() -> Iterator[Check]:
+    store = Store()
+    entries = store.models()
+    models = [entry for entry in entries if entry.kind == MODEL and entry.is_present]
+    missing = {entry.id: store.requirements(entry.id) for entry in models}
+    usable = [entry.id for entry in models if not missing[entry.id]]
+    advice = "" if usable else "'hsam-segment models' lists what can be fetched."
+    yield Check(MODELS_CHECK, bool(usable), f"{', '.join(usable) or 'none'} ready to use.", advice, essential=True)
+    for entry in models:
+        for encoder in missing[entry.id]:
+            yield Check(f"model {entry.id}", False, "its encoder is missing.", store.how_to_get(encoder, entry.title))
+    encoders = [entry.id for entry in entries if entry.kind == ENCODER and entry.is_present]
+    yield Check("encoders", True, f"{', '.join(encoders) or 'none'}; models that hold their own need none.")
+    for entry in entries:
+        if entry.status == BROKEN:
+            advice = f"Remove it ('hsam-segment models remove {entry.id}') and fetch it again."
+            yield Check(f"model {entry.id}", False, entry.problem, advice)
+
+
+def _torch_and_devices() -> Iterator[Check]:
+    version = _version("torch")
+    pip = f"{sys.executable} -m pip install"
+    if not version:
+        yield Check("torch", False, "not installed.", f"Install it with: {pip} torch", essential=True)
+        return
+    problem = _torch_problem()
+    if problem:
+        advice = f"Install it again: {pip} --force-reinstall torch"
+        yield Check("torch", False, problem, advice, essential=True)
+        return
+    yield Check("torch", True, version)
+    from HSAMSegmentLib.runtime.devices import list_devices
+
+    probes = list_devices()
+    for probe in probes:
+        yield Check(f"device {probe.name}", probe.works, probe.sentence)
+    if not any(probe.works for probe in probes):
+        yield Check("devices", False, "none passed its test run.", "Install torch again.", essential=True)
+
+
+def _torch_problem() -> str:
+    """Import torch in a process of its own, since a broken one can take the program with it; empty if that works."""
+    done = subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return ""
+    last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+    return f"installed, but its import fails: {last[0]}."

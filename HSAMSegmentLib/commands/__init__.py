@@ -1,1 +1,0 @@
-"""The subcommands of `hsam-segment`, one module each; a job is run inline."""

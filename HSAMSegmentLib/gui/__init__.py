@@ -1,1 +1,0 @@
-"""The Qt panels. Knows qt and slicer, no torch."""

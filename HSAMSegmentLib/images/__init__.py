@@ -1,0 +1,1 @@
+"""Volumes, their geometry, and their slices in a canonical orientation."""

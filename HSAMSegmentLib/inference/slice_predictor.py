@@ -1,0 +1,279 @@
+"""Runs a network over slices: device, precision and batch size, and what happens when memory runs out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from HSAMSegmentLib.errors import CheckpointError, DeviceError
+from HSAMSegmentLib.inference.confidence import SliceEvidence, read_logits, slice_evidence
+from HSAMSegmentLib.inference.test_time_augmentation import mean_over_views
+from HSAMSegmentLib.inference.through_plane_smoothing import NeighborMean
+from HSAMSegmentLib.models.interface import SegmentationNetwork
+from HSAMSegmentLib.preprocess.network_input import NetworkInput, SliceFraming, SliceWindow
+from HSAMSegmentLib.preprocess.rules import PLAIN_VIEW, View
+from HSAMSegmentLib.runtime import devices
+from HSAMSegmentLib.runtime.progress import CancelToken
+
+Found = TypeVar("Found")
+
+logger = logging.getLogger(__name__)
+
+_LARGEST_BATCH = 32
+_MEMORY_PART = 0.6
+"""Part of the free memory of an accelerator that a batch may take."""
+
+_CPU_PIXELS = 224 * 224 * 4
+"""Pixels of network input per run on a CPU: larger batches cost memory and no longer save time there."""
+
+
+@dataclass(frozen=True)
+class BatchRules:
+    """What is asked of every batch.
+
+    Attributes:
+        last_stage_only: take the labels from the last stage; the first one then only tells how sure they are.
+        mirrored: average with the prediction for the mirrored slices.
+        window: part of the slices that is wanted.
+        views: under which each input is seen.
+        mean_with_planes: what the logits [n, K + 1, rows, cols] of the slices from a first one on become where other
+            planes have their say.
+    """
+
+    last_stage_only: bool
+    mirrored: bool
+    window: SliceWindow
+    views: tuple[View, ...] = (PLAIN_VIEW,)
+    mean_with_planes: Callable[[Tensor, int], Tensor] = lambda logits, first: logits
+
+    @property
+    def passes(self) -> int:
+        """How often the network sees each input."""
+        return len(self.views) * (2 if self.mirrored else 1)
+
+
+class SlicePredictor:
+    """Hands out labels and evidence of slices, batch after batch.
+
+    When memory runs out the batch is halved; when a single input is too large for an accelerator the rest is done on
+    the CPU. Both is said in `warnings`.
+    """
+
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        *,
+        device: str,
+        precision: str,
+        batch_size: int | None,
+        neighbors: NeighborMean,
+    ) -> None:
+        """Bring the network to the device.
+
+        Args:
+            network: is moved and put into evaluation mode.
+            device: a device that works.
+            precision: "auto", "full" or "mixed".
+            batch_size: network inputs per run, None to find out.
+            neighbors: averages the logits of the stack.
+        """
+        self.warnings: list[str] = []
+        self._neighbors = neighbors
+        self._network = network.eval()
+        self._wanted_precision = precision
+        self._wanted_batch = batch_size
+        self._move(device)
+
+    @property
+    def precision(self) -> str:
+        """ "full" or "mixed (...)" for the report."""
+        return "full" if self._dtype is None else f"mixed ({str(self._dtype).replace('torch.', '')})"
+
+    def predict(
+        self, source: NetworkInput, framing: SliceFraming, rules: BatchRules, first: int, last: int
+    ) -> SliceEvidence:
+        """Labels of the slices from `first` on: as many as fit into a batch, at least one, `last` excluded.
+
+        Raises:
+            DeviceError: if one slice is too large even for the CPU.
+            CheckpointError: if the network's output is not a number.
+        """
+
+        def evidence(stages: list[Tensor]) -> SliceEvidence:
+            read = rules.mean_with_planes(read_logits(stages, last_only=rules.last_stage_only), first)
+            return slice_evidence(stages, read=read)
+
+        return self._with_room(source, framing, rules, first, last, evidence)
+
+    def logits(self, source: NetworkInput, framing: SliceFraming, rules: BatchRules, first: int, last: int) -> Tensor:
+        """The logits [n, K + 1, rows, cols] that labels are read from, on the CPU, of the slices `predict` would take.
+
+        Raises:
+            DeviceError, CheckpointError: as `predict`.
+        """
+        return self._with_room(
+            source,
+            framing,
+            rules,
+            first,
+            last,
+            lambda stages: read_logits(stages, last_only=rules.last_stage_only).cpu(),
+        )
+
+    def _with_room(
+        self,
+        source: NetworkInput,
+        framing: SliceFraming,
+        rules: BatchRules,
+        first: int,
+        last: int,
+        use: Callable[[list[Tensor]], Found],
+    ) -> Found:
+        """Use the stages of as many slices as fit into memory."""
+
+        def compute(start: int, stop: int) -> list[Tensor]:
+            return self._slice_logits(source, framing, rules, start, stop)
+
+        while True:
+            stop = min(first + max(1, self.batch_size // framing.tile_count), last)
+            try:
+                with torch.inference_mode():
+                    found = use(self._neighbors.stages(compute, first, stop))
+                if not self._measured:
+                    self._enlarge_batch()
+                return found
+            except (RuntimeError, MemoryError) as error:
+                if not devices.is_out_of_memory(error):
+                    raise
+                logger.info("Out of memory on %s at batch size %d: %s", self.device, self.batch_size, error)
+                self._neighbors.forget()
+            self._step_down(min(self.batch_size, (stop - first) * framing.tile_count))
+
+    def _slice_logits(
+        self, source: NetworkInput, framing: SliceFraming, rules: BatchRules, first: int, last: int
+    ) -> list[Tensor]:
+        images = source.batch(first, last, self.device)
+        parts = [self._stages(part, rules) for part in images.split(self.batch_size)]
+        return [framing.logits(torch.cat(stage), rules.window) for stage in zip(*parts)]
+
+    def _stages(self, images: Tensor, rules: BatchRules) -> list[Tensor]:
+        stages = mean_over_views(lambda view: self._one_view(view, rules), images, rules.views)
+        if all(bool(torch.isfinite(stage).all()) for stage in stages):
+            return stages
+        if self._dtype is None:
+            raise CheckpointError(
+                "The network's output is not a number. Its weights are damaged or were trained with other settings; "
+                "get the model again."
+            )
+        self._dtype = None
+        self.warnings.append("Half precision overflowed in this network, so it ran in full precision.")
+        return self._stages(images, rules)
+
+    def _one_view(self, images: Tensor, rules: BatchRules) -> list[Tensor]:
+        stages = self._forward(images)
+        if not rules.mirrored:
+            return stages
+        mirrored = self._forward(images.flip(-1))
+        return [(stage + other.flip(-1)) / 2.0 for stage, other in zip(stages, mirrored)]
+
+    def _forward(self, images: Tensor) -> list[Tensor]:
+        half = nullcontext() if self._dtype is None else torch.autocast(images.device.type, dtype=self._dtype)
+        with half:
+            stages = self._network(images).stages
+        return [stage.float() for stage in stages]
+
+    def _move(self, device: str) -> None:
+        self.device = device
+        self._network.to(device)
+        mixed = self._wanted_precision == "mixed" or (
+            self._wanted_precision == "auto" and devices.gains_from_mixed_precision(device)
+        )
+        self._dtype = devices.half_precision(device) if mixed else None
+        self._measured = self._wanted_batch is not None or not device.startswith("cuda")
+        self.batch_size = self._wanted_batch or self._first_batch_size()
+        if not self._measured:
+            torch.cuda.reset_peak_memory_stats(torch.device(device))
+            self._used_before = torch.cuda.memory_allocated(torch.device(device))
+
+    def _first_batch_size(self) -> int:
+        if self.device == "cpu":
+            return max(1, _CPU_PIXELS // self._network.image_size**2)
+        return 1 if self.device.startswith("cuda") else 2
+
+    def _enlarge_batch(self) -> None:
+        """After one input on CUDA: take as many as its peak says that fit."""
+        peak = torch.cuda.max_memory_allocated(torch.device(self.device)) - self._used_before
+        fitting = int(_MEMORY_PART * devices.free_memory(self.device) / max(peak, 1))
+        self.batch_size = min(max(fitting, 1), _LARGEST_BATCH)
+        self._measured = True
+
+    def _step_down(self, failed_batch: int) -> None:
+        devices.release_memory(self.device)
+        self._measured = True
+        if failed_batch > 1:
+            self.batch_size = failed_batch // 2
+            self.warnings.append(
+                f"Memory ran out on {self.device} with {failed_batch} slices at a time; went on with {self.batch_size}."
+            )
+        elif self.device != "cpu":
+            self.warnings.append(
+                f"Memory ran out on {self.device} with a single slice; went on on the CPU, which is slower."
+            )
+            self._wanted_batch = 1
+            self._move("cpu")
+            devices.release_memory("cpu")
+        else:
+            raise DeviceError(
+                "Not enough memory to segment even a single slice. Close other programs, choose a smaller model, or "
+                "use a computer with more memory."
+            )
+
+
+class CancellableOperations(TorchFunctionMode):
+    """While entered, every torch operation of this thread first looks whether the work was cancelled.
+
+    On a CPU one slice takes seconds and one block of a large encoder more than one, so looking between modules would be
+    too seldom. Only for work that may stop anywhere: what is changed in place is left half-changed.
+    """
+
+    def __init__(self, cancel: CancelToken) -> None:
+        super().__init__()
+        self._cancel = cancel
+
+    def __torch_function__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Run the operation unless cancelled."""
+        self._cancel.raise_if_cancelled()
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def cancellable(network: nn.Module, cancel: CancelToken) -> Iterator[None]:
+    """Make a running forward pass stop at the next module after a cancel; nothing else is interrupted."""
+
+    def check(module: nn.Module, inputs: tuple) -> None:
+        cancel.raise_if_cancelled()
+
+    handles = [module.register_forward_pre_hook(check) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Let torch use this many CPU threads meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

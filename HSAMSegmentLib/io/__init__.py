@@ -1,0 +1,1 @@
+"""Reading scans: NIfTI, NRRD, MetaImage and DICOM."""

@@ -1,0 +1,133 @@
+"""The scans of a folder: volume files and DICOM series, at any depth, each with a name for its results."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from HSAMSegmentLib.errors import HSAMSegmentError, RequestError
+from HSAMSegmentLib.io.dicom_header import is_dicom_file
+from HSAMSegmentLib.io.image_files import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, name_without_suffix
+from HSAMSegmentLib.io.volume_files import list_series
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One scan of a folder.
+
+    Attributes:
+        path: file, or the folder that its DICOM files are in.
+        name: path below the input folder without suffix, unique; results are named by it.
+        series: which series of the folder, or None for a file or an only series.
+        problem: why it cannot be read, as far as that is known already; else empty.
+        uid: series instance UID of a DICOM series, else empty.
+    """
+
+    path: Path
+    name: str
+    series: str | None = None
+    problem: str = ""
+    uid: str = ""
+
+
+def find_scans(folder: str | Path, *, ignored: Path | None = None) -> tuple[Scan, ...]:
+    """All scans of a folder, sorted by name; scout images and segmentations are left out.
+
+    Args:
+        folder: where to look, the folders in it included.
+        ignored: folder that is left out: that of the results, where it lies in `folder`.
+
+    Raises:
+        RequestError: if there is no such folder, or no scan in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RequestError(f"There is no folder {folder}; check the path.")
+    found = sorted(_whole_series(list(_walk(folder, folder, ignored))), key=lambda scan: (scan.name, str(scan.path)))
+    if not found:
+        raise RequestError(
+            f"There is no scan in {folder}. Scans are DICOM files and files that end in {', '.join(IMAGE_SUFFIXES)}."
+        )
+    return tuple(_with_unique_names(found))
+
+
+def _walk(folder: Path, root: Path, ignored: Path | None) -> Iterator[Scan]:
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    if any(_looks_like_dicom(file) for file in files):
+        yield from _series_of(folder, root)
+    for file in files:
+        if _is_volume(file):
+            yield Scan(file, str((file.parent / name_without_suffix(file)).relative_to(root)))
+    for child in sorted(folder.iterdir()):
+        hidden = child.name.startswith(".")
+        if (
+            child.is_dir()
+            and not child.is_symlink()
+            and not hidden
+            and (ignored is None or child.resolve() != ignored.resolve())
+        ):
+            yield from _walk(child, root, ignored)
+
+
+def _series_of(folder: Path, root: Path) -> Iterator[Scan]:
+    """The series whose files lie in this very folder."""
+    name = str(folder.relative_to(root)) if folder != root else folder.resolve().name
+    try:
+        below = list_series(folder)
+    except HSAMSegmentError as error:
+        yield Scan(folder, name, problem=str(error))
+        return
+    found = [series for series in below if series.headers[0].path.parent == folder]
+    wanted = [series for series in found if not series.is_localizer] or found
+    only = len(below) == 1
+    for series in wanted:
+        yield Scan(
+            folder,
+            name if len(wanted) == 1 else f"{name}_{series.number or series.id}",
+            None if only else series.id,
+            uid=series.id,
+        )
+
+
+def _whole_series(scans: list[Scan]) -> Iterator[Scan]:
+    """Give a problem to series with files in several folders: each would be taken for a scan, and be a part only."""
+    folders: dict[str, list[str]] = {}
+    for scan in scans:
+        folders.setdefault(scan.uid, []).append(str(scan.path))
+    for scan in scans:
+        places = folders[scan.uid]
+        if not scan.uid or len(places) == 1:
+            yield scan
+            continue
+        yield replace(
+            scan,
+            problem=f"Files of one series are in several folders: {', '.join(places)}. Put them into one folder, or "
+            "move copies away.",
+        )
+
+
+def _looks_like_dicom(file: Path) -> bool:
+    return os.access(file, os.R_OK) and file.name != "DICOMDIR" and not _is_volume(file) and is_dicom_file(file)
+
+
+def _is_volume(file: Path) -> bool:
+    name = file.name.lower()
+    if name.endswith(SEGMENTATION_SUFFIXES) or not name.endswith(IMAGE_SUFFIXES):
+        return False
+    return not (name.endswith(".img") and file.with_suffix(".hdr").exists())
+
+
+def _with_unique_names(scans: list[Scan]) -> Iterator[Scan]:
+    """Two files that differ in their suffix only get it into their name; what is left gets a number."""
+    often = Counter(scan.name for scan in scans)
+    used: Counter[str] = Counter()
+    for scan in scans:
+        name = scan.name
+        if often[name] > 1 and scan.path.is_file():
+            suffix = scan.path.name[len(name_without_suffix(scan.path)) :]
+            name = f"{name}{suffix.replace('.', '_')}"
+        used[name] += 1
+        yield replace(scan, name=name if used[name] == 1 else f"{name}_{used[name]}")

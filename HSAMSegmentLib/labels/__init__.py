@@ -1,0 +1,1 @@
+"""Label sets, terminology, and segmentations in files."""

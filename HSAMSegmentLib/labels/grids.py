@@ -1,0 +1,63 @@
+"""Whether two grids are the same, and label maps brought from one to another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import SimpleITK as sitk
+
+from HSAMSegmentLib.errors import VolumeError
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.labels.segmentation import Segmentation
+
+_TOLERANCE_VOXELS = 0.01
+
+
+def same_grid(first: Geometry, second: Geometry, tolerance_voxels: float = _TOLERANCE_VOXELS) -> bool:
+    """Whether two grids have the same size and no corner lies further apart than this part of the smallest spacing."""
+    if first.size != second.size:
+        return False
+    ends = [(0.0, length - 1.0) for length in first.size]
+    corners = np.array([[i, j, k, 1.0] for i in ends[0] for j in ends[1] for k in ends[2]]).T
+    distances = np.linalg.norm(((first.ijk_to_lps - second.ijk_to_lps) @ corners)[:3], axis=0)
+    return bool(distances.max() <= tolerance_voxels * min(first.spacing_mm))
+
+
+def resample_labels(segmentation: Segmentation, geometry: Geometry) -> Segmentation:
+    """The labels on another grid, by nearest neighbor; unchanged where the grid is the same.
+
+    Raises:
+        VolumeError: if labeled voxels exist and none of them is on that grid.
+    """
+    if same_grid(segmentation.geometry, geometry):
+        return replace(segmentation, geometry=geometry)
+    array = resample_array(segmentation.array, segmentation.geometry, geometry)
+    if segmentation.array.any() and not array.any():
+        raise VolumeError(
+            f'The labels of "{segmentation.name}" do not overlap with the volume; check that both are of the same scan.'
+        )
+    return replace(segmentation, array=array, geometry=geometry)
+
+
+def voxel_offset(source: Geometry, target: Geometry) -> tuple[int, int, int] | None:
+    """Where voxel (0, 0, 0) of one grid lies on another one (i, j, k), if both are parts of one lattice, else None."""
+    steps = np.linalg.solve(target.ijk_to_lps, source.ijk_to_lps)
+    offset = np.round(steps[:3, 3])
+    ends = np.array([[*corner, 1.0] for corner in np.ndindex(2, 2, 2)]) * [*source.size, 1.0]
+    expected = ends[:, :3] + offset
+    apart = np.abs((steps @ ends.T)[:3].T - expected).max()
+    return tuple(int(part) for part in offset) if apart <= _TOLERANCE_VOXELS else None
+
+
+def resample_array(array: np.ndarray, source: Geometry, target: Geometry) -> np.ndarray:
+    """Label values (k, j, i) of one grid on another one; 0 where the first has no voxel.
+
+    Nearest neighbor from index to index, so that no direction matrix (left-handed, sheared) matters to ITK.
+    """
+    to_source = np.linalg.solve(source.ijk_to_lps, target.ijk_to_lps)
+    transform = sitk.AffineTransform(to_source[:3, :3].ravel().tolist(), to_source[:3, 3].tolist())
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+    axes = np.eye(3).ravel().tolist()
+    resampled = sitk.Resample(image, list(target.size), transform, sitk.sitkNearestNeighbor, [0.0] * 3, [1.0] * 3, axes)
+    return sitk.GetArrayFromImage(resampled)

@@ -1,0 +1,215 @@
+"""Segmentations from and to files: Slicer's .seg.nrrd with names, colors and codes, and plain label maps.
+
+A label map in a format without a place for names (NIfTI, MetaImage) gets a small ".labels.json" file beside it, which
+is read back with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from HSAMSegmentLib.errors import OutputError, VolumeError
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.sitk_images import geometry_of, image_of, quiet_itk
+from HSAMSegmentLib.io.image_files import ROUNDING_SHEAR_DEGREES, check_scalar, name_without_suffix, read_image
+from HSAMSegmentLib.io.nifti_header import axes_shear_degrees, check_nifti_length, read_nifti_header
+from HSAMSegmentLib.labels.label_names import names_path, names_text, read_names
+from HSAMSegmentLib.labels.label_set import LabelSet
+from HSAMSegmentLib.labels.layers import merge_layers
+from HSAMSegmentLib.labels.seg_nrrd import header_fields, segment_entries
+from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.labels.terminology import label_for, label_set_of, unique_name
+from HSAMSegmentLib.runtime.atomic_files import check_output, complete_file
+
+SEGMENTATION_OUTPUT_SUFFIXES = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha")
+
+_LARGEST_VALUE = 255
+_COMPRESSION_LEVEL = 4
+
+
+def read_segmentation(path: str | Path, *, names: Mapping[int, str] | None = None) -> Segmentation:
+    """Read a segmentation.
+
+    Args:
+        path: a .seg.nrrd file of Slicer, or a label map in any image format.
+        names: what the values of a label map mean; they win over names that the file has. Values that are named but do
+            not occur are labels, too.
+
+    Returns:
+        The labels on the file's grid. Segments on several layers become one label map, the smaller one winning where
+        two overlap; values above 255 are numbered anew; both is told in `Segmentation.notes`.
+
+    Raises:
+        VolumeError: if there is no such file, or if it is no segmentation.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise VolumeError(f'"{path}" is a folder; choose the file of the segmentation.')
+    image, notes = read_image(path)
+    fields = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("Segment")}
+    entries = segment_entries(fields)
+    array = sitk.GetArrayFromImage(image)
+    if entries:
+        array, labels, merge_notes = merge_layers(array, entries, path.name)
+        labels = _renamed(labels, names)
+    else:
+        check_scalar(path, image)
+        array, labels, merge_notes = _plain_labels(array, path, names)
+    return Segmentation(array, geometry_of(image), labels, name_without_suffix(path), notes + merge_notes)
+
+
+def write_segmentation(segmentation: Segmentation, path: str | Path, *, overwrite: bool = False) -> tuple[Path, ...]:
+    """Write a segmentation; the file appears when it is complete.
+
+    Args:
+        segmentation: what to write.
+        path: .seg.nrrd (or .nrrd) keeps names, colors and codes in the file; .nii.gz, .nii and .mha get a
+            ".labels.json" file beside them.
+        overwrite: whether existing files may be replaced.
+
+    Returns:
+        The files that were written, the one with the voxels first.
+
+    Raises:
+        OutputError: if the suffix is unknown, if that format has no place for the grid, if a file exists, or if it
+            cannot be written.
+    """
+    path = Path(path)
+    suffix = output_suffix(path)
+    require_geometry_fits(path, segmentation.geometry)
+    check_output(path, overwrite=overwrite)
+    image = image_of(segmentation.array.astype(np.uint8, copy=False), segmentation.geometry)
+    if suffix.endswith(".nrrd"):
+        for key, text in header_fields(segmentation.labels, segmentation.array).items():
+            image.SetMetaData(key, text)
+        _write_image(image, path, suffix, overwrite)
+        return (path,)
+    beside = names_path(path)
+    check_output(beside, overwrite=overwrite)
+    _write_image(image, path, suffix, overwrite)
+    with complete_file(beside, overwrite=overwrite) as temporary:
+        temporary.write_text(names_text(segmentation.labels), encoding="utf-8")
+    return (path, beside)
+
+
+def output_suffix(path: Path) -> str:
+    """The suffix by which a segmentation is written.
+
+    Raises:
+        OutputError: if there is no such format.
+    """
+    for suffix in SEGMENTATION_OUTPUT_SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return suffix
+    raise OutputError(
+        f'A segmentation cannot be written as "{path.name}"; end the name with one of '
+        f"{', '.join(SEGMENTATION_OUTPUT_SUFFIXES)}."
+    )
+
+
+def require_geometry_fits(path: Path, geometry: Geometry) -> None:
+    """Make sure that the format of a file can hold a grid; NIfTI would lose the shear of a tilted gantry.
+
+    Raises:
+        OutputError: if it cannot.
+    """
+    shear = axes_shear_degrees(geometry.direction_matrix)
+    if ".nii" in output_suffix(path) and shear > ROUNDING_SHEAR_DEGREES:
+        raise OutputError(
+            f'"{path.name}" cannot hold this scan\'s grid: its slices are sheared by {shear:.1f} degrees (a tilted '
+            "gantry), which NIfTI files lose; write .seg.nrrd instead."
+        )
+
+
+def _write_image(image: sitk.Image, path: Path, suffix: str, overwrite: bool) -> None:
+    with complete_file(path, overwrite=overwrite, suffix=suffix) as temporary, quiet_itk():
+        try:
+            sitk.WriteImage(image, str(temporary), suffix != ".nii", _COMPRESSION_LEVEL)
+        except RuntimeError as error:
+            raise OSError("the file could not be written completely") from error
+        if ".nii" in suffix:
+            _check_written_nifti(temporary)
+
+
+def _check_written_nifti(path: Path) -> None:
+    """ITK says nothing when the disk is full while it writes NIfTI, so the length is checked."""
+    try:
+        header = read_nifti_header(path)
+        if header is None:
+            raise OSError("the file has no header")
+        check_nifti_length(path, header)
+    except VolumeError as error:
+        raise OSError(str(error)) from error
+
+
+def _plain_labels(
+    array: np.ndarray, path: Path, names: Mapping[int, str] | None
+) -> tuple[np.ndarray, LabelSet, tuple[str, ...]]:
+    """uint8 label values of a label map, their labels, and notes."""
+    array = _whole_numbers(array, path)
+    present = [int(value) for value in np.unique(array) if value != 0]
+    known = read_names(path)
+    if present and min(present) < 0:
+        raise VolumeError(f'"{path.name}" holds negative values; it is a scan and no label map.')
+    if len(present) > _LARGEST_VALUE:
+        raise VolumeError(f'"{path.name}" holds {len(present)} different values; it is a scan and no label map.')
+    given = {} if names is None else {int(value): name for value, name in names.items()}
+    beside = {} if known is None else {label.value: label.name for label in known}
+    all_names = {value: f"Label {value}" for value in present}
+    all_names.update(beside if names is None else {value: beside[value] for value in beside if value in present})
+    all_names.update(given)
+    numbers, notes = _new_numbers(sorted(value for value in all_names if value > 0))
+    labels = label_set_of({numbers[value]: all_names[value] for value in numbers})
+    if known is not None and not notes:
+        labels = _with_known(labels, known)
+    return _renumbered(array, numbers), labels, notes
+
+
+def _whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:
+    if array.dtype.kind != "f":
+        return array
+    rounded = np.rint(array)
+    if not np.array_equal(rounded, array):
+        raise VolumeError(f'"{path.name}" holds values that are no whole numbers; it is a scan and no label map.')
+    return rounded.astype(np.int64)
+
+
+def _new_numbers(values: list[int]) -> tuple[dict[int, int], tuple[str, ...]]:
+    """Values as they are if all fit into 8 bits, else numbered from 1, and then a note."""
+    if not values or values[-1] <= _LARGEST_VALUE:
+        return {value: value for value in values}, ()
+    numbers = {value: number for number, value in enumerate(values, start=1)}
+    pairs = ", ".join(f"{value} as {number}" for value, number in numbers.items())
+    return numbers, (f"Label values above 255 were numbered anew ({pairs}).",)
+
+
+def _renumbered(array: np.ndarray, numbers: Mapping[int, int]) -> np.ndarray:
+    result = array.astype(np.uint8)
+    for value, number in numbers.items():
+        if value != number:
+            result[array == value] = number
+    return result
+
+
+def _with_known(labels: LabelSet, known: LabelSet) -> LabelSet:
+    """Colors and codes of the file beside the label map, for labels of the same value and name."""
+    stored = {(label.value, label.name): label for label in known}
+    return LabelSet(tuple(stored.get((label.value, label.name), label) for label in labels))
+
+
+def _renamed(labels: LabelSet, names: Mapping[int, str] | None) -> LabelSet:
+    """Segments with the names that were given for their values."""
+    if not names:
+        return labels
+    renamed = []
+    for label in labels:
+        if label.value not in names:
+            renamed.append(label)
+            continue
+        taken = [other.name for other in renamed]
+        renamed.append(label_for(label.value, unique_name(names[label.value], taken, label.value)))
+    return LabelSet(tuple(renamed))

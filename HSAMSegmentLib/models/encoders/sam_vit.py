@@ -1,0 +1,146 @@
+"""SAM's image encoder: a plain vision transformer with windowed and global attention (Kirillov et al., ICCV 2023).
+
+The tensors are named as in SAM's checkpoints below `image_encoder.`, and the numbers are SAM's to rounding; the
+attention is ours (see `attention`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from HSAMSegmentLib.models.encoders.attention import GridAttention
+from HSAMSegmentLib.models.encoders.neck import sam_neck
+from HSAMSegmentLib.models.encoders.segment_anything_parts import sam_part
+from HSAMSegmentLib.models.sizes import SAM_SIZES
+
+__all__ = ["SAM_SIZES", "SamBlock", "SamEncoder"]
+
+_TOKENS_AT_ONCE = 1024
+"""Tokens that a processor takes through a block at once: enough for fast products, few enough for its cache."""
+
+
+class SamEncoder(nn.Module):
+    """Images to an embedding with one vector per patch.
+
+    Args:
+        image_size: side S of the square input in pixels, a multiple of the patch size.
+        embed_dim: width C of a token.
+        depth: number of blocks.
+        num_heads: attention heads per block.
+        global_attn_indexes: blocks whose attention spans the whole image; the others attend inside windows.
+        out_chans: channels of the embedding.
+        window_size: side of a window in tokens.
+        patch_size: side of a patch in pixels.
+        mlp_ratio: hidden width of the perceptrons as a multiple of C.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        global_attn_indexes: Sequence[int],
+        out_chans: int = 256,
+        window_size: int = 14,
+        patch_size: int = 16,
+        mlp_ratio: float = 4.0,
+    ) -> None:
+        super().__init__()
+        if image_size % patch_size:
+            raise ValueError(f"The image size {image_size} is not a multiple of the patch size {patch_size}.")
+        self.image_size = image_size
+        self.out_chans = out_chans
+        grid = image_size // patch_size
+        patch = (patch_size, patch_size)
+        self.patch_embed = sam_part("image_encoder", "PatchEmbed")(kernel_size=patch, stride=patch, embed_dim=embed_dim)
+        self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, embed_dim))
+        self.blocks = nn.ModuleList(
+            SamBlock(
+                dim=embed_dim,
+                num_heads=num_heads,
+                mlp_ratio=mlp_ratio,
+                grid_side=grid if index in global_attn_indexes else window_size,
+                windowed=index not in global_attn_indexes,
+            )
+            for index in range(depth)
+        )
+        self.neck = sam_neck(embed_dim, out_chans)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [B, 3, S, S] to embeddings [B, out_chans, S / patch, S / patch]."""
+        return self.forward_suffix(self.forward_prefix(images, 0), 0)
+
+    def forward_prefix(self, images: Tensor, blocks: int) -> Tensor:
+        """Patch embedding, positions and the first `blocks` blocks: [B, 3, S, S] to tokens [B, h, h, C].
+
+        A frozen prefix gives the same tokens for the same image, so teaching may keep them.
+        """
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            raise ValueError(
+                f"The encoder was built for {self.image_size} x {self.image_size} pixels, "
+                f"not for {images.shape[-2]} x {images.shape[-1]}."
+            )
+        tokens = (self.patch_embed(images) + self.pos_embed).contiguous()
+        for block in self.blocks[:blocks]:
+            tokens = block(tokens)
+        return tokens
+
+    def forward_suffix(self, tokens: Tensor, blocks: int) -> Tensor:
+        """The blocks from index `blocks` on, and the neck: tokens [B, h, h, C] to embeddings [B, out_chans, h, h]."""
+        for block in self.blocks[blocks:]:
+            tokens = block(tokens)
+        return self.neck(tokens.permute(0, 3, 1, 2))
+
+
+class SamBlock(nn.Module):
+    """Attention and perceptron, each with normalization in front of it and a residual around both.
+
+    Args:
+        dim: width of a token.
+        num_heads: attention heads.
+        mlp_ratio: hidden width of the perceptron as a multiple of `dim`.
+        grid_side: side of the window, or of the whole grid for global attention.
+        windowed: whether attention stays inside windows.
+    """
+
+    def __init__(self, *, dim: int, num_heads: int, mlp_ratio: float, grid_side: int, windowed: bool) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = GridAttention(dim=dim, num_heads=num_heads, grid_side=grid_side, windowed=windowed)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = sam_part("common", "MLPBlock")(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, rows, columns, dim] to tokens of the same shape."""
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return self._perceive(self._attend(x))
+        output = x.new_empty(x.shape)
+        for part in self._independent_parts(x.shape):
+            attended = self._attend(x[part]).flatten(0, 2).split(_TOKENS_AT_ONCE)
+            for tokens, target in zip(attended, output[part].flatten(0, 2).split(_TOKENS_AT_ONCE)):
+                target.copy_(self._perceive(tokens))
+        return output
+
+    def _attend(self, x: Tensor) -> Tensor:
+        return x + self.attn(self.norm1(x))
+
+    def _perceive(self, x: Tensor) -> Tensor:
+        return x + self.mlp(self.norm2(x))
+
+    def _independent_parts(self, shape: torch.Size) -> Iterator[tuple[slice, slice]]:
+        """Images, or with windows also whole rows of windows, that do not see each other."""
+        images, rows, columns, _ = shape
+        together = max(1, _TOKENS_AT_ONCE // (rows * columns))
+        height = rows
+        if self.attn.windowed:
+            height = self.attn.grid_side * max(1, _TOKENS_AT_ONCE // (self.attn.grid_side * columns))
+        if rows * columns <= _TOKENS_AT_ONCE:
+            height = rows
+        for image in range(0, images, together):
+            for row in range(0, rows, height):
+                yield slice(image, image + together), slice(row, row + height)

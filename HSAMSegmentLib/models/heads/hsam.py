@@ -1,0 +1,110 @@
+"""The head of H-SAM: two decoders, the second guided by the first (Cheng et al., CVPR 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from HSAMSegmentLib.models.heads.class_gate import ClassGate, token_map
+from HSAMSegmentLib.models.heads.hsam_decoders import RefiningDecoder, class_weights
+from HSAMSegmentLib.models.heads.positional_grid import PositionalGrid
+from HSAMSegmentLib.models.heads.sam_decoder import DecoderOutput, SamDecoder
+from HSAMSegmentLib.models.interface import Features, StageLogits
+
+
+class HsamHead(nn.Module):
+    """Features to the logits of both stages, at 4h and at 16h.
+
+    Form "released" is what the official weights need: the image embedding of the second decoder is doubled. Form
+    "paper" replaces the constant by a gate over positions (see `class_gate`).
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        form: str = "released",
+        embed_dim: int = 256,
+        num_heads: int = 8,
+        mlp_dim: int = 2048,
+        depth: int = 2,
+        dropout: float = 0.2,
+        embedding_noise: float = 0.2,
+        label_noise: float = 0.2,
+        gate_dim: int = 64,
+        skip_channels: Sequence[int] = (),
+    ) -> None:
+        """
+        Args:
+            num_classes: foreground classes K; logits have K + 1 channels, background first.
+            form: "released" or "paper".
+            embed_dim: width of the encoder's embedding, a multiple of 16.
+            num_heads: heads of every attention; divides `embed_dim / 2`.
+            mlp_dim: hidden width of the transformers' perceptrons.
+            depth: layers of each transformer.
+            dropout: of the second decoder's tokens-to-image results, in training.
+            embedding_noise: standard deviation of the noise on the second decoder's embedding in training, as a share
+                of the embedding's range.
+            label_noise: see `ClassGate`; "paper" only.
+            gate_dim: see `ClassGate`; "paper" only.
+            skip_channels: channels of the encoder's finer maps at 2h, 4h, 8h and 16h, as many as are to be used; the
+                official networks use none.
+        """
+        super().__init__()
+        shared = {
+            "num_masks": num_classes + 1,
+            "embed_dim": embed_dim,
+            "num_heads": num_heads,
+            "mlp_dim": mlp_dim,
+            "depth": depth,
+            "skip_channels": tuple(skip_channels),
+        }
+        self.embedding_noise = embedding_noise
+        self.positional_grid = PositionalGrid(embed_dim=embed_dim)
+        self.no_mask = nn.Parameter(torch.randn(1, embed_dim))
+        self.decoder1 = SamDecoder(cross_first=True, **shared)
+        self.decoder2 = RefiningDecoder(dropout=dropout, **shared)
+        self.gate = (
+            ClassGate(num_masks=num_classes + 1, embed_dim=embed_dim, gate_dim=gate_dim, label_noise=label_noise)
+            if form == "paper"
+            else None
+        )
+
+    def _disturbed(self, image: Tensor) -> Tensor:
+        """In training, add noise in proportion to the embedding's range over the whole batch."""
+        if not self.training or self.embedding_noise == 0:
+            return image
+        return image + torch.randn_like(image) * (self.embedding_noise * (image.max() - image.min()))
+
+    def _gate(self, first: DecoderOutput, weights: Tensor, grid: tuple[int, int], labels: Tensor | None) -> Tensor:
+        """The factor [B, N, 1] by which each position is enlarged beyond 1."""
+        if labels is None:
+            cells = weights.argmax(dim=1)
+        else:
+            nearest = F.interpolate(labels[:, None].float(), size=grid, mode="nearest-exact")
+            cells = nearest.flatten(1).long()
+        return self.gate(token_map(first.tokens, first.image), cells)
+
+    def forward(self, features: Features, labels: Tensor | None = None) -> StageLogits:
+        """Decode both stages.
+
+        Args:
+            features: embedding [B, embed_dim, h, w] and, if `skip_channels` was given, finer maps.
+            labels: [B, H, W] at any resolution, for the paper form's noise in training; values that are no class
+                (unlabelled pixels) get none. Without labels the first stage's prediction takes their place.
+
+        Returns:
+            logits [B, K + 1, 4h, 4w] and [B, K + 1, 16h, 16w].
+        """
+        grid = (features.embedding.shape[2], features.embedding.shape[3])
+        image = features.embedding.flatten(2).transpose(1, 2)
+        image_pe = self.positional_grid(*grid).to(image.dtype)
+        first = self.decoder1(image + self.no_mask, image_pe, grid, features.skips)
+        weights = class_weights(first.logits)
+        prompted = self._disturbed(image) + self.no_mask
+        gate = 1 if self.gate is None else self._gate(first, weights, grid, labels)
+        second = self.decoder2(prompted * (1 + gate), image_pe, grid, weights, first.upscaled, features.skips)
+        return StageLogits((first.logits, second.logits))

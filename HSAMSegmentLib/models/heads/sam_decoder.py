@@ -1,0 +1,122 @@
+"""SAM's mask decoder without prompts: one mask token per class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from HSAMSegmentLib.models.heads.two_way_transformer import TwoWayTransformer
+from HSAMSegmentLib.models.heads.upscaling import Upscaling
+
+
+class Perceptron(nn.Module):
+    """Linear layers with a ReLU between each two."""
+
+    def __init__(self, *, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int) -> None:
+        super().__init__()
+        widths = [in_dim] + [hidden_dim] * (num_layers - 1) + [out_dim]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in_dim] to [..., out_dim]."""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class DecoderOutput(NamedTuple):
+    """What a mask decoder computes.
+
+    Attributes:
+        logits: [B, T, H, W], one channel per class, background first.
+        tokens: the mask tokens after the transformer [B, T, C].
+        quality_token: the token the quality of the masks is predicted from [B, C].
+        image: image tokens after the transformer [B, N, C].
+        upscaled: channels-last map the masks were read from [B, H, W, channels].
+    """
+
+    logits: Tensor
+    tokens: Tensor
+    quality_token: Tensor
+    image: Tensor
+    upscaled: Tensor
+
+
+def read_masks(hypernetworks: nn.ModuleList, tokens: Tensor, upscaled: Tensor) -> Tensor:
+    """Turn each mask token into a linear classifier of pixels (MaskFormer, Cheng et al., NeurIPS 2021).
+
+    Args:
+        hypernetworks: one perceptron per token.
+        tokens: [B, T, C].
+        upscaled: [B, H, W, channels].
+
+    Returns:
+        logits [B, T, H, W].
+    """
+    batch, rows, columns, _ = upscaled.shape
+    classifiers = torch.stack([net(tokens[:, index]) for index, net in enumerate(hypernetworks)], dim=1)
+    return (classifiers @ upscaled.flatten(1, 2).transpose(1, 2)).view(batch, -1, rows, columns)
+
+
+class SamDecoder(nn.Module):
+    """Mask decoder of SAM (Kirillov et al., ICCV 2023) with T mask tokens and all T masks returned."""
+
+    def __init__(
+        self,
+        *,
+        num_masks: int,
+        embed_dim: int = 256,
+        num_heads: int = 8,
+        mlp_dim: int = 2048,
+        depth: int = 2,
+        cross_first: bool = False,
+        skip_channels: Sequence[int] = (),
+    ) -> None:
+        """
+        Args:
+            num_masks: T, classes plus background.
+            embed_dim: width of the embedding and of all tokens, a multiple of 8.
+            num_heads: heads of every attention; divides `embed_dim / 2`.
+            mlp_dim: hidden width of the transformer's perceptrons.
+            depth: layers of the transformer.
+            cross_first: order of the transformer's sublayers, see `TwoWayBlock`.
+            skip_channels: channels of the encoder's finer maps at 2h and 4h, if it has them and they are to be used.
+        """
+        super().__init__()
+        self.transformer = TwoWayTransformer(
+            embed_dim=embed_dim, num_heads=num_heads, mlp_dim=mlp_dim, depth=depth, cross_first=cross_first
+        )
+        self.iou_token = nn.Parameter(torch.randn(1, embed_dim))
+        self.mask_tokens = nn.Parameter(torch.randn(num_masks, embed_dim))
+        channels = (embed_dim, embed_dim // 4, embed_dim // 8)
+        self.upscaling = Upscaling(channels=channels, norms=(True, False), skip_channels=skip_channels[:2])
+        self.hypernetworks = nn.ModuleList(
+            Perceptron(in_dim=embed_dim, hidden_dim=embed_dim, out_dim=channels[-1], num_layers=3)
+            for _ in range(num_masks)
+        )
+        self.iou_prediction_head = Perceptron(in_dim=embed_dim, hidden_dim=embed_dim, out_dim=num_masks, num_layers=3)
+
+    def forward(
+        self, image: Tensor, image_pe: Tensor, grid: tuple[int, int], skips: Sequence[Tensor] = ()
+    ) -> DecoderOutput:
+        """Decode all masks at four times the resolution of the embedding.
+
+        Args:
+            image: image tokens [B, rows * columns, C].
+            image_pe: their positions [1, rows * columns, C].
+            grid: rows and columns of the embedding.
+            skips: finer feature maps of the encoder, coarsest first.
+        """
+        prompt = torch.cat([self.iou_token, self.mask_tokens])[None]
+        tokens, image = self.transformer(prompt, image, image_pe)
+        upscaled = self.upscaling(image.unflatten(1, grid), skips)
+        logits = read_masks(self.hypernetworks, tokens[:, 1:], upscaled)
+        return DecoderOutput(logits, tokens[:, 1:], tokens[:, 0], image, upscaled)
+
+    def quality(self, output: DecoderOutput) -> Tensor:
+        """Predicted quality of each mask [B, T] (SAM trains this to be the IoU; H-SAM and SAMed do not train it)."""
+        return self.iou_prediction_head(output.quality_token)

@@ -1,0 +1,1 @@
+"""A synthetic abdomen with its ground truth, for tests and first runs."""

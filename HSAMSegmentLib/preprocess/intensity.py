@@ -1,0 +1,148 @@
+"""Gray values to the range 0 to 1, as a model's rule says, and warnings where a scan is not what the model expects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.images.orientation import slice_axis, slice_frame
+from HSAMSegmentLib.images.volume import Volume
+from HSAMSegmentLib.preprocess.percentiles import foreground_percentiles
+from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
+
+_THICK_SLICES_MM = 12.0
+_LEAST_PART_IN_WINDOW = 0.02
+_HIGHEST_FAT_HU = -50.0
+
+
+class ModelExpectations(Protocol):
+    """What a model's manifest says about its input."""
+
+    modality: str
+    intensity: IntensityRule
+    slices: SliceRule
+    field_of_view_mm: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class IntensityScaler:
+    """Scales any part of one volume, with bounds that were measured on the whole of it.
+
+    Attributes:
+        bounds: gray values that become 0 and 1, or None where each slice has its own.
+    """
+
+    bounds: tuple[float, float] | None
+
+    def __call__(self, slices: np.ndarray) -> np.ndarray:
+        """Scale slices [..., rows, columns] to float32 in 0 to 1, same shape; constant ones become 0."""
+        values = np.asarray(slices, dtype=np.float32)
+        if self.bounds is not None:
+            low, high = np.float32(self.bounds[0]), np.float32(self.bounds[1])
+        else:
+            low, high = values.min(axis=(-2, -1), keepdims=True), values.max(axis=(-2, -1), keepdims=True)
+        span = high - low
+        scaled = np.clip(values, low, high) - low
+        scaled /= np.where(span > 0, span, np.float32(1.0))
+        return scaled
+
+
+def intensity_scaler(array: np.ndarray, rule: IntensityRule) -> IntensityScaler:
+    """Measure what a rule needs to know of a volume.
+
+    Args:
+        array: the whole volume, in any order of its axes.
+        rule: "window" needs nothing of it; "percentile" takes its percentiles over all voxels but those of the lowest
+            value (the padding; see `foreground_percentiles`); "slice_minmax" looks at each slice when it comes.
+
+    Raises:
+        RequestError: if the rule is unknown.
+    """
+    if rule.kind == "window":
+        return IntensityScaler(rule.window_hu)
+    if rule.kind == "slice_minmax":
+        return IntensityScaler(None)
+    if rule.kind == "percentile":
+        return IntensityScaler(foreground_percentiles(array, rule.percentiles))
+    raise RequestError(f'There is no intensity rule "{rule.kind}"; the model needs a newer version of HSAMSegment.')
+
+
+def scale_intensity(source: Volume | np.ndarray, rule: IntensityRule, *, plane: str = "acquisition") -> np.ndarray:
+    """Scale a volume to float32 in 0 to 1, same shape.
+
+    Args:
+        source: a volume, or an array whose first axis counts the slices.
+        rule: how.
+        plane: slices of a volume that "slice_minmax" looks at.
+
+    Raises:
+        RequestError: if the rule or the plane is unknown.
+    """
+    if not isinstance(source, Volume):
+        return intensity_scaler(source, rule)(source)
+    scaler = intensity_scaler(source.array, rule)
+    axis = 2 - slice_axis(source.geometry, plane)
+    return np.moveaxis(scaler(np.moveaxis(source.array, axis, 0)), 0, axis)
+
+
+def plausibility_warnings(volume: Volume, expected: ModelExpectations) -> tuple[str, ...]:
+    """Sentences on what makes a volume an unlikely input of a model; none if nothing is odd.
+
+    Args:
+        volume: the scan.
+        expected: the model's manifest.
+    """
+    low, high = float(volume.array.min()), float(volume.array.max())
+    if low == high:
+        return (f"All voxels have the same value ({low:g}); there is nothing to be found.",)
+    found = [
+        _modality_warning(volume, expected),
+        _hounsfield_warning(volume, expected, low),
+        *_grid_warnings(volume, expected),
+    ]
+    return tuple(warning for warning in found if warning)
+
+
+def _modality_warning(volume: Volume, expected: ModelExpectations) -> str:
+    if not volume.modality or not expected.modality or volume.modality == expected.modality:
+        return ""
+    return f"This is a {volume.modality} scan and the model was made for {expected.modality}; do not trust the result."
+
+
+def _hounsfield_warning(volume: Volume, expected: ModelExpectations, lowest: float) -> str:
+    if expected.intensity.kind != "window" or volume.modality == "MR":
+        return ""
+    low, high = expected.intensity.window_hu
+    if lowest > _HIGHEST_FAT_HU:
+        return (
+            f"The values do not look like Hounsfield units (the lowest is {lowest:g}; fat and air are below "
+            f"{_HIGHEST_FAT_HU:g}); the model expects CT in HU."
+        )
+    inside = np.count_nonzero((volume.array > low) & (volume.array < high)) / volume.array.size
+    if inside < _LEAST_PART_IN_WINDOW:
+        return (
+            f"Only {100 * inside:.1f} % of the voxels are in the model's window of {low:g} to {high:g} HU; "
+            "the values are probably no Hounsfield units."
+        )
+    return ""
+
+
+def _grid_warnings(volume: Volume, expected: ModelExpectations) -> list[str]:
+    frame = slice_frame(volume.geometry, expected.slices.plane)
+    warnings = []
+    if expected.field_of_view_mm is not None:
+        height, width = frame.field_of_view_mm
+        smallest, largest = expected.field_of_view_mm
+        if not smallest <= float(np.sqrt(height * width)) <= largest:
+            warnings.append(
+                f"The slices show {height:.0f} x {width:.0f} mm; the model was made for about {smallest:.0f} to "
+                f"{largest:.0f} mm."
+            )
+    if frame.stack_shape[0] == 1:
+        warnings.append("The volume has one slice only; the volumes in mL are those of this slice.")
+    elif frame.slice_spacing_mm > _THICK_SLICES_MM:
+        warnings.append(f"The slices are {frame.slice_spacing_mm:.1f} mm apart; small structures may fall between.")
+    return warnings

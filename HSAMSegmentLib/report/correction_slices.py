@@ -1,0 +1,78 @@
+"""Which slices of a result teach a model most when a person corrects them: those it doubts, apart from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DoubtfulSlice:
+    """One slice.
+
+    Attributes:
+        index: along the slicing axis of the scan.
+        position_ijk: a voxel of the least certain organ there.
+        organ: the organ whose outline is least certain, by the doubt times its area.
+        confidence: of that organ in this slice, 0 to 1.
+        doubt: (1 - confidence) times area, summed over the organs, in voxels.
+    """
+
+    index: int
+    position_ijk: tuple[int, int, int]
+    organ: str
+    confidence: float
+    doubt: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> DoubtfulSlice:
+        """Read what `to_json` wrote."""
+        return cls(**{**data, "position_ijk": tuple(data["position_ijk"])})
+
+
+def slices_to_correct(report: Mapping[str, Any] | None, count: int = 6) -> tuple[DoubtfulSlice, ...]:
+    """The slices most worth correcting, most first.
+
+    A neighbor of a slice that is corrected is nearly corrected too, so they keep a distance that leaves room for all
+    of them in the range of the organs.
+
+    Args:
+        report: of a segmentation (`report.segmentation_report.make_report`).
+        count: how many at most.
+    """
+    slices = _by_slice(report)
+    if not slices:
+        return ()
+    distance = max(1, (max(slices) - min(slices)) // (2 * count))
+    chosen: list[DoubtfulSlice] = []
+    for candidate in sorted(slices.values(), key=lambda item: -item.doubt):
+        if candidate.doubt > 0 and all(abs(candidate.index - other.index) > distance for other in chosen):
+            chosen.append(candidate)
+        if len(chosen) == count:
+            break
+    return tuple(chosen)
+
+
+def _by_slice(report: Mapping[str, Any] | None) -> dict[int, DoubtfulSlice]:
+    entries: dict[int, list[tuple[float, str, Mapping[str, Any]]]] = {}
+    for label in (report or {}).get("labels", ()):
+        for item in label.get("slices", ()):
+            doubt = (1.0 - float(item["confidence"])) * int(item["voxels"])
+            entries.setdefault(int(item["index"]), []).append((doubt, str(label["name"]), item))
+    return {index: _doubtful(index, found) for index, found in entries.items()}
+
+
+def _doubtful(index: int, found: Sequence[tuple[float, str, Mapping[str, Any]]]) -> DoubtfulSlice:
+    _, organ, worst = max(found, key=lambda item: item[0])
+    return DoubtfulSlice(
+        index=index,
+        position_ijk=tuple(int(part) for part in worst["position_ijk"]),
+        organ=organ,
+        confidence=float(worst["confidence"]),
+        doubt=sum(doubt for doubt, _, _ in found),
+    )

@@ -1,0 +1,1 @@
+"""Shared by all layers: progress and cancellation, atomic files, disk, devices, threads, translation."""

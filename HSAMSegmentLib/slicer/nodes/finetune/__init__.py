@@ -1,0 +1,1 @@
+"""Fine-tuning in the scene: cases, settings, chart."""

@@ -1,0 +1,366 @@
+"""Cases to teach from: pairs of a scan and a segmentation in the scene or in files, and their export."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.orientation import slice_axis
+from HSAMSegmentLib.runtime.atomic_files import make_folder
+from HSAMSegmentLib.runtime.disk import require_free_space
+from HSAMSegmentLib.runtime.translation import tr as _
+from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
+from HSAMSegmentLib.slicer.nodes.segmentations.segment_layers import Layer, segment_layers
+from HSAMSegmentLib.slicer.nodes.volumes import volume_array, volume_geometry, volume_problem
+from HSAMSegmentLib.weights.store import Store
+from HSAMSegmentLib.worker.array_export import ArrayExport, Export, ExportChain
+from HSAMSegmentLib.workflows.finetune.finetune_request import (
+    LayerInput,
+    OrganInput,
+    TaughtOutcome,
+    TeachCase,
+    TeachJobRequest,
+)
+from HSAMSegmentLib.workflows.finetune.inspect_cases import (
+    CaseSummary,
+    OrganSummary,
+    join_organs,
+    present_values,
+    slice_count_note,
+    slices_across,
+    taught_labels,
+)
+from HSAMSegmentLib.workflows.finetune.training_run import Course
+from HSAMSegmentLib.workflows.inputs import VolumeInput
+
+
+class LabelledPair(Protocol):
+    """A case as the panel lists it.
+
+    Attributes:
+        summary: what is in it, as far as is known.
+        export_bytes: size of its copy in the folder of a course.
+    """
+
+    summary: CaseSummary | None
+    export_bytes: int
+
+    def look(self) -> CaseSummary:
+        """Look what is in it now."""
+
+    def export(self, folder: Path, number: int, names: dict[str, str]) -> tuple[TeachCase, list[Callable[[], Export]]]:
+        """The case of a request, and what has to be written into the folder of the course for it."""
+
+
+@dataclass(eq=False)
+class NodePair:
+    """A scan and a segmentation of the scene."""
+
+    volume_node: Any
+    segmentation_node: Any
+    summary: CaseSummary | None = None
+
+    def look(self) -> CaseSummary:
+        """Look what is in it now."""
+        self.summary = summarize_nodes(self.volume_node, self.segmentation_node)
+        return self.summary
+
+    def export(self, folder: Path, number: int, names: dict[str, str]) -> tuple[TeachCase, list[Callable[[], Export]]]:
+        """Copies of the scan and of each label image; nothing in the scene is changed.
+
+        Raises:
+            RequestError: if one of the nodes cannot be used.
+        """
+        volume = self.volume_node
+        layers = segment_layers(self.segmentation_node, volume)
+        scan_file = folder / f"case-{number}-scan.npy"
+        files = [folder / f"case-{number}-labels-{index}.npy" for index in range(1, len(layers) + 1)]
+        scan = VolumeInput(
+            array_file=str(scan_file),
+            geometry=volume_geometry(volume),
+            name=volume.GetName(),
+            modality=volume.GetAttribute("DICOM.Modality") or "",
+        )
+        case = TeachCase(
+            scan=scan,
+            organs=tuple(_organs(layers, names)),
+            layers=tuple(LayerInput(str(file), layer.geometry) for file, layer in zip(files, layers)),
+        )
+        arrays = [volume_array(volume), *(layer.array for layer in layers)]
+        writers = [_writer(array, file) for array, file in zip(arrays, [scan_file, *files])]
+        return case, writers
+
+    @property
+    def export_bytes(self) -> int:
+        """Size of the copies."""
+        if summarize_problem(self.volume_node, self.segmentation_node):
+            return 0
+        layers = segment_layers(self.segmentation_node, self.volume_node)
+        return volume_array(self.volume_node).nbytes + sum(layer.array.nbytes for layer in layers)
+
+
+@dataclass(eq=False)
+class FilePair:
+    """A scan and a label file; a job looks into them, since reading may take long."""
+
+    image: str
+    labels: str
+    summary: CaseSummary | None = None
+
+    def look(self) -> CaseSummary:
+        """What the job found, or that nobody looked yet."""
+        name = Path(self.image).name
+        return self.summary or CaseSummary(name, problem=_("Nobody looked into these files yet."))
+
+    def export(self, folder: Path, number: int, names: dict[str, str]) -> tuple[TeachCase, list[Callable[[], Export]]]:
+        """Only the paths: the worker reads the files themselves."""
+        found = self.look()
+        sources = [organ.label.name for organ in found.organs]
+        organs = tuple(OrganInput(names[source], source) for source in sources if source in names)
+        scan = VolumeInput(path=self.image, name=found.name, modality=found.modality)
+        return TeachCase(scan, organs, label_file=self.labels), []
+
+    @property
+    def export_bytes(self) -> int:
+        """Size of the copy that the worker makes: scan and labels, as far as is known."""
+        return 0 if self.summary is None else 5 * int(np.prod(self.summary.shape))
+
+
+@dataclass(frozen=True)
+class TeachPlan:
+    """What the user chose.
+
+    Attributes:
+        pairs: the cases.
+        names: name of an organ in a case to the name that is taught; proposals for what is missing here.
+        left_out: names (that are taught) to leave out.
+        model_id: id for the model.
+        title: of the model.
+        start_from: model to start from.
+        encoder: SAM encoder to learn on, "" for that of the starting model.
+        head: network head, "" for that of the starting model.
+        minutes: length.
+        device: where it runs.
+        scratch: folder in which the course gets its folder.
+        store: where the model goes.
+    """
+
+    pairs: tuple[LabelledPair, ...]
+    names: dict[str, str]
+    left_out: tuple[str, ...]
+    model_id: str
+    title: str
+    start_from: str
+    encoder: str
+    head: str
+    minutes: float
+    device: str
+    scratch: Path
+    store: Store
+
+
+class TeachTask:
+    """A new course: its cases are copied out of the scene, then the worker teaches (see `session.Task`)."""
+
+    def __init__(self, plan: TeachPlan) -> None:
+        self._plan = plan
+        self.course: Course | None = None
+
+    def prepare(self, folder: Path) -> tuple[TeachJobRequest, Export]:
+        """Make the course; it outlives the job's own folder.
+
+        Raises:
+            RequestError: if a case cannot be used or nothing is to be learned.
+            OutputError: if the scratch folder cannot be used or is too full.
+        """
+        plan = self._plan
+        summaries = usable_summaries(plan.pairs)
+        labels = taught_labels(summaries, plan.names, plan.left_out)
+        if not len(labels):
+            raise RequestError(_("There is nothing to learn: choose at least one organ."))
+        names = {name: target for name, target in all_names(summaries, plan.names).items() if _is_in(labels, target)}
+        needed = sum(pair.export_bytes for pair in plan.pairs)
+        require_free_space(make_folder(plan.scratch), needed, _("Copying the scans to teach from"))
+        self.course = Course.create(plan.scratch, plan.model_id)
+        try:
+            cases, writers = self._export(self.course.folder, names)
+        except (RequestError, OSError):
+            self.course.remove()
+            raise
+        request = TeachJobRequest(
+            folder=str(self.course.folder),
+            cases=tuple(cases),
+            labels=labels,
+            model_id=plan.model_id,
+            title=plan.title,
+            start_from=plan.start_from,
+            encoder=plan.encoder,
+            head=plan.head,
+            minutes=plan.minutes,
+            device=plan.device,
+            store_folder=str(plan.store.folder),
+        )
+        return request, ExportChain([*writers, lambda: _RequestWriter(self.course, request)])
+
+    def _export(self, folder: Path, names: dict[str, str]) -> tuple[list[TeachCase], list[Callable[[], Export]]]:
+        """All cases with an organ that is learned, and what has to be written for them."""
+        cases, writers = [], []
+        for number, pair in enumerate(self._plan.pairs, start=1):
+            case, own = pair.export(folder, number, names)
+            if case.organs:
+                cases.append(case)
+                writers += own
+        return cases, writers
+
+    def finish(self, values: dict[str, Any]) -> TaughtOutcome:
+        """What came out."""
+        return TaughtOutcome.from_json(values)
+
+
+class ResumeTask:
+    """A course that is on the disk goes on, or is made a model as it stands."""
+
+    def __init__(self, request: TeachJobRequest, *, finish_now: bool = False) -> None:
+        self._request = replace(request, resume=True, finish=finish_now)
+        self.course = Course(request.folder)
+
+    def prepare(self, folder: Path) -> tuple[TeachJobRequest, Export]:
+        """Nothing has to be handed over."""
+        return self._request, ExportChain([])
+
+    def finish(self, values: dict[str, Any]) -> TaughtOutcome:
+        """What came out."""
+        return TaughtOutcome.from_json(values)
+
+
+class _RequestWriter:
+    """Writes the request once the copies are complete: from then on the course can go on without the scene."""
+
+    def __init__(self, course: Course, request: TeachJobRequest) -> None:
+        self._course, self._request = course, request
+
+    def step(self) -> bool:
+        """Write; raises OutputError if that is not possible."""
+        self._course.write_request(self._request)
+        return True
+
+
+def usable_summaries(pairs: Sequence[LabelledPair]) -> list[CaseSummary]:
+    """What is in all cases.
+
+    Raises:
+        RequestError: if there is none, or if one cannot be used.
+    """
+    if not pairs:
+        raise RequestError(_("There is nothing to teach from: add a scan with its segmentation."))
+    summaries = [pair.look() for pair in pairs]
+    for summary in summaries:
+        if summary.problem:
+            raise RequestError(f"{summary.name}: {summary.problem}")
+    return summaries
+
+
+def all_names(summaries: Sequence[CaseSummary], chosen: dict[str, str]) -> dict[str, str]:
+    """Name in a case to name that is taught: what the user chose, else the proposal."""
+    return {name: chosen.get(name, target) for name, target in join_organs(summaries).items()}
+
+
+def summarize_problem(volume_node, segmentation_node) -> str:
+    """Why two nodes cannot be a case, before looking into the labels; empty if they can."""
+    if not is_in_scene(volume_node) or not is_in_scene(segmentation_node):
+        return _("The scan or its segmentation was removed from the scene. Remove this row.")
+    problem = volume_problem(volume_node)
+    if problem:
+        return problem
+    if segmentation_node.GetSegmentation().GetNumberOfSegments() == 0:
+        text = _("'{name}' has no segments. Segment or draw at least one organ.")
+        return text.format(name=segmentation_node.GetName())
+    return ""
+
+
+def summarize_nodes(volume_node, segmentation_node) -> CaseSummary:
+    """What is in a scan and its segmentation; a problem is part of the answer."""
+    problem = summarize_problem(volume_node, segmentation_node)
+    if problem:
+        return CaseSummary(volume_node.GetName() if volume_node is not None else "?", problem=problem)
+    name, geometry = volume_node.GetName(), volume_geometry(volume_node)
+    try:
+        layers = segment_layers(segmentation_node, volume_node)
+    except RequestError as error:
+        return CaseSummary(name, problem=str(error))
+    axis = 2 - slice_axis(geometry)
+    organs, labelled = _look_into(layers, geometry, axis)
+    if not organs:
+        problem = _("'{name}' has no labelled voxel on this scan. Draw at least one organ on it.").format(
+            name=segmentation_node.GetName()
+        )
+    note = slice_count_note(len(labelled)) if organs else ""
+    return CaseSummary(
+        name=name,
+        organs=tuple(organs),
+        slices=geometry.shape[axis],
+        labelled_slices=len(labelled),
+        problem=problem,
+        notes=(note,) if note else (),
+        shape=geometry.shape,
+        modality=volume_node.GetAttribute("DICOM.Modality") or "",
+        slices_across=slices_across(geometry),
+    )
+
+
+def _look_into(layers: Sequence[Layer], geometry: Geometry, axis: int) -> tuple[list[OrganSummary], set[int]]:
+    """Organs with voxels on the scan, and the slices of the scan that have any label."""
+    organs, labelled = [], set()
+    for layer in layers:
+        numbers = _slice_numbers(layer.geometry, geometry, axis)
+        inside = np.array([number is not None for number in numbers])
+        present = present_values(layer.array, axis) & inside[:, np.newaxis]
+        for segment in layer.segments:
+            slices = np.flatnonzero(present[:, segment.label.value])
+            labelled |= {numbers[index] for index in slices}
+            if slices.size:
+                organs.append(OrganSummary(segment.label, int(slices.size)))
+    return organs, labelled
+
+
+def _slice_numbers(layer: Geometry, scan: Geometry, axis: int) -> list[int | None]:
+    """For each slice of a label image the slice of the scan that its center lies in, None if it lies outside."""
+    to_scan = np.linalg.solve(scan.ijk_to_lps, layer.ijk_to_lps)
+    center = np.array([(size - 1) / 2.0 for size in layer.size] + [1.0])
+    numbers: list[int | None] = []
+    for index in range(layer.shape[axis]):
+        center[2 - axis] = index
+        number = int(np.rint((to_scan @ center)[2 - axis]))
+        numbers.append(number if 0 <= number < scan.shape[axis] and _touches(to_scan, layer, scan) else None)
+    return numbers
+
+
+def _touches(to_scan: np.ndarray, layer: Geometry, scan: Geometry) -> bool:
+    """Whether the box of a label image and that of a scan have anything in common."""
+    corners = np.array([[*corner, 1.0] for corner in itertools.product(*((0.0, size - 1.0) for size in layer.size))])
+    places = corners @ to_scan.T
+    low, high = places.min(axis=0)[:3], places.max(axis=0)[:3]
+    return bool((high >= 0).all() and (low <= np.asarray(scan.size) - 1).all())
+
+
+def _organs(layers: Sequence[Layer], names: dict[str, str]) -> Iterator[OrganInput]:
+    for number, layer in enumerate(layers):
+        for segment in layer.segments:
+            if segment.label.name in names:
+                source = segment.label.name
+                yield OrganInput(names[source], source, number, segment.label.value)
+
+
+def _writer(array: np.ndarray, file: Path) -> Callable[[], Export]:
+    return lambda: ArrayExport(array, file)
+
+
+def _is_in(labels, name: str) -> bool:
+    return any(label.name == name for label in labels)

@@ -1,0 +1,1 @@
+"""Segmentation nodes: label images, layers, surfaces, comparison."""

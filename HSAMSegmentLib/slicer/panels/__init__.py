@@ -1,0 +1,1 @@
+"""The Qt panels. They know qt and slicer, not torch."""

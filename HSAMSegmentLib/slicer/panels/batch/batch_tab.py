@@ -1,0 +1,360 @@
+"""The "Batch" tab: all scans of the scene, the frames of a sequence, or a folder, one after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from HSAMSegmentLib.errors import HSAMSegmentError
+from HSAMSegmentLib.runtime.progress import Progress
+from HSAMSegmentLib.slicer.nodes.batch import AnyBatch, Batch, BatchListener, FolderBatch, VolumeItem
+from HSAMSegmentLib.slicer.nodes.batch_summary import SummaryNode, summary_columns, summary_rows
+from HSAMSegmentLib.slicer.nodes.parameter_node import ParameterNode
+from HSAMSegmentLib.slicer.nodes.segment_session import Order, SessionEvent
+from HSAMSegmentLib.slicer.nodes.sequences import FrameItem, FrameResults, sequence_problem, sequences_missing
+from HSAMSegmentLib.slicer.nodes.tables import write_csv
+from HSAMSegmentLib.slicer.panels.batch.batch_table import BatchTable
+from HSAMSegmentLib.slicer.panels.tabs import PartContext
+from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, select_data
+from HSAMSegmentLib.slicer.panels.widgets.model_list import ModelChoice
+from HSAMSegmentLib.slicer.panels.widgets.save_table import ask_csv_path
+from HSAMSegmentLib.slicer.panels.widgets.scan_list import ScanList
+from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
+from HSAMSegmentLib.workflows.events import Failed
+from HSAMSegmentLib.workflows.segment.folder_request import DONE, FAILED, SKIPPED, BatchRow, FolderRequest
+from HSAMSegmentLib.workflows.terminal_events import ending_of
+
+FORM = "HSAMSegmentBatch.ui"
+SCENE, SEQUENCE, FOLDER = "scene", "sequence", "folder"
+MODE, MODEL, SOURCE, OUTPUT = "BatchMode", "BatchModel", "BatchSource", "BatchOutput"
+SEQUENCE_ROLE = "BatchSequence"
+SCENE_DELAY_MS = 100
+
+
+class BatchPart:
+    """Connects the form with a batch on the engine that all parts share."""
+
+    def __init__(self, context: PartContext) -> None:
+        """Make the form."""
+        self._context = context
+        self.widget = context.load_form(FORM)
+        self.ui = ui = slicer.util.childWidgetVariables(self.widget)
+        self._parameters: ParameterNode | None = None
+        self._choices: list[ModelChoice] = []
+        self._batch: AnyBatch | None = None
+        self._summary: SummaryNode | None = None
+        self._updating = False
+        self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, ui.helpLabel, context.dialogs)
+        self.scans = ScanList(ui.scanList, ui.allScansButton, ui.noScansButton, self.refresh)
+        self.table = BatchTable(ui.batchTable, self._on_row)
+        fill_combo(
+            ui.modeCombo,
+            ((_("Scans of the scene"), SCENE), (_("Frames of a sequence (4-D)"), SEQUENCE), (_("A folder"), FOLDER)),
+        )
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(SCENE_DELAY_MS)
+        events = (slicer.vtkMRMLScene.NodeAddedEvent, slicer.vtkMRMLScene.NodeRemovedEvent)
+        self._observations = [slicer.mrmlScene.AddObserver(event, self._on_scene) for event in events]
+        self._connect()
+        ui.resultSection.visible = False
+
+    def _connect(self) -> None:
+        ui = self.ui
+        ui.modeCombo.connect("currentIndexChanged(int)", self._on_change)
+        ui.modelCombo.connect("currentIndexChanged(int)", self._on_change)
+        ui.sequenceSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_change)
+        ui.sourceEdit.connect("textChanged(QString)", self._on_change)
+        ui.outputEdit.connect("textChanged(QString)", self._on_change)
+        ui.sourceButton.connect("clicked()", self._on_source)
+        ui.outputButton.connect("clicked()", self._on_output)
+        ui.batchButton.connect("clicked()", self._on_click)
+        ui.saveButton.connect("clicked()", self._on_save)
+        self._timer.connect("timeout()", self._list_scans)
+
+    # --- what the shell tells
+
+    def show_parameters(self, node) -> None:
+        """Show what is chosen in a scene, and what is in it."""
+        ui, self._updating = self.ui, True
+        self._parameters = ParameterNode(node)
+        select_data(ui.modeCombo, node.GetParameter(MODE))
+        ui.sequenceSelector.setCurrentNode(self._parameters.reference(SEQUENCE_ROLE))
+        ui.sourceEdit.text = node.GetParameter(SOURCE)
+        ui.outputEdit.text = node.GetParameter(OUTPUT)
+        self._choices = [choice for choice in self._context.models.choices() if choice.is_here]
+        fill_combo(ui.modelCombo, [(choice.title, choice.id) for choice in self._choices])
+        select_data(ui.modelCombo, node.GetParameter(MODEL) or self._parameters.settings.model)
+        self.scans.show()
+        self._updating = False
+        self._on_change()
+
+    def refresh(self) -> None:
+        """Turn the button on or off; what is in the way is said beside it."""
+        button = self.ui.batchButton
+        if self._is_running:
+            button.text, button.toolTip, button.enabled = _("Cancel"), _("Stop; what is finished stays."), True
+            return
+        problem = self._obstacle()
+        button.text = _("Segment all")
+        button.enabled = not problem
+        button.toolTip = problem or _("Segment one after the other; one that fails stops no other.")
+        if problem or self.status.is_about_readiness:
+            self.status.say_ready(problem)
+
+    def exit(self) -> None:
+        """Another tab or module is in sight; the batch goes on."""
+
+    def leave_scene(self) -> None:
+        """The scene is about to be closed: the batch ends, its table goes with the scene."""
+        self._parameters, self._summary = None, None
+        if self._is_running:
+            self._batch.cancel()
+        self._batch = None
+        self.scans.forget()
+        self.ui.resultSection.visible = False
+        self.status.say("")
+
+    def close(self) -> None:
+        """The panel goes away."""
+        for tag in self._observations:
+            slicer.mrmlScene.RemoveObserver(tag)
+        self._observations = []
+        self._timer.stop()
+        self._parameters, self._summary, self._batch = None, None, None
+
+    def _on_scene(self, caller, event) -> None:
+        """Nodes came or went, often many at once: look a moment later."""
+        if self._parameters is not None and not self._is_running:
+            self._timer.start()
+
+    def _list_scans(self) -> None:
+        if self._parameters is not None and not self._is_running:
+            self.scans.show()
+            self.refresh()
+
+    # --- what the user chooses
+
+    @property
+    def _is_running(self) -> bool:
+        return self._batch is not None and self._batch.is_running
+
+    @property
+    def mode(self) -> str:
+        """`SCENE`, `SEQUENCE` or `FOLDER`."""
+        return self.ui.modeCombo.currentData
+
+    @property
+    def model(self) -> ModelChoice | None:
+        """The chosen model."""
+        index = self.ui.modelCombo.currentIndex
+        return self._choices[index] if 0 <= index < len(self._choices) else None
+
+    def _on_change(self, *_value) -> None:
+        """Keep the choices in the scene, show what belongs to them, and say whether everything is ready."""
+        if self._updating or self._parameters is None:
+            return
+        ui, node = self.ui, self._parameters.node
+        modified = node.StartModify()
+        node.SetParameter(MODE, self.mode)
+        node.SetParameter(MODEL, self.model.id if self.model is not None else "")
+        node.SetParameter(SOURCE, ui.sourceEdit.text)
+        node.SetParameter(OUTPUT, ui.outputEdit.text)
+        self._parameters.set_reference(SEQUENCE_ROLE, ui.sequenceSelector.currentNode())
+        node.EndModify(modified)
+        ui.scanGroup.visible = self.mode == SCENE
+        ui.sequenceGroup.visible = self.mode == SEQUENCE
+        ui.folderGroup.visible = self.mode == FOLDER
+        ui.modelInfoLabel.setText(self._model_text())
+        self.refresh()
+
+    def _model_text(self) -> str:
+        """The model in a line, and which organs are left out, as on the first tab."""
+        if self.model is None:
+            return ""
+        lines = [self.model.summary()]
+        left_out = [name for name in self.model.organs if name not in self._organs()]
+        if left_out:
+            lines.append(_("Without {names}, as on the tab Segment.").format(names=", ".join(left_out)))
+        return "<br>".join(lines)
+
+    def _organs(self) -> tuple[str, ...]:
+        """Names of the organs to segment: the choice on the first tab counts for the same model."""
+        settings = self._parameters.settings
+        left_out = settings.left_out if settings.model == self.model.id else ()
+        return tuple(name for name in self.model.organs if name not in left_out)
+
+    def _on_source(self) -> None:
+        path = self._context.dialogs.folder_path(_("Folder with scans"), self.ui.sourceEdit.text)
+        if not path:
+            return
+        self.ui.sourceEdit.text = path
+        if not self.ui.outputEdit.text:
+            self.ui.outputEdit.text = str(Path(path).with_name(Path(path).name + " organs"))
+
+    def _on_output(self) -> None:
+        path = self._context.dialogs.folder_path(_("Folder for the results"), self.ui.outputEdit.text)
+        if path:
+            self.ui.outputEdit.text = path
+
+    def _obstacle(self) -> str:
+        if self._context.engine.is_busy:
+            return _("Another job is running; wait for its end or cancel it where it was started.")
+        if self.model is None:
+            return _("There is no model on this computer. Download or import one on the tab Segment.")
+        if self.model.organs and not self._organs():
+            return _("No organ is checked on the tab Segment. Check at least one.")
+        return {SCENE: self._scene_obstacle, SEQUENCE: self._sequence_obstacle, FOLDER: self._folder_obstacle}[
+            self.mode
+        ]()
+
+    def _scene_obstacle(self) -> str:
+        if not self.scans.count:
+            return _("There is no scan in the scene. Load some, or choose a folder.")
+        return "" if self.scans.checked else _("Check at least one scan.")
+
+    def _sequence_obstacle(self) -> str:
+        return sequences_missing() or sequence_problem(self.ui.sequenceSelector.currentNode())
+
+    def _folder_obstacle(self) -> str:
+        source, output = self.ui.sourceEdit.text.strip(), self.ui.outputEdit.text.strip()
+        if not source or not Path(source).is_dir():
+            return (
+                _("Choose the folder with the scans.")
+                if not source
+                else _("There is no folder {path}.").format(path=source)
+            )
+        if not output:
+            return _("Choose a folder for the results.")
+        if Path(output).resolve() == Path(source).resolve():
+            return _(
+                "The results cannot go into the folder of the scans itself. Choose another folder, such as one in it."
+            )
+        return ""
+
+    # --- the batch
+
+    def _on_click(self) -> None:
+        if self._is_running:
+            self._batch.cancel()
+            self.ui.batchButton.enabled = False
+            return
+        try:
+            self._context.dependencies.ensure()
+            self._list_scans()
+            if not self._obstacle():
+                self._start()
+        except (HSAMSegmentError, OSError) as error:
+            self.status.fail(ending_of(error))
+        self.refresh()
+
+    def _start(self) -> None:
+        summary = SummaryNode(_("Batch summary"))
+        batch = self._make_batch(
+            BatchListener(lambda rows: self._on_rows(summary, rows), self._on_progress, self._on_end)
+        )
+        self._batch, self._summary = batch, summary
+        self.ui.detailLabel.setText("")
+        batch.start()
+
+    def _make_batch(self, listener: BatchListener) -> AnyBatch:
+        engine, settings = self._context.engine, self._parameters.settings
+        organs = self._organs()
+        options = settings.options(organs if organs != self.model.organs else (), None)
+        model = self.model.id
+        if self.mode == FOLDER:
+            folders = (self.ui.sourceEdit.text.strip(), self.ui.outputEdit.text.strip())
+            return FolderBatch(FolderRequest(*folders, model, settings.device, options), engine, listener)
+        if self.mode == SEQUENCE:
+            sequence = self.ui.sequenceSelector.currentNode()
+            results = FrameResults(sequence)
+            items = [FrameItem(sequence, number, results) for number in range(sequence.GetNumberOfDataNodes())]
+        else:
+            items = [VolumeItem(node) for node in self.scans.checked]
+
+        def order(volume) -> Order:
+            return Order(volume, model, settings.device, options, undoable=False)
+
+        return Batch(items, engine, order, listener)
+
+    def _on_rows(self, summary: SummaryNode, rows: tuple[BatchRow, ...]) -> None:
+        if summary is not self._summary or not rows:
+            return  # the scene that it belonged to is closed
+        summary.show(rows)
+        self.table.show(rows)
+        self.ui.resultSection.visible = True
+
+    def _on_progress(self, progress: Progress) -> None:
+        if self._batch is not None:
+            self.status.show_progress(progress)
+            self.refresh()
+
+    def _on_end(self, reason: SessionEvent | None) -> None:
+        if self._batch is None:
+            return
+        if isinstance(reason, Failed):
+            self.status.fail(reason)
+        else:
+            self.status.say(self._sentence(cancelled=reason is not None))
+        self.refresh()
+
+    def _sentence(self, *, cancelled: bool) -> str:
+        rows = self._batch.rows
+        text = _("{done} of {count} scans segmented").format(done=_count(rows, DONE), count=len(rows))
+        for state, words in ((FAILED, _("{count} failed")), (SKIPPED, _("{count} skipped"))):
+            if _count(rows, state):
+                text += ", " + words.format(count=_count(rows, state))
+        if cancelled:
+            text = _("Cancelled; what is finished stays. ") + text
+        if self._summary is None or not self._summary.node_name:
+            return text + "."
+        return text + _(". The numbers are in the table '{name}'.").format(name=self._summary.node_name)
+
+    # --- the table
+
+    def _on_row(self, number: int, row: BatchRow) -> None:
+        """Say what there is to say of a scan, and show it; from a folder it is loaded first."""
+        detail = _detail(row)
+        self.ui.detailLabel.setText(f"{detail} " + _("Loading..."))
+        self.ui.detailLabel.repaint()  # loading keeps the application from doing so
+        try:
+            if self._batch is not None:
+                self._batch.show(number)
+        except HSAMSegmentError as error:
+            detail += " " + _("It cannot be shown: {reason}").format(reason=error)
+        self.ui.detailLabel.setText(detail)
+
+    def _on_save(self) -> None:
+        if self._batch is None:
+            return
+        path = ask_csv_path(self._context.dialogs, "summary.csv")
+        if path is None:
+            return
+        rows = self._batch.rows
+        try:
+            write_csv(path, summary_columns(rows), summary_rows(rows), overwrite=True)
+        except HSAMSegmentError as error:
+            self.status.fail(ending_of(error))
+        else:
+            self.status.say(_("The table was saved to {path}.").format(path=path))
+
+
+def build(context: PartContext) -> BatchPart:
+    """Make the part, for the shell."""
+    return BatchPart(context)
+
+
+def _detail(row: BatchRow) -> str:
+    parts = [row.message]
+    if row.not_found:
+        parts.append(_("Not found: {names}.").format(names=", ".join(row.not_found)))
+    if row.output:
+        parts.append(_("Result: {name}.").format(name=row.output))
+    return f"{row.name}: " + " ".join(part for part in parts if part)
+
+
+def _count(rows: tuple[BatchRow, ...], state: str) -> int:
+    return sum(row.state == state for row in rows)

@@ -1,0 +1,107 @@
+"""Which structure of A is which of B: a guess that the user can change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import qt
+from slicer.i18n import tr as _
+
+from HSAMSegmentLib.evaluation.label_matching import CODE, NAME, VALUE, LabelPair
+from HSAMSegmentLib.evaluation.structure_pairs import StructurePair
+from HSAMSegmentLib.labels.label_set import Label, LabelSet
+from HSAMSegmentLib.slicer.panels.widgets.swatches import swatch
+
+_ROW_PIXELS = 26
+_MOST_ROWS = 8
+_NOTHING, _LEFT_OUT = -1, -2
+_FIXED_CHOICES = 2
+
+
+class PairTable:
+    """One row per structure of B, each with a choice of the structures of A."""
+
+    def __init__(self, table, on_change: Callable[[], None]) -> None:
+        self._table = table
+        self._on_change = on_change
+        self._references: tuple[Label, ...] = ()
+        self._candidates: tuple[Label, ...] = ()
+        self._combos: list = []
+        self._filling = False
+        table.setColumnCount(3)
+        table.setHorizontalHeaderLabels([_("In B"), _("In A"), _("Found by")])
+        table.verticalHeader().setVisible(False)
+        table.verticalHeader().setDefaultSectionSize(_ROW_PIXELS)
+        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
+        table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+        table.setSelectionMode(qt.QAbstractItemView.NoSelection)
+        table.setShowGrid(False)
+
+    def show(self, first: LabelSet, second: LabelSet, pairs: Sequence[LabelPair]) -> None:
+        """Show a guess for the structures of A (first) and B (second)."""
+        self._filling = True
+        self._references, self._candidates = tuple(second), tuple(first)
+        guesses = {pair.reference.value: pair for pair in pairs if pair.reference is not None}
+        self._table.setRowCount(0)
+        self._table.setRowCount(len(self._references))
+        self._combos = [self._add_row(row, guesses.get(label.value)) for row, label in enumerate(self._references)]
+        self._table.setFixedHeight(_ROW_PIXELS * (min(max(len(self._references), 1), _MOST_ROWS) + 1) + 4)
+        self._filling = False
+
+    @property
+    def pairs(self) -> tuple[StructurePair, ...]:
+        """What is compared with what, then what only A has; what is left out is in neither."""
+        taken = set()
+        pairs = []
+        for row, (label, combo) in enumerate(zip(self._references, self._combos)):
+            chosen = int(combo.currentData)
+            taken.add(chosen)
+            if chosen != _LEFT_OUT:
+                pairs.append(StructurePair(label.name, None if chosen == _NOTHING else chosen, row))
+        others = [(position, label) for position, label in enumerate(self._candidates) if position not in taken]
+        return (*pairs, *(StructurePair(label.name, position, None) for position, label in others))
+
+    @property
+    def paired(self) -> int:
+        """How many structures have a counterpart."""
+        return sum(pair.first is not None and pair.second is not None for pair in self.pairs)
+
+    @property
+    def problem(self) -> str:
+        """Why this cannot be compared, as a sentence, or nothing."""
+        chosen = [pair.first for pair in self.pairs if pair.first is not None and pair.second is not None]
+        if not chosen:
+            return _("No structure of B has a counterpart in A. Choose at least one under Structures.")
+        twice = [position for position in chosen if chosen.count(position) > 1]
+        if twice:
+            name = self._candidates[twice[0]].name
+            return _("'{name}' of A is chosen for two structures of B. Change one under Structures.").format(name=name)
+        return ""
+
+    def _add_row(self, row: int, guess: LabelPair | None):
+        label = self._references[row]
+        item = qt.QTableWidgetItem(label.name)
+        item.setIcon(swatch(label.color))
+        self._table.setItem(row, 0, item)
+        combo = qt.QComboBox()
+        combo.addItem(_("(missing: Dice 0)"), _NOTHING)
+        combo.addItem(_("(leave out)"), _LEFT_OUT)
+        for position, candidate in enumerate(self._candidates):
+            combo.addItem(swatch(candidate.color), candidate.name, position)
+        partner = guess.prediction if guess is not None else None
+        combo.setCurrentIndex(0 if partner is None else _FIXED_CHOICES + partner.value - 1)
+        combo.connect("currentIndexChanged(int)", lambda _index: self._on_choice(row))
+        self._table.setCellWidget(row, 1, combo)
+        self._table.setItem(row, 2, qt.QTableWidgetItem(_reason(guess)))
+        return combo
+
+    def _on_choice(self, row: int) -> None:
+        if self._filling:
+            return
+        self._table.item(row, 2).setText(_("your choice"))
+        self._on_change()
+
+
+def _reason(guess: LabelPair | None) -> str:
+    words = {NAME: _("name"), CODE: _("terminology"), VALUE: _("number: please check")}
+    return words.get(guess.by, "") if guess is not None else ""

@@ -1,0 +1,50 @@
+"""The table of labelled scans: what each holds, and why it cannot be used if it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from slicer.i18n import tr as _
+
+from HSAMSegmentLib.slicer.nodes.finetune.cases import LabelledPair
+from HSAMSegmentLib.slicer.panels.widgets.tables import PROBLEM_COLOR, prepare_table, put_text, set_rows
+from HSAMSegmentLib.workflows.finetune.inspect_cases import CaseSummary
+
+SCAN, ORGANS, SLICES = range(3)
+
+
+class CaseTable:
+    """One row per case."""
+
+    def __init__(self, table) -> None:
+        self._table = table
+        prepare_table(table, [_("Scan"), _("Organs"), _("Labeled slices")], stretched=ORGANS)
+
+    def show(self, pairs: Sequence[LabelledPair]) -> None:
+        """List cases as they are known; nothing is looked into here."""
+        set_rows(self._table, len(pairs), fewest=2, most=6)
+        for row, pair in enumerate(pairs):
+            self._show_row(row, pair.summary)
+
+    @property
+    def selected(self) -> int | None:
+        """The row that the user selected, or the only one."""
+        row = self._table.currentRow()
+        if row >= 0:
+            return row
+        return 0 if self._table.rowCount == 1 else None
+
+    def _show_row(self, row: int, summary: CaseSummary | None) -> None:
+        if summary is None:
+            put_text(self._table, row, SCAN, _("reading..."))
+            return
+        tip = "\n".join([summary.problem] if summary.problem else summary.notes)
+        put_text(self._table, row, SCAN, summary.name, tip=tip)
+        if summary.problem:
+            put_text(self._table, row, ORGANS, summary.problem, color=PROBLEM_COLOR, tip=summary.problem)
+            put_text(self._table, row, SLICES, "-")
+            return
+        names = ", ".join(organ.label.name for organ in summary.organs)
+        put_text(self._table, row, ORGANS, names, tip=tip or names)
+        count = _("{count} of {total}").format(count=summary.labelled_slices, total=summary.slices)
+        put_text(self._table, row, SLICES, f"{count} (!)" if summary.notes else count, tip=tip)

@@ -1,0 +1,69 @@
+"""Correct and learn: the slices that pay a correction most, the way to the Segment Editor, and the click after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from slicer.i18n import tr as _
+
+from HSAMSegmentLib.errors import HSAMSegmentError
+from HSAMSegmentLib.report.correction_slices import DoubtfulSlice
+from HSAMSegmentLib.slicer.nodes.navigation import jump_to_voxel
+from HSAMSegmentLib.slicer.nodes.segment_editor import open_in_segment_editor
+from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
+from HSAMSegmentLib.slicer.nodes.segmentations.provenance import doubts_of, model_of
+from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
+from HSAMSegmentLib.slicer.panels.widgets.tables import LINK_COLOR, prepare_table, put_text, set_rows
+from HSAMSegmentLib.workflows.terminal_events import ending_of
+
+SLICE, ORGAN, CONFIDENCE = range(3)
+
+
+class CorrectView:
+    """About the chosen pair of scan and segmentation."""
+
+    def __init__(self, ui, status: StatusLine, learn: Callable[[str], None]) -> None:
+        """Take over the widgets; `learn` is called with the id of the model to go on from."""
+        self._ui, self._status, self._learn = ui, status, learn
+        self._volume = self._segmentation = None
+        self._doubts: tuple[DoubtfulSlice, ...] = ()
+        prepare_table(ui.doubtTable, [_("Slice"), _("Organ in doubt"), _("Confidence")], stretched=ORGAN)
+        ui.doubtTable.connect("cellClicked(int,int)", self._on_click)
+        ui.correctButton.connect("clicked()", self._correct)
+        ui.learnButton.connect("clicked()", lambda: self._learn(model_of(self._segmentation)))
+
+    def show(self, volume_node, segmentation_node, title_of: Callable[[str], str]) -> None:
+        """Show what is worth correcting in this pair.
+
+        Args:
+            volume_node: the scan.
+            segmentation_node: its segmentation.
+            title_of: title of a model by its id.
+        """
+        self._volume, self._segmentation = volume_node, segmentation_node
+        model = model_of(segmentation_node)
+        self._ui.correctSection.visible = bool(model) and volume_node is not None
+        self._doubts = doubts_of(segmentation_node)
+        self._ui.doubtTable.visible = bool(self._doubts)
+        set_rows(self._ui.doubtTable, len(self._doubts), most=6)
+        for row, doubt in enumerate(self._doubts):
+            put_text(self._ui.doubtTable, row, SLICE, str(doubt.index), color=LINK_COLOR)
+            put_text(self._ui.doubtTable, row, ORGAN, doubt.organ, color=LINK_COLOR)
+            put_text(self._ui.doubtTable, row, CONFIDENCE, f"{100 * doubt.confidence:.0f} %")
+        if model:
+            sentence = _("'{name}' was made by '{model}'.").format(
+                name=segmentation_node.GetName(), model=title_of(model)
+            )
+            if self._doubts:
+                sentence += " " + _("A correction of these slices teaches it most:")
+            self._ui.correctLabel.setText(sentence)
+
+    def _on_click(self, row: int, _column: int) -> None:
+        if is_in_scene(self._volume):
+            jump_to_voxel(self._volume, self._doubts[row].position_ijk)
+
+    def _correct(self) -> None:
+        try:
+            open_in_segment_editor(self._segmentation, self._volume)
+        except HSAMSegmentError as error:
+            self._status.fail(ending_of(error))

@@ -1,0 +1,150 @@
+"""How a teaching goes and what came out: Dice per organ, the picture of a held-out slice, the chart."""
+
+from __future__ import annotations
+
+import qt
+from slicer.i18n import tr as _
+
+from HSAMSegmentLib.labels.label_set import LabelSet
+from HSAMSegmentLib.report.preview_picture import outline_colors
+from HSAMSegmentLib.slicer.nodes.finetune.chart import TeachingChart
+from HSAMSegmentLib.slicer.panels.widgets.swatches import swatch
+from HSAMSegmentLib.slicer.panels.widgets.tables import QUIET_COLOR, prepare_table, put_text, set_rows
+from HSAMSegmentLib.workflows.events import Metrics, TeachPicture
+from HSAMSegmentLib.workflows.finetune.finetune_request import TaughtOutcome
+from HSAMSegmentLib.workflows.finetune.training_run import Look
+
+ORGAN, BEFORE, NOW = range(3)
+_NARROWEST, _BORDERS = 240, 24
+"""Width in pixels that a picture always gets, and of what is beside it in the panel."""
+
+
+class LiveView:
+    """Belongs to one teaching at a time."""
+
+    def __init__(self, ui) -> None:
+        self._ui = ui
+        self._labels = LabelSet(())
+        self.chart: TeachingChart | None = None
+        self._looks: list[Look] = []
+        self._was_brought = False
+        prepare_table(ui.diceTable, [_("Organ"), _("Dice before"), _("Dice now")], stretched=ORGAN)
+        ui.chartButton.connect("clicked()", self._show_chart)
+        ui.liveChartBox.connect("toggled(bool)", self._on_live_chart)
+
+    def begin(self, title: str, labels: LabelSet, looks: tuple[Look, ...] = ()) -> None:
+        """A teaching starts, or goes on after these looks."""
+        self._labels, self._looks = labels, list(looks)
+        self.chart, self._was_brought = TeachingChart(title, labels), False
+        self._ui.previewLabel.clear()
+        self._ui.previewCaption.setText("")
+        self._ui.diceNoteLabel.setText(_("Waiting for the first look at the held-out slices."))
+        self._ui.diceTable.setHorizontalHeaderItem(NOW, qt.QTableWidgetItem(_("Dice now")))
+        self._ui.liveSection.visible = True
+        self._ui.liveSection.collapsed = False
+        if self._looks:
+            self.chart.show(self._looks)
+            self._bring_chart()
+        self._show_dice({})
+
+    def add(self, metrics: Metrics) -> None:
+        """Show the numbers of one look."""
+        look = look_of(metrics)
+        self._looks = [item for item in self._looks if item.step < look.step] + [look]
+        self.chart.show(self._looks)
+        self._bring_chart()
+        best = max((item for item in self._looks if item.best), key=lambda item: item.step, default=None)
+        self._show_dice(look.dice)
+        note = _("Nothing is held out, so nobody knows how good the model is.")
+        if look.dice and best is not None:
+            note = _("Measured on held-out slices. Best so far: {dice:.2f} on average, at step {step}.").format(
+                dice=best.mean_dice or 0.0, step=best.step
+            )
+        self._ui.diceNoteLabel.setText(note)
+
+    def show_picture(self, picture: TeachPicture) -> None:
+        """Show a held-out slice."""
+        pixmap = qt.QPixmap(picture.file)
+        if pixmap.isNull():
+            return
+        room = max(_NARROWEST, self._ui.liveSection.width - _BORDERS)
+        shown = pixmap.scaledToWidth(min(room, pixmap.width()), qt.Qt.SmoothTransformation)
+        self._ui.previewLabel.setPixmap(shown)
+        self._ui.previewLabel.setMinimumHeight(shown.height())
+        self._ui.previewCaption.setText(
+            _("'{case}', held-out slice {index}: your labels (left), the model (right)").format(
+                case=picture.case, index=picture.slice_index
+            )
+        )
+
+    def finish(self, outcome: TaughtOutcome) -> None:
+        """Show what came out, said for what it is."""
+        self._ui.diceTable.setHorizontalHeaderItem(NOW, qt.QTableWidgetItem(_("Dice of the model")))
+        self._show_dice(outcome.dice, outcome.start_dice)
+        self._ui.diceNoteLabel.setText("\n".join([said_for_what_it_is(outcome), *outcome.notes]))
+
+    def forget_nodes(self) -> None:
+        """The scene was closed: the next numbers come into the next scene."""
+        if self.chart is not None:
+            self.chart.table_node = self.chart.chart_node = None
+
+    def _show_dice(self, dice: dict[str, float], before: dict[str, float] | None = None) -> None:
+        if before is None:
+            first = self._looks[0] if self._looks else None
+            before = first.dice if first is not None and first.step == 0 else {}
+        colors = outline_colors(tuple(self._labels))  # those of the picture, so that the table is its legend
+        set_rows(self._ui.diceTable, len(self._labels))
+        for row, label in enumerate(self._labels):
+            put_text(self._ui.diceTable, row, ORGAN, label.name).setIcon(swatch(colors[label.value]))
+            put_text(self._ui.diceTable, row, BEFORE, _number(before.get(label.name)), color=QUIET_COLOR)
+            put_text(self._ui.diceTable, row, NOW, _number(dice.get(label.name)), tip=_tip(dice, label.name))
+
+    def _bring_chart(self) -> None:
+        """Bring the chart into sight once for each teaching; who closes the plot view does not get it back unasked."""
+        if self._ui.liveChartBox.checked and not self._was_brought:
+            self._was_brought = True
+            self.chart.show_in_layout()
+
+    def _on_live_chart(self, is_wanted: bool) -> None:
+        if is_wanted:
+            self._show_chart()
+        elif self.chart is not None:
+            self.chart.give_layout_back()
+
+    def _show_chart(self) -> None:
+        if self.chart is not None and self._looks:
+            self.chart.show(self._looks)
+            self.chart.show_in_layout()
+
+
+def look_of(metrics: Metrics) -> Look:
+    """The look that an event tells of."""
+    values = metrics.values
+    dice = {name[len("dice/") :]: value for name, value in values.items() if name.startswith("dice/")}
+    return Look(metrics.step, values.get("seconds", 0.0), values.get("loss"), dice, bool(values.get("best")))
+
+
+def said_for_what_it_is(outcome: TaughtOutcome) -> str:
+    """What the Dice of a model means, and what it does not."""
+    if not outcome.dice:
+        return _("Nothing was held out, so nobody knows how good this model is. Try it on another scan and look.")
+    if outcome.dice == outcome.start_dice:
+        return _(
+            "It did not get better than what it started from, so the model is as good as that one. Give it more "
+            "minutes, or more scans."
+        )
+    if "same scan" in outcome.validated_on:
+        return _(
+            "Measured on slices that were held out of the scans it was taught from. On other scans it will be worse; "
+            "check it on a labeled scan it never saw."
+        )
+    return _("Measured on {what}.").format(what=outcome.validated_on)
+
+
+def _tip(dice: dict[str, float], name: str) -> str:
+    """Why an organ has no number, empty if it has one or if nobody looked yet."""
+    return _("No held-out slice has this organ.") if dice and name not in dice else ""
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"

@@ -1,0 +1,105 @@
+"""The result section: the table, the way to each organ, 3D, the report and undo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from slicer.i18n import tr as _
+
+from HSAMSegmentLib.errors import HSAMSegmentError
+from HSAMSegmentLib.report.segmentation_report import write_report
+from HSAMSegmentLib.slicer.nodes.navigation import jump_to_voxel
+from HSAMSegmentLib.slicer.nodes.segment_session import Written, is_in_scene
+from HSAMSegmentLib.slicer.nodes.undo import SegmentationHistory
+from HSAMSegmentLib.slicer.panels.segment.result_table import ResultTable
+from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
+from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
+from HSAMSegmentLib.workflows.terminal_events import ending_of
+
+
+class ResultView:
+    """Shows what the last job wrote."""
+
+    def __init__(
+        self,
+        ui,
+        history: SegmentationHistory,
+        dialogs: Dialogs,
+        status: StatusLine,
+        learn_from: Callable[[Written], None] | None = None,
+    ) -> None:
+        self._ui = ui
+        self._learn_from = learn_from
+        self._status = status
+        self._history = history
+        self._dialogs = dialogs
+        self._written: Written | None = None
+        self._table = ResultTable(ui.resultTable, self._go_to)
+        ui.saveReportButton.connect("clicked()", self._save_report)
+        ui.undoButton.connect("clicked()", self._undo)
+        ui.learnFromButton.connect("clicked()", self._learn)
+        self.clear()
+
+    def show(self, written: Written, *, show_3d: bool) -> None:
+        """Show a result."""
+        self._written = written
+        self._table.show(written.outcome)
+        node = written.segmentation_node
+        if show_3d and written.outcome.found:
+            node.CreateClosedSurfaceRepresentation()  # keeps the surfaces that the worker computed
+        self._ui.show3DButton.setSegmentationNode(node)
+        notes = "\n".join(note for note in (written.note, *written.outcome.warnings) if note)
+        self._ui.warningLabel.setText(notes)
+        self._ui.warningLabel.visible = bool(notes)
+        self._ui.undoButton.enabled = self._history.can_undo
+        self._ui.learnFromButton.visible = self._learn_from is not None and written.volume_node is not None
+        self._ui.resultSection.visible = True
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self._written = None
+        self._ui.resultSection.visible = False
+        self._ui.show3DButton.setSegmentationNode(None)
+
+    @staticmethod
+    def sentence(written: Written) -> str:
+        """The result in one sentence; if nothing was found, why that may be."""
+        outcome = written.outcome
+        if not outcome.found:
+            return _(
+                "Nothing was found. The scan may not show these organs, or may not be what '{model}' was made for "
+                "(modality, orientation, field of view); see the notes below the table."
+            ).format(model=outcome.model_title)
+        return _("{count} of {total} organs found in {seconds:.0f} s by '{model}' on {device}.").format(
+            count=len(outcome.found),
+            total=len(outcome.organs),
+            seconds=outcome.seconds,
+            model=outcome.model_title,
+            device=_("the processor") if outcome.device == "cpu" else outcome.device,
+        )
+
+    def _go_to(self, ijk: tuple[int, int, int]) -> None:
+        if self._written is not None and is_in_scene(self._written.volume_node):
+            jump_to_voxel(self._written.volume_node, ijk)
+
+    def _save_report(self) -> None:
+        if self._written is None:
+            return
+        path = self._dialogs.save_path(_("Save report"), "report.json", "JSON (*.json)")
+        if not path:
+            return
+        try:
+            write_report(self._written.outcome.report, path, overwrite=True)
+        except (HSAMSegmentError, OSError) as error:
+            self._status.fail(ending_of(error))
+        else:
+            self._status.say(_("The report was saved to {path}.").format(path=path))
+
+    def _learn(self) -> None:
+        if self._written is not None and is_in_scene(self._written.segmentation_node):
+            self._learn_from(self._written)
+
+    def _undo(self) -> None:
+        self._history.undo()
+        self.clear()
+        self._status.say(_("The last result was taken back."))

@@ -1,0 +1,1 @@
+"""Labeled cases, their slices, sampling, augmentation, batches."""

@@ -1,0 +1,208 @@
+"""Cases: a volume with its labels on one grid, checked, before anything is taught from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from HSAMSegmentLib.errors import TrainingError, VolumeError
+from HSAMSegmentLib.images.orientation import slice_axis
+from HSAMSegmentLib.images.volume import Volume
+from HSAMSegmentLib.labels.grids import resample_labels, same_grid
+from HSAMSegmentLib.labels.label_set import Label, LabelSet
+from HSAMSegmentLib.labels.segmentation import Segmentation
+
+_FEW_SLICES = 5
+_LARGE_PART = 0.25
+
+
+@dataclass(frozen=True)
+class Case:
+    """A labelled volume.
+
+    Attributes:
+        volume: the scan.
+        labels: uint8 label values (k, j, i) on the volume's grid.
+        label_set: what the values mean; only labels that occur.
+        labelled: bool for each slice along `labelled_axis`, or None if every slice counts as labelled.
+        labelled_axis: array axis of `labelled`.
+        notes: sentences on what was resampled, assumed or left out.
+        hashes: SHA-256 of the arrays, "volume" and "labels".
+    """
+
+    volume: Volume
+    labels: np.ndarray
+    label_set: LabelSet
+    labelled: np.ndarray | None
+    labelled_axis: int
+    notes: tuple[str, ...]
+    hashes: dict[str, str]
+
+
+def read_case(image: Path | str, labels: Path | str, *, names: dict[int, str] | None = None) -> Case:
+    """Read and check a case.
+
+    Args:
+        image: a volume file or DICOM folder.
+        labels: a label map or segmentation file.
+        names: names of label values, for label maps without.
+
+    Raises:
+        VolumeError: if a file cannot be read.
+        TrainingError: if the labels are empty or lie elsewhere.
+    """
+    from HSAMSegmentLib.io.volume_files import read_volume
+    from HSAMSegmentLib.labels.segmentation_files import read_segmentation
+
+    volume = read_volume(Path(image))
+    return make_case(volume, read_segmentation(Path(labels), names=names))
+
+
+def make_case(volume: Volume, segmentation: Segmentation) -> Case:
+    """Check labels against their volume and bring them to its grid.
+
+    Labels on another grid are resampled by nearest neighbor. If some slices have labels and slices between them have
+    none, or only a few neighboring slices have, the rest is taken for not labelled instead of for background.
+
+    Raises:
+        TrainingError: if the labels are empty or lie elsewhere in space.
+    """
+    if not segmentation.array.any():
+        raise TrainingError(
+            f"The labels '{segmentation.name}' of '{volume.name}' are empty. Draw at least one structure in one slice."
+        )
+    array, notes = _on_grid(segmentation, volume)
+    present = np.flatnonzero(np.bincount(array.ravel(), minlength=256))
+    kept = tuple(label for label in segmentation.labels if label.value in present)
+    unnamed = [int(value) for value in present if value and value not in {label.value for label in kept}]
+    if unnamed:
+        raise TrainingError(
+            f"The labels of '{volume.name}' have the value {unnamed[0]}, but nothing says what it means. "
+            "Name it or remove it."
+        )
+    missing = [label.name for label in segmentation.labels if label.value not in present]
+    if missing:
+        notes += (f"{', '.join(missing)}: in the list of labels of '{volume.name}', but in no voxel; left out.",)
+    axis = 2 - slice_axis(volume.geometry)
+    labelled, sparse_notes = labelled_slices(array, axis, volume.name)
+    return Case(
+        volume=volume,
+        labels=array,
+        label_set=LabelSet(kept),
+        labelled=labelled,
+        labelled_axis=axis,
+        notes=volume.notes + notes + sparse_notes,
+        hashes={"volume": array_hash(volume.array), "labels": array_hash(array)},
+    )
+
+
+def labelled_slices(labels: np.ndarray, axis: int, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Tell a sparsely labelled volume from a fully labelled one.
+
+    Args:
+        labels: (k, j, i).
+        axis: array axis across the slices.
+        name: of the volume, for the sentence.
+
+    Returns:
+        Which slices count as labelled, or None for all, and sentences on it.
+    """
+    others = tuple(other for other in range(3) if other != axis)
+    filled = (labels != 0).any(axis=others)
+    indices = np.flatnonzero(filled)
+    count, span = len(indices), int(indices[-1] - indices[0]) + 1
+    if span == count and (count >= _FEW_SLICES or count >= _LARGE_PART * len(filled)):
+        return None, ()
+    return filled, (
+        f"'{name}' is labelled sparsely ({count} of {len(filled)} slices): the other slices are not taken for "
+        "background, they are not used.",
+    )
+
+
+def common_labels(cases: Sequence[Case]) -> tuple[list[Case], LabelSet, tuple[str, ...]]:
+    """Give a label the same value, 1 to K, in all cases; labels are the same when their names are.
+
+    Returns:
+        The cases with new values, the labels of all, and sentences on labels that some cases lack.
+
+    Raises:
+        TrainingError: if there are no cases.
+    """
+    if not cases:
+        raise TrainingError("There is nothing to teach from: give at least one volume with its labels.")
+    merged: list[Label] = []
+    for case in cases:
+        known = {_key(label.name) for label in merged}
+        merged += [label for label in case.label_set if _key(label.name) not in known]
+    label_set = LabelSet(tuple(replace(label, value=number) for number, label in enumerate(merged, start=1)))
+    values = {_key(label.name): label.value for label in label_set}
+    notes = []
+    for case in cases:
+        own = {_key(label.name) for label in case.label_set}
+        lacking = [label.name for label in label_set if _key(label.name) not in own]
+        if lacking:
+            notes.append(f"'{case.volume.name}' has no {', '.join(lacking)}: taken for not there.")
+    return [_renumbered(case, values) for case in cases], label_set, tuple(notes)
+
+
+def matched_labels(cases: Sequence[Case], label_set: LabelSet) -> tuple[list[Case], tuple[str, ...]]:
+    """Give cases for validation the values of the labels that are taught; other labels become background.
+
+    Raises:
+        TrainingError: if a case has none of the labels.
+    """
+    values = {_key(label.name): label.value for label in label_set}
+    notes = []
+    for case in cases:
+        strange = [label.name for label in case.label_set if _key(label.name) not in values]
+        if len(strange) == len(case.label_set):
+            raise TrainingError(
+                f"'{case.volume.name}' cannot validate: it has none of the labels that are taught "
+                f"({', '.join(label.name for label in label_set)})."
+            )
+        if strange:
+            notes.append(f"'{case.volume.name}' also has {', '.join(strange)}, which is not taught: ignored.")
+    return [_renumbered(case, values) for case in cases], tuple(notes)
+
+
+def array_hash(array: np.ndarray) -> str:
+    """SHA-256 over type, shape and values of an array."""
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _key(name: str) -> str:
+    return " ".join(name.lower().replace("_", " ").split())
+
+
+def _renumbered(case: Case, values: dict[str, int]) -> Case:
+    table = np.zeros(256, dtype=np.uint8)
+    for label in case.label_set:
+        table[label.value] = values.get(_key(label.name), 0)
+    kept = [label for label in case.label_set if _key(label.name) in values]
+    renamed = sorted((replace(label, value=values[_key(label.name)]) for label in kept), key=lambda label: label.value)
+    return replace(case, labels=table[case.labels], label_set=LabelSet(tuple(renamed)))
+
+
+def _on_grid(segmentation: Segmentation, volume: Volume) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The labels on the volume's grid, and a sentence if they had to be resampled."""
+    try:
+        resampled = resample_labels(segmentation, volume.geometry).array.astype(np.uint8, copy=False)
+    except VolumeError as error:
+        raise TrainingError(
+            f"The labels '{segmentation.name}' do not overlap with the volume '{volume.name}': they lie elsewhere in "
+            "space. Check that they belong together."
+        ) from error
+    if same_grid(segmentation.geometry, volume.geometry):
+        return resampled, ()
+    before = np.count_nonzero(segmentation.array) * segmentation.geometry.voxel_volume_ml
+    after = np.count_nonzero(resampled) * volume.geometry.voxel_volume_ml
+    note = f"The labels of '{volume.name}' are on another grid and were resampled to the volume's by nearest neighbor."
+    if after < 0.9 * before:
+        note += f" {100 * (1 - after / before):.0f} % of the labelled volume lies outside of the scan and was left out."
+    return resampled, (note,)

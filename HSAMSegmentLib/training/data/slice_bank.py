@@ -1,0 +1,124 @@
+"""The slices of one case as the network will see them: scaled, framed, with their labels, held in memory.
+
+Everything goes through `preprocess.network_input`, so that a network is taught on exactly what it later segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from HSAMSegmentLib.images.orientation import to_slices
+from HSAMSegmentLib.preprocess.intensity import scale_intensity
+from HSAMSegmentLib.preprocess.network_input import SliceFraming, context_indices, context_step
+from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
+from HSAMSegmentLib.runtime.tensors import to_tensor
+from HSAMSegmentLib.training.data.cases import Case
+from HSAMSegmentLib.training.loop.losses import UNLABELLED
+
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class SliceBank:
+    """Framed slices of a case.
+
+    Attributes:
+        name: of the case.
+        images: float16 [n, tiles, S, S] in [0, 1].
+        labels: uint8 [n, tiles, S, S]; `UNLABELLED` in slices nobody labelled.
+        reference: uint8 [n, rows, cols], labels of the slices themselves, the truth of validation.
+        framing: leads from the network's input back to the slices.
+        context_step: how many slices away the outer channels are, 0 for none.
+        labelled: bool [n], which slices have labels (background counts).
+        slice_spacing_mm: distance of the slices.
+        pixel_spacing_mm: distance of rows and columns of `reference`.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    reference: Tensor
+    framing: SliceFraming
+    context_step: int
+    labelled: np.ndarray
+    slice_spacing_mm: float
+    pixel_spacing_mm: tuple[float, float]
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    @property
+    def tile_count(self) -> int:
+        """Network inputs per slice."""
+        return self.images.shape[1]
+
+    def inputs(self, slices: Sequence[int], tiles: Sequence[int] | None = None) -> Tensor:
+        """Network input float32 [n, 3, S, S] of the given slices; tile 0 unless told otherwise."""
+        index = context_indices(np.asarray(slices), len(self), self.context_step)
+        tile = np.zeros(len(index), dtype=np.int64) if tiles is None else np.asarray(tiles)
+        return self.images[to_tensor(index.astype(np.int64)), to_tensor(tile.astype(np.int64))[:, None]].float()
+
+    def all_tiles(self, slices: Sequence[int]) -> Tensor:
+        """Network input float32 [n * tiles, 3, S, S], the tiles of a slice one after the other, as `framing` wants."""
+        repeated = np.repeat(np.asarray(slices), self.tile_count)
+        return self.inputs(repeated, np.tile(np.arange(self.tile_count), len(slices)))
+
+    def targets(self, slices: Sequence[int], tiles: Sequence[int] | None = None) -> Tensor:
+        """Labels uint8 [n, S, S] of `inputs` with the same arguments."""
+        tile = np.zeros(len(slices), dtype=np.int64) if tiles is None else np.asarray(tiles)
+        return self.labels[
+            to_tensor(np.asarray(slices).astype(np.int64)),
+            to_tensor(tile.astype(np.int64)),
+        ]
+
+
+def build_slice_bank(case: Case, *, slices: SliceRule, intensity: IntensityRule, image_size: int) -> SliceBank:
+    """Cut, scale and frame a case.
+
+    Args:
+        case: volume and labels on one grid.
+        slices: the model's rule for cutting and framing.
+        intensity: the model's rule for grey values.
+        image_size: side S of the network input.
+    """
+    stack, frame = to_slices(case.volume.array, case.volume.geometry, slices.plane)
+    labels = np.ascontiguousarray(frame.to_stack(case.labels))
+    labelled = _labelled_slices(case, frame.axes[0], frame.reversed_axes[0])
+    framing = SliceFraming(
+        slices,
+        image_size=image_size,
+        slice_shape=stack.shape[1:],
+        pixel_spacing_mm=frame.pixel_spacing_mm,
+    )
+    scaled = frame.to_stack(scale_intensity(case.volume, intensity))
+    framed_labels = [framing.labels(to_tensor(labels[n : n + _CHUNK])) for n in range(0, len(labels), _CHUNK)]
+    targets = torch.cat(framed_labels).contiguous()
+    targets[to_tensor((~labelled).astype(np.uint8)).bool()] = UNLABELLED
+    return SliceBank(
+        name=case.volume.name,
+        images=torch.cat([_framed(framing, scaled[n : n + _CHUNK]) for n in range(0, len(stack), _CHUNK)]),
+        labels=targets,
+        reference=to_tensor(labels),
+        framing=framing,
+        context_step=context_step(slices, frame.slice_spacing_mm),
+        labelled=labelled,
+        slice_spacing_mm=frame.slice_spacing_mm,
+        pixel_spacing_mm=frame.pixel_spacing_mm,
+    )
+
+
+def _framed(framing: SliceFraming, slices: np.ndarray) -> Tensor:
+    return framing.images(to_tensor(np.ascontiguousarray(slices, dtype=np.float32))).half()
+
+
+def _labelled_slices(case: Case, axis: int, backwards: bool) -> np.ndarray:
+    """Which slices of the stack have labels: those of the case if it was labelled along this axis, else all."""
+    count = case.labels.shape[axis]
+    if case.labelled is None or case.labelled_axis != axis:
+        return np.ones(count, dtype=bool)
+    return case.labelled[::-1].copy() if backwards else case.labelled.copy()

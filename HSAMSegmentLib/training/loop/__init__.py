@@ -1,0 +1,1 @@
+"""The training loop: trainer, validation, checkpoints, losses, schedules, budget."""

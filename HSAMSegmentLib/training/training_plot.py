@@ -1,0 +1,67 @@
+"""The course of a training as a picture: loss and Dice over the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from HSAMSegmentLib.runtime.atomic_files import atomic_output
+from HSAMSegmentLib.training.request import TeachMetrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LEGEND_ROWS = 12
+
+
+def write_plot(
+    history: Sequence[TeachMetrics],
+    path: Path,
+    *,
+    title: str = "",
+    validated_on: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Draw the loss, and Dice per label where there is validation, to a PNG file.
+
+    Args:
+        history: the looks at the training.
+        path: where to.
+        title: above the picture.
+        validated_on: what the Dice was measured on, in words.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        OutputError: if the file exists or cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title or "Training", wrap=True)
+    left, right = figure.subplots(1, 2)
+    left.plot([item.step for item in history], [item.loss for item in history], color="black", marker=".")
+    left.set(xlabel="step", ylabel="loss (running mean)")
+    _draw_dice(right, history, validated_on)
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    with atomic_output(path, overwrite=overwrite) as stream:
+        figure.savefig(stream, format="png", dpi=120)
+
+
+def _draw_dice(axes: Axes, history: Sequence[TeachMetrics], validated_on: str) -> None:
+    steps = [item.step for item in history]
+    names = list(dict.fromkeys(name for item in history for name in item.dice))
+    axes.set(xlabel="step", ylabel="Dice", ylim=(0, 1), title=f"Validation on {validated_on or 'nothing'}")
+    axes.title.set_fontsize("medium")
+    if not names:
+        axes.text(0.5, 0.5, "Nothing was validated.", ha="center", va="center", transform=axes.transAxes)
+        return
+    for name in names:
+        axes.plot(steps, [item.dice.get(name, float("nan")) for item in history], marker=".", label=name)
+    best = [item.step for item in history if item.best]
+    if best:
+        axes.axvline(best[-1], color="gray", linestyle=":", label="kept")
+    axes.legend(fontsize="small", ncols=1 + len(names) // _LEGEND_ROWS)

@@ -1,0 +1,234 @@
+"""Bundles: one `.safetensors` file is one model, its tensors and, in the metadata, its manifest.
+
+Writing and reading the manifest need no package that Slicer does not bring, so that models can be listed before
+anything is installed. The file is written by this module, piece by piece: a large network is not held twice in memory,
+and an error of the disk is seen as what it is. The tensors are read by the safetensors library, which also serves as
+the check of the writer in the tests.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Callable, Iterator, Mapping
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from HSAMSegmentLib.errors import CheckpointError
+from HSAMSegmentLib.runtime.atomic_files import atomic_output, make_folder
+from HSAMSegmentLib.runtime.disk import copy_stream, require_free_space
+from HSAMSegmentLib.weights.file_kind import SAFETENSORS, file_kind, read_safetensors_header
+from HSAMSegmentLib.weights.manifest import Manifest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+BUNDLE_SUFFIX = ".safetensors"
+MANIFEST_KEY = "hsamsegment.manifest"
+
+_CODES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+
+
+def save_bundle(
+    path: Path | str,
+    network_or_tensors: nn.Module | Mapping[str, Any],
+    manifest: Manifest,
+    overwrite: bool = False,
+    *,
+    dtype: str | None = None,
+) -> Path:
+    """Write a model to one file; it appears under its name only when it is complete.
+
+    Args:
+        path: name of the file; `.safetensors` is expected by everybody and added if there is no suffix.
+        network_or_tensors: a network (its whole state dict is written; see `loading.bundle_tensors` for leaving out an
+            encoder that others have) or a mapping from names to torch tensors or numpy arrays.
+        manifest: what the bundle says about itself.
+        overwrite: whether an existing file may be replaced.
+        dtype: "float32", "float16" or "bfloat16" to store all floating tensors so; None keeps their types.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        OutputError: if the file exists and may not be overwritten, or cannot be written (permission, full disk).
+    """
+    path = Path(path)
+    if not path.suffix:
+        path = path.with_suffix(BUNDLE_SUFFIX)
+    state = network_or_tensors.state_dict() if hasattr(network_or_tensors, "state_dict") else network_or_tensors
+    tensors = {name: _as_type(tensor, dtype) for name, tensor in state.items()}
+    header, order = _header(tensors, {MANIFEST_KEY: manifest.to_json()})
+    make_folder(path.parent)
+    total = len(header) + sum(_byte_count(tensor) for tensor in tensors.values())
+    require_free_space(path.parent, total, f"Writing {path.name}")
+    with atomic_output(path, overwrite=overwrite) as stream:
+        stream.write(header)
+        for name in order:
+            stream.write(_bytes_of(tensors[name]))
+    return path
+
+
+def _dtype_name(tensor: Any) -> str:
+    """Name of the number type of a torch tensor ("torch.float32") or numpy array ("float32")."""
+    return str(tensor.dtype).replace("torch.", "")
+
+
+def _as_type(tensor: Any, dtype: str | None) -> Any:
+    """The tensor with the number type it is stored in; integers stay what they are."""
+    if dtype is None or not _dtype_name(tensor).startswith(("float", "bfloat")) or _dtype_name(tensor) == dtype:
+        return tensor
+    if hasattr(tensor, "data_ptr"):
+        import torch
+
+        return tensor.detach().to(getattr(torch, dtype))
+    return tensor.astype(dtype)
+
+
+def _byte_count(tensor: Any) -> int:
+    return prod(tensor.shape) * int(tensor.dtype.itemsize)
+
+
+def _bytes_of(tensor: Any) -> bytes:
+    """The numbers in C order, little-endian; without torch's numpy bridge, which old torch lacks under NumPy 2."""
+    if not hasattr(tensor, "data_ptr"):
+        return tensor.tobytes()
+    tensor = tensor.detach().cpu().contiguous()
+    return ctypes.string_at(tensor.data_ptr(), _byte_count(tensor)) if tensor.numel() else b""
+
+
+def _header(tensors: Mapping[str, Any], metadata: dict[str, str]) -> tuple[bytes, list[str]]:
+    """The safetensors header and the order in which the tensors follow it (wide types first, so all are aligned)."""
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    table: dict[str, Any] = {"__metadata__": metadata}
+    offset = 0
+    for name in order:
+        end = offset + _byte_count(tensors[name])
+        shape = [int(n) for n in tensors[name].shape]
+        table[name] = {"dtype": _CODES[_dtype_name(tensors[name])], "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    return _packed_header(table), order
+
+
+def _packed_header(table: dict[str, Any]) -> bytes:
+    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def read_manifest(path: Path | str) -> Manifest:
+    """Read what a bundle says about itself; only the header of the file is read.
+
+    Raises:
+        CheckpointError: if the file is no bundle, is truncated, or was made by a newer version.
+    """
+    path = Path(path)
+    text = _header_of(path).get("__metadata__", {}).get(MANIFEST_KEY)
+    if not isinstance(text, str):
+        raise CheckpointError(
+            f"{path.name} holds tensors, but no model description: it was not made by HSAMSegment. Export the model "
+            "again from there, or import the original file of weights."
+        )
+    return Manifest.from_json(text)
+
+
+def copy_with_manifest(
+    source: Path, target: Path, manifest: Manifest, overwrite: bool, between_chunks: Callable[[], None]
+) -> None:
+    """Copy a bundle with another manifest; the tensors stay as they are.
+
+    Raises:
+        CheckpointError: if the source is no bundle.
+        OutputError: if the target exists and may not be overwritten, or cannot be written.
+    """
+    table = _header_of(source)
+    table["__metadata__"] = {**table.get("__metadata__", {}), MANIFEST_KEY: manifest.to_json()}
+    with open(source, "rb") as stream, atomic_output(target, overwrite=overwrite) as output:
+        stream.seek(8 + int.from_bytes(stream.read(8), "little"))
+        output.write(_packed_header(table))
+        copy_stream(stream, output, between_chunks)
+
+
+def read_shapes(path: Path | str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a bundle's tensors; only the header of the file is read.
+
+    Raises:
+        CheckpointError: if the file is no safetensors file or is truncated.
+    """
+    header = _header_of(Path(path))
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+
+
+def read_tensors(path: Path | str) -> dict[str, Tensor]:
+    """Read all tensors of a bundle on the CPU, in the number types of the file.
+
+    Raises:
+        CheckpointError: if the file is no safetensors file or is truncated.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    _header_of(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path.name} is damaged ({error}). Copy it again.") from error
+
+
+def _header_of(path: Path) -> dict[str, Any]:
+    if file_kind(path) != SAFETENSORS:
+        raise CheckpointError(f"{path.name} is no bundle (.safetensors) but a PyTorch file; import it instead.")
+    return read_safetensors_header(path)
+
+
+def require_fit(found: Mapping[str, Any], wanted: Mapping[str, Any], *, file: str, network: str) -> None:
+    """Make sure that the tensors of a file are exactly those that a network needs, by name and shape.
+
+    Args:
+        found: names to something with a `shape`: what the file has.
+        wanted: names to something with a `shape`: what the network needs.
+        file: what to call the file in the sentence.
+        network: what to call the network in the sentence.
+
+    Raises:
+        CheckpointError: naming what is missing, what is unexpected and which shapes differ, on both sides.
+    """
+    complaints = list(_complaints(found, wanted))
+    if complaints:
+        raise CheckpointError(f"{file} does not fit {network}: {'; '.join(complaints)}.")
+
+
+def _complaints(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted]
+    both = [name for name in wanted if name in found]
+    differing = [name for name in both if tuple(found[name].shape) != tuple(wanted[name].shape)]
+    if missing:
+        yield f"the file lacks {_some(missing)}"
+    if unexpected:
+        yield f"the network has no {_some(unexpected)}"
+    if differing:
+        pairs = [
+            f"{name} is {list(found[name].shape)} in the file and {list(wanted[name].shape)} in the network"
+            for name in differing
+        ]
+        yield _some(pairs)
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    """The first few of many names and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,1 @@
+"""Official `.pth` files as networks of this package."""

@@ -1,0 +1,1 @@
+"""Downloads that resume, verify and cancel."""

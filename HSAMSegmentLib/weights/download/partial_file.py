@@ -1,0 +1,139 @@
+"""The part of a download that has arrived, kept across failures, cancels and kills so that it can be continued."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from HSAMSegmentLib.errors import DownloadError
+from HSAMSegmentLib.runtime.atomic_files import atomic_output, explain_write_error
+from HSAMSegmentLib.runtime.disk import CHUNK_BYTES
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a partial file comes from.
+
+    Attributes:
+        url: address that was asked.
+        validator: the server's strong ETag or modification date of the file, empty if it gave none.
+        sha256: hash that the complete file must have, empty if unknown.
+    """
+
+    url: str
+    validator: str = ""
+    sha256: str = ""
+
+
+class PartialFile:
+    """`NAME.part` beside the target, and `NAME.part.json` with its origin.
+
+    The file is closed after every chunk, so that what a killed process had is not lost.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.path = target.with_name(target.name + ".part")
+        self.note = target.with_name(target.name + ".part.json")
+        self.size = 0
+        self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what is there."""
+        return self._digest.hexdigest()
+
+    def load(self, sha256: str, between_chunks: Callable[[], None]) -> None:
+        """Take up what an earlier run left, if it belongs to the wanted file; otherwise remove it.
+
+        A file whose hash is known can be continued from any mirror; without a hash only where the server can tell
+        that the file is still the same.
+        """
+        origin = self.origin
+        if origin is None or origin.sha256 != sha256 or not (sha256 or origin.validator):
+            self.remove()
+            return
+        self._digest, self.size = hashlib.sha256(), 0
+        with open(self.path, "rb") as stream:
+            for chunk in iter(lambda: stream.read(CHUNK_BYTES), b""):
+                between_chunks()
+                self._digest.update(chunk)
+                self.size += len(chunk)
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where the part comes from, or None if there is none or its note is unreadable."""
+        if not self.path.is_file() or not self.note.is_file():
+            return None
+        try:
+            return Origin(**{key: str(value) for key, value in self._read_note().items()})
+        except (ValueError, TypeError, AttributeError) as error:
+            _log.warning("The note %s is unreadable (%s); the download starts again.", self.note.name, error)
+            return None
+
+    def _read_note(self) -> dict[str, Any]:
+        return json.loads(self.note.read_text(encoding="utf-8"))
+
+    def restart(self) -> None:
+        """Forget what has arrived."""
+        self.path.unlink(missing_ok=True)
+        self._digest, self.size = hashlib.sha256(), 0
+
+    def remember(self, origin: Origin) -> None:
+        """Write the note for a part that is about to grow.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        with atomic_output(self.note, overwrite=True) as stream:
+            stream.write(json.dumps(asdict(origin)).encode())
+
+    def append(self, chunk: bytes) -> None:
+        """Add what has arrived.
+
+        Raises:
+            OutputError: if it cannot be written.
+            DownloadError: if another program writes to it as well.
+        """
+        try:
+            with open(self.path, "ab") as stream:
+                self._require_sole_writer(os.fstat(stream.fileno()).st_size)
+                stream.write(chunk)
+        except OSError as error:
+            raise explain_write_error(error, self.path) from error
+        self._digest.update(chunk)
+        self.size += len(chunk)
+
+    def _require_sole_writer(self, size_on_disk: int) -> None:
+        if size_on_disk != self.size:
+            raise DownloadError(
+                f"Another program writes to {self.path.name} at the same time. Wait for it to end and try again."
+            )
+
+    def rename_to(self, target: Path) -> None:
+        """Make sure that the bytes are on the disk, give the file its final name and drop the note.
+
+        Raises:
+            OutputError: if that is not possible.
+            DownloadError: if another program wrote to the part.
+        """
+        try:
+            with open(self.path, "rb+") as stream:
+                self._require_sole_writer(os.fstat(stream.fileno()).st_size)
+                os.fsync(stream.fileno())
+            os.replace(self.path, target)
+        except OSError as error:
+            raise explain_write_error(error, target) from error
+        self.note.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the part and its note."""
+        self.restart()
+        self.note.unlink(missing_ok=True)

@@ -1,0 +1,204 @@
+"""A file of weights from somewhere becomes one of the store: recognized, compared, copied atomically. No torch here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from HSAMSegmentLib.errors import CheckpointError, OutputError
+from HSAMSegmentLib.labels.label_set import LabelSet
+from HSAMSegmentLib.runtime.atomic_files import atomic_output, make_folder, refuse_existing, sweep_leftovers
+from HSAMSegmentLib.runtime.disk import copy_stream, require_free_space, sha256_of
+from HSAMSegmentLib.runtime.progress import CancelToken, ProgressCallback, ProgressTracker
+from HSAMSegmentLib.weights.bundle import BUNDLE_SUFFIX, copy_with_manifest, read_manifest
+from HSAMSegmentLib.weights.catalog import Catalog, CatalogEntry
+from HSAMSegmentLib.weights.convert.official_manifest import manifest_for, safe_id
+from HSAMSegmentLib.weights.convert.recognition import OfficialFile
+from HSAMSegmentLib.weights.hash_cache import VerifiedHashes
+from HSAMSegmentLib.weights.manifest import Manifest
+from HSAMSegmentLib.weights.store_entries import BROKEN, ModelEntry, recognize_file, require_known
+
+_log = logging.getLogger(__name__)
+
+
+def sidecar_path(path: Path) -> Path:
+    """Where the manifest of a stored official file lies."""
+    return path.with_name(path.name + ".json")
+
+
+def read_sidecar(path: Path) -> Manifest | None:
+    """The manifest beside a stored official file, or None if there is none that can be read."""
+    if not sidecar_path(path).is_file():
+        return None
+    try:
+        return Manifest.from_json(sidecar_path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, CheckpointError) as error:
+        _log.warning("%s cannot be read: %s", sidecar_path(path), error)
+        return None
+
+
+@dataclass(frozen=True)
+class _Incoming:
+    """A file on its way into the store.
+
+    Attributes:
+        source: the file as it was given.
+        sha256: its hash.
+        id: the id it gets.
+        target: the name it gets.
+        sidecar: manifest to write beside an official file.
+        renamed: manifest to write into a bundle whose id changes.
+    """
+
+    source: Path
+    sha256: str
+    id: str
+    target: Path
+    sidecar: Manifest | None = None
+    renamed: Manifest | None = None
+
+
+class Importer:
+    """One import; the store hands in what it has.
+
+    Args:
+        catalog: known files.
+        folder: where the files go; created when needed.
+        hashes: notes of computed hashes.
+        entries: lists what the store has now.
+    """
+
+    def __init__(
+        self, catalog: Catalog, folder: Path, hashes: VerifiedHashes, entries: Callable[[], list[ModelEntry]]
+    ) -> None:
+        self._catalog = catalog
+        self._folder = folder
+        self._hashes = hashes
+        self._entries = entries
+
+    def run(
+        self,
+        path: Path,
+        *,
+        model_id: str | None,
+        labels: LabelSet | None,
+        image_size: int | None,
+        overwrite: bool,
+        progress: ProgressCallback,
+        cancel: CancelToken,
+    ) -> str:
+        """Check and copy; returns the id under which the file is stored (see `Store.import_file`)."""
+        recognize_file(path)
+        track = ProgressTracker(progress, stage=f"Importing {path.name}", steps=2 * path.stat().st_size + 2)
+
+        def advance() -> None:
+            cancel.raise_if_cancelled()
+            track.advance(1 << 20)
+
+        incoming = self._incoming(path, sha256_of(path, advance), model_id, labels, image_size)
+        self._take(incoming, overwrite, advance)
+        return incoming.id
+
+    def _incoming(
+        self, path: Path, sha256: str, model_id: str | None, labels: LabelSet | None, image_size: int | None
+    ) -> _Incoming:
+        """Where a file goes and what has to be written beside or into it."""
+        found = recognize_file(path)
+        known = self._catalog_entry(found, sha256, model_id, path)
+        if known is None and found is not None and model_id is None and labels is None:
+            known = self._awaited(found)
+        if known is not None:
+            return _Incoming(path, sha256, known.id, self._folder / known.file_name)
+        if found is None:
+            manifest = read_manifest(path)
+            own_id = safe_id(model_id or manifest.id)
+            renamed = None if own_id == manifest.id else replace(manifest, id=own_id)
+            return _Incoming(path, sha256, own_id, self._folder / f"{own_id}{BUNDLE_SUFFIX}", renamed=renamed)
+        own_id = safe_id(model_id or path.stem)
+        sidecar = self._manifest(found, own_id, labels, image_size) if found.head else None
+        return _Incoming(path, sha256, own_id, self._folder / f"{own_id}.pth", sidecar=sidecar)
+
+    def _awaited(self, found: OfficialFile) -> CatalogEntry | None:
+        """The one model of the catalog that has no known hash, is not here yet, and whose layout the file has."""
+        present = {entry.id for entry in self._entries() if entry.is_present}
+        fitting = [
+            entry
+            for entry in self._catalog
+            if entry.manifest is not None
+            and not entry.sha256
+            and entry.id not in present
+            and not found.differences(entry.manifest.architecture)
+        ]
+        return fitting[0] if len(fitting) == 1 else None
+
+    def _manifest(self, found: OfficialFile, own_id: str, labels: LabelSet | None, image_size: int | None) -> Manifest:
+        manifest = manifest_for(found, self._catalog, name=own_id, image_size=image_size, labels=labels)
+        return replace(manifest, id=own_id)
+
+    def _catalog_entry(
+        self, found: OfficialFile | None, sha256: str, model_id: str | None, path: Path
+    ) -> CatalogEntry | None:
+        """Which file of the catalog this is: by its hash, or because the user says so and nothing speaks against it.
+
+        Raises:
+            CheckpointError: if the user names an entry that the file is not.
+        """
+        if model_id is None or model_id not in self._catalog:
+            return self._catalog.with_sha256(sha256)
+        wanted = self._catalog.find(model_id)
+        if wanted.sha256 and wanted.sha256 != sha256:
+            raise CheckpointError(
+                f"{path.name} is not {wanted.title}: its SHA-256 is {sha256}, expected {wanted.sha256}."
+            )
+        require_known(wanted, path, path.name)
+        return wanted
+
+    def _take(self, incoming: _Incoming, overwrite: bool, between_chunks: Callable[[], None]) -> None:
+        """Copy atomically, the manifest (if any) beside it; the same file again is no error."""
+        target = incoming.target
+        overwrite |= self._may_take(incoming.id, target)
+        same = incoming.renamed is None and target.is_file() and self._hashes.sha256(target) == incoming.sha256
+        make_folder(self._folder)
+        sweep_leftovers(self._folder)
+        if not same:
+            refuse_existing(target, overwrite)
+            require_free_space(self._folder, incoming.source.stat().st_size, f"Importing {incoming.source.name}")
+        if incoming.sidecar is not None:
+            with atomic_output(sidecar_path(target), overwrite=True) as stream:
+                stream.write(incoming.sidecar.to_json().encode())
+        try:
+            if not same:
+                self._hashes.remember(target, _copy_file(incoming, overwrite, between_chunks))
+        finally:
+            if not target.is_file():
+                sidecar_path(target).unlink(missing_ok=True)
+
+    def _may_take(self, model_id: str, target: Path) -> bool:
+        """Whether the target may be replaced anyway, because what is there is broken.
+
+        Raises:
+            OutputError: if another file has this id.
+        """
+        broken = False
+        for entry in self._entries():
+            if entry.path == target:
+                broken = entry.status == BROKEN
+            elif entry.id == model_id and entry.path is not None:
+                raise OutputError(
+                    f"There is a model '{model_id}' already ({entry.title}). Give another id, or remove that one first."
+                )
+        return broken
+
+
+def _copy_file(incoming: _Incoming, overwrite: bool, between_chunks: Callable[[], None]) -> str:
+    """Copy under the final name; returns the SHA-256 of the copy."""
+    source = incoming.source
+    if incoming.renamed is not None:
+        copy_with_manifest(source, incoming.target, incoming.renamed, overwrite, between_chunks)
+        return sha256_of(incoming.target, between_chunks)
+    with open(source, "rb") as stream, atomic_output(incoming.target, overwrite=overwrite) as output:
+        if copy_stream(stream, output, between_chunks) != incoming.sha256:
+            raise CheckpointError(f"{source.name} changed while it was copied. Try again.")
+    return incoming.sha256

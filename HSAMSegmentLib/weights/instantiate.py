@@ -1,0 +1,60 @@
+"""A network from its architecture and its tensors, without computing initial values that nobody will see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from HSAMSegmentLib.errors import CheckpointError
+from HSAMSegmentLib.models.building import build_network
+from HSAMSegmentLib.models.interface import SegmentationNetwork
+from HSAMSegmentLib.models.specification import Architecture
+from HSAMSegmentLib.weights.bundle import require_fit
+
+
+def filled_network(
+    architecture: Architecture, collect: Callable[[SegmentationNetwork], Mapping[str, Tensor]], *, file: str
+) -> SegmentationNetwork:
+    """Build a network that has exactly these tensors, in evaluation mode.
+
+    It is built without memory first, so that what does not fit is refused before anything large is allocated, and so
+    that a large encoder is not initialized for nothing.
+
+    Args:
+        architecture: what to build.
+        collect: given the network without memory, returns its tensors by its own names; floating ones of any
+            precision become float32. They are copied, so that the file they come from may go away.
+        file: what to call the source of the tensors in a sentence.
+
+    Raises:
+        CheckpointError: naming what is missing, unexpected or of another shape, or what cannot be built.
+    """
+    try:
+        with torch.device("meta"):
+            network = build_network(architecture)
+    except (RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"The network that {file} describes cannot be built ({error}).") from error
+    tensors = collect(network)
+    require_fit(tensors, network.state_dict(), file=file, network="the network that its description asks for")
+    if _has_hidden_buffers(network):
+        network = build_network(architecture)
+        network.load_state_dict(dict(tensors))
+        return network.eval()
+    trainable = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
+    network.load_state_dict({name: _own_copy(tensor) for name, tensor in tensors.items()}, assign=True)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(trainable[name])
+    return network.eval()
+
+
+def _has_hidden_buffers(network: SegmentationNetwork) -> bool:
+    """Whether the network computes tensors at construction that no file holds."""
+    saved = network.state_dict()
+    return any(name not in saved for name, _ in network.named_buffers())
+
+
+def _own_copy(tensor: Tensor) -> Tensor:
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to(dtype, copy=True).contiguous()

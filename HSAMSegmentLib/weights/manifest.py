@@ -1,0 +1,146 @@
+"""The manifest: what a bundle says about itself. Plain data, JSON in the metadata of the safetensors file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from HSAMSegmentLib.errors import CheckpointError
+from HSAMSegmentLib.labels.label_set import LabelSet
+from HSAMSegmentLib.models.specification import Architecture
+from HSAMSegmentLib.preprocess.rules import IntensityRule, PredictionRule, SliceRule
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """Where the tensors of the encoder are.
+
+    Attributes:
+        included: whether the bundle holds them itself.
+        model_id: catalog id of the file that holds them otherwise ("sam_vit_b", "compact-encoder").
+        sha256: hash of that file, empty if unknown.
+    """
+
+    included: bool
+    model_id: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class License:
+    """Terms of the weights.
+
+    Attributes:
+        name: short name ("CC-BY-NC-SA-4.0").
+        terms: one or two sentences a user reads before the use.
+        url: where the full text is, may be empty.
+        research_only: whether any use beyond research is excluded.
+    """
+
+    name: str
+    terms: str = ""
+    url: str = ""
+    research_only: bool = True
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that is needed to rebuild a model and to trust it.
+
+    Attributes:
+        id: unique short name (letters, digits, '-', '_', '.').
+        title: as a user reads it.
+        modality: "CT", "MR" or "" for any.
+        architecture: what to build.
+        encoder_source: where its encoder's tensors are.
+        intensity: how grey values are scaled.
+        slices: how the volume is cut and framed.
+        labels: what the channels 1..K mean, in this order.
+        license: terms of the weights.
+        description: a paragraph: what it is for, where it fails.
+        citation: papers and data sets to cite.
+        field_of_view_mm: plausible in-plane extent (lowest, highest), or None if anything goes.
+        training: facts of the training: data hashes, settings, versions, split.
+        metrics: measured quality, with what it was measured on.
+        prediction: how the outputs are read.
+    """
+
+    id: str
+    title: str
+    modality: str
+    architecture: Architecture
+    encoder_source: EncoderSource
+    intensity: IntensityRule
+    slices: SliceRule
+    labels: LabelSet
+    license: License
+    description: str = ""
+    citation: tuple[str, ...] = ()
+    field_of_view_mm: tuple[float, float] | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    prediction: PredictionRule = field(default_factory=PredictionRule)
+
+    def to_json(self) -> str:
+        """One JSON object as text, keys sorted."""
+        data = {
+            "schema_version": SCHEMA_VERSION,
+            "id": self.id,
+            "title": self.title,
+            "modality": self.modality,
+            "architecture": self.architecture.to_json(),
+            "encoder_source": asdict(self.encoder_source),
+            "intensity": self.intensity.to_json(),
+            "slices": self.slices.to_json(),
+            "prediction": self.prediction.to_json(),
+            "labels": self.labels.to_json(),
+            "license": asdict(self.license),
+            "description": self.description,
+            "citation": list(self.citation),
+            "field_of_view_mm": self.field_of_view_mm,
+            "training": self.training,
+            "metrics": self.metrics,
+        }
+        return json.dumps(data, sort_keys=True, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read what `to_json` wrote.
+
+        Raises:
+            CheckpointError: if the text is no manifest, or one of a newer schema.
+        """
+        try:
+            data = json.loads(text)
+            version = int(data["schema_version"])
+            if version > SCHEMA_VERSION:
+                raise CheckpointError(
+                    f"The model's manifest has schema version {version}, this program reads up to "
+                    f"{SCHEMA_VERSION}. Update HSAMSegment."
+                )
+            extent = data.get("field_of_view_mm")
+            return cls(
+                id=str(data["id"]),
+                title=str(data["title"]),
+                modality=str(data["modality"]),
+                architecture=Architecture.from_json(data["architecture"]),
+                encoder_source=EncoderSource(**data["encoder_source"]),
+                intensity=IntensityRule.from_json(data["intensity"]),
+                slices=SliceRule.from_json(data["slices"]),
+                labels=LabelSet.from_json(data["labels"]),
+                license=License(**data["license"]),
+                description=str(data.get("description", "")),
+                citation=tuple(data.get("citation", ())),
+                field_of_view_mm=None if extent is None else (float(extent[0]), float(extent[1])),
+                training=dict(data.get("training", {})),
+                metrics=dict(data.get("metrics", {})),
+                prediction=PredictionRule.from_json(data.get("prediction", {})),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+            reason = error if isinstance(error, ValueError) else repr(error)
+            raise CheckpointError(
+                f"The file's manifest is not a model description this program understands ({reason})."
+            ) from error

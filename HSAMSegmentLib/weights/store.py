@@ -1,0 +1,312 @@
+"""The store: one folder of the user's with all files of weights, and what can be done with them. No torch here."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from HSAMSegmentLib.errors import CheckpointError, ModelNotFoundError, RequestError
+from HSAMSegmentLib.labels.label_set import LabelSet
+from HSAMSegmentLib.runtime.atomic_files import atomic_output, sweep_leftovers
+from HSAMSegmentLib.runtime.disk import copy_stream, format_bytes, sha256_of
+from HSAMSegmentLib.runtime.progress import CancelToken, ProgressCallback, ignore_progress
+from HSAMSegmentLib.weights.bundle import BUNDLE_SUFFIX
+from HSAMSegmentLib.weights.catalog import Catalog, load_catalog
+from HSAMSegmentLib.weights.download.partial_file import PartialFile
+from HSAMSegmentLib.weights.hash_cache import VerifiedHashes
+from HSAMSegmentLib.weights.importing import Importer, read_sidecar, sidecar_path
+from HSAMSegmentLib.weights.resources import embedded_models_folder
+from HSAMSegmentLib.weights.store_entries import (
+    BROKEN,
+    EMBEDDED,
+    STORED,
+    ModelEntry,
+    entry_from_catalog,
+    entry_from_file,
+    require_known,
+    unknown_encoder,
+    with_unknown_encoders_named,
+    without_repetitions,
+)
+
+HOME_VARIABLE = "HSAMSEGMENT_HOME"
+WEIGHT_SUFFIXES = (BUNDLE_SUFFIX, ".pth", ".pt")
+
+
+def default_folder() -> Path:
+    """Where the store is: `HSAMSEGMENT_HOME`, else the platform's place for data of a user's programs."""
+    override = os.environ.get(HOME_VARIABLE)
+    if override:
+        return Path(override).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "HSAMSegment"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "HSAMSegment"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "HSAMSegment"
+
+
+class Store:
+    """All models and encoders: embedded ones, those in the user's folder, and those the catalog could bring.
+
+    Nothing is created on the disk before something is stored.
+
+    Args:
+        folder: the user's folder; None for `default_folder()`.
+        catalog: known files; None for the one that comes with the program.
+        embedded: folder with the bundles that come with the program; None for the installed one.
+    """
+
+    def __init__(
+        self, folder: Path | str | None = None, *, catalog: Catalog | None = None, embedded: Path | None = None
+    ) -> None:
+        self.folder = Path(folder).expanduser() if folder is not None else default_folder()
+        self.catalog = catalog if catalog is not None else load_catalog()
+        self._embedded = embedded if embedded is not None else embedded_models_folder()
+        self._hashes = VerifiedHashes(self.models_folder)
+
+    @property
+    def models_folder(self) -> Path:
+        """The folder of the files themselves; it may not exist yet."""
+        return self.folder / "models"
+
+    def models(self, kind: str | None = None) -> list[ModelEntry]:
+        """Everything there is or could be downloaded: embedded first, then stored, then available.
+
+        Broken files, and models whose encoder nobody knows, are listed with their problem; they never make the list
+        fail.
+
+        Args:
+            kind: "model" or "encoder" to see only those.
+        """
+        # Of two files with one id, the one that is named after it is the original.
+        stored = sorted(
+            self._stored_entries(), key=lambda entry: entry.path is not None and entry.path.stem != entry.id
+        )
+        entries = without_repetitions([*self._embedded_entries(), *stored, *self._available_entries()])
+        entries = with_unknown_encoders_named(entries)
+        return [entry for entry in entries if kind is None or entry.kind == kind]
+
+    def _embedded_entries(self) -> Iterator[ModelEntry]:
+        for path in sorted(self._embedded.glob(f"*{BUNDLE_SUFFIX}")):
+            yield entry_from_file(path, EMBEDDED, None)
+
+    def _stored_files(self) -> list[Path]:
+        if not self.models_folder.is_dir():
+            return []
+        files = [path for path in sorted(self.models_folder.iterdir()) if path.suffix in WEIGHT_SUFFIXES]
+        return [path for path in files if path.is_file() and not path.name.startswith(".")]
+
+    def _stored_entries(self) -> Iterator[ModelEntry]:
+        known = {entry.file_name: entry for entry in self.catalog}
+        for path in self._stored_files():
+            if path.name in known:
+                yield entry_from_catalog(known[path.name], path)
+            else:
+                yield entry_from_file(path, STORED, read_sidecar(path))
+
+    def _available_entries(self) -> Iterator[ModelEntry]:
+        for known in self.catalog:
+            target = self.models_folder / known.file_name
+            if not target.is_file():
+                part = PartialFile(target).path
+                yield entry_from_catalog(known, None, part.stat().st_size if part.is_file() else 0)
+
+    def find(self, model_id: str) -> ModelEntry:
+        """The entry of this id, whether its file is there or not.
+
+        Raises:
+            ModelNotFoundError: if nobody knows it; names similar ids.
+        """
+        entries = self.models()
+        for entry in entries:
+            if entry.id == model_id:
+                return entry
+        ids = [entry.id for entry in entries]
+        similar = difflib.get_close_matches(model_id, ids, n=3) or ids
+        raise ModelNotFoundError(f"There is no model '{model_id}'. Did you mean {' or '.join(similar)}?")
+
+    def path_of(self, model_id: str, needed_by: str = "") -> Path:
+        """The usable file of a model or encoder; a file that the catalog knows is compared with its hash (once).
+
+        Args:
+            model_id: its id.
+            needed_by: title of the model that needs it, for the sentence.
+
+        Raises:
+            ModelNotFoundError: if it is not on this computer; says its name, size and how to get it.
+            CheckpointError: if the file is broken or not the one that the catalog describes.
+        """
+        entry = self.find(model_id)
+        if entry.status == BROKEN:
+            raise CheckpointError(entry.problem)
+        if entry.path is None:
+            raise ModelNotFoundError(self.how_to_get(entry, needed_by))
+        if entry.catalog is not None and entry.catalog.sha256:
+            found = self.sha256(entry.path)
+            if found != entry.catalog.sha256:
+                raise CheckpointError(
+                    f"{entry.path.name} was changed or damaged (SHA-256 {found}, expected {entry.catalog.sha256}). "
+                    f"Remove '{model_id}' and download or import it again."
+                )
+        return entry.path
+
+    def how_to_get(self, entry: ModelEntry, needed_by: str = "") -> str:
+        """The sentence for a model or encoder that is not on this computer."""
+        known = entry.catalog
+        if known is None or entry.status == BROKEN:
+            return entry.problem or f"{entry.title} is not on this computer."
+        file = f"{known.file_name}, {format_bytes(known.expected_bytes)}"
+        purpose = f"{needed_by} needs {entry.title}, which" if needed_by else entry.title
+        page = f" or get it from {known.urls[0] if known.urls else known.page} and import the file"
+        command = f"hsam-segment models download {entry.id}"
+        return f"{purpose} is not on this computer ({file}). Download it ('{command}'){page}."
+
+    def requirements(self, model_id: str) -> list[ModelEntry]:
+        """What is missing to use a model: itself, its encoder (known or not), both or nothing.
+
+        Raises:
+            ModelNotFoundError: if nobody knows the id.
+        """
+        entry = self.find(model_id)
+        needed = [entry]
+        if entry.encoder:
+            unknown = unknown_encoder(entry.encoder, entry.title)
+            needed.append(next((other for other in self.models() if other.id == entry.encoder), unknown))
+        return [item for item in needed if not item.is_present]
+
+    def sha256(self, path: Path) -> str:
+        """Hash of a stored or embedded file; remembered for files in the store."""
+        return self._hashes.sha256(path) if path.parent == self.models_folder else sha256_of(path)
+
+    def download(
+        self, model_id: str, progress: ProgressCallback = ignore_progress, cancel: CancelToken | None = None
+    ) -> Path:
+        """Download a model or encoder of the catalog, or continue an earlier download; returns the file.
+
+        Raises:
+            ModelNotFoundError: if the catalog does not have it.
+            CheckpointError: if a broken file is in the way.
+            DownloadError, OutputError, CancelledError: as `download_file`.
+        """
+        # The HTTP library takes a tenth of a second to import; opening the panel lists models and downloads nothing.
+
+        from HSAMSegmentLib.weights.download.downloader import RemoteFile, download_file
+
+        entry = self.find(model_id)
+        if entry.status == BROKEN:
+            raise CheckpointError(entry.problem)
+        if entry.path is not None:
+            return entry.path
+        known = self.catalog.find(model_id)
+        target = self.models_folder / known.file_name
+        remote = RemoteFile(
+            known.title, known.urls, known.sha256, known.size_bytes, known.approximate_bytes, known.page
+        )
+        try:
+            download_file(
+                remote,
+                target,
+                progress=progress,
+                cancel=cancel,
+                check=lambda path: require_known(known, path, "the downloaded file"),
+            )
+        finally:
+            self._remove_if_empty()
+        if known.sha256:
+            self._hashes.remember(target, known.sha256)
+        return target
+
+    def import_file(
+        self,
+        path: Path | str,
+        *,
+        model_id: str | None = None,
+        labels: LabelSet | None = None,
+        image_size: int | None = None,
+        overwrite: bool = False,
+        progress: ProgressCallback = ignore_progress,
+        cancel: CancelToken | None = None,
+    ) -> ModelEntry:
+        """Copy a file of weights into the store, after the same checks as a download.
+
+        Args:
+            path: a bundle, or an official file of SAM, MobileSAM, H-SAM, SAMed or AutoSAM.
+            model_id: which model of the catalog it shall be, or an id of the user's choice for an official file;
+                None to tell by content.
+            labels: what the classes of an official file are, where the user knows it.
+            image_size: for an official file that does not tell it.
+            overwrite: whether a stored model of the same id may be replaced.
+            progress: gets the copied fraction.
+            cancel: looked at between two megabytes.
+
+        Raises:
+            CheckpointError: if the file is broken, unsafe, unknown, or not the wanted one.
+            OutputError: if the model is there already, or the file cannot be written.
+        """
+        importer = Importer(self.catalog, self.models_folder, self._hashes, self.models)
+        name = importer.run(
+            Path(path).expanduser(),
+            model_id=model_id,
+            labels=labels,
+            image_size=image_size,
+            overwrite=overwrite,
+            progress=progress,
+            cancel=cancel or CancelToken(),
+        )
+        return self.find(name)
+
+    def export(
+        self, model_id: str, path: Path | str, *, overwrite: bool = False, cancel: CancelToken | None = None
+    ) -> Path:
+        """Write the file of a model for somebody else: a bundle as it is; an official model becomes a bundle.
+
+        Raises:
+            ModelNotFoundError: if it is not on this computer.
+            OutputError: if the target exists and may not be overwritten, or cannot be written.
+            CancelledError: if `cancel` asked for it; nothing is left then.
+        """
+        cancel = cancel or CancelToken()
+        entry = self.find(model_id)
+        source = self.path_of(model_id)
+        target = Path(path).expanduser()
+        if entry.manifest is not None and source.suffix != BUNDLE_SUFFIX:
+            from HSAMSegmentLib.weights.loading import export_official
+
+            return export_official(self, model_id, target, overwrite=overwrite, cancel=cancel)
+        if not target.suffix:
+            target = target.with_suffix(source.suffix)
+        with open(source, "rb") as stream, atomic_output(target, overwrite=overwrite) as output:
+            copy_stream(stream, output, cancel.raise_if_cancelled)
+        return target
+
+    def remove(self, model_id: str) -> None:
+        """Delete a stored model or encoder, a broken file, or the rest of an unfinished download.
+
+        Raises:
+            ModelNotFoundError: if nobody knows the id, or nothing of it is on this computer.
+            RequestError: if it comes with the program.
+        """
+        entry = self.find(model_id)
+        if entry.status == EMBEDDED:
+            raise RequestError(f"{entry.title} comes with the program and cannot be removed.")
+        if not entry.is_removable:
+            raise ModelNotFoundError(f"{entry.title} is not on this computer; there is nothing to remove.")
+        path = entry.path
+        if path is None:
+            path = self.models_folder / self.catalog.find(model_id).file_name
+        PartialFile(path).remove()
+        for file in (path, sidecar_path(path), path.with_name(path.name + ".lock")):
+            file.unlink(missing_ok=True)
+        self._hashes.forget(path.name)
+        sweep_leftovers(self.models_folder)
+        self._remove_if_empty()
+
+    def _remove_if_empty(self) -> None:
+        """Leave no empty folders; the user's own choice of a folder stays."""
+        folders = [self.models_folder] + ([self.folder] if self.folder == default_folder() else [])
+        for folder in folders:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()

@@ -1,0 +1,231 @@
+"""What the store lists: one entry per model or encoder, whether it is there or could be downloaded. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from HSAMSegmentLib.errors import CheckpointError
+from HSAMSegmentLib.weights.bundle import BUNDLE_SUFFIX, read_manifest
+from HSAMSegmentLib.weights.catalog import ENCODER, MODEL, CatalogEntry
+from HSAMSegmentLib.weights.convert.official_manifest import NOTES_KEY
+from HSAMSegmentLib.weights.convert.recognition import OfficialFile, plain_state, recognize, require_architecture
+from HSAMSegmentLib.weights.convert.torch_header import read_torch_header
+from HSAMSegmentLib.weights.file_kind import SAFETENSORS, file_kind
+from HSAMSegmentLib.weights.manifest import License, Manifest
+
+EMBEDDED = "embedded"
+STORED = "stored"
+AVAILABLE = "available"
+BROKEN = "broken"
+NO_LICENSE = License("unknown", "The file does not tell its terms; ask whoever made it.")
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model or encoder, as lists show it.
+
+    Attributes:
+        id: name for the command line and for other models.
+        title: as a user reads it.
+        kind: "model" or "encoder".
+        status: `EMBEDDED` (comes with the program), `STORED` (downloaded, imported or taught), `AVAILABLE` (in the
+            catalog, not on this computer) or `BROKEN` (a file that cannot be used; `problem` says why).
+        path: the file, or None if it is not there.
+        size_bytes: size of the file, or of the download.
+        organs: names of what a model segments.
+        modality: "CT", "MR" or "".
+        encoder: id of the encoder that a model needs beside it, "" if it holds its own.
+        license: terms of the weights.
+        manifest: full description of a model, or None for encoders and broken files.
+        catalog: what the catalog says, or None for files it does not know.
+        problem: why the file cannot be used, or (of a model that is not broken itself) that nobody knows the encoder
+            it needs; "" if all is well.
+        partial_bytes: how much of an unfinished download is there.
+    """
+
+    id: str
+    title: str
+    kind: str
+    status: str
+    path: Path | None
+    size_bytes: int
+    organs: tuple[str, ...] = ()
+    modality: str = ""
+    encoder: str = ""
+    license: License = NO_LICENSE
+    manifest: Manifest | None = None
+    catalog: CatalogEntry | None = None
+    problem: str = ""
+    partial_bytes: int = 0
+
+    @property
+    def is_present(self) -> bool:
+        """Whether the file is on this computer and usable."""
+        return self.status in (EMBEDDED, STORED)
+
+    @property
+    def is_removable(self) -> bool:
+        """Whether the user may delete the file."""
+        return self.status in (STORED, BROKEN) or self.partial_bytes > 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed about the model and could be wrong."""
+        notes = notes_of(self.manifest)
+        if self.catalog is not None and not self.catalog.sha256 and self.path is not None:
+            notes += (f"No hash of {self.title} is known; the file was recognized by its layout only.",)
+        return notes
+
+
+def notes_of(manifest: Manifest | None) -> tuple[str, ...]:
+    """What was assumed when a manifest was made for a file that had none."""
+    return tuple(manifest.training.get(NOTES_KEY, ())) if manifest is not None else ()
+
+
+def recognize_file(path: Path) -> OfficialFile | None:
+    """What a file of weights is, from its first kilobytes; None for a bundle.
+
+    Raises:
+        CheckpointError: if it is no file of weights, unsafe or unknown.
+    """
+    if file_kind(path) == SAFETENSORS:
+        return None
+    return recognize(plain_state(read_torch_header(path), path.name), path.name)
+
+
+def entry_from_catalog(known: CatalogEntry, path: Path | None, partial_bytes: int = 0) -> ModelEntry:
+    """The entry of a catalog file, on this computer or not."""
+    problem = _problem_of(known, path) if path is not None else ""
+    status = BROKEN if problem else STORED if path is not None else AVAILABLE
+    return ModelEntry(
+        id=known.id,
+        title=known.title,
+        kind=known.kind,
+        status=status,
+        path=path,
+        size_bytes=path.stat().st_size if path is not None else known.expected_bytes,
+        organs=known.organs,
+        modality=known.modality,
+        encoder=known.encoder if known.kind == MODEL else "",
+        license=known.license,
+        manifest=known.manifest,
+        catalog=known,
+        problem=problem,
+        partial_bytes=partial_bytes,
+    )
+
+
+def _problem_of(known: CatalogEntry, path: Path) -> str:
+    size = path.stat().st_size
+    if known.size_bytes is not None and size != known.size_bytes:
+        return (
+            f"{path.name} has {size} bytes, where {known.title} has {known.size_bytes}: it is incomplete or another "
+            "file. Remove it and download it again."
+        )
+    try:
+        require_known(known, path, path.name)
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def require_known(known: CatalogEntry, path: Path, file: str) -> None:
+    """Make sure, by content, that a file is what the catalog describes; it is all that can be told without a hash.
+
+    Args:
+        known: the description.
+        path: the file.
+        file: what to call it in the sentence.
+
+    Raises:
+        CheckpointError: if it is not; names both sides.
+    """
+    found = recognize_file(path)
+    if found is None:
+        read_manifest(path)
+    elif known.manifest is not None:
+        wanted_by = f"the catalog's entry '{known.id}'"
+        require_architecture(found, known.manifest.architecture, file=file, wanted_by=wanted_by)
+    elif known.kind == ENCODER and (found.head or found.encoder_name != known.encoder):
+        raise CheckpointError(f"{file} is {found.title}, not {known.title}.")
+
+
+def entry_from_manifest(manifest: Manifest, path: Path, status: str) -> ModelEntry:
+    """The entry of a bundle, or of an official file with a manifest beside it."""
+    return ModelEntry(
+        id=manifest.id,
+        title=manifest.title,
+        kind=MODEL,
+        status=status,
+        path=path,
+        size_bytes=path.stat().st_size,
+        organs=tuple(label.name for label in manifest.labels),
+        modality=manifest.modality,
+        encoder="" if manifest.encoder_source.included else manifest.encoder_source.model_id,
+        license=manifest.license,
+        manifest=manifest,
+    )
+
+
+def entry_from_file(path: Path, status: str, manifest: Manifest | None) -> ModelEntry:
+    """The entry of a file that the catalog does not know; a broken one is described, not raised.
+
+    Args:
+        path: the file.
+        status: `EMBEDDED` or `STORED`.
+        manifest: what lies beside an official file, if anything.
+    """
+    try:
+        if path.suffix == BUNDLE_SUFFIX:
+            return entry_from_manifest(read_manifest(path), path, status)
+        found = recognize_file(path)
+        if manifest is not None:
+            return entry_from_manifest(manifest, path, status)
+        if found is None or found.head:
+            raise CheckpointError(f"{path.name} was put here by hand; import it, so that its labels are known.")
+        title = f"{found.encoder_title} image encoder ({path.stem})"
+        return ModelEntry(path.stem, title, ENCODER, status, path, path.stat().st_size)
+    except CheckpointError as error:
+        return ModelEntry(path.stem, path.name, MODEL, BROKEN, path, path.stat().st_size, problem=str(error))
+
+
+def unknown_encoder(encoder: str, needed_by: str) -> ModelEntry:
+    """The entry of an encoder that nobody knows: neither a file here nor in the catalog; `needed_by` is a title."""
+    problem = (
+        f"{needed_by} needs the encoder '{encoder}', which nobody knows here. Get its file from whoever made the model "
+        f"and import it under the id '{encoder}'."
+    )
+    return ModelEntry(encoder, f"the encoder '{encoder}'", ENCODER, AVAILABLE, None, 0, problem=problem)
+
+
+def with_unknown_encoders_named(entries: list[ModelEntry]) -> list[ModelEntry]:
+    """Say of each model that needs an encoder nobody knows that it does, so that it does not harm the others."""
+    known = {"", *(entry.id for entry in entries)}
+    return [
+        entry if entry.encoder in known else replace(entry, problem=unknown_encoder(entry.encoder, entry.title).problem)
+        for entry in entries
+    ]
+
+
+def without_repetitions(entries: list[ModelEntry]) -> list[ModelEntry]:
+    """Keep the first of several files with one id usable, and say so of the others."""
+    first: dict[str, ModelEntry] = {}
+    kept = []
+    for entry in entries:
+        if entry.id in first:
+            kept.extend([_repeated(entry, first)] if entry.path is not None else [])
+        else:
+            first[entry.id] = entry
+            kept.append(entry)
+    return kept
+
+
+def _repeated(entry: ModelEntry, first: Mapping[str, Any]) -> ModelEntry:
+    other = first[entry.id].title
+    problem = f"{entry.title} has the id '{entry.id}', which belongs to '{other}'. Remove one of them."
+    file = entry.path.stem if entry.path is not None else entry.id
+    name = file if file not in first else f"{file}-repeated"
+    return ModelEntry(name, entry.title, entry.kind, BROKEN, entry.path, entry.size_bytes, problem=problem)

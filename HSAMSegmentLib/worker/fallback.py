@@ -1,0 +1,109 @@
+"""Runs jobs in a worker process; where no process can be started, in a background thread, and says so."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from HSAMSegmentLib.errors import DeviceError, HSAMSegmentError
+from HSAMSegmentLib.runtime.translation import tr as _
+from HSAMSegmentLib.worker.process_runner import NEVER_READY, ProcessRunner, WorkerNotStartedError
+from HSAMSegmentLib.worker.runners import ThreadRunner
+from HSAMSegmentLib.worker.torch_probe import torch_crash
+from HSAMSegmentLib.workflows.events import Event, Failed, Result
+from HSAMSegmentLib.workflows.requests import Request
+
+logger = logging.getLogger(__name__)
+
+
+class FallbackRunner:
+    """A runner of two; it changes over at the first job whose process does not come to life, and stays there."""
+
+    def __init__(
+        self, process: ProcessRunner, thread: ThreadRunner, *, torch_problem: Callable[[str], str] = torch_crash
+    ) -> None:
+        """Begin with the process.
+
+        Args:
+            process: runs the jobs if it can.
+            thread: runs them otherwise.
+            torch_problem: asked, with the interpreter of the process, before anything is run in this program.
+        """
+        self._runner: ProcessRunner | ThreadRunner = process
+        self._thread = thread
+        self._torch_problem = torch_problem
+        self._request: Request | None = None
+        self._cancelled = False
+        self._note = ""
+
+    @property
+    def poll_interval_ms(self) -> int:
+        """How often `poll` wants to be called."""
+        return self._runner.poll_interval_ms
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a job has started whose last event was not polled yet."""
+        return self._runner.is_running
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Process id of the worker, None where there is none."""
+        return self._runner.worker_pid if isinstance(self._runner, ProcessRunner) else None
+
+    def start(self, request: Request) -> None:
+        """Start a job, in a process if that is possible.
+
+        Raises:
+            RequestError: while another job runs.
+            DeviceError: if no process can be started, and PyTorch would crash in this one.
+            OSError: if the files for the worker cannot be written.
+        """
+        self._request, self._cancelled = request, False
+        try:
+            self._runner.start(request)
+        except WorkerNotStartedError as error:
+            self._change_over(str(error))
+
+    def cancel(self) -> None:
+        """Ask the job to stop."""
+        self._cancelled = True
+        self._runner.cancel()
+
+    def poll(self) -> list[Event]:
+        """Events since the last call; a result with warnings also says where the job ran."""
+        events = self._runner.poll()
+        if events and isinstance(events[-1], Failed) and events[-1].error == NEVER_READY and not self._cancelled:
+            return events[:-1] + self._begin_again(events[-1])
+        return [self._with_note(event) for event in events]
+
+    def close(self) -> None:
+        """End the job and the worker."""
+        self._runner.close()
+
+    def _begin_again(self, failed: Failed) -> list[Event]:
+        """Give the job to the thread that the process never took."""
+        try:
+            self._change_over(failed.cause)
+        except HSAMSegmentError as error:
+            return [Failed(str(error), failed.details, type(error).__name__, error.exit_code)]
+        return []
+
+    def _change_over(self, reason: str) -> None:
+        logger.warning("%s", reason)
+        problem = self._torch_problem(self._runner.python)
+        if problem:
+            raise DeviceError(problem)
+        self._note = _(
+            "No worker process could be started ({reason}), so the job ran inside of this program: it may have felt "
+            "slow meanwhile."
+        ).format(reason=reason.rstrip("."))
+        self._runner.close()
+        self._runner = self._thread
+        self._runner.start(self._request)
+
+    def _with_note(self, event: Event) -> Event:
+        if not self._note or not isinstance(event, Result) or "warnings" not in event.values:
+            return event
+        return replace(event, values={**event.values, "warnings": [*event.values["warnings"], self._note]})

@@ -1,0 +1,140 @@
+"""Where a job runs: here and now, or in a background thread. The worker process is in `process_runner`.
+
+All runners offer the same few calls and are used from one thread, in Slicer the main one: a timer calls `poll`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import Protocol
+
+from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.runtime.progress import CancelToken
+from HSAMSegmentLib.runtime.translation import tr as _
+from HSAMSegmentLib.workflows.events import Cancelled, Event, is_terminal
+from HSAMSegmentLib.workflows.requests import Request
+from HSAMSegmentLib.workflows.run import JobContext, run_to_end
+
+CANCEL_GRACE_SECONDS = 0.7
+
+
+class Runner(Protocol):
+    """Runs one job at a time."""
+
+    poll_interval_ms: int
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a job has started whose last event `poll` has not returned yet."""
+
+    def start(self, request: Request) -> None:
+        """Start a job; RequestError while another one runs."""
+
+    def cancel(self) -> None:
+        """Ask the job to stop; within a second `poll` returns its last event. Does nothing without a job."""
+
+    def poll(self) -> list[Event]:
+        """Events since the last call, oldest first; returns at once."""
+
+    def close(self) -> None:
+        """End the job and free everything; the runner cannot be used afterwards."""
+
+
+class InlineRunner:
+    """Runs the job inside of `start`; `poll` then returns all of its events. For scripts and tests."""
+
+    poll_interval_ms = 10
+
+    def __init__(self, context: JobContext | None = None) -> None:
+        self._context = context or JobContext()
+        self._events: list[Event] = []
+
+    @property
+    def is_running(self) -> bool:
+        """Whether events wait to be polled."""
+        return bool(self._events)
+
+    def start(self, request: Request) -> None:
+        """Run the job to its end."""
+        refuse_second_job(self)
+        run_to_end(request, self._events.append, CancelToken(), self._context)
+
+    def cancel(self) -> None:
+        """Nothing to cancel: the job is over when `start` returns."""
+
+    def poll(self) -> list[Event]:
+        """All events of the job."""
+        events, self._events = self._events, []
+        return events
+
+    def close(self) -> None:
+        """Forget what was kept warm."""
+        self._context.warm.clear()
+
+
+class ThreadRunner:
+    """Runs the job in a background thread of this process.
+
+    In Slicer the idle main loop keeps the GIL, so that a Python thread starves: `poll`, called by a timer on the main
+    thread, sleeps for a moment and so hands the GIL to the job. For hosts in which no process can be started.
+    """
+
+    poll_interval_ms = 10
+
+    def __init__(self, context: JobContext | None = None, *, yield_seconds: float = 0.004) -> None:
+        """`yield_seconds` is what each `poll` gives to the job while one runs."""
+        self._context = context or JobContext()
+        self._yield_seconds = yield_seconds
+        self._events: queue.SimpleQueue[Event] | None = None
+        self._token = CancelToken()
+        self._give_up_at: float | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a job has started whose last event was not polled yet."""
+        return self._events is not None
+
+    def start(self, request: Request) -> None:
+        """Start the thread."""
+        refuse_second_job(self)
+        self._events, self._token, self._give_up_at = queue.SimpleQueue(), CancelToken(), None
+        arguments = (request, self._events.put, self._token, self._context)
+        threading.Thread(target=run_to_end, args=arguments, name="HSAMSegment job", daemon=True).start()
+
+    def cancel(self) -> None:
+        """Ask the job to stop; one that does not answer in time is left to end on its own, its result dropped."""
+        if self._events is not None and self._give_up_at is None:
+            self._token.cancel()
+            self._give_up_at = time.monotonic() + CANCEL_GRACE_SECONDS
+
+    def poll(self) -> list[Event]:
+        """Events since the last call, after a moment for the job."""
+        if self._events is None:
+            return []
+        time.sleep(self._yield_seconds)
+        events: list[Event] = []
+        while not self._events.empty():
+            events.append(self._events.get())
+        overdue = self._give_up_at is not None and time.monotonic() > self._give_up_at
+        if overdue and not any(is_terminal(event) for event in events):
+            events.append(Cancelled())
+        if any(is_terminal(event) for event in events):
+            self._events = None
+        return events
+
+    def close(self) -> None:
+        """Cancel and forget the job."""
+        self.cancel()
+        self._events = None
+
+
+def refuse_second_job(runner: Runner) -> None:
+    """Raise if the runner is busy.
+
+    Raises:
+        RequestError: always with the same sentence.
+    """
+    if runner.is_running:
+        raise RequestError(_("Another job is running; wait for its end or cancel it first."))

@@ -1,0 +1,124 @@
+"""The worker process: runs one job after the other and keeps what is warm, until nobody needs it."""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import logging
+import os
+import queue
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from HSAMSegmentLib.errors import HSAMSegmentError
+from HSAMSegmentLib.runtime.progress import CancelToken
+from HSAMSegmentLib.worker.message_file import LineReader, LineWriter
+from HSAMSegmentLib.workflows.events import Event, event_to_line
+from HSAMSegmentLib.workflows.requests import request_from_json
+from HSAMSegmentLib.workflows.run import JobContext, run_to_end
+from HSAMSegmentLib.workflows.terminal_events import ending_of
+
+COMMAND_SECONDS = 0.02
+PARENT_SECONDS = 0.5
+NICENESS = 10
+
+
+def serve(folder: str) -> int:
+    """Take jobs from `folder` until the parent is gone or nothing came for long; returns an exit code."""
+    faulthandler.enable()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
+    home = Path(folder)
+    settings = json.loads((home / "settings.json").read_text(encoding="utf-8"))
+    _lower_priority()
+    events = LineWriter(home / "events.jsonl")
+    events.write({"ready": os.getpid()})
+    watcher = Watcher(LineReader(home / "commands.jsonl"), settings["parent_pid"], Path(settings["workspace"]))
+    watcher.start()
+    context = JobContext(hooks=dict(settings["hooks"]))
+    while True:
+        try:
+            command, token = watcher.jobs.get(timeout=settings["idle_seconds"])
+        except queue.Empty:
+            return 0
+        _run_one(command, token, events, context)
+
+
+def _run_one(command: dict[str, Any], token: CancelToken, events: LineWriter, context: JobContext) -> None:
+    def emit(event: Event) -> None:
+        events.write({"job": command["job"], "line": event_to_line(event)})
+
+    try:
+        request = request_from_json(command["request"])
+    except HSAMSegmentError as error:
+        emit(ending_of(error))
+        return
+    run_to_end(request, emit, token, context)
+
+
+def _lower_priority() -> None:
+    """Leave the processor to the GUI when both want it; the job keeps all cores otherwise."""
+    if os.name == "nt":
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+    else:
+        os.nice(NICENESS)
+
+
+class Watcher(threading.Thread):
+    """Reads commands while a job runs, and ends this process when its parent is gone."""
+
+    def __init__(self, commands: LineReader, parent_pid: int, workspace: Path) -> None:
+        super().__init__(name="commands", daemon=True)
+        self.jobs: queue.SimpleQueue[tuple[dict[str, Any], CancelToken]] = queue.SimpleQueue()
+        self._commands = commands
+        self._parent_pid = parent_pid
+        self._workspace = workspace
+        self._tokens: dict[int, CancelToken] = {}
+
+    def run(self) -> None:
+        """Look for commands often and for the parent now and then, for ever."""
+        parent = _process(self._parent_pid)
+        next_look = 0.0
+        while True:
+            for command in self._commands.read():
+                self._obey(command)
+            if time.monotonic() >= next_look:
+                if not _is_alive(parent):
+                    self._leave()
+                next_look = time.monotonic() + PARENT_SECONDS
+            time.sleep(COMMAND_SECONDS)
+
+    def _obey(self, command: dict[str, Any]) -> None:
+        if "cancel" in command:
+            self._tokens.get(command["cancel"], CancelToken()).cancel()
+            return
+        token = self._tokens[command["job"]] = CancelToken()
+        self.jobs.put((command, token))
+
+    def _leave(self) -> None:
+        """Let a running job stop in good order for a moment, tidy up for the parent, and end."""
+        for token in self._tokens.values():
+            token.cancel()
+        time.sleep(1.0)
+        shutil.rmtree(self._workspace, ignore_errors=True)
+        os._exit(0)
+
+
+def _process(pid: int) -> psutil.Process | None:
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _is_alive(process: psutil.Process | None) -> bool:
+    """Whether it is still that process, and not a dead one that waits to be collected."""
+    try:
+        return process is not None and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

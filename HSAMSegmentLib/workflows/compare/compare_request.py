@@ -1,0 +1,153 @@
+"""What comparing in the background is asked for, and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from HSAMSegmentLib.evaluation.structure_pairs import LayeredStructure, StructurePair
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.workflows.finetune.finetune_request import LayerInput
+from HSAMSegmentLib.workflows.inputs import geometry_from_json
+
+BOTH, ONLY_FIRST, ONLY_SECOND, ABSENT, NOT_COMPARED = "both", "only in A", "only in B", "absent", "not compared"
+
+
+@dataclass(frozen=True)
+class SideInput:
+    """One of the two segmentations.
+
+    Attributes:
+        name: of the segmentation.
+        layers: label arrays, their grids in the world.
+        structures: what the values mean.
+        grid: of the scan that it was drawn on, in the world, if that is known.
+    """
+
+    name: str
+    layers: tuple[LayerInput, ...]
+    structures: tuple[LayeredStructure, ...]
+    grid: Geometry | None = None
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> SideInput:
+        """Read the plain JSON values of a side."""
+        fields = {
+            "layers": tuple(
+                LayerInput(item["array_file"], geometry_from_json(item["geometry"])) for item in data["layers"]
+            ),
+            "structures": tuple(LayeredStructure(**item) for item in data["structures"]),
+            "grid": None if data["grid"] is None else geometry_from_json(data["grid"]),
+        }
+        return cls(**{**data, **fields})
+
+
+@dataclass(frozen=True)
+class CompareRequest:
+    """Compare two segmentations.
+
+    Attributes:
+        first: A, what is judged.
+        second: B, the reference.
+        pairs: what is compared with what.
+        output_folder: where the label map of the disagreement goes.
+    """
+
+    kind: ClassVar[str] = "compare"
+
+    first: SideInput
+    second: SideInput
+    pairs: tuple[StructurePair, ...]
+    output_folder: str
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> CompareRequest:
+        """Read the plain JSON values of a request."""
+        fields = {
+            "first": SideInput.from_json(data["first"]),
+            "second": SideInput.from_json(data["second"]),
+            "pairs": tuple(StructurePair(**item) for item in data["pairs"]),
+        }
+        return cls(**{**data, **fields})
+
+
+@dataclass(frozen=True)
+class StructureScore:
+    """How well one structure agrees.
+
+    Attributes:
+        name: of the structure.
+        state: `BOTH`, `ONLY_FIRST`, `ONLY_SECOND`, `ABSENT` (empty in both) or `NOT_COMPARED` (A has it, B
+            has no such structure).
+        dice: 0 to 1, None where it does not exist.
+        hd95_mm: 95 % Hausdorff distance, None where it does not exist.
+        asd_mm: average symmetric surface distance, None where it does not exist.
+        first_ml: volume in A.
+        second_ml: volume in B.
+        worst_dice: Dice of the slice that agrees least.
+        worst_ras: a place in that slice in world RAS mm.
+    """
+
+    name: str
+    state: str
+    dice: float | None = None
+    hd95_mm: float | None = None
+    asd_mm: float | None = None
+    first_ml: float = 0.0
+    second_ml: float = 0.0
+    worst_dice: float | None = None
+    worst_ras: tuple[float, float, float] | None = None
+
+    @property
+    def difference_ml(self) -> float | None:
+        """A minus B; None if it was not compared."""
+        return None if self.state == NOT_COMPARED else self.first_ml - self.second_ml
+
+    @property
+    def difference_percent(self) -> float | None:
+        """A minus B in percent of B; None if B is empty."""
+        return 100.0 * (self.first_ml - self.second_ml) / self.second_ml if self.second_ml > 0 else None
+
+
+@dataclass(frozen=True)
+class CompareOutcome:
+    """The result of a `CompareRequest`.
+
+    Attributes:
+        first_name: of A.
+        second_name: of B.
+        scores: one per structure.
+        mean: "dice", "hd95" and "asd" over the structures that have them; None where none has.
+        counted: over how many.
+        notes: sentences a user should read.
+        geometry: grid of the disagreement, in the world.
+        label_file: `.npy` file of the disagreement, uint8 (k, j, i): 1 only in A, 2 only in B, 3 different structures.
+    """
+
+    first_name: str
+    second_name: str
+    scores: tuple[StructureScore, ...]
+    mean: dict[str, float | None]
+    counted: dict[str, int]
+    notes: tuple[str, ...]
+    geometry: Geometry
+    label_file: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, complete enough for `from_json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> CompareOutcome:
+        """Read what `to_json` wrote."""
+        fields = {
+            "scores": tuple(_score_from_json(item) for item in data["scores"]),
+            "notes": tuple(data["notes"]),
+            "geometry": geometry_from_json(data["geometry"]),
+        }
+        return cls(**{**data, **fields})
+
+
+def _score_from_json(data: dict[str, Any]) -> StructureScore:
+    place = data["worst_ras"]
+    return StructureScore(**{**data, "worst_ras": None if place is None else tuple(place)})

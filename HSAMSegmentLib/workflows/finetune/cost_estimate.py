@@ -1,0 +1,243 @@
+"""What a teaching will need, said before it starts: memory, disk and time. No torch here.
+
+All of it is derived: from the network's description, the slices, what the engine keeps of each and what it writes. The
+disk is an upper bound, as how many views of a slice are kept depends on how fast they are encoded.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from HSAMSegmentLib.models.sizes import encoder_weights, encoding_bytes, head_weights, kept_bytes_per_view
+from HSAMSegmentLib.models.specification import Architecture
+from HSAMSegmentLib.runtime.disk import DISK_RESERVE_BYTES, format_bytes
+from HSAMSegmentLib.runtime.disk_space_monitor import SECOND_STATE_COPIES, STATE_COPIES
+from HSAMSegmentLib.runtime.translation import tr as _
+from HSAMSegmentLib.training.loop.budget import ENCODING_SHARE
+from HSAMSegmentLib.training.request import SECOND_PLANE_CASES
+from HSAMSegmentLib.workflows.finetune.inspect_cases import CaseSummary
+
+COMPACT = "compact"
+BASE_BYTES = 500e6
+"""Python with PyTorch and this program, on a processor."""
+GPU_BASE_BYTES = 800e6
+"""What CUDA and its libraries take on a graphics card before the first network: from experience, not measured."""
+COPIES_IN_MEMORY = STATE_COPIES + 1
+"""Of the weights that learn, in 4 bytes: those of a training state and the gradients."""
+ACTIVATION_BYTES_PER_PIXEL = 1100
+"""Of one view in a step that learns the compact encoder, too."""
+CELL_BYTES = 250e3
+"""Of one cell of a kept embedding in a step of the largest head: measured for H-SAM's with four organs."""
+MOST_VIEWS, CACHE_BYTES = 12, 4 << 30
+"""As in the cache of features."""
+_BATCH = 4
+
+
+@dataclass(frozen=True)
+class TeachEstimate:
+    """What will be needed.
+
+    Attributes:
+        memory_bytes: of the computer where it learns on the processor.
+        gpu_bytes: of the graphics card where it learns on one.
+        disk_bytes: in the scratch folder, at most.
+        least_disk_bytes: without which it cannot be done: one view of each slice is kept then.
+        minutes: as asked for, reading and encoding included.
+        free_memory_bytes: that the computer has now, None if that is not known.
+        free_disk_bytes: that the disk of the scratch folder has now.
+        pace: a sentence on how long encoding will take, empty if it was never measured or nothing is encoded.
+    """
+
+    memory_bytes: float
+    gpu_bytes: float
+    disk_bytes: float
+    least_disk_bytes: float
+    minutes: float
+    free_memory_bytes: float | None
+    free_disk_bytes: float
+    pace: str = ""
+
+    @property
+    def problem(self) -> str:
+        """What will not fit, as a sentence; empty if all does."""
+        if self.least_disk_bytes > self.free_disk_bytes:
+            return _(
+                "The scratch folder's disk has only {free} free, about {needed} are needed. Free some space, or choose "
+                "another folder (Advanced)."
+            ).format(free=format_bytes(self.free_disk_bytes), needed=format_bytes(self.least_disk_bytes))
+        return ""
+
+    @property
+    def sentence(self) -> str:
+        """A few words for the user."""
+        memory = _about(self.memory_bytes)
+        if self.free_memory_bytes is not None:
+            memory = _("{needed} of memory ({free} free)").format(needed=memory, free=_about(self.free_memory_bytes))
+        else:
+            memory = _("{needed} of memory").format(needed=memory)
+        text = _(
+            "Needs about {memory}, or {gpu} on a graphics card; up to {disk} of disk; and {minutes:g} min in all, from "
+            "reading the scans to the finished model."
+        ).format(memory=memory, gpu=_about(self.gpu_bytes), disk=_about(self.disk_bytes), minutes=self.minutes)
+        if self.pace:
+            text += " " + self.pace
+        if self.free_memory_bytes is not None and self.memory_bytes > self.free_memory_bytes:
+            text += " " + _("The memory is tight: close other programs, or use fewer scans.")
+        return text
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a teaching writes and holds, part by part.
+
+    Attributes:
+        state_bytes: one training state on the disk.
+        model_bytes: the finished model on the disk.
+        feature_bytes: kept features, at most; 0 where the encoder learns.
+        least_feature_bytes: one view of each slice.
+        network_bytes: weights with all that learning them takes, in memory.
+        working_bytes: what a step or the encoding works in, in memory.
+        slice_bytes: the slices in memory.
+    """
+
+    state_bytes: int
+    model_bytes: int
+    feature_bytes: int
+    least_feature_bytes: int
+    network_bytes: int
+    working_bytes: int
+    slice_bytes: int
+
+
+def footprint(cases: Sequence[CaseSummary], architecture: Architecture, *, includes_encoder: bool) -> Footprint:
+    """Derive all parts.
+
+    Args:
+        cases: what is taught from.
+        architecture: what is built.
+        includes_encoder: whether the model's file will hold the encoder.
+    """
+    encoder, head = encoder_weights(architecture.encoder), head_weights(architecture)
+    size, keeps_features = architecture.encoder.image_size, architecture.encoder.name != COMPACT
+    learning = head if keeps_features else head + encoder
+    across = _slices_across(cases, architecture)
+    second = SECOND_STATE_COPIES if across else 0
+    working = float(_BATCH * size**2 * ACTIVATION_BYTES_PER_PIXEL)
+    if keeps_features:
+        step = _BATCH * decoded_cells(size) * CELL_BYTES
+        working = max(float(encoding_bytes(architecture.encoder)), step)
+    return Footprint(
+        state_bytes=4 * (STATE_COPIES + second) * learning,
+        model_bytes=(2 if across else 1) * 2 * (head + (encoder if includes_encoder or not keeps_features else 0)),
+        feature_bytes=min(CACHE_BYTES, _feature_bytes(cases, architecture, MOST_VIEWS)) if keeps_features else 0,
+        least_feature_bytes=_feature_bytes(cases, architecture, 1) if keeps_features else 0,
+        network_bytes=4 * ((encoder + head - learning) + (COPIES_IN_MEMORY + second) * learning),
+        working_bytes=round(working),
+        slice_bytes=3 * across * size**2 + sum(3 * case.slices * size**2 + 8 * math.prod(case.shape) for case in cases),
+    )
+
+
+def _slices_across(cases: Sequence[CaseSummary], architecture: Architecture) -> int:
+    """Slices that a second network learns, 0 where there is none (see `training.recipe`)."""
+    is_measured = architecture.encoder.name == COMPACT and architecture.head == "hsam"
+    counts = [case.slices_across for case in cases]
+    return sum(counts) if is_measured and len(cases) in SECOND_PLANE_CASES and all(counts) else 0
+
+
+def _feature_bytes(cases: Sequence[CaseSummary], architecture: Architecture, views: int) -> int:
+    """So many views of each slice that is taught, and the held-out slices once."""
+    held = sum(held_out(case.labelled_slices) for case in cases)
+    taught = sum(case.slices for case in cases) - held
+    return (held + views * taught) * kept_bytes_per_view(architecture.encoder)
+
+
+def decoded_cells(image_size: int) -> int:
+    """How many cells of an embedding a step decodes (see `training.features.token_subset`)."""
+    side = image_size // 16
+    return min(side, max(16, int(0.375 * side))) ** 2
+
+
+def held_out(labelled_slices: int) -> int:
+    """How many slices of a case are held out: two blocks of a tenth each (see `training.loop.validation`)."""
+    return 2 * max(1, round(0.1 * labelled_slices)) if labelled_slices >= 6 else 0
+
+
+def estimate(
+    cases: Sequence[CaseSummary],
+    architecture: Architecture,
+    *,
+    includes_encoder: bool,
+    copied_bytes: int,
+    minutes: float,
+    scratch: Path,
+    encoding_seconds: float | None = None,
+) -> TeachEstimate:
+    """Estimate.
+
+    Args:
+        cases: what is taught from.
+        architecture: what is built.
+        includes_encoder: whether the model's file will hold the encoder.
+        copied_bytes: what is copied out of the scene.
+        minutes: length.
+        scratch: folder for the scratch data; it need not exist yet.
+        encoding_seconds: for one slice, as measured on this computer; None if unknown.
+    """
+    parts = footprint(cases, architecture, includes_encoder=includes_encoder)
+    loading = 8 * (encoder_weights(architecture.encoder) + head_weights(architecture))
+    memory = BASE_BYTES + parts.slice_bytes + max(loading, parts.network_bytes + parts.working_bytes)
+    fixed = copied_bytes + 2 * parts.state_bytes  # a new state is written beside the old one
+    reserve = DISK_RESERVE_BYTES if parts.feature_bytes else 0
+    return TeachEstimate(
+        memory_bytes=memory,
+        gpu_bytes=GPU_BASE_BYTES + parts.network_bytes + parts.working_bytes,
+        disk_bytes=fixed + reserve + max(parts.feature_bytes, parts.model_bytes),
+        least_disk_bytes=fixed + reserve + max(parts.least_feature_bytes, parts.model_bytes),
+        minutes=minutes,
+        free_memory_bytes=_free_memory(),
+        free_disk_bytes=float(shutil.disk_usage(_existing(scratch)).free),
+        pace=_pace(sum(case.slices for case in cases), encoding_seconds, minutes) if parts.feature_bytes else "",
+    )
+
+
+def _pace(slices: int, seconds: float | None, minutes: float) -> str:
+    """How many slices there is time to encode."""
+    if seconds is None:
+        return ""
+    reached = int(ENCODING_SHARE * 60.0 * minutes / max(seconds, 1e-6))
+    if reached >= slices:
+        text = _("Encoding the {slices} slices takes {needed:.1f} min of that, as measured the last time.")
+        return text.format(slices=slices, needed=slices * seconds / 60.0)
+    text = _(
+        "Encoding took {seconds:.1f} s for a slice the last time: in this time it learns from about {reached} of "
+        "{slices} slices; for all of them, give it {enough} min."
+    )
+    enough = math.ceil(slices * seconds / 60.0 / ENCODING_SHARE)
+    return text.format(seconds=seconds, reached=max(reached, 1), slices=slices, enough=enough)
+
+
+def _about(count: float) -> str:
+    """A size with two digits: nobody knows more of it."""
+    step = 10.0 ** max(math.floor(math.log10(max(count, 1.0))) - 1, 0)
+    return format_bytes(math.ceil(count / step) * step).replace(".0 ", " ")
+
+
+def _free_memory() -> float | None:
+    """Memory that is free now; None without psutil, which is installed before the first job only."""
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return None
+    return float(psutil.virtual_memory().available)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    folder = folder.absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder

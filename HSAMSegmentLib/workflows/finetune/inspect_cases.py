@@ -1,0 +1,288 @@
+"""Cases of the background teaching: read and checked in the worker, summarized for people. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from HSAMSegmentLib.errors import HSAMSegmentError, TrainingError
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.modality import guess_modality
+from HSAMSegmentLib.images.orientation import slice_axis
+from HSAMSegmentLib.images.volume import Volume
+from HSAMSegmentLib.io.volume_files import finite_array, read_volume
+from HSAMSegmentLib.labels.grids import resample_labels
+from HSAMSegmentLib.labels.label_set import Label, LabelSet
+from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.labels.segmentation_files import read_segmentation
+from HSAMSegmentLib.labels.terminology import find_structure
+from HSAMSegmentLib.preprocess.rules import SliceRule
+from HSAMSegmentLib.preprocess.slice_planes import other_plane
+from HSAMSegmentLib.runtime.progress import CancelToken, Progress
+from HSAMSegmentLib.runtime.translation import tr as _
+from HSAMSegmentLib.training.data.cases import Case, make_case
+from HSAMSegmentLib.workflows.events import Result
+from HSAMSegmentLib.workflows.finetune.finetune_request import InspectRequest, LayerInput, OrganInput, TeachCase
+from HSAMSegmentLib.workflows.inputs import VolumeInput
+from HSAMSegmentLib.workflows.run import Emit, JobContext
+
+_COMPARED_VALUES = 8
+"""Up to this label value, comparing with each is faster than counting all: this runs in a click."""
+
+FEWEST_TO_HOLD_OUT = 6
+"""With fewer labelled slices nothing is held out, so nobody knows how good the model is."""
+
+
+@dataclass(frozen=True)
+class OrganSummary:
+    """One organ of a case.
+
+    Attributes:
+        label: name, color, code.
+        slices: how many slices have it.
+    """
+
+    label: Label
+    slices: int
+
+
+@dataclass(frozen=True)
+class CaseSummary:
+    """What is in a case.
+
+    Attributes:
+        name: of the scan.
+        organs: with at least one voxel.
+        slices: of the scan.
+        labelled_slices: with at least one label.
+        problem: why it cannot be taught from, as a sentence; empty if it can.
+        notes: sentences on what was assumed.
+        shape: of the scan (k, j, i).
+        modality: "CT", "MR" or "".
+        slices_across: that a second network along another plane could learn, 0 if slices are too thick for that.
+    """
+
+    name: str
+    organs: tuple[OrganSummary, ...] = ()
+    slices: int = 0
+    labelled_slices: int = 0
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+    shape: tuple[int, int, int] = (0, 0, 0)
+    modality: str = ""
+    slices_across: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> CaseSummary:
+        """Read what `to_json` wrote."""
+        organs = []
+        for item in data["organs"]:
+            (label,) = LabelSet.from_json([item["label"]])
+            organs.append(OrganSummary(label, int(item["slices"])))
+        fields = {"organs": tuple(organs), "notes": tuple(data["notes"]), "shape": tuple(data["shape"])}
+        return cls(**{**data, **fields})
+
+
+def inspect(request: InspectRequest, emit: Emit, cancel: CancelToken, context: JobContext) -> Result:
+    """Read a scan and its label file; the result holds the JSON values of a `CaseSummary`, a problem included."""
+    emit(Progress(0.0, "Reading the scan"))
+    name = Path(request.image).name
+    try:
+        volume = read_volume(Path(request.image))
+        cancel.raise_if_cancelled()
+        emit(Progress(0.5, "Reading the labels"))
+        case = make_case(volume, read_segmentation(Path(request.labels)))
+    except HSAMSegmentError as error:
+        return Result(CaseSummary(name, problem=str(error)).to_json())
+    return Result(summarize(case).to_json())
+
+
+def summarize(case: Case) -> CaseSummary:
+    """What is in a case that was read."""
+    axis = case.labelled_axis
+    per_slice = present_values(case.labels, axis)
+    organs = tuple(OrganSummary(label, int(per_slice[:, label.value].sum())) for label in case.label_set)
+    return CaseSummary(
+        name=case.volume.name,
+        organs=organs,
+        slices=case.labels.shape[axis],
+        labelled_slices=int(per_slice[:, 1:].any(axis=1).sum()),
+        notes=case.notes,
+        shape=case.labels.shape,
+        modality=case.volume.modality,
+        slices_across=slices_across(case.volume.geometry) if case.labelled is None else 0,
+    )
+
+
+def slices_across(geometry: Geometry) -> int:
+    """How many slices along another plane a second network could learn; 0 where there is none to be taught."""
+    plane = other_plane([geometry], SliceRule())
+    return geometry.size[slice_axis(geometry, plane)] if plane else 0
+
+
+def present_values(labels: np.ndarray, axis: int) -> np.ndarray:
+    """Whether a value occurs in a slice: bool [slices, 256] of an array (k, j, i) cut along one of its axes."""
+    found = np.zeros((labels.shape[axis], 256), dtype=bool)
+    highest = int(labels.max(initial=0))
+    for index in range(labels.shape[axis]):
+        piece = np.ascontiguousarray(labels.take(index, axis=axis))
+        if highest <= _COMPARED_VALUES:
+            found[index, : highest + 1] = [bool((piece == value).any()) for value in range(highest + 1)]
+        else:
+            found[index] = np.bincount(piece.ravel(), minlength=256)[:256] > 0
+    return found
+
+
+def open_case(source: TeachCase, labels: LabelSet) -> Case:
+    """Read a case and give its organs the values and names that are taught.
+
+    Raises:
+        VolumeError: if a file cannot be read.
+        TrainingError: if its labels are empty or lie elsewhere, or if a copy of the scene's arrays is gone.
+    """
+    volume = _volume(source.scan)
+    named = {label.name: label for label in labels}
+    if source.label_file:
+        found = _of_file(read_segmentation(Path(source.label_file)), source.organs, named)
+    else:
+        found = _of_layers(source, volume, named)
+    return make_case(volume, found)
+
+
+def keep_copy(case: Case, folder: Path, number: int) -> TeachCase:
+    """Write a case into a folder, so that a teaching can go on when its files are gone.
+
+    Returns:
+        The source of the copy, which `open_case` reads as the same case.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    scan_file, label_file = folder / f"case-{number}-scan.npy", folder / f"case-{number}-labels.npy"
+    np.save(scan_file, case.volume.array)
+    np.save(label_file, case.labels)
+    volume = case.volume
+    return TeachCase(
+        scan=VolumeInput(
+            array_file=str(scan_file), geometry=volume.geometry, name=volume.name, modality=volume.modality
+        ),
+        organs=tuple(OrganInput(label.name, label.name, 0, label.value) for label in case.label_set),
+        layers=(LayerInput(str(label_file), volume.geometry),),
+    )
+
+
+def _volume(scan: VolumeInput) -> Volume:
+    if scan.path:
+        return read_volume(Path(scan.path))
+    array, notes = finite_array(_load(scan.array_file, scan.name))
+    return Volume(array, scan.geometry, scan.name, scan.modality or guess_modality(array), notes=notes)
+
+
+def _load(file: str, name: str) -> np.ndarray:
+    try:
+        return np.load(file, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"The copy of '{name}' that was taught from is gone or damaged ({file}).") from error
+
+
+def _of_file(found: Segmentation, organs: Sequence[OrganInput], named: dict[str, Label]) -> Segmentation:
+    targets = {item.source: named[item.organ] for item in organs}
+    table = np.zeros(256, dtype=np.uint8)
+    for label in found.labels:
+        if label.name in targets:
+            table[label.value] = targets[label.name].value
+    kept = tuple(label for label in named.values() if label in targets.values())
+    return replace(found, array=table[found.array], labels=LabelSet(kept))
+
+
+def _of_layers(source: TeachCase, volume: Volume, named: dict[str, Label]) -> Segmentation:
+    """All layers on the grid of the scan, in one array; where organs overlap, the smaller one stays visible."""
+    merged = np.zeros(volume.geometry.shape, dtype=np.uint8)
+    parts: list[tuple[np.ndarray, int]] = []
+    for number, layer in enumerate(source.layers):
+        wanted = [item for item in source.organs if item.layer == number]
+        array = _layer_on_grid(layer, volume, wanted, named)
+        parts += [(array, int(value)) for value in np.unique(array) if value]
+    sizes = [int(np.count_nonzero(array == value)) for array, value in parts]
+    for index in sorted(range(len(parts)), key=lambda index: -sizes[index]):
+        array, value = parts[index]
+        merged[array == value] = value
+    kept = {item.organ for item in source.organs}
+    labels = LabelSet(tuple(label for label in named.values() if label.name in kept))
+    return Segmentation(merged, volume.geometry, labels, name=f"labels of {volume.name}")
+
+
+def _layer_on_grid(
+    layer: LayerInput, volume: Volume, wanted: Iterable[OrganInput], named: dict[str, Label]
+) -> np.ndarray:
+    """The wanted organs of a layer, with the values that are taught, on the grid of the scan."""
+    values = _load(layer.array_file, volume.name)
+    taught = np.zeros(values.shape, dtype=np.uint8)
+    for item in wanted:
+        taught[values == item.value] = named[item.organ].value
+    found = Segmentation(taught, layer.geometry, LabelSet(tuple(named.values())), name=f"labels of {volume.name}")
+    return resample_labels(found, volume.geometry).array
+
+
+def same_organ(first: Label, second: Label) -> bool:
+    """Whether two labels mean one organ: by their codes if both have them, else by their names."""
+    if first.terminology is not None and second.terminology is not None and first.terminology == second.terminology:
+        return True
+    known = find_structure(first.name)
+    if known is not None and known is find_structure(second.name):
+        return True
+    return _words(first.name) == _words(second.name)
+
+
+def join_organs(summaries: Iterable[CaseSummary]) -> dict[str, str]:
+    """A proposal under which name each name of an organ is taught: names that mean one organ lead to the first."""
+    leaders: list[Label] = []
+    names: dict[str, str] = {}
+    for summary in summaries:
+        for organ in summary.organs:
+            if organ.label.name in names:
+                continue
+            leader = next((item for item in leaders if same_organ(item, organ.label)), None)
+            if leader is None:
+                leaders.append(organ.label)
+            names[organ.label.name] = organ.label.name if leader is None else leader.name
+    return names
+
+
+def taught_labels(summaries: Iterable[CaseSummary], names: dict[str, str], left_out: Iterable[str]) -> LabelSet:
+    """What is taught: one label per name that is left in, numbered from 1, with color and code of its first organ.
+
+    Args:
+        summaries: all cases.
+        names: name in a case to name that is taught.
+        left_out: names (that are taught) to leave out.
+    """
+    excluded = set(left_out)
+    chosen: dict[str, Label] = {}
+    for summary in summaries:
+        for organ in summary.organs:
+            target = names.get(organ.label.name, organ.label.name)
+            if target not in excluded and target not in chosen:
+                chosen[target] = replace(organ.label, name=target, value=len(chosen) + 1)
+    return LabelSet(tuple(chosen.values()))
+
+
+def slice_count_note(labelled_slices: int) -> str:
+    """What a number of labelled slices means for a teaching, empty if nothing has to be said."""
+    if labelled_slices >= FEWEST_TO_HOLD_OUT:
+        return ""
+    return _(
+        "Only {count} labelled slice(s): too few to hold some out, so nobody will know how good the model is."
+    ).format(count=labelled_slices)
+
+
+def _words(name: str) -> str:
+    return " ".join(name.lower().replace("_", " ").split())

@@ -1,0 +1,41 @@
+"""The card of a model, for people: what it finds, how good it was on what, from what it was taught, on which terms."""
+
+from __future__ import annotations
+
+from HSAMSegmentLib.weights.manifest import Manifest
+
+
+def card_text(manifest: Manifest) -> str:
+    """A few lines of plain text."""
+    encoder = manifest.architecture.encoder
+    lines = [
+        manifest.title,
+        f"Finds: {', '.join(label.name for label in manifest.labels)}",
+        f"Scans: {manifest.modality or 'CT or MR'}",
+        f"Network: {manifest.architecture.head} head on the encoder {encoder.name}, {encoder.image_size} pixels",
+    ]
+    lines += _quality(manifest) + _teaching(manifest)
+    if manifest.description:
+        lines.append(manifest.description)
+    terms = manifest.license
+    lines.append(f"Terms: {terms.name}. {terms.terms}".strip())
+    return "\n".join(lines)
+
+
+def _quality(manifest: Manifest) -> list[str]:
+    judged = manifest.metrics.get("validation", {})
+    dice = judged.get("dice") or {name: row["dice"] for name, row in judged.get("structures", {}).items()}
+    if not dice:
+        return ["Quality: not measured, nothing was held out."]
+    values = ", ".join(f"{name} {value:.2f}" for name, value in dice.items())
+    return [f"Dice on {judged.get('on', 'held-out data')}: {values}"]
+
+
+def _teaching(manifest: Manifest) -> list[str]:
+    facts = manifest.training
+    cases = [case["name"] for case in facts.get("cases", []) if isinstance(case, dict) and "name" in case]
+    if not cases:
+        return []
+    minutes = float(facts.get("seconds", 0.0)) / 60.0
+    start = facts.get("start", {}).get("model") or "no other model"
+    return [f"Taught {facts.get('date', '')} from {', '.join(cases)} in {minutes:.1f} minutes, starting from {start}."]

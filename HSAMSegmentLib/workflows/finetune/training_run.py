@@ -1,0 +1,297 @@
+"""A course: one teaching with everything that it needs to go on, in a folder that outlives scene, worker and program.
+
+request.json       the `TeachJobRequest`; written last, so that a folder without it holds nothing of use
+case-1-scan.npy    copies of the scene's arrays
+history.jsonl      loss and Dice, a line for each look at the validation slices
+running.json       which process is at work in it
+stop               wish of the user: "pause" or "stop"
+done               the model is in the store; the folder may go
+MODEL.safetensors, MODEL.safetensors.training, preview.png
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from HSAMSegmentLib.errors import HSAMSegmentError, RequestError
+from HSAMSegmentLib.runtime.atomic_files import atomic_output, make_folder
+from HSAMSegmentLib.workflows.finetune.finetune_request import TeachJobRequest
+
+logger = logging.getLogger(__name__)
+
+PAUSE, STOP = "pause", "stop"
+PREFIX = "course-"
+_ABANDONED_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Look:
+    """Numbers of one look at the validation slices.
+
+    Attributes:
+        step: of the optimizer.
+        seconds: spent on the training so far.
+        loss: running mean, None before the first step.
+        dice: organ to Dice.
+        best: whether this state was the best so far.
+    """
+
+    step: int
+    seconds: float
+    loss: float | None
+    dice: dict[str, float]
+    best: bool
+
+    @property
+    def mean_dice(self) -> float | None:
+        """Mean over the organs, None without validation."""
+        return sum(self.dice.values()) / len(self.dice) if self.dice else None
+
+
+@dataclass(frozen=True)
+class UnfinishedCourse:
+    """A course that can go on.
+
+    Attributes:
+        request: what was asked for.
+        history: how far it is; empty if it was ended before the first look.
+        has_state: whether learned weights are on the disk.
+    """
+
+    request: TeachJobRequest
+    history: tuple[Look, ...]
+    has_state: bool
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return Path(self.request.folder)
+
+    @property
+    def best_dice(self) -> float | None:
+        """The highest mean Dice so far."""
+        known = [look.mean_dice for look in self.history if look.mean_dice is not None]
+        return max(known) if known else None
+
+    @property
+    def seconds(self) -> float:
+        """How long it was taught, at the last look."""
+        return self.history[-1].seconds if self.history else 0.0
+
+
+class Course:
+    """The folder of one course."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    @classmethod
+    def create(cls, parent: Path, model_id: str) -> Course:
+        """Make a new folder.
+
+        Raises:
+            OutputError: if that is not possible.
+        """
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        name = f"{PREFIX}{stamp}-{os.getpid()}-{model_id}"
+        folder, number = parent / name, 1
+        while folder.exists():
+            number += 1
+            folder = parent / f"{name}-{number}"
+        return cls(make_folder(folder))
+
+    @property
+    def request_file(self) -> Path:
+        """What was asked for."""
+        return self.folder / "request.json"
+
+    @property
+    def preview_file(self) -> Path:
+        """The picture of a validation slice."""
+        return self.folder / "preview.png"
+
+    @property
+    def history_file(self) -> Path:
+        """All looks, a line each."""
+        return self.folder / "history.jsonl"
+
+    @property
+    def done_file(self) -> Path:
+        """Mark of a course whose model is in the store."""
+        return self.folder / "done"
+
+    def model_file(self, model_id: str) -> Path:
+        """The bundle, before it is in the store."""
+        return self.folder / f"{model_id}.safetensors"
+
+    def state_file(self, model_id: str) -> Path:
+        """The training state, as `training.loop.checkpointing.state_path` has it."""
+        return self.folder / f"{model_id}.safetensors.training"
+
+    def is_taught(self, model_id: str) -> bool:
+        """Whether the model was taught to its end: the bundle is there, and no state to go on with."""
+        return self.model_file(model_id).is_file() and not self.state_file(model_id).is_file()
+
+    def write_request(self, request: TeachJobRequest) -> None:
+        """Keep what was asked for, so that the course can go on without the scene.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        from HSAMSegmentLib.workflows.requests import request_to_json
+
+        with atomic_output(self.request_file, overwrite=True) as stream:
+            stream.write(json.dumps(request_to_json(request)).encode())
+
+    def read_request(self) -> TeachJobRequest:
+        """Read what was asked for.
+
+        Raises:
+            RequestError: if the file is missing or damaged.
+        """
+        from HSAMSegmentLib.workflows.requests import request_from_json
+
+        try:
+            request = request_from_json(json.loads(self.request_file.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise RequestError(f"The teaching in {self.folder} cannot go on: {error}. Delete it.") from error
+        return replace(request, folder=str(self.folder))
+
+    def wish(self) -> str:
+        """What the user wants of the running course: "pause", "stop" or ""."""
+        try:
+            return (self.folder / "stop").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
+
+    def ask_for(self, wish: str) -> None:
+        """Ask the process at work to pause or stop; the empty text takes it back."""
+        if wish:
+            (self.folder / "stop").write_text(wish, encoding="utf-8")
+        else:
+            (self.folder / "stop").unlink(missing_ok=True)
+
+    def add_look(self, look: Look) -> None:
+        """Append a line to the history; a full disk is no reason to end a training, so it is only logged."""
+        try:
+            with self.history_file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(vars(look)) + "\n")
+        except OSError as error:
+            logger.warning("The history of the teaching could not be written: %s", error)
+
+    def history(self) -> tuple[Look, ...]:
+        """All looks in order; those of steps that were taken again after an interruption count once."""
+        if not self.history_file.is_file():
+            return ()
+        looks: list[Look] = []
+        for line in self.history_file.read_text(encoding="utf-8").splitlines():
+            look = _look(line)
+            if look is not None:
+                looks = [item for item in looks if item.step < look.step] + [look]
+        return tuple(looks)
+
+    def mark_running(self) -> None:
+        """Say that this process is at work.
+
+        Raises:
+            RequestError: if another one is.
+        """
+        import psutil
+
+        owner = self.owner()
+        if owner is not None and owner != os.getpid():
+            raise RequestError(f"This teaching runs already, in the process {owner}. Wait for its end.")
+        marker = {"pid": os.getpid(), "started": psutil.Process().create_time()}
+        (self.folder / "running.json").write_text(json.dumps(marker), encoding="utf-8")
+
+    def mark_idle(self) -> None:
+        """Say that nobody is at work."""
+        (self.folder / "running.json").unlink(missing_ok=True)
+
+    def owner(self) -> int | None:
+        """The living process that is at work in the folder, or None."""
+        try:
+            marker = json.loads((self.folder / "running.json").read_text(encoding="utf-8"))
+            return marker["pid"] if _is_alive(marker["pid"], marker["started"]) else None
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def remove(self) -> None:
+        """Delete the folder with everything in it, what was learned included."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove_after_success(self) -> None:
+        """Delete the folder; what a system does not let go yet is deleted by the next `unfinished_courses`."""
+        self.done_file.touch()
+        self.remove()
+
+
+def unfinished_courses(parent: Path) -> list[UnfinishedCourse]:
+    """Courses that nobody works on and that can go on, the newest first; what is of no use any more is deleted."""
+    found = []
+    for folder in sorted(parent.glob(f"{PREFIX}*"), reverse=True):
+        course = Course(folder)
+        if course.owner() is not None:
+            continue
+        if course.done_file.exists() or _is_abandoned(course):
+            course.remove()
+        elif course.request_file.is_file():
+            found += _unfinished(course)
+    return found
+
+
+def new_model_id(title: str, taken: set[str]) -> str:
+    """A short id that no model has yet."""
+    stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40].strip("-") or "my-model"
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    return name
+
+
+def _is_alive(pid: int, started: float) -> bool:
+    """Whether it is still that process; without psutil, which every worker needs, none can be at work."""
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return False
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() == started
+    except psutil.Error:
+        return False
+
+
+def _unfinished(course: Course) -> list[UnfinishedCourse]:
+    try:
+        request = course.read_request()
+    except HSAMSegmentError as error:
+        logger.warning("%s", error)
+        return []
+    has_state = any(path(request.model_id).is_file() for path in (course.state_file, course.model_file))
+    return [UnfinishedCourse(request, course.history(), has_state)]
+
+
+def _is_abandoned(course: Course) -> bool:
+    """Whether the program was killed while the scene's arrays were copied, and that was long ago."""
+    if course.request_file.exists():
+        return False
+    return time.time() - course.folder.stat().st_mtime > _ABANDONED_SECONDS
+
+
+def _look(line: str) -> Look | None:
+    """A line of the history; None for the torn last line of a killed process."""
+    try:
+        data: dict[str, Any] = json.loads(line)
+        return Look(**data)
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,52 @@
+"""What a job works on, as plain data: scans in files, or in arrays that a scene handed over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.images.geometry import Geometry
+
+
+def geometry_from_json(data: dict[str, Any]) -> Geometry:
+    """Read the fields of a `Geometry` from plain JSON values."""
+    return Geometry(
+        size=tuple(int(v) for v in data["size"]),
+        spacing_mm=tuple(float(v) for v in data["spacing_mm"]),
+        origin_mm=tuple(float(v) for v in data["origin_mm"]),
+        direction=tuple(float(v) for v in data["direction"]),
+    )
+
+
+@dataclass(frozen=True)
+class VolumeInput:
+    """Where the scan is: in a file or DICOM folder, or in an array file with its geometry (a volume of a scene).
+
+    Attributes:
+        path: file or DICOM folder, empty if the array is given.
+        array_file: `.npy` file of the array (k, j, i), read memory-mapped.
+        geometry: grid of the array.
+        name: for reports.
+        modality: "CT", "MR" or "" when nothing tells.
+        series: instance UID of the DICOM series that an array came from, for reports; else "".
+    """
+
+    path: str = ""
+    array_file: str = ""
+    geometry: Geometry | None = None
+    name: str = "volume"
+    modality: str = ""
+    series: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.path) == bool(self.array_file):
+            raise RequestError("A job needs its scan either as a file or as an array, and got both or none.")
+        if self.array_file and self.geometry is None:
+            raise RequestError("A scan given as an array needs its geometry.")
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> VolumeInput:
+        """Read the plain JSON values of a volume input."""
+        geometry = data.get("geometry")
+        return cls(**{**data, "geometry": None if geometry is None else geometry_from_json(geometry)})

@@ -1,0 +1,124 @@
+"""What a finished segmentation job hands over: small facts as plain data, labels and surfaces as files."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.labels.label_set import Label, LabelSet
+from HSAMSegmentLib.workflows.requests import geometry_from_json
+
+
+@dataclass(frozen=True)
+class OrganOutcome:
+    """One organ.
+
+    Attributes:
+        label: name, color, code and value in the label array.
+        volume_ml: its volume in milliliters, 0 if it was not found.
+        confidence: 0 to 1, None if it was not found.
+        center_ijk: a voxel of it in its largest slice, None if it was not found.
+        uncertain_ijk: a voxel of it in its least certain slice, None if it was not found.
+        surface_file: `.vtp` file of its closed surface in RAS mm, empty if there is none.
+    """
+
+    label: Label
+    volume_ml: float = 0.0
+    confidence: float | None = None
+    center_ijk: tuple[int, int, int] | None = None
+    uncertain_ijk: tuple[int, int, int] | None = None
+    surface_file: str = ""
+
+    @property
+    def found(self) -> bool:
+        """Whether the scan shows it."""
+        return self.center_ijk is not None
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> OrganOutcome:
+        """Read the plain JSON values of an organ."""
+        (label,) = LabelSet.from_json([data["label"]])
+        places = {name: _voxel(data[name]) for name in ("center_ijk", "uncertain_ijk")}
+        return cls(**{**data, "label": label, **places})
+
+
+@dataclass(frozen=True)
+class SegmentOutcome:
+    """The result of a `SegmentRequest`.
+
+    Attributes:
+        geometry: grid of the scan.
+        box: voxel bounds (i0, i1, j0, j1, k0, k1) of the part that has labels, upper bounds excluded; all 0 if none.
+        label_file: `.npy` file with the uint8 labels (k, j, i) of that part, empty if nothing was found.
+        organs: what was asked for, in the model's order.
+        model_id: id of the model.
+        model_title: its title.
+        warnings: sentences a user should read.
+        device: where it ran.
+        precision: in which precision.
+        seconds: how long it took.
+        report: everything that is known, as in the JSON report of the command line.
+    """
+
+    geometry: Geometry
+    box: tuple[int, int, int, int, int, int]
+    label_file: str
+    organs: tuple[OrganOutcome, ...]
+    model_id: str
+    model_title: str
+    warnings: tuple[str, ...] = ()
+    device: str = ""
+    precision: str = ""
+    seconds: float = 0.0
+    report: dict[str, Any] | None = None
+
+    @property
+    def found(self) -> tuple[OrganOutcome, ...]:
+        """The organs that the scan shows."""
+        return tuple(organ for organ in self.organs if organ.found)
+
+    def read_labels(self) -> np.ndarray | None:
+        """The labels inside of `box`, uint8 (k, j, i), in memory of their own; None if nothing was found."""
+        return np.load(self.label_file) if self.label_file else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, complete enough for `from_json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> SegmentOutcome:
+        """Read what `to_json` wrote."""
+        fields = {
+            "geometry": geometry_from_json(data["geometry"]),
+            "box": tuple(data["box"]),
+            "organs": tuple(OrganOutcome.from_json(item) for item in data["organs"]),
+            "warnings": tuple(data["warnings"]),
+        }
+        return cls(**{**data, **fields})
+
+
+def write_labels(labels: np.ndarray, path: Path) -> tuple[int, int, int, int, int, int] | None:
+    """Write the part of a label array (k, j, i) that is not background.
+
+    Returns:
+        Its box (i0, i1, j0, j1, k0, k1) with upper bounds excluded; None, and no file, if all is background.
+    """
+    spans = [_span(labels.any(axis=others)) for others in ((0, 1), (0, 2), (1, 2))]
+    if spans[0] is None:
+        return None
+    (i0, i1), (j0, j1), (k0, k1) = spans
+    np.save(path, labels[k0:k1, j0:j1, i0:i1])
+    return (i0, i1, j0, j1, k0, k1)
+
+
+def _span(present: np.ndarray) -> tuple[int, int] | None:
+    indices = np.flatnonzero(present)
+    return (int(indices[0]), int(indices[-1]) + 1) if indices.size else None
+
+
+def _voxel(values: list[int] | None) -> tuple[int, int, int] | None:
+    return None if values is None else (int(values[0]), int(values[1]), int(values[2]))

@@ -1,0 +1,95 @@
+"""Devices that really compute."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from HSAMSegmentLib.errors import DeviceError
+from HSAMSegmentLib.runtime import devices
+
+
+def test_the_cpu_passes_its_test_and_comes_last():
+    probes = devices.list_devices()
+    assert probes[-1].name == "cpu"
+    assert probes[-1].works
+    assert probes[-1].memory_bytes > 0
+
+
+def test_auto_takes_a_device_that_works():
+    assert devices.choose_device("auto").name in [probe.name for probe in devices.list_devices() if probe.works]
+
+
+def test_an_unknown_device_is_refused_by_name():
+    with pytest.raises(DeviceError, match="'tpu' is unknown"):
+        devices.choose_device("tpu")
+
+
+def test_a_missing_device_is_refused_with_a_way_out():
+    with pytest.raises(DeviceError, match=r"no device 'cuda:97'.*'auto' or 'cpu'"):
+        devices.choose_device("cuda:97")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this computer has a CUDA device")
+def test_a_cuda_card_without_kernels_is_said_and_the_cpu_taken(monkeypatch):
+    def no_kernel(device):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore text")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "GeForce GT 710")
+    monkeypatch.setattr(devices, "_tiny_run", no_kernel)
+    devices._tested.cache_clear()
+    try:
+        choice = devices.choose_device("auto")
+        with pytest.raises(DeviceError, match="no kernel image"):
+            devices.choose_device("cuda")
+    finally:
+        devices._tested.cache_clear()
+    assert choice.name == "cpu"
+    assert "GeForce GT 710" in choice.notes[0]
+    assert "no kernel image" in choice.notes[0]
+    assert "CPU is used instead" in choice.notes[1]
+
+
+def test_a_device_with_wrong_numbers_does_not_pass(monkeypatch):
+    real = devices._tiny_network
+    results = iter([1.0, 2.0])
+    monkeypatch.setattr(devices, "_tiny_network", lambda *parts: real(*parts) * next(results))
+    assert devices._tiny_run(torch.device("cpu")) == "its results are wrong"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: not enough memory: you tried"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:75] . DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+)
+def test_running_out_of_memory_is_recognized_in_all_its_forms(error):
+    assert devices.is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), ValueError("out of memory"), KeyError("x")])
+def test_other_errors_are_not_taken_for_it(error):
+    assert not devices.is_out_of_memory(error)
+
+
+def test_a_real_failed_allocation_is_recognized():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert devices.is_out_of_memory(caught.value)
+
+
+def test_mixed_precision_is_measured_not_assumed():
+    gain = devices.mixed_precision_gain("cpu")
+    assert gain > 0.0
+    assert devices.gains_from_mixed_precision("cpu") == (gain >= 1.2)
+
+
+def test_at_least_one_thread_is_recommended():
+    assert devices.default_threads() >= 1

@@ -1,0 +1,388 @@
+"""The tab Compare, driven by clicks, on real scans and their labels."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from parts_stand import PartStand, ijk_to_ras, masks, ras_to_ijk, table_texts
+
+pytestmark = pytest.mark.host
+NAMES = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
+
+
+@pytest.fixture(scope="module")
+def engine(host):
+    """One engine for all tests, so that its worker starts once."""
+    from HSAMSegmentLib.slicer.panels.engine import Engine
+
+    engine = Engine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def scan(scene, data_folder):
+    import slicer
+
+    return slicer.util.loadVolume(str(data_folder / "chaos_t2" / "images" / "chaos_t2_02.nii.gz"), {})
+
+
+@pytest.fixture
+def reference(scan, data_folder):
+    return load_labels(data_folder, scan, "Reference")
+
+
+@pytest.fixture
+def organs(scan, data_folder):
+    """The reference, a little wrong and without spleen."""
+    import slicer
+
+    node = load_labels(data_folder, scan, "Organs")
+    for identifier in node.GetSegmentation().GetSegmentIDs():
+        mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, scan)
+        wrong = np.roll(mask, (0, 2, 3), axis=(0, 1, 2))
+        slicer.util.updateSegmentBinaryLabelmapFromArray(wrong, node, identifier, scan)
+    node.GetSegmentation().RemoveSegment("spleen")
+    return node
+
+
+@pytest.fixture
+def stand(host, engine, organs, reference):
+    from HSAMSegmentLib.slicer.panels.compare.compare_tab import ComparePart
+
+    stand = PartStand(host, partial(ComparePart, make_engine=lambda: engine), engine)
+    stand.ui.firstSelector.setCurrentNode(organs)
+    stand.ui.secondSelector.setCurrentNode(reference)
+    host.process_events()
+    yield stand
+    stand.part._parameters = None
+    stand.part.widget.setMRMLScene(None)
+    stand.part.widget.deleteLater()
+
+
+def load_labels(data_folder, scan, name):
+    """The labels of the scan as a segmentation."""
+    import slicer
+
+    path = data_folder / "chaos_t2" / "labels" / "chaos_t2_02.nii.gz"
+    labels = slicer.util.loadLabelVolume(str(path), {})
+    array = slicer.util.arrayFromVolume(labels)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(scan)
+    for value, title in NAMES.items():
+        node.GetSegmentation().AddEmptySegment(title, title)
+        slicer.util.updateSegmentBinaryLabelmapFromArray((array == value).astype(np.uint8), node, title, scan)
+    slicer.mrmlScene.RemoveNode(labels)
+    return node
+
+
+def compare(stand):
+    assert stand.ui.compareButton.enabled, stand.status
+    stand.click(stand.ui.compareButton)
+    stand.wait(lambda: not stand.part.engine.is_busy)
+
+
+def dice(ours, theirs):
+    return 2.0 * np.sum(ours & theirs) / (ours.sum() + theirs.sum())
+
+
+def test_one_click_gives_the_numbers_of_every_organ(stand, organs, reference, scan):
+    compare(stand)
+    rows = {row[0]: row for row in table_texts(stand.ui.scoreTable)}
+    ours, theirs = masks(organs, scan), masks(reference, scan)
+    for name in ("liver", "right kidney", "left kidney"):
+        assert float(rows[name][1]) == pytest.approx(dice(ours[name], theirs[name]), abs=0.0005)
+        assert float(rows[name][2]) > 0
+    voxel_ml = abs(np.prod(scan.GetSpacing())) / 1000
+    assert float(rows["liver"][5]) == pytest.approx(theirs["liver"].sum() * voxel_ml, abs=0.06)
+    assert rows["spleen"][1:4] == ["0.000", "-", "-"]
+    assert "Mean Dice" in stand.status
+    assert "Only in B: spleen" in stand.ui.notesLabel.text
+
+
+def test_a_row_leads_to_a_slice_in_which_the_organ_differs(stand, organs, reference, scan):
+    import slicer
+
+    compare(stand)
+    view = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    stand.ui.scoreTable.cellClicked.emit(0, 7)
+    score = stand.part._compared.outcome.scores[0]
+    assert view.GetSliceOffset() == pytest.approx(score.worst_ras[2], abs=0.01)
+    matrix = slicer.util.arrayFromVTKMatrix(ras_to_ijk(scan))
+    k = round(float((matrix @ [*score.worst_ras, 1.0])[2]))
+    ours, theirs = masks(organs, scan)["liver"], masks(reference, scan)["liver"]
+    by_slice = [dice(ours[n], theirs[n]) if (ours[n] | theirs[n]).any() else 2.0 for n in range(len(ours))]
+    assert by_slice[k] == pytest.approx(min(by_slice))
+
+
+def test_the_disagreement_comes_and_goes_with_its_button_and_touches_nothing(stand, organs, reference, scan):
+    import slicer
+
+    compare(stand)
+    before = [masks(node, scan) for node in (organs, reference)]
+    stand.click(stand.ui.disagreementButton)
+    (overlay,) = [
+        node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if node not in (organs, reference)
+    ]
+    shown = masks(overlay, scan)
+    ours, theirs = (np.any(list(item.values()), axis=0) for item in before)
+    assert np.array_equal(shown["Only in A"], ours & ~theirs)
+    assert np.array_equal(shown["Only in B"], theirs & ~ours)
+    stand.click(stand.ui.disagreementButton)
+    assert overlay.GetScene() is None
+    for node, earlier in zip((organs, reference), before):
+        now = masks(node, scan)
+        assert all(np.array_equal(now[name], earlier[name]) for name in earlier)
+
+
+def test_the_numbers_are_saved_as_csv_and_a_file_is_not_replaced_without_a_yes(stand, tmp_path):
+    compare(stand)
+    (tmp_path / "numbers.csv").write_text("precious")
+    stand.answers.path = str(tmp_path / "numbers")
+    stand.answers.agrees = False
+    stand.click(stand.ui.saveButton)
+    assert (tmp_path / "numbers.csv").read_text() == "precious"
+    stand.answers.agrees = True
+    stand.click(stand.ui.saveButton)
+    with (tmp_path / "numbers.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["Structure"] for row in rows] == ["liver", "right kidney", "left kidney", "spleen"]
+    assert float(rows[0]["Dice"]) == stand.part._compared.outcome.scores[0].dice
+    assert rows[3]["HD95 (mm)"] == ""
+    assert "saved" in stand.status
+
+
+def test_every_number_of_the_csv_is_that_of_the_table_node_and_has_its_unit(stand, tmp_path):
+    compare(stand)
+    stand.answers.path = str(tmp_path / "numbers.csv")
+    stand.click(stand.ui.saveButton)
+    with (tmp_path / "numbers.csv").open(newline="", encoding="utf-8") as stream:
+        heads, *rows = csv.reader(stream)
+    table = stand.part._compared.table_node.GetTable()
+    assert heads == [table.GetColumnName(column) for column in range(table.GetNumberOfColumns())]
+    assert {"HD95 (mm)", "ASD (mm)", "Volume A (mL)", "Volume B (mL)", "Difference (mL)", "Difference of B (%)"} < {
+        *heads
+    }
+    for number, row in enumerate(rows):
+        values = [table.GetValue(number, column) for column in range(len(heads))]
+        assert row[:2] == [value.ToString() for value in values[:2]]
+        for text, value in zip(row[2:], values[2:]):
+            assert np.isnan(value.ToDouble()) if text == "" else float(text) == value.ToDouble()
+
+
+def test_files_are_compared_as_nodes_are(stand, data_folder, organs, reference):
+    compare(stand)
+    expected = stand.part._compared.outcome.scores
+    stand.answers.path = str(data_folder / "chaos_t2" / "labels" / "chaos_t2_02.nii.gz")
+    stand.click(stand.ui.secondFileButton)
+    assert stand.part.nodes[1].GetName().startswith("chaos_t2_02")
+    assert [row[2] for row in table_texts(stand.ui.pairTable)] == ["number: please check"] * 3 + [""]
+    compare(stand)
+    found = stand.part._compared.outcome.scores
+    assert [score.dice for score in found] == [score.dice for score in expected]
+    assert [score.hd95_mm for score in found] == pytest.approx([score.hd95_mm for score in expected], abs=1e-3)
+    assert [score.second_ml for score in found] == pytest.approx([score.second_ml for score in expected], rel=1e-4)
+
+
+def test_a_file_that_is_no_segmentation_is_refused_in_a_sentence(stand, scene, data_folder, tmp_path):
+    nodes, count = stand.part.nodes, scene.GetNumberOfNodes()
+    (tmp_path / "damaged.seg.nrrd").write_bytes(b"NRRD0004 and then nothing")
+    for path, sentence in (
+        (data_folder / "ct_totalsegmentator" / "images" / "ct_example_30.nii.gz", "it is a scan and no label map"),
+        (tmp_path / "damaged.seg.nrrd", "damaged.seg.nrrd"),
+    ):
+        stand.answers.path = str(path)
+        stand.click(stand.ui.firstFileButton)
+        assert sentence in stand.status
+        assert stand.part.nodes == nodes
+    assert scene.GetNumberOfNodes() == count
+
+
+def test_a_label_map_of_another_grid_is_compared_and_the_grid_is_said(stand, data_folder, scan):
+    import slicer
+
+    path = data_folder / "chaos_t2" / "labels" / "chaos_t2_02.nii.gz"
+    labels = slicer.util.loadLabelVolume(str(path), {})
+    coarse = slicer.util.arrayFromVolume(labels)[:, ::2, ::2].copy()
+    matrix = slicer.util.arrayFromVTKMatrix(ijk_to_ras(labels)) @ np.diag([2.0, 2.0, 1.0, 1.0])
+    node = slicer.util.addVolumeFromArray(coarse, matrix, "Coarse", "vtkMRMLLabelMapVolumeNode")
+    stand.ui.firstSelector.setCurrentNode(node)
+    compare(stand)
+    assert '"Coarse" has another grid than "Reference"' in stand.ui.notesLabel.text
+    liver = stand.part._compared.outcome.scores[0]
+    assert liver.dice > 0.9
+    assert liver.first_ml == pytest.approx((coarse == 1).sum() * abs(np.linalg.det(matrix[:3, :3])) / 1000)
+
+
+def test_two_without_a_voxel_are_answered_in_a_sentence(stand, scene):
+    for name, selector in (("One", stand.ui.firstSelector), ("Two", stand.ui.secondSelector)):
+        node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        node.GetSegmentation().AddEmptySegment("liver", "liver")
+        selector.setCurrentNode(node)
+    compare(stand)
+    assert stand.status == 'Neither "One" nor "Two" has a voxel: there is nothing to compare.'
+    assert "troubleshooting.md#request" in stand.ui.helpLabel.text
+
+
+def test_the_worst_slice_of_an_organ_that_only_one_has_shows_it(stand, reference, scan):
+    import slicer
+
+    compare(stand)
+    view = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    stand.ui.scoreTable.cellClicked.emit(3, 0)
+    place = stand.part._compared.outcome.scores[3].worst_ras
+    assert view.GetSliceOffset() == pytest.approx(place[2], abs=0.01)
+    k = round(float((slicer.util.arrayFromVTKMatrix(ras_to_ijk(scan)) @ [*place, 1.0])[2]))
+    spleen = masks(reference, scan)["spleen"].sum(axis=(1, 2))
+    assert spleen[k] == spleen.max()
+
+
+def test_names_that_differ_can_be_paired_by_hand(stand, organs):
+    organs.GetSegmentation().GetSegment("liver").SetName("Thing one")
+    organs.GetSegmentation().GetSegment("right kidney").SetName("Thing two")
+    stand.part.show_parameters(stand.node)
+    assert not stand.ui.pairSection.collapsed
+    assert [row[2] for row in table_texts(stand.ui.pairTable)] == ["", "", "terminology", ""]
+    choose_partner(stand, 0, "Thing one")
+    assert table_texts(stand.ui.pairTable)[0][2] == "your choice"
+    compare(stand)
+    scores = {score.name: score for score in stand.part._compared.outcome.scores}
+    assert scores["liver"].state == "both"
+    assert scores["right kidney"].state == "only in B"
+    assert scores["Thing two"].state == "not compared"
+    assert "Thing two" in stand.ui.notesLabel.text
+
+
+def choose_partner(stand, row, text):
+    combo = stand.ui.pairTable.cellWidget(row, 1)
+    combo.setCurrentIndex(combo.findText(text))
+    stand.host.process_events()
+
+
+def test_comparing_asks_for_no_package_that_it_does_not_need(host):
+    script = REPOSITORY / "Testing" / "Python" / "compare_without_packages.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, check=True)
+    status, questions, imported = done.stdout.splitlines()[-3:]
+    assert status.startswith("Mean Dice 0.900 over 2 structures")
+    assert (questions, imported) == ("[]", "[]")
+
+
+def test_a_structure_can_be_left_out_of_everything(stand):
+    choose_partner(stand, 3, "(leave out)")
+    compare(stand)
+    assert [score.name for score in stand.part._compared.outcome.scores] == ["liver", "right kidney", "left kidney"]
+    assert "over 3 structures" in stand.status
+    assert stand.ui.notesLabel.text == ""
+
+
+def test_one_structure_cannot_be_chosen_twice(stand):
+    choose_partner(stand, 1, "liver")
+    assert not stand.ui.compareButton.enabled
+    assert "chosen for two" in stand.status
+
+
+def test_what_is_in_the_way_is_said_before_the_click(stand, scene, organs, reference):
+    stand.ui.secondSelector.setCurrentNode(organs)
+    assert not stand.ui.compareButton.enabled
+    assert "the same segmentation" in stand.status
+    empty = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Empty")
+    stand.ui.secondSelector.setCurrentNode(empty)
+    assert stand.status == "'Empty' has no segments."
+    stand.ui.secondSelector.setCurrentNode(None)
+    assert "Choose two segmentations" in stand.status
+    stand.ui.secondSelector.setCurrentNode(reference)
+    assert stand.ui.compareButton.enabled
+    assert stand.status == ""
+
+
+def test_segments_renamed_meanwhile_are_shown_before_they_are_compared(stand, organs):
+    organs.GetSegmentation().GetSegment("liver").SetName("Renamed")
+    stand.click(stand.ui.compareButton)
+    assert "changed meanwhile" in stand.status
+    assert not stand.part.engine.is_busy
+    compare(stand)
+
+
+def test_a_second_click_cancels(stand, scene):
+    tables = scene.GetNumberOfNodesByClass("vtkMRMLTableNode")
+    stand.click(stand.ui.compareButton)
+    assert stand.ui.compareButton.text == "Cancel"
+    stand.click(stand.ui.compareButton)
+    stand.wait(lambda: not stand.part.engine.is_busy, seconds=10.0)
+    assert stand.status == "Cancelled. Nothing in the scene changed."
+    assert scene.GetNumberOfNodesByClass("vtkMRMLTableNode") == tables
+
+
+def test_closing_the_scene_meanwhile_ends_it_and_leaves_a_working_tab(stand, scene):
+    stand.click(stand.ui.compareButton)
+    stand.part.leave_scene()
+    scene.Clear(0)
+    stand.wait(lambda: not stand.part.engine.is_busy, seconds=10.0)
+    node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment")
+    stand.part.show_parameters(node)
+    assert not stand.ui.resultSection.visible
+    assert "Choose two segmentations" in stand.status
+    assert scene.GetFirstNodeByClass("vtkMRMLTableNode") is None
+
+
+def test_the_choice_comes_back_with_the_parameter_node(stand, organs, reference):
+    stand.ui.firstSelector.setCurrentNode(reference)
+    stand.ui.secondSelector.setCurrentNode(organs)
+    stand.part.show_parameters(stand.node)
+    assert stand.part.nodes == (reference, organs)
+
+
+@pytest.mark.slow
+def test_the_numbers_are_those_of_the_command_line_on_the_same_files(stand, scan, data_folder, tmp_path):
+    """An embedded model's result against drawn labels: once in the panel, once as files."""
+    import slicer
+
+    from HSAMSegmentLib.evaluation.metrics import compare as compare_files
+    from HSAMSegmentLib.labels.segmentation_files import read_segmentation
+    from HSAMSegmentLib.slicer.nodes.segment_session import Order
+    from HSAMSegmentLib.slicer.self_test import MODEL, require_model
+
+    require_model()
+    result = stand.part.engine.run(Order(scan, MODEL)).segmentation_node
+    labels = data_folder / "chaos_t2" / "labels" / "chaos_t2_02.nii.gz"
+    stand.ui.firstSelector.setCurrentNode(result)
+    compare(stand)
+    ours = {score.name: score for score in stand.part._compared.outcome.scores}
+    assert slicer.util.saveNode(result, str(tmp_path / "organs.seg.nrrd"), {})
+    expected = compare_files(
+        read_segmentation(tmp_path / "organs.seg.nrrd"), read_segmentation(labels, names=NAMES)
+    ).scores
+    assert [score.name for score in expected] == list(ours)
+    for score in expected:
+        shown = ours[score.name]
+        assert shown.dice == pytest.approx(score.dice, abs=1e-9)
+        assert shown.hd95_mm == pytest.approx(score.hd95, abs=1e-3)
+        assert shown.asd_mm == pytest.approx(score.asd, abs=1e-3)
+        assert (shown.first_ml, shown.second_ml) == pytest.approx((score.prediction_ml, score.reference_ml), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="uses POSIX signals")
+def test_a_killed_worker_is_said_in_a_sentence_and_the_next_click_works(stand):
+    compare(stand)
+    runner = stand.part.engine._session._runner
+    worker = runner.worker_pid
+    os.kill(worker, signal.SIGSTOP)  # so that it cannot be faster than its end
+    stand.click(stand.ui.compareButton)
+    stand.wait(lambda: runner.is_running)
+    os.kill(worker, signal.SIGKILL)
+    stand.wait(lambda: not stand.part.engine.is_busy)
+    assert "ended from outside" in stand.status
+    stand.click(stand.ui.copyDetailsButton)
+    assert "WorkerDied" in stand.answers.clipboard
+    compare(stand)
+    assert "Mean Dice" in stand.status

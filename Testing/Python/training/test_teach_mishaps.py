@@ -1,0 +1,188 @@
+"""What goes wrong while a model is taught ends in a sentence, with what was good kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_cases import segmentation_of, small_case, small_volume
+from small_disk import fill, mounted_disk
+from stored_models import encoder_file
+
+from HSAMSegmentLib.errors import CancelledError, OutputError, TrainingError
+from HSAMSegmentLib.runtime.progress import CancelToken, Progress
+from HSAMSegmentLib.training.data.cases import make_case
+from HSAMSegmentLib.training.finetune import TeachJob, teach
+from HSAMSegmentLib.training.loop.checkpointing import load_state, state_path
+from HSAMSegmentLib.training.request import TeachMetrics, TeachRequest
+from HSAMSegmentLib.weights.bundle import read_tensors
+from HSAMSegmentLib.weights.loading import load_model
+from HSAMSegmentLib.weights.store import HOME_VARIABLE, Store
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(parity_folder, tmp_path_factory):
+    """A store with a small SAM encoder of random weights in the official layout; it is the default one meanwhile."""
+    home = tmp_path_factory.mktemp("home")
+    Store(home).import_file(encoder_file(parity_folder, home), model_id="small-sam")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(HOME_VARIABLE, str(home))
+        yield home
+
+
+@pytest.fixture(scope="module")
+def case(data_folder):
+    return small_case(data_folder)
+
+
+def request(folder: Path, **options) -> TeachRequest:
+    settings = {
+        "epochs": 3,
+        "device": "cpu",
+        "image_size": 64,
+        "cache_folder": folder,
+        "head": "linear",
+        "encoder": "small-sam",
+        **options,
+    }
+    return TeachRequest(output=folder / "taught.safetensors", **settings)
+
+
+@pytest.fixture(scope="module")
+def whole(case, tmp_path_factory) -> dict[str, torch.Tensor]:
+    """The weights of a run that nobody disturbed."""
+    return read_tensors(teach(request(tmp_path_factory.mktemp("whole")), cases=[case]).path)
+
+
+def same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> bool:
+    return found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk with little more room than the reserve that nothing is written into."""
+    with mounted_disk(tmp_path / "disk", megabytes=80) as folder:
+        yield folder
+
+
+def test_a_disk_that_gets_full_while_learning_keeps_the_last_state_and_the_training_goes_on_later(
+    case, whole, small_disk, tmp_path
+):
+    def fill_at_the_first_look(event: object) -> None:
+        if isinstance(event, TeachMetrics) and event.step == 3:
+            fill(small_disk)
+
+    options = {"save_seconds": 0.0, "cache_folder": tmp_path}
+    with pytest.raises(OutputError, match="free"):
+        teach(request(small_disk, **options), cases=[case], events=fill_at_the_first_look)
+    assert load_state(state_path(small_disk / "taught.safetensors"))["learner"]["steps"] == 3
+    assert {item.name for item in small_disk.iterdir()} == {"filler", "taught.safetensors.training"}
+    (small_disk / "filler").unlink()
+    resumed = teach(request(small_disk, resume=True, overwrite=True, **options), cases=[case])
+    assert "Resumed at step 3." in resumed.notes
+    assert same(read_tensors(resumed.path), whole)
+
+
+def test_features_that_do_not_fit_on_the_disk_are_refused_in_a_sentence(case, small_disk, tmp_path):
+    filler = fill(small_disk)
+    with pytest.raises(OutputError, match=r"Keeping the encoder's features needs .* free"):
+        teach(request(tmp_path, cache_folder=small_disk), cases=[case])
+    assert list(small_disk.iterdir()) == [filler]
+    assert not (tmp_path / "taught.safetensors").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve disk space")
+def test_the_space_for_features_is_taken_at_once_so_that_a_full_disk_cannot_kill_the_process(small_disk):
+    from HSAMSegmentLib.training.features.feature_cache import _new_file
+
+    before = os.statvfs(small_disk).f_bfree
+    _new_file(small_disk / "features.npy", np.float16, (1 << 20,))
+    assert os.statvfs(small_disk).f_bfree <= before - 512
+    with pytest.raises(OSError):
+        _new_file(small_disk / "more.npy", np.float16, (1 << 26,))
+
+
+def test_a_rate_that_is_far_too_high_ends_with_the_best_state_before_it(case, tmp_path):
+    job = TeachJob(request(tmp_path, rate=1e18), lambda progress: None, lambda event: None, CancelToken())
+    job.prepare([case], None)
+    job.look()
+    result = job.run()
+    assert result.stopped == "loss not a number"
+    assert any("not a number any more" in note and "is kept" in note for note in result.notes)
+    assert load_model(result.path).manifest.training["kept_step"] == 0
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in read_tensors(result.path).values())
+
+
+def test_a_rate_that_ruins_the_first_step_leaves_no_file(case, tmp_path):
+    with pytest.raises(TrainingError, match="lower rate"):
+        teach(request(tmp_path, rate=1e18), cases=[case])
+    assert not (tmp_path / "taught.safetensors").exists()
+
+
+class Counting(CancelToken):
+    """Cancels itself when it is asked for the n-th time."""
+
+    def __init__(self, questions: int) -> None:
+        super().__init__()
+        self.left = questions
+
+    def raise_if_cancelled(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.cancel()
+        super().raise_if_cancelled()
+
+
+def questions_of(case, folder: Path) -> dict[str, int]:
+    """How often the token was asked when each stage began."""
+    token, begun = Counting(1 << 40), {}
+
+    def told(progress: Progress) -> None:
+        begun.setdefault(progress.stage, (1 << 40) - token.left)
+
+    teach(request(folder), cases=[case], progress=told, cancel=token)
+    begun["end"] = (1 << 40) - token.left
+    return begun
+
+
+@pytest.mark.slow
+def test_a_cancel_in_the_middle_of_any_stage_loses_nothing_that_was_learned(case, whole, tmp_path):
+    for name in ("counted", "encoding", "first", "middle", "last"):
+        (tmp_path / name).mkdir()
+    begun = questions_of(case, tmp_path / "counted")
+    assert begun["Learning"] - begun["Encoding the slices"] > 500
+    with pytest.raises(CancelledError):
+        middle = (begun["Encoding the slices"] + begun["Learning"]) // 2
+        teach(request(tmp_path / "encoding"), cases=[case], cancel=Counting(middle))
+    assert {item.name for item in (tmp_path / "encoding").iterdir()} == {"taught.safetensors.training"}
+    span = begun["end"] - begun["Learning"]
+    for name, part in (("first", 0.1), ("middle", 0.5), ("last", 0.9)):
+        token = Counting(begun["Learning"] + int(part * span))
+        stopped = teach(request(tmp_path / name), cases=[case], cancel=token)
+        assert stopped.stopped == "cancelled"
+        assert load_model(stopped.path).network.num_classes == 2
+        resumed = teach(request(tmp_path / name, resume=True, overwrite=True), cases=[case])
+        assert same(read_tensors(resumed.path), whole)
+
+
+def test_a_label_that_only_held_out_slices_would_have_is_taught(data_folder, tmp_path):
+    volume, labels = small_volume(data_folder)
+    rare = labels.copy()
+    rare[5][labels[5] == 1] = 3
+    job = TeachJob(request(tmp_path), lambda progress: None, lambda event: None, CancelToken())
+    job.prepare([make_case(volume, segmentation_of(rare, volume.geometry))], None)
+    assert all(job.setup.draw.sampler.by_label)
+    assert job.setup.held
+
+
+def test_a_scan_that_does_not_overlap_its_labels_leaves_no_file(case, data_folder, tmp_path):
+    from dataclasses import replace
+
+    volume, labels = small_volume(data_folder)
+    elsewhere = replace(volume.geometry, origin_mm=(9000.0, 0.0, 0.0))
+    with pytest.raises(TrainingError, match="do not overlap"):
+        teach(request(tmp_path), cases=[make_case(volume, segmentation_of(labels, elsewhere))])
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,196 @@
+"""From a training state to the embedded bundles: judged on the held-out scans, described, written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from HSAMSegmentLib.errors import TrainingError
+from HSAMSegmentLib.evaluation.metrics import Comparison, compare
+from HSAMSegmentLib.inference.options import SegmentOptions
+from HSAMSegmentLib.inference.predictor import Segmenter
+from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.labels.terminology import label_set_of
+from HSAMSegmentLib.runtime.disk import sha256_of
+from HSAMSegmentLib.training.export import versions
+from HSAMSegmentLib.training.loop.checkpointing import load_state
+from HSAMSegmentLib.weights.loading import LoadedModel, save_model
+from HSAMSegmentLib.weights.manifest import EncoderSource, Manifest
+from recipes.builtin_tasks import TASKS, EmbeddedTask, dataset_cases
+from recipes.train_builtin import (
+    DICE_WEIGHT,
+    LAST_STAGE_WEIGHT,
+    build_networks,
+    dataset_case,
+)
+
+logger = logging.getLogger(__name__)
+
+_METRICS = ("dice", "jaccard", "hd95", "asd")
+
+
+def averaged_networks(state_file: Path, tasks: Sequence[EmbeddedTask] = TASKS) -> tuple[nn.ModuleDict, dict[str, Any]]:
+    """The averaged networks of a training state, rounded to the float16 that is stored, and the state itself."""
+    state = load_state(state_file)
+    networks = build_networks(tasks)
+    networks.load_state_dict(state["average"])
+    for parameter in networks.parameters():
+        parameter.data = parameter.data.half().float()
+    return networks.eval(), state
+
+
+def judge(model: LoadedModel, task: EmbeddedTask, data_folder: Path, *, device: str = "cpu") -> dict[str, Any]:
+    """Segment the held-out scans as a user would (default options) and compare with their labels.
+
+    Returns:
+        Means and the lowest Dice per structure, Dice per scan, and what they were measured on.
+    """
+    segmenter = Segmenter(model, device=device, options=SegmentOptions(threads=torch.get_num_threads()))
+    found: dict[str, Comparison] = {}
+    for entry in dataset_cases(data_folder / task.folder):
+        if entry.id in task.validation:
+            case = dataset_case(entry, task)
+            truth = Segmentation(case.labels, case.volume.geometry, model.manifest.labels, entry.id)
+            found[entry.id] = compare(segmenter.segment(case.volume).segmentation, truth)
+    return _summary(task, found)
+
+
+def _summary(task: EmbeddedTask, found: dict[str, Comparison]) -> dict[str, Any]:
+    structures: dict[str, dict[str, float]] = {}
+    for number, name in enumerate(task.labels):
+        scores = [comparison.scores[number] for comparison in found.values()]
+        row = {}
+        for metric in _METRICS:
+            values = [getattr(score, metric) for score in scores if getattr(score, metric) is not None]
+            unit = "_mm" if metric in ("hd95", "asd") else ""
+            row[metric + unit] = _rounded(float(np.mean(values)))
+        row["lowest_dice"] = _rounded(min(score.dice for score in scores if score.dice is not None))
+        structures[name] = row
+    return {
+        "on": "held-out scans, default options of segmenting",
+        "scans": list(found),
+        "mean_dice": _rounded(float(np.mean([row["dice"] for row in structures.values()]))),
+        "structures": structures,
+        "dice_per_scan": {
+            name: [_rounded(score.dice) for score in comparison.scores] for name, comparison in found.items()
+        },
+    }
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 4)
+
+
+def manifest_of_task(
+    task: EmbeddedTask, encoder: EncoderSource, state: dict[str, Any], hashes: dict[str, dict[str, str]]
+) -> Manifest:
+    """What an embedded bundle says about itself, without metrics."""
+    return Manifest(
+        id=task.id,
+        title=task.title,
+        modality="MR",
+        architecture=task.architecture,
+        encoder_source=encoder,
+        intensity=task.intensity,
+        slices=task.slices,
+        prediction=task.prediction,
+        labels=label_set_of(dict(enumerate(task.labels, start=1))),
+        license=task.license,
+        description=f"{task.description} {task.weak_points}",
+        citation=task.citation,
+        field_of_view_mm=task.field_of_view_mm,
+        training=_training_facts(task, state, hashes),
+    )
+
+
+def _training_facts(task: EmbeddedTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> dict[str, Any]:
+    return {
+        "script": "Scripts/train_embedded.py",
+        "data": task.folder,
+        "scans_taught": sorted(_taught(task, state, hashes)),
+        "scans_held_out": list(task.validation),
+        "hashes": hashes,
+        "steps": state["steps"],
+        "minutes": round(state["seconds"] / 60.0, 1),
+        "settings": {
+            "batch_size": task.batch_size,
+            "train_size": task.train_size,
+            "augment": task.augment.to_json(),
+            "dice_weight": DICE_WEIGHT,
+            "last_stage_weight": LAST_STAGE_WEIGHT,
+            "jointly_with": [name for name in state.get("taught", ()) if name != task.id],
+        },
+        "versions": versions(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+def _taught(task: EmbeddedTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> list[str]:
+    """Ids of the scans that the state has learned from; older states do not say, and kept to the split."""
+    return state.get("taught", {}).get(task.id, [name for name in hashes if name not in task.validation])
+
+
+def export(
+    state_file: Path,
+    data_folder: Path,
+    models_folder: Path,
+    *,
+    tasks: Sequence[EmbeddedTask] = TASKS,
+    device: str = "cpu",
+    judged: bool = True,
+    note: str = "",
+    report: Callable[[str], None] = logger.info,
+) -> dict[str, dict[str, Any]]:
+    """Write the bundles: the first task's holds the encoder, the others refer to it by its hash.
+
+    Args:
+        state_file: of `EmbeddedTrainer`.
+        data_folder: with the data sets, for the judgement.
+        models_folder: where the bundles go; existing ones are replaced.
+        tasks: those that were trained.
+        device: to judge on.
+        judged: whether to judge; bundles that are not have no metrics and are for trying things out.
+        note: a sentence on the training that the settings do not tell, for the manifest.
+        report: gets a line per model.
+
+    Returns:
+        Model id to its metrics.
+
+    Raises:
+        TrainingError: if a model would be judged on scans that it has learned from.
+    """
+    networks, state = averaged_networks(state_file, tasks)
+    encoder, metrics = EncoderSource(included=True), {}
+    if judged and any(set(_taught(task, state, {})) & set(task.validation) for task in tasks):
+        raise TrainingError(
+            "This state has learned from scans that are held out to judge it; train it anew without them."
+        )
+    for task in tasks:
+        path = models_folder / f"{task.id}.safetensors"
+        manifest = manifest_of_task(task, encoder, state, _hashes(task, data_folder))
+        manifest = replace(manifest, training={**manifest.training, "note": note})
+        if judged:
+            metrics[task.id] = judge(LoadedModel(networks[task.id], manifest, path), task, data_folder, device=device)
+        if task.id in metrics:
+            manifest = replace(manifest, metrics={"validation": metrics[task.id]})
+        save_model(path, networks[task.id].cpu(), manifest, overwrite=True, dtype="float16")
+        if encoder.included:
+            encoder = EncoderSource(False, task.id, sha256_of(path))
+        report(f"{task.id}: {metrics.get(task.id, 'not judged')}")
+    return metrics
+
+
+def _hashes(task: EmbeddedTask, data_folder: Path) -> dict[str, dict[str, str]]:
+    """SHA-256 of the files of every scan."""
+    return {
+        entry.id: {"image": sha256_of(entry.image), "labels": sha256_of(entry.label)}
+        for entry in dataset_cases(data_folder / task.folder)
+    }
