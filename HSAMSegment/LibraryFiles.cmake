@@ -108,6 +108,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/runtime/disk_space_monitor.py
   HSAMSegmentLib/runtime/owned_folders.py
   HSAMSegmentLib/runtime/progress.py
+  HSAMSegmentLib/runtime/serialization.py
   HSAMSegmentLib/runtime/tensors.py
   HSAMSegmentLib/runtime/translation.py
   HSAMSegmentLib/slicer/__init__.py
@@ -250,6 +251,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/compare/__init__.py
   HSAMSegmentLib/workflows/compare/compare_job.py
   HSAMSegmentLib/workflows/compare/compare_request.py
+  HSAMSegmentLib/workflows/context.py
   HSAMSegmentLib/workflows/download.py
   HSAMSegmentLib/workflows/events.py
   HSAMSegmentLib/workflows/finetune/__init__.py
@@ -272,10 +274,11 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/model_choice.py
   HSAMSegmentLib/workflows/segment/outcome.py
   HSAMSegmentLib/workflows/segment/replace_results.py
+  HSAMSegmentLib/workflows/segment/result_files.py
   HSAMSegmentLib/workflows/segment/result_records.py
-  HSAMSegmentLib/workflows/segment/segment_file.py
   HSAMSegmentLib/workflows/segment/segment_folder.py
-  HSAMSegmentLib/workflows/segment/volume_job.py
+  HSAMSegmentLib/workflows/segment/segment_request.py
+  HSAMSegmentLib/workflows/segment/segment_scan.py
   HSAMSegmentLib/workflows/terminal_events.py
   HSAMSegmentLib/workflows/verify.py
   )

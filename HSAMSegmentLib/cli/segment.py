@@ -10,6 +10,10 @@ from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.inference.result import LabelResult, SegmentationResult
 from HSAMSegmentLib.labels.segmentation_files import SEGMENTATION_OUTPUT_SUFFIXES
 from HSAMSegmentLib.runtime.progress import CancelToken
+from HSAMSegmentLib.workflows.context import Context
+from HSAMSegmentLib.workflows.inputs import VolumeInput
+from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
+from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
@@ -66,21 +70,17 @@ def _options(arguments: argparse.Namespace) -> SegmentOptions:
 
 
 def _segment_scan(arguments: argparse.Namespace, options: SegmentOptions, console: Console, cancel: CancelToken) -> int:
-    from HSAMSegmentLib.workflows.segment.segment_file import segment_file
+    from HSAMSegmentLib.workflows.segment.segment_scan import segment_scan
 
-    result = segment_file(
-        arguments.input,
-        arguments.output,
-        model=arguments.model,
-        series=arguments.series,
+    files = OutputFiles(arguments.output, arguments.preview, arguments.report, arguments.overwrite)
+    request = SegmentRequest(
+        input=VolumeInput(path=str(arguments.input), series=arguments.series or ""),
+        model=str(arguments.model or ""),
         device=arguments.device,
         options=options,
-        preview=arguments.preview,
-        report=arguments.report,
-        overwrite=arguments.overwrite,
-        progress=console.progress,
-        cancel=cancel,
+        files=files,
     )
+    result = segment_scan(request, Context(console.progress, cancel))
     console.result(_table(result))
     for warning in result.warnings:
         console.note(warning)
@@ -96,18 +96,17 @@ def _segment_folder(
 ) -> int:
     from HSAMSegmentLib.workflows.segment.segment_folder import DONE, DONE_BEFORE, FAILED, segment_folder
 
-    result = segment_folder(
-        arguments.input,
-        arguments.output,
-        model=arguments.model,
+    request = FolderRequest(
+        source=str(arguments.input),
+        output=str(arguments.output),
+        model=str(arguments.model or ""),
         device=arguments.device,
         options=options,
-        suffix=arguments.format or SEGMENTATION_OUTPUT_SUFFIXES[0],
         preview=arguments.previews,
+        suffix=arguments.format or SEGMENTATION_OUTPUT_SUFFIXES[0],
         overwrite=arguments.overwrite,
-        progress=console.progress,
-        cancel=cancel,
     )
+    result = segment_folder(request, Context(console.progress, cancel))
     rows = [(item.scan.name, item.status, item.model, ", ".join(item.found) or "-") for item in result.scans]
     console.result(format_table(("scan", "status", "model", "found"), rows))
     for item in result.scans:

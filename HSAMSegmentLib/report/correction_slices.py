@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -24,15 +24,6 @@ class DoubtfulSlice:
     organ: str
     confidence: float
     doubt: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> DoubtfulSlice:
-        """Read what `to_json` wrote."""
-        return cls(**{**data, "position_ijk": tuple(data["position_ijk"])})
 
 
 def slices_to_correct(report: Mapping[str, Any] | None, count: int = 6) -> tuple[DoubtfulSlice, ...]:

@@ -17,7 +17,7 @@ import psutil
 from HSAMSegmentLib.runtime.owned_folders import Workspace
 from HSAMSegmentLib.worker.message_file import LineReader, LineWriter, last_lines
 from HSAMSegmentLib.worker.runners import CANCEL_GRACE_SECONDS, refuse_second_job
-from HSAMSegmentLib.workflows.events import Cancelled, Event, Failed, event_from_line, is_terminal
+from HSAMSegmentLib.workflows.events import Cancelled, Event, Failed, event_from_json, is_terminal
 from HSAMSegmentLib.workflows.requests import Request, request_to_json
 from HSAMSegmentLib.workflows.terminal_events import sentence_for_exit, signal_name_of
 
@@ -212,7 +212,7 @@ class Worker:
             if "ready" in data:
                 self._inner_pid = int(data["ready"])
             else:
-                received.append((int(data["job"]), event_from_line(data["line"])))
+                received.append((int(data["job"]), event_from_json(data["event"])))
         return received
 
     def kill(self) -> None:

@@ -13,9 +13,10 @@ from typing import Protocol
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.runtime.translation import tr as _
+from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.events import Cancelled, Event, is_terminal
 from HSAMSegmentLib.workflows.requests import Request
-from HSAMSegmentLib.workflows.run import JobContext, run_to_end
+from HSAMSegmentLib.workflows.run import run_to_end
 
 CANCEL_GRACE_SECONDS = 0.7
 
@@ -47,8 +48,8 @@ class InlineRunner:
 
     poll_interval_ms = 10
 
-    def __init__(self, context: JobContext | None = None) -> None:
-        self._context = context or JobContext()
+    def __init__(self, context: Context | None = None) -> None:
+        self._context = context or Context()
         self._events: list[Event] = []
 
     @property
@@ -59,7 +60,7 @@ class InlineRunner:
     def start(self, request: Request) -> None:
         """Run the job to its end."""
         refuse_second_job(self)
-        run_to_end(request, self._events.append, CancelToken(), self._context)
+        run_to_end(request, self._context.with_events(self._events.append, CancelToken()))
 
     def cancel(self) -> None:
         """Nothing to cancel: the job is over when `start` returns."""
@@ -83,9 +84,9 @@ class ThreadRunner:
 
     poll_interval_ms = 10
 
-    def __init__(self, context: JobContext | None = None, *, yield_seconds: float = 0.004) -> None:
+    def __init__(self, context: Context | None = None, *, yield_seconds: float = 0.004) -> None:
         """`yield_seconds` is what each `poll` gives to the job while one runs."""
-        self._context = context or JobContext()
+        self._context = context or Context()
         self._yield_seconds = yield_seconds
         self._events: queue.SimpleQueue[Event] | None = None
         self._token = CancelToken()
@@ -100,8 +101,8 @@ class ThreadRunner:
         """Start the thread."""
         refuse_second_job(self)
         self._events, self._token, self._give_up_at = queue.SimpleQueue(), CancelToken(), None
-        arguments = (request, self._events.put, self._token, self._context)
-        threading.Thread(target=run_to_end, args=arguments, name="HSAMSegment job", daemon=True).start()
+        context = self._context.with_events(self._events.put, self._token)
+        threading.Thread(target=run_to_end, args=(request, context), name="HSAMSegment job", daemon=True).start()
 
     def cancel(self) -> None:
         """Ask the job to stop; one that does not answer in time is left to end on its own, its result dropped."""

@@ -19,9 +19,10 @@ import psutil
 from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.worker.message_file import LineReader, LineWriter
-from HSAMSegmentLib.workflows.events import Event, event_to_line
+from HSAMSegmentLib.workflows.context import Context
+from HSAMSegmentLib.workflows.events import Event, event_to_json
 from HSAMSegmentLib.workflows.requests import request_from_json
-from HSAMSegmentLib.workflows.run import JobContext, run_to_end
+from HSAMSegmentLib.workflows.run import run_to_end
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 COMMAND_SECONDS = 0.02
@@ -40,7 +41,7 @@ def serve(folder: str) -> int:
     events.write({"ready": os.getpid()})
     watcher = Watcher(LineReader(home / "commands.jsonl"), settings["parent_pid"], Path(settings["workspace"]))
     watcher.start()
-    context = JobContext(hooks=dict(settings["hooks"]))
+    context = Context(hooks=dict(settings["hooks"]))
     while True:
         try:
             command, token = watcher.jobs.get(timeout=settings["idle_seconds"])
@@ -49,16 +50,16 @@ def serve(folder: str) -> int:
         _run_one(command, token, events, context)
 
 
-def _run_one(command: dict[str, Any], token: CancelToken, events: LineWriter, context: JobContext) -> None:
+def _run_one(command: dict[str, Any], token: CancelToken, events: LineWriter, context: Context) -> None:
     def emit(event: Event) -> None:
-        events.write({"job": command["job"], "line": event_to_line(event)})
+        events.write({"job": command["job"], "event": event_to_json(event)})
 
     try:
         request = request_from_json(command["request"])
     except HSAMSegmentError as error:
         emit(ending_of(error))
         return
-    run_to_end(request, emit, token, context)
+    run_to_end(request, context.with_events(emit, token))
 
 
 def _lower_priority() -> None:

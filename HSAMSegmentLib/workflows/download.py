@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.weights.catalog import load_catalog
 from HSAMSegmentLib.weights.store import Store
-from HSAMSegmentLib.workflows.events import Result
+from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.requests import DownloadRequest
-from HSAMSegmentLib.workflows.run import Emit, JobContext
 
 
-def download(request: DownloadRequest, emit: Emit, cancel: CancelToken, context: JobContext) -> Result:
-    """Download; the result holds the "path" of the file.
+@dataclass(frozen=True)
+class DownloadResult:
+    """The result of a `DownloadRequest`.
+
+    Attributes:
+        path: the file in the store.
+    """
+
+    path: str
+
+
+def run(request: DownloadRequest, context: Context) -> DownloadResult:
+    """Download a model into the store.
 
     Raises:
         DownloadError: if it does not arrive, or not as the catalog describes it.
@@ -21,4 +31,4 @@ def download(request: DownloadRequest, emit: Emit, cancel: CancelToken, context:
     """
     catalog = load_catalog(Path(request.catalog_file)) if request.catalog_file else None
     store = Store(request.folder or None, catalog=catalog)
-    return Result({"path": str(store.download(request.model, emit, cancel))})
+    return DownloadResult(str(store.download(request.model, context.progress, context.cancel)))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Union
 
 from HSAMSegmentLib.runtime.progress import Progress
+from HSAMSegmentLib.runtime.serialization import from_plain, to_plain
 
 
 @dataclass(frozen=True)
@@ -111,18 +111,15 @@ def is_terminal(event: Event) -> bool:
     return isinstance(event, TERMINAL)
 
 
-def event_to_line(event: Event) -> str:
-    """One line of JSON without its line end."""
-    return json.dumps({"event": type(event).__name__.lower(), **asdict(event)})
+def event_to_json(event: Event) -> dict[str, Any]:
+    """Plain JSON values of an event, its kind included."""
+    return {"event": type(event).__name__.lower(), **to_plain(event)}
 
 
-def event_from_line(line: str) -> Event:
-    """Read what `event_to_line` wrote; ValueError if the line is no event."""
+def event_from_json(data: Any) -> Event:
+    """Read what `event_to_json` made; ValueError if it is not an event."""
     try:
-        data = json.loads(line)
-        kind = _KINDS[data.pop("event")]
-        if kind is Preview:
-            data["slices"] = tuple(data["slices"])
-        return kind(**data)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not an event: {line[:200]!r}") from error
+        fields = dict(data)
+        return from_plain(_KINDS[fields.pop("event")], fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not an event: {data!r:.200}") from error

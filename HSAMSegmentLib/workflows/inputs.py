@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.geometry import Geometry
-
-
-def geometry_from_json(data: dict[str, Any]) -> Geometry:
-    """Read the fields of a `Geometry` from plain JSON values."""
-    return Geometry(
-        size=tuple(int(v) for v in data["size"]),
-        spacing_mm=tuple(float(v) for v in data["spacing_mm"]),
-        origin_mm=tuple(float(v) for v in data["origin_mm"]),
-        direction=tuple(float(v) for v in data["direction"]),
-    )
 
 
 @dataclass(frozen=True)
@@ -29,7 +18,7 @@ class VolumeInput:
         geometry: grid of the array.
         name: for reports.
         modality: "CT", "MR" or "" when nothing tells.
-        series: instance UID of the DICOM series that an array came from, for reports; else "".
+        series: which DICOM series of a folder to read, or the instance UID of the one an array came from; else "".
     """
 
     path: str = ""
@@ -44,9 +33,3 @@ class VolumeInput:
             raise RequestError("A job needs its scan either as a file or as an array, and got both or none.")
         if self.array_file and self.geometry is None:
             raise RequestError("A scan given as an array needs its geometry.")
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> VolumeInput:
-        """Read the plain JSON values of a volume input."""
-        geometry = data.get("geometry")
-        return cls(**{**data, "geometry": None if geometry is None else geometry_from_json(geometry)})

@@ -10,15 +10,14 @@ from importlib import metadata
 from typing import Any
 
 from HSAMSegmentLib import __version__
-from HSAMSegmentLib.runtime.progress import CancelToken, Progress
-from HSAMSegmentLib.workflows.events import Result
+from HSAMSegmentLib.runtime.progress import Progress
+from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.requests import ProbeRequest
-from HSAMSegmentLib.workflows.run import Emit, JobContext
 
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "segment-anything", "psutil")
 
 
-def probe(request: ProbeRequest, emit: Emit, cancel: CancelToken, context: JobContext) -> Result:
+def run(request: ProbeRequest, context: Context) -> dict[str, Any]:
     """Collect "hsamsegment", "python", "system", "packages", "free_disk_gb" and, if asked for, "devices"."""
     values: dict[str, Any] = {
         "hsamsegment": __version__,
@@ -27,11 +26,11 @@ def probe(request: ProbeRequest, emit: Emit, cancel: CancelToken, context: JobCo
         "packages": {name: _version(name) for name in PACKAGES},
         "free_disk_gb": round(shutil.disk_usage(tempfile.gettempdir()).free / 1e9, 1),
     }
-    cancel.raise_if_cancelled()
+    context.cancel.raise_if_cancelled()
     if request.devices:
-        emit(Progress(0.3, "Trying the devices"))
+        context.emit(Progress(0.3, "Trying the devices"))
         values["devices"] = _devices()
-    return Result(values)
+    return values
 
 
 def _version(name: str) -> str:

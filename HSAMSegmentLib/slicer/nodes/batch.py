@@ -15,6 +15,7 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.runtime.progress import Progress
+from HSAMSegmentLib.runtime.serialization import from_plain
 from HSAMSegmentLib.slicer.nodes.folder_results import LoadedScan
 from HSAMSegmentLib.slicer.nodes.navigation import set_visible, show_scan
 from HSAMSegmentLib.slicer.nodes.segment_session import Order, SessionEvent, Written, is_in_scene
@@ -296,7 +297,7 @@ class FolderBatch:
             self._listener.end(None if isinstance(event, Result) else event)
 
     def _note(self, event: ItemDone) -> None:
-        row = BatchRow.from_json(event.values)
+        row = from_plain(BatchRow, event.values)
         self.rows = (*self.rows[: event.index], row, *self.rows[event.index + 1 :])
         if row.state != WAITING or event.index == event.count - 1:  # all at once at the start, not one by one
             self._listener.rows(self.rows)

@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.report.correction_slices import slices_to_correct
 from HSAMSegmentLib.report.segmentation_report import REPORT_SUFFIX, read_report
+from HSAMSegmentLib.runtime.serialization import to_plain
 from HSAMSegmentLib.slicer.nodes.navigation import set_visible, show_scan
 from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
 from HSAMSegmentLib.slicer.nodes.segmentations.segmentation_nodes_from_files import OWN_SUFFIXES, load_segmentation_file
@@ -76,7 +77,7 @@ def _load_result(row: BatchRow, scan):
     node.SetReferenceImageGeometryParameterFromVolumeNode(scan)
     node.SetNodeReferenceID(SOURCE_ROLE, scan.GetID())
     node.SetAttribute(MODEL_ATTRIBUTE, row.model)
-    node.SetAttribute(DOUBTS_ATTRIBUTE, json.dumps([item.to_json() for item in slices_to_correct(_report_of(path))]))
+    node.SetAttribute(DOUBTS_ATTRIBUTE, json.dumps(to_plain(slices_to_correct(_report_of(path)))))
     place_in_hierarchy(node, scan)
     return node
 

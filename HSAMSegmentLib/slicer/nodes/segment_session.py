@@ -17,6 +17,7 @@ from slicer.i18n import tr as _
 from HSAMSegmentLib.errors import HSAMSegmentError, RequestError
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.runtime.progress import Progress
+from HSAMSegmentLib.runtime.serialization import from_plain
 from HSAMSegmentLib.slicer.nodes.segmentations.segments import (
     create_segmentation,
     has_grid,
@@ -29,8 +30,10 @@ from HSAMSegmentLib.slicer.nodes.volumes import dicom_series, volume_array, volu
 from HSAMSegmentLib.worker.array_export import ArrayExport
 from HSAMSegmentLib.worker.runners import Runner
 from HSAMSegmentLib.workflows.events import Cancelled, Event, Failed, Result, is_terminal
-from HSAMSegmentLib.workflows.requests import Request, SegmentRequest, VolumeInput
+from HSAMSegmentLib.workflows.inputs import VolumeInput
+from HSAMSegmentLib.workflows.requests import Request
 from HSAMSegmentLib.workflows.segment.outcome import SegmentOutcome
+from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 logger = logging.getLogger(__name__)
@@ -253,7 +256,7 @@ class Session:
             if isinstance(event, Result) and task is not None:
                 return Done(task.finish(event.values))
             if isinstance(event, Result) and order is not None:
-                return self._write(SegmentOutcome.from_json(event.values), order)
+                return self._write(from_plain(SegmentOutcome, event.values), order)
             return event
         except (HSAMSegmentError, OSError, ValueError) as error:
             logger.exception("The result could not be written")

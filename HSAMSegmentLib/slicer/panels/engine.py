@@ -170,10 +170,10 @@ def worker_session(history: SegmentationHistory) -> Session:
     from HSAMSegmentLib.worker.fallback import FallbackRunner
     from HSAMSegmentLib.worker.process_runner import ProcessRunner
     from HSAMSegmentLib.worker.runners import ThreadRunner
-    from HSAMSegmentLib.workflows.run import JobContext
+    from HSAMSegmentLib.workflows.context import Context
 
     workspace = Workspace()
-    runner = FallbackRunner(ProcessRunner(workspace, hooks=HOOKS), ThreadRunner(JobContext(hooks=HOOKS)))
+    runner = FallbackRunner(ProcessRunner(workspace, hooks=HOOKS), ThreadRunner(Context(hooks=HOOKS)))
     return Session(runner, workspace, history)
 
 
@@ -181,6 +181,6 @@ def thread_session(history: SegmentationHistory) -> Session:
     """A session whose jobs run in a background thread from the first one on, to compare it with the worker process."""
     from HSAMSegmentLib.runtime.owned_folders import Workspace
     from HSAMSegmentLib.worker.runners import ThreadRunner
-    from HSAMSegmentLib.workflows.run import JobContext
+    from HSAMSegmentLib.workflows.context import Context
 
-    return Session(ThreadRunner(JobContext(hooks=HOOKS)), Workspace(), history)
+    return Session(ThreadRunner(Context(hooks=HOOKS)), Workspace(), history)

@@ -8,7 +8,6 @@ import numpy as np
 
 from HSAMSegmentLib.evaluation.layered_comparison import LayeredComparison, LayeredSegmentation, compare_layered
 from HSAMSegmentLib.evaluation.metrics import LabelScore
-from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.workflows.compare.compare_request import (
     ABSENT,
     BOTH,
@@ -20,25 +19,24 @@ from HSAMSegmentLib.workflows.compare.compare_request import (
     SideInput,
     StructureScore,
 )
-from HSAMSegmentLib.workflows.events import Result
-from HSAMSegmentLib.workflows.run import Emit, JobContext
+from HSAMSegmentLib.workflows.context import Context
 
 _METRICS = ("dice", "hd95", "asd")
 _STATES = {"both": BOTH, "missed": ONLY_SECOND, "false alarm": ONLY_FIRST, "absent": ABSENT}
 
 
-def compare(request: CompareRequest, emit: Emit, cancel: CancelToken, context: JobContext) -> Result:
-    """Compare; the result holds the JSON values of a `CompareOutcome`.
+def run(request: CompareRequest, context: Context) -> CompareOutcome:
+    """Compare two segmentations; the label map of the disagreement goes to `request.output_folder`.
 
     Raises:
         RequestError: if there is nothing to compare.
         VolumeError: if the two are not in the same place.
     """
     sides = _opened(request.first), _opened(request.second)
-    compared = compare_layered(*sides, request.pairs, progress=emit, cancel=cancel)
+    compared = compare_layered(*sides, request.pairs, progress=context.progress, cancel=context.cancel)
     label_file = Path(request.output_folder) / "disagreement.npy"
     np.save(label_file, compared.disagreement)
-    return Result(_outcome(compared, label_file).to_json())
+    return _outcome(compared, label_file)
 
 
 def _opened(side: SideInput) -> LayeredSegmentation:

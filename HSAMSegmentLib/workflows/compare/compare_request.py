@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from HSAMSegmentLib.evaluation.structure_pairs import LayeredStructure, StructurePair
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.workflows.finetune.finetune_request import LayerInput
-from HSAMSegmentLib.workflows.inputs import geometry_from_json
 
 BOTH, ONLY_FIRST, ONLY_SECOND, ABSENT, NOT_COMPARED = "both", "only in A", "only in B", "absent", "not compared"
 
@@ -29,18 +28,6 @@ class SideInput:
     structures: tuple[LayeredStructure, ...]
     grid: Geometry | None = None
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> SideInput:
-        """Read the plain JSON values of a side."""
-        fields = {
-            "layers": tuple(
-                LayerInput(item["array_file"], geometry_from_json(item["geometry"])) for item in data["layers"]
-            ),
-            "structures": tuple(LayeredStructure(**item) for item in data["structures"]),
-            "grid": None if data["grid"] is None else geometry_from_json(data["grid"]),
-        }
-        return cls(**{**data, **fields})
-
 
 @dataclass(frozen=True)
 class CompareRequest:
@@ -59,16 +46,6 @@ class CompareRequest:
     second: SideInput
     pairs: tuple[StructurePair, ...]
     output_folder: str
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> CompareRequest:
-        """Read the plain JSON values of a request."""
-        fields = {
-            "first": SideInput.from_json(data["first"]),
-            "second": SideInput.from_json(data["second"]),
-            "pairs": tuple(StructurePair(**item) for item in data["pairs"]),
-        }
-        return cls(**{**data, **fields})
 
 
 @dataclass(frozen=True)
@@ -132,22 +109,3 @@ class CompareOutcome:
     notes: tuple[str, ...]
     geometry: Geometry
     label_file: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, complete enough for `from_json`."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> CompareOutcome:
-        """Read what `to_json` wrote."""
-        fields = {
-            "scores": tuple(_score_from_json(item) for item in data["scores"]),
-            "notes": tuple(data["notes"]),
-            "geometry": geometry_from_json(data["geometry"]),
-        }
-        return cls(**{**data, **fields})
-
-
-def _score_from_json(data: dict[str, Any]) -> StructureScore:
-    place = data["worst_ras"]
-    return StructureScore(**{**data, "worst_ras": None if place is None else tuple(place)})

@@ -19,14 +19,14 @@ from HSAMSegmentLib.training.finetune import TeachJob
 from HSAMSegmentLib.training.request import TeachMetrics, TeachPreview, TeachRequest, TeachResult
 from HSAMSegmentLib.weights.bundle import read_manifest
 from HSAMSegmentLib.weights.store import Store
-from HSAMSegmentLib.workflows.events import Metrics, Result, TeachPicture
+from HSAMSegmentLib.workflows.context import Context, Emit
+from HSAMSegmentLib.workflows.events import Metrics, TeachPicture
 from HSAMSegmentLib.workflows.finetune.encoder_pace import note_pace
 from HSAMSegmentLib.workflows.finetune.finetune_request import TaughtOutcome, TeachJobRequest
 from HSAMSegmentLib.workflows.finetune.inspect_cases import keep_copy, open_case
 from HSAMSegmentLib.workflows.finetune.model_summary import card_text
 from HSAMSegmentLib.workflows.finetune.training_run import PAUSE, Course, Look, new_model_id
 from HSAMSegmentLib.workflows.finetune.validation_picture import write_pair
-from HSAMSegmentLib.workflows.run import Emit, JobContext
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ ROOM_SECONDS = 1.0
 PROGRESS_SECONDS = 0.1
 
 
-def teach(request: TeachJobRequest, emit: Emit, cancel: CancelToken, context: JobContext) -> Result:
-    """Teach; the result holds the JSON values of a `TaughtOutcome`. What was learned stays in the course on any error.
+def run(request: TeachJobRequest, context: Context) -> TaughtOutcome:
+    """Fine-tune a model and store it. What was learned stays in the training run on any error.
 
     Raises:
         HSAMSegmentError: from reading, teaching or storing; CancelledError if nothing was learned before a cancel.
@@ -48,8 +48,8 @@ def teach(request: TeachJobRequest, emit: Emit, cancel: CancelToken, context: Jo
     course.mark_running()
     course.ask_for("")
     try:
-        with _watching(course, cancel) as watch:
-            return Result(_run(request, course, emit, cancel, watch).to_json())
+        with _watching(course, context.cancel) as watch:
+            return _run(request, course, context.emit, context.cancel, watch)
     finally:
         course.mark_idle()
 

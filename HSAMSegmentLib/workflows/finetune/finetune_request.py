@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.labels.label_set import LabelSet
-from HSAMSegmentLib.workflows.inputs import VolumeInput, geometry_from_json
+from HSAMSegmentLib.workflows.inputs import VolumeInput
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,6 @@ class TeachCase:
         if bool(self.label_file) == bool(self.layers):
             raise RequestError(f"The case '{self.scan.name}' needs its labels either as a file or as arrays.")
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> TeachCase:
-        """Read the plain JSON values of a case."""
-        fields = {
-            "scan": VolumeInput.from_json(data["scan"]),
-            "organs": tuple(OrganInput(**item) for item in data["organs"]),
-            "layers": tuple(
-                LayerInput(item["array_file"], geometry_from_json(item["geometry"])) for item in data["layers"]
-            ),
-        }
-        return cls(**{**data, **fields})
-
 
 @dataclass(frozen=True)
 class TeachJobRequest:
@@ -112,15 +100,6 @@ class TeachJobRequest:
     resume: bool = False
     finish: bool = False
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> TeachJobRequest:
-        """Read the plain JSON values of a request."""
-        fields = {
-            "cases": tuple(TeachCase.from_json(item) for item in data["cases"]),
-            "labels": LabelSet.from_json(data["labels"]["labels"]),
-        }
-        return cls(**{**data, **fields})
-
 
 @dataclass(frozen=True)
 class InspectRequest:
@@ -135,11 +114,6 @@ class InspectRequest:
 
     image: str
     labels: str
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> InspectRequest:
-        """Read the plain JSON values of a request."""
-        return cls(**data)
 
 
 @dataclass(frozen=True)
@@ -169,12 +143,3 @@ class TaughtOutcome:
     stopped: str = ""
     notes: tuple[str, ...] = ()
     card: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> TaughtOutcome:
-        """Read what `to_json` wrote."""
-        return cls(**{**data, "notes": tuple(data["notes"])})

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,13 +21,12 @@ from HSAMSegmentLib.labels.segmentation_files import read_segmentation
 from HSAMSegmentLib.labels.terminology import find_structure
 from HSAMSegmentLib.preprocess.rules import SliceRule
 from HSAMSegmentLib.preprocess.slice_planes import other_plane
-from HSAMSegmentLib.runtime.progress import CancelToken, Progress
+from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.training.data.cases import Case, make_case
-from HSAMSegmentLib.workflows.events import Result
+from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.finetune.finetune_request import InspectRequest, LayerInput, OrganInput, TeachCase
 from HSAMSegmentLib.workflows.inputs import VolumeInput
-from HSAMSegmentLib.workflows.run import Emit, JobContext
 
 _COMPARED_VALUES = 8
 """Up to this label value, comparing with each is faster than counting all: this runs in a click."""
@@ -76,33 +74,19 @@ class CaseSummary:
     modality: str = ""
     slices_across: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> CaseSummary:
-        """Read what `to_json` wrote."""
-        organs = []
-        for item in data["organs"]:
-            (label,) = LabelSet.from_json([item["label"]])
-            organs.append(OrganSummary(label, int(item["slices"])))
-        fields = {"organs": tuple(organs), "notes": tuple(data["notes"]), "shape": tuple(data["shape"])}
-        return cls(**{**data, **fields})
-
-
-def inspect(request: InspectRequest, emit: Emit, cancel: CancelToken, context: JobContext) -> Result:
-    """Read a scan and its label file; the result holds the JSON values of a `CaseSummary`, a problem included."""
-    emit(Progress(0.0, "Reading the scan"))
+def run(request: InspectRequest, context: Context) -> CaseSummary:
+    """Read a scan and its label file, and summarize them; a problem with them is part of the summary."""
+    context.emit(Progress(0.0, "Reading the scan"))
     name = Path(request.image).name
     try:
         volume = read_volume(Path(request.image))
-        cancel.raise_if_cancelled()
-        emit(Progress(0.5, "Reading the labels"))
+        context.cancel.raise_if_cancelled()
+        context.emit(Progress(0.5, "Reading the labels"))
         case = make_case(volume, read_segmentation(Path(request.labels)))
     except HSAMSegmentError as error:
-        return Result(CaseSummary(name, problem=str(error)).to_json())
-    return Result(summarize(case).to_json())
+        return CaseSummary(name, problem=str(error))
+    return summarize(case)
 
 
 def summarize(case: Case) -> CaseSummary:

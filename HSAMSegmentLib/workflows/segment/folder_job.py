@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from HSAMSegmentLib.runtime.progress import CancelToken, Progress
-from HSAMSegmentLib.workflows.events import ItemDone, Result
-from HSAMSegmentLib.workflows.run import Emit, JobContext
+from HSAMSegmentLib.runtime.progress import Progress
+from HSAMSegmentLib.runtime.serialization import to_plain
+from HSAMSegmentLib.workflows.context import Context
+from HSAMSegmentLib.workflows.events import ItemDone
 from HSAMSegmentLib.workflows.segment import segment_folder as folders
-from HSAMSegmentLib.workflows.segment.folder_request import CANCELLED, DONE, FAILED, WAITING, BatchRow, FolderRequest
-from HSAMSegmentLib.workflows.segment.volume_job import warm_model
+from HSAMSegmentLib.workflows.segment.folder_request import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    WAITING,
+    BatchRow,
+    FolderRequest,
+    FolderSummary,
+)
 
 _STATES = {
     folders.DONE: DONE,
@@ -18,32 +26,19 @@ _STATES = {
 }
 
 
-def segment_all(request: FolderRequest, emit: Emit, cancel: CancelToken, context: JobContext) -> Result:
-    """Segment; each scan is told as an `ItemDone` with the JSON values of a `BatchRow`, waiting at first.
-
-    The result holds the "summary", the path of the CSV file.
+def run(request: FolderRequest, context: Context) -> FolderSummary:
+    """Segment every scan of a folder; each is announced as an `ItemDone` with the plain values of a `BatchRow`.
 
     Raises:
         HSAMSegmentError: from what concerns all scans: the folder, the model, the device.
     """
-    emit(Progress(0.0, "Loading the model"))
-    model = warm_model(request.model, context)
+    context.emit(Progress(0.0, "Loading the model"))
 
     def tell(index: int, count: int, outcome: folders.ScanOutcome) -> None:
-        emit(ItemDone(index, count, _row(outcome).to_json()))
+        context.emit(ItemDone(index, count, to_plain(_row(outcome))))
 
-    result = folders.segment_folder(
-        request.source,
-        request.output,
-        model=model,
-        device=request.device,
-        options=request.options,
-        preview=request.preview,
-        progress=emit,
-        on_scan=tell,
-        cancel=cancel,
-    )
-    return Result({"summary": str(result.summary)})
+    result = folders.segment_folder(request, context, on_scan=tell)
+    return FolderSummary(str(result.summary))
 
 
 def _row(outcome: folders.ScanOutcome) -> BatchRow:

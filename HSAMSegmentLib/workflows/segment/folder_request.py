@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
+from HSAMSegmentLib.inference.options import SegmentOptions
 
 
 @dataclass(frozen=True)
@@ -16,31 +16,35 @@ class FolderRequest:
     Attributes:
         source: folder with volume files and DICOM series, at any depth.
         output: folder for the results.
-        model: model id, or path of a file of weights.
+        model: model id, or path of a file of weights; "" to choose one for each scan.
         device: "auto", "cpu", "cuda", ...
         options: organs, precision, post-processing; no region.
         preview: also write a picture per scan.
+        suffix: format of the segmentations.
+        overwrite: do every scan again and replace what is there.
     """
 
     kind: ClassVar[str] = "segment folder"
 
     source: str
     output: str
-    model: str
+    model: str = ""
     device: str = "auto"
     options: SegmentOptions = field(default_factory=SegmentOptions)
     preview: bool = False
+    suffix: str = ".seg.nrrd"
+    overwrite: bool = False
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> FolderRequest:
-        """Read the plain JSON values of a request."""
-        options = data["options"]
-        fields = {
-            "roi": None,
-            "organs": tuple(options["organs"]),
-            "postprocess": PostprocessOptions(**options["postprocess"]),
-        }
-        return cls(**{**data, "options": SegmentOptions(**{**options, **fields})})
+
+@dataclass(frozen=True)
+class FolderSummary:
+    """The result of a `FolderRequest`.
+
+    Attributes:
+        summary: CSV file with a row per scan.
+    """
+
+    summary: str
 
 
 DONE, FAILED, SKIPPED, CANCELLED, WAITING = "done", "failed", "skipped", "cancelled", "waiting"
@@ -76,16 +80,6 @@ class BatchRow:
     def not_found(self) -> tuple[str, ...]:
         """Organs that were looked for in vain."""
         return tuple(name for name, volume in self.volumes_ml if volume <= 0)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, complete enough for `from_json`."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> BatchRow:
-        """Read what `to_json` wrote."""
-        volumes = tuple((str(name), float(volume)) for name, volume in data["volumes_ml"])
-        return cls(**{**data, "volumes_ml": volumes})
 
 
 OnRows = Callable[["tuple[BatchRow, ...]"], None]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.labels.label_set import Label, LabelSet
-from HSAMSegmentLib.workflows.requests import geometry_from_json
+from HSAMSegmentLib.inference.result import LabelResult, SegmentationResult
+from HSAMSegmentLib.labels.label_set import Label
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,6 @@ class OrganOutcome:
     def found(self) -> bool:
         """Whether the scan shows it."""
         return self.center_ijk is not None
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> OrganOutcome:
-        """Read the plain JSON values of an organ."""
-        (label,) = LabelSet.from_json([data["label"]])
-        places = {name: _voxel(data[name]) for name in ("center_ijk", "uncertain_ijk")}
-        return cls(**{**data, "label": label, **places})
 
 
 @dataclass(frozen=True)
@@ -85,20 +78,36 @@ class SegmentOutcome:
         """The labels inside of `box`, uint8 (k, j, i), in memory of their own; None if nothing was found."""
         return np.load(self.label_file) if self.label_file else None
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, complete enough for `from_json`."""
-        return asdict(self)
+    def with_surfaces(self, files: dict[int, str]) -> SegmentOutcome:
+        """The same with the surface files of the organs, by label value."""
+        organs = (replace(organ, surface_file=files.get(organ.label.value, "")) for organ in self.organs)
+        return replace(self, organs=tuple(organs))
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> SegmentOutcome:
-        """Read what `to_json` wrote."""
-        fields = {
-            "geometry": geometry_from_json(data["geometry"]),
-            "box": tuple(data["box"]),
-            "organs": tuple(OrganOutcome.from_json(item) for item in data["organs"]),
-            "warnings": tuple(data["warnings"]),
-        }
-        return cls(**{**data, **fields})
+
+def stored_outcome(result: SegmentationResult, folder: Path) -> SegmentOutcome:
+    """Store the labels of a result in a folder, for another process."""
+    label_file = folder / "labels.npy"
+    box = write_labels(result.segmentation.array, label_file)
+    return SegmentOutcome(
+        geometry=result.segmentation.geometry,
+        box=box or (0, 0, 0, 0, 0, 0),
+        label_file=str(label_file) if box else "",
+        organs=tuple(_organ(item) for item in result.labels),
+        model_id=result.model_id,
+        model_title=result.model_title,
+        warnings=result.warnings,
+        device=result.device,
+        precision=result.precision,
+        seconds=result.timings_s.get("total", 0.0),
+    )
+
+
+def _organ(item: LabelResult) -> OrganOutcome:
+    if not item.slices:
+        return OrganOutcome(item.label)
+    largest = max(item.slices, key=lambda entry: entry.voxels)
+    uncertain = item.least_certain or largest
+    return OrganOutcome(item.label, item.volume_ml, item.confidence, largest.position_ijk, uncertain.position_ijk)
 
 
 def write_labels(labels: np.ndarray, path: Path) -> tuple[int, int, int, int, int, int] | None:
@@ -118,7 +127,3 @@ def write_labels(labels: np.ndarray, path: Path) -> tuple[int, int, int, int, in
 def _span(present: np.ndarray) -> tuple[int, int] | None:
     indices = np.flatnonzero(present)
     return (int(indices[0]), int(indices[-1]) + 1) if indices.size else None
-
-
-def _voxel(values: list[int] | None) -> tuple[int, int, int] | None:
-    return None if values is None else (int(values[0]), int(values[1]), int(values[2]))

@@ -11,18 +11,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError, RequestError
-from HSAMSegmentLib.inference.options import SegmentOptions
+from HSAMSegmentLib.inference.options import selected_values
 from HSAMSegmentLib.io.scan_folder import Scan, find_scans
 from HSAMSegmentLib.labels.segmentation_files import SEGMENTATION_OUTPUT_SUFFIXES
 from HSAMSegmentLib.report.segmentation_report import REPORT_SUFFIX, read_report
 from HSAMSegmentLib.runtime.atomic_files import atomic_output, make_folder
-from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, ignore_progress, interruptible
-from HSAMSegmentLib.weights.loading import LoadedModel
-from HSAMSegmentLib.weights.store import Store
-from HSAMSegmentLib.workflows.segment.model_cache import WarmModels
+from HSAMSegmentLib.runtime.devices import choose_device
+from HSAMSegmentLib.runtime.progress import Progress, ProgressCallback, interruptible
+from HSAMSegmentLib.workflows.context import Context
+from HSAMSegmentLib.workflows.inputs import VolumeInput
+from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.replace_results import mend_interrupted
 from HSAMSegmentLib.workflows.segment.result_records import comparable_options, same_input, same_output
-from HSAMSegmentLib.workflows.segment.segment_file import OutputFiles, segment_file
+from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
+from HSAMSegmentLib.workflows.segment.segment_scan import segment_scan
 
 logger = logging.getLogger(__name__)
 
@@ -84,21 +86,7 @@ class FolderResult:
         return sum(item.status == status for item in self.scans)
 
 
-def segment_folder(
-    source: str | Path,
-    output: str | Path,
-    *,
-    model: str | Path | LoadedModel | None = None,
-    store: Store | None = None,
-    device: str = "auto",
-    options: SegmentOptions | None = None,
-    suffix: str = ".seg.nrrd",
-    preview: bool = False,
-    overwrite: bool = False,
-    progress: ProgressCallback = ignore_progress,
-    on_scan: OnScan | None = None,
-    cancel: CancelToken | None = None,
-) -> FolderResult:
+def segment_folder(request: FolderRequest, context: Context, on_scan: OnScan | None = None) -> FolderResult:
     """Segment every scan of a folder.
 
     Each scan gets a segmentation and a report beside it (and a preview, if wanted) at the place in `output` that it has
@@ -107,18 +95,10 @@ def segment_folder(
     say): that is kept and said, unless `overwrite` is given.
 
     Args:
-        source: folder with volume files and DICOM series, at any depth.
-        output: folder for the results, created if needed.
-        model: id, file or loaded model; None to choose one for each scan.
-        store: where models are looked up.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        options: organs, precision, post-processing.
-        suffix: format of the segmentations.
-        preview: whether to write a picture per scan.
-        overwrite: whether everything is done again and replaced, whatever is there.
-        progress: receives fractions of the whole folder.
+        request: what to do.
+        context: receives progress of the whole folder; after a cancel what is finished stays, and the summary says
+            what is missing.
         on_scan: told of all scans at the start, and after each scan.
-        cancel: what is finished stays, the summary says what is not.
 
     Returns:
         What became of each scan; the summary CSV is written after each of them.
@@ -129,13 +109,17 @@ def segment_folder(
         ModelNotFoundError, CheckpointError, DeviceError: if the named model or device cannot be used at all.
         CancelledError: on cancel.
     """
-    if suffix not in SEGMENTATION_OUTPUT_SUFFIXES:
-        raise RequestError(f"Segmentations end in {', '.join(SEGMENTATION_OUTPUT_SUFFIXES)}, not in '{suffix}'.")
-    cancel = cancel or CancelToken()
-    scans = interruptible(lambda: find_scans(source, ignored=Path(output)), cancel)
-    warm = interruptible(lambda: WarmModels(model, store=store, device=device, options=options), cancel)
-    run = _FolderRun(make_folder(Path(output)), scans, warm, suffix, preview, overwrite, cancel, on_scan)
-    return run.all(progress)
+    if request.suffix not in SEGMENTATION_OUTPUT_SUFFIXES:
+        raise RequestError(
+            f"Segmentations end in {', '.join(SEGMENTATION_OUTPUT_SUFFIXES)}, not in '{request.suffix}'."
+        )
+    scans = interruptible(lambda: find_scans(request.source, ignored=Path(request.output)), context.cancel)
+    choose_device(request.device)
+    model = interruptible(lambda: context.models.named(request.model), context.cancel)
+    if model is not None:
+        selected_values(model.manifest.labels, request.options.organs)
+    make_folder(Path(request.output))
+    return _FolderRun(request, context, scans, on_scan).all()
 
 
 @dataclass(frozen=True)
@@ -162,36 +146,25 @@ class _FolderRun:
     """One pass over the scans of a folder."""
 
     def __init__(
-        self,
-        folder: Path,
-        scans: Sequence[Scan],
-        warm: WarmModels,
-        suffix: str,
-        preview: bool,
-        overwrite: bool,
-        cancel: CancelToken,
-        on_scan: OnScan | None = None,
+        self, request: FolderRequest, context: Context, scans: Sequence[Scan], on_scan: OnScan | None = None
     ) -> None:
-        self._folder = folder
-        self._warm = warm
-        self._suffix = suffix
-        self._preview = preview
-        self._overwrite = overwrite
-        self._cancel = cancel
+        self._request = request
+        self._context = context
+        self._folder = Path(request.output)
         self._on_scan = on_scan
         self._outcomes = [ScanOutcome(scan, WAITING, output=self._files(scan).segmentation) for scan in scans]
-        self._summary = folder / SUMMARY_NAME
+        self._summary = self._folder / SUMMARY_NAME
 
-    def all(self, progress: ProgressCallback) -> FolderResult:
+    def all(self) -> FolderResult:
         """Segment scan after scan; the summary is right after each of them, and after a cancel."""
         self._write_summary()
         for index, waiting in enumerate(self._outcomes):
             self._tell(index, waiting)
-        clock = _FolderClock(progress, len(self._outcomes))
+        clock = _FolderClock(self._context.emit, len(self._outcomes))
         for index, waiting in enumerate(self._outcomes):
             started = time.perf_counter()
             try:
-                self._cancel.raise_if_cancelled()
+                self._context.cancel.raise_if_cancelled()
                 outcome = self._one(waiting, clock.for_scan(index, waiting.scan.name))
             except CancelledError:
                 self._note(index, replace(waiting, status=CANCELLED))
@@ -200,7 +173,7 @@ class _FolderRun:
                 logger.warning("%s failed", waiting.scan.path, exc_info=True)
                 outcome = replace(waiting, status=FAILED, message=_sentence(error))
             self._note(index, replace(outcome, seconds=time.perf_counter() - started))
-        progress(Progress(1.0, "Done", eta_seconds=0.0))
+        self._context.emit(Progress(1.0, "Done", eta_seconds=0.0))
         return FolderResult(tuple(self._outcomes), self._summary)
 
     def _one(self, waiting: ScanOutcome, progress: ProgressCallback) -> ScanOutcome:
@@ -208,23 +181,20 @@ class _FolderRun:
         if scan.problem:
             raise RequestError(scan.problem)
         mend_interrupted(files.segmentation, files.report)
-        earlier = None if self._overwrite else self._earlier(scan, files)
+        earlier = None if self._request.overwrite else self._earlier(scan, files)
         if earlier is not None and earlier.up_to_date:
             progress(Progress(1.0, "Done before"))
             known = {"model": earlier.model, "found": earlier.found, "volumes_ml": earlier.volumes_ml}
             return replace(waiting, status=DONE_BEFORE, **known)
         make_folder(files.segmentation.parent)
-        result = segment_file(
-            scan.path,
-            files.segmentation,
-            series=scan.series,
-            preview=files.preview,
-            report=files.report,
-            overwrite=self._overwrite or earlier is not None,
-            warm=self._warm,
-            progress=progress,
-            cancel=self._cancel,
+        request = SegmentRequest(
+            input=VolumeInput(path=str(scan.path), series=scan.series or ""),
+            model=self._request.model,
+            device=self._request.device,
+            options=self._request.options,
+            files=replace(files, overwrite=self._request.overwrite or earlier is not None),
         )
+        result = segment_scan(request, self._context.with_events(progress, self._context.cancel))
         return replace(
             waiting,
             status=DONE,
@@ -263,20 +233,25 @@ class _FolderRun:
 
     def _is_fresh(self, record: dict, scan: Scan) -> bool:
         recorded = record.get("model", {})
-        model_id = self._warm.named_id() or recorded.get("id", "")
+        model_id = self._named_id() or recorded.get("id", "")
         return (
             recorded.get("id") == model_id
             and bool(recorded.get("sha256"))
-            and recorded.get("sha256") == self._warm.hash_of(model_id)
-            and record.get("options") == comparable_options(self._warm.options)
-            and same_input(record, scan.path, scan.series, self._cancel)
+            and recorded.get("sha256") == self._context.models.hash_of(model_id)
+            and record.get("options") == comparable_options(self._request.options)
+            and same_input(record, scan.path, scan.series, self._context.cancel)
         )
+
+    def _named_id(self) -> str:
+        """Id of the model that was named, "" if it is chosen for each scan."""
+        model = self._context.models.named(self._request.model)
+        return "" if model is None else model.manifest.id
 
     def _files(self, scan: Scan) -> OutputFiles:
         base = self._folder / scan.name
         return OutputFiles(
-            base.with_name(base.name + self._suffix),
-            base.with_name(base.name + PREVIEW_SUFFIX) if self._preview else None,
+            base.with_name(base.name + self._request.suffix),
+            base.with_name(base.name + PREVIEW_SUFFIX) if self._request.preview else None,
             base.with_name(base.name + REPORT_SUFFIX),
         )
 

@@ -13,11 +13,11 @@ import threading
 import pytest
 import SimpleITK as sitk
 from conftest import REPOSITORY
+from segment_requests import segment_to
 from small_models import brightness_model
 
 from HSAMSegmentLib.errors import CancelledError, VolumeError
 from HSAMSegmentLib.runtime.progress import CancelToken, interruptible, is_work_left_behind
-from HSAMSegmentLib.workflows.segment.segment_file import segment_file
 
 
 def _long_call():
@@ -53,11 +53,11 @@ def test_a_scan_that_is_being_read_does_not_hold_up_a_cancel(tmp_path):
         threading.Timer(0.05, token.cancel).start()
 
     with pytest.raises(CancelledError):
-        segment_file(
+        segment_to(
             tmp_path / "scan.nii.gz", tmp_path / "out.nii.gz", model=brightness_model(), progress=watch, cancel=token
         )
     assert stages == ["Reading the scan"]
-    assert any("segment_file" in thread.name for thread in threading.enumerate()), "reading was waited for"
+    assert any("_segment" in thread.name for thread in threading.enumerate()), "reading was waited for"
     assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]
 
 

@@ -67,8 +67,7 @@ def scan_file(request, data_folder, tmp_path):
 @pytest.mark.slow
 def test_the_scene_gets_voxel_by_voxel_what_the_command_line_writes(logic, scene, scan_file, model, tmp_path):
     import slicer
-
-    from HSAMSegmentLib.workflows.segment.segment_file import segment_file
+    from segment_requests import segment_to
 
     path, matrix = scan_file
     volume = slicer.util.loadVolume(str(path), {})
@@ -77,7 +76,7 @@ def test_the_scene_gets_voxel_by_voxel_what_the_command_line_writes(logic, scene
         slicer.util.updateTransformMatrixFromArray(transform, matrix)
         volume.SetAndObserveTransformNodeID(transform.GetID())
     ours = logic.segmentAndWait(volume, model).segmentation_node
-    segment_file(path, tmp_path / "organs.seg.nrrd", model=model)
+    segment_to(path, tmp_path / "organs.seg.nrrd", model=model, device="auto")
     theirs = slicer.util.loadSegmentation(str(tmp_path / "organs.seg.nrrd"), {})
     theirs.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     names = {ours.GetSegmentation().GetSegment(item).GetName() for item in ours.GetSegmentation().GetSegmentIDs()}

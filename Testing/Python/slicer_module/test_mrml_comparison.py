@@ -9,6 +9,7 @@ from test_mrml_volumes import LEFT_HANDED, OBLIQUE, add_transform
 from HSAMSegmentLib.errors import RequestError, VolumeError
 from HSAMSegmentLib.evaluation.structure_pairs import StructurePair
 from HSAMSegmentLib.labels.label_set import Code, Terminology
+from HSAMSegmentLib.runtime.serialization import to_plain
 from HSAMSegmentLib.workflows.compare.compare_request import ABSENT, BOTH, NOT_COMPARED, ONLY_SECOND
 
 pytestmark = pytest.mark.host
@@ -60,7 +61,6 @@ def add_segmentation(labels, name, ijk_to_ras=OBLIQUE, names=("Liver", "Right ki
 
 def run(comparison, first, second, pairs=None, tmp_path=None):
     """The task as the engine runs it, in this process."""
-    from HSAMSegmentLib.runtime.progress import CancelToken, ignore_progress
     from HSAMSegmentLib.workflows.requests import request_from_json, request_to_json
     from HSAMSegmentLib.workflows.run import run
 
@@ -71,7 +71,7 @@ def run(comparison, first, second, pairs=None, tmp_path=None):
     while not export.step():
         pass
     request = request_from_json(request_to_json(request))
-    return task.finish(run(request, ignore_progress, CancelToken()).values)
+    return task.finish(to_plain(run(request)))
 
 
 def expected_dice(first, second, value):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import astuple, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.labels.label_set import Code, Label, Terminology
 from HSAMSegmentLib.labels.terminology import terminology_from_tag
 from HSAMSegmentLib.runtime.progress import CancelToken
+from HSAMSegmentLib.runtime.serialization import from_plain, to_plain
 from HSAMSegmentLib.workflows.segment.outcome import OrganOutcome, SegmentOutcome, write_labels
 
 pytestmark = pytest.mark.host
@@ -65,7 +67,7 @@ def read_mask(segmentation, identifier, volume):
 
 def test_an_outcome_comes_back_from_json(bridge, tmp_path):
     outcome = make_outcome(blocks(), add_volume(OBLIQUE), tmp_path)
-    assert SegmentOutcome.from_json(outcome.to_json()) == outcome
+    assert from_plain(SegmentOutcome, json.loads(json.dumps(to_plain(outcome)))) == outcome
 
 
 @pytest.mark.parametrize("ijk_to_ras", [np.eye(4), OBLIQUE, LEFT_HANDED], ids=["identity", "oblique", "left-handed"])

@@ -18,7 +18,6 @@ from untrained_model import write_untrained_model
 from HSAMSegmentLib.models.building import build_encoder, build_network
 from HSAMSegmentLib.models.sizes import encoder_weights, encoding_bytes, head_weights
 from HSAMSegmentLib.models.specification import HEADS, Architecture, EncoderSpec
-from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.training.data.slice_bank import build_slice_bank
 from HSAMSegmentLib.training.features import feature_cache
 from HSAMSegmentLib.training.features.token_subset import scattered_shape
@@ -26,6 +25,7 @@ from HSAMSegmentLib.training.loop.validation import hold_out_blocks
 from HSAMSegmentLib.training.recipe import make_plan
 from HSAMSegmentLib.training.request import TeachRequest
 from HSAMSegmentLib.weights.store import Store
+from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.events import Metrics
 from HSAMSegmentLib.workflows.finetune.cost_estimate import (
     CACHE_BYTES,
@@ -102,7 +102,7 @@ def test_a_teaching_on_a_small_sam_encoder_writes_what_was_estimated(tmp_path, d
     write_untrained_model(Store().models_folder / "tiny.safetensors", modality="MR")
     request = small_request(tmp_path, data_folder, minutes=3.0, start_from="tiny")
     course = Course(request.folder)
-    run(request, disk := Disk(course), CancelToken())
+    run(request, Context(disk := Disk(course)))
     assert known_pace(tmp_path / "store", SMALL, "cpu") > 0.0
     architecture = Architecture(SMALL, "linear", 2)
     parts = footprint([summarize(small_case(data_folder))], architecture, includes_encoder=True)

@@ -28,7 +28,7 @@ from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 from HSAMSegmentLib.weights.bundle import read_manifest, read_tensors, save_bundle
 from HSAMSegmentLib.weights.manifest import EncoderSource
 from HSAMSegmentLib.weights.store import Store, default_folder
-from HSAMSegmentLib.workflows.segment.model_cache import WarmModels
+from HSAMSegmentLib.workflows.segment.model_cache import ModelCache
 
 TENSORS = {"head.weight": torch.ones(3)}
 
@@ -287,7 +287,7 @@ def orphan(store, tmp_path) -> str:
 
 
 def test_a_model_whose_encoder_nobody_knows_is_named_and_harms_no_other(store, orphan):
-    assert [entry.id for entry in WarmModels(store=store).available()] == ["comes-along"]
+    assert [entry.id for entry in ModelCache(store).available()] == ["comes-along"]
     (missing,) = store.requirements(orphan)
     assert (missing.id, missing.kind, missing.is_present) == ("gone", "encoder", False)
     problems = {entry.id: entry.problem for entry in store.models() if entry.problem}

@@ -18,21 +18,21 @@ from HSAMSegmentLib.workflows.events import (
     Metrics,
     Preview,
     Result,
-    event_from_line,
-    event_to_line,
+    event_from_json,
+    event_to_json,
     is_terminal,
 )
 from HSAMSegmentLib.workflows.finetune.finetune_request import LayerInput
+from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.requests import (
     DownloadRequest,
     ProbeRequest,
-    SegmentRequest,
     VerifyRequest,
-    VolumeInput,
     request_from_json,
     request_to_json,
 )
 from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
+from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
 from HSAMSegmentLib.workflows.terminal_events import ending_of, sentence_for, sentence_for_exit
 
 OBLIQUE = Geometry(
@@ -86,10 +86,8 @@ def test_a_request_comes_back_from_json_bit_for_bit(request_):
     ],
     ids=lambda event: type(event).__name__,
 )
-def test_an_event_comes_back_from_its_line(event):
-    line = event_to_line(event)
-    assert "\n" not in line
-    assert event_from_line(line) == event
+def test_an_event_comes_back_from_json(event):
+    assert event_from_json(json.loads(json.dumps(event_to_json(event)))) == event
 
 
 def test_only_the_last_event_of_a_job_is_terminal():
@@ -102,10 +100,10 @@ def test_only_the_last_event_of_a_job_is_terminal():
     ]
 
 
-@pytest.mark.parametrize("line", ["", "{}", "[1]", '{"event": "surprise"}', '{"event": "metrics"}'])
-def test_a_line_that_is_no_event_is_refused(line):
+@pytest.mark.parametrize("data", [None, "", {}, [1], {"event": "surprise"}, {"event": "metrics"}])
+def test_what_is_not_an_event_is_refused(data):
     with pytest.raises(ValueError):
-        event_from_line(line)
+        event_from_json(data)
 
 
 @pytest.mark.parametrize("data", [{}, {"kind": "dance"}, {"kind": "verify"}, {"kind": "verify", "path": "x", "new": 1}])

@@ -12,12 +12,12 @@ from small_models import write_bundle
 from small_scans import bright_boxes, write_scan
 
 from HSAMSegmentLib.inference.options import SegmentOptions
-from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.weights.store import HOME_VARIABLE
+from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.events import Preview
-from HSAMSegmentLib.workflows.requests import SegmentRequest, VolumeInput
-from HSAMSegmentLib.workflows.run import JobContext, run
-from HSAMSegmentLib.workflows.segment.outcome import SegmentOutcome
+from HSAMSegmentLib.workflows.inputs import VolumeInput
+from HSAMSegmentLib.workflows.run import run
+from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def _run(request):
             array = np.load(event.array_file, mmap_mode="r")
             shown.append((event.plane, event.slices, np.array(array.take(event.slices, axis=event.plane))))
 
-    outcome = SegmentOutcome.from_json(run(request, look, CancelToken()).values)
+    outcome = run(request, Context(look))
     return outcome, shown
 
 
@@ -75,15 +75,15 @@ def test_organs_that_nobody_asked_for_are_not_shown_on_the_way_either(request_fo
 def test_a_model_that_was_replaced_under_its_name_is_loaded_anew(request_for, tmp_path, monkeypatch):
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     (tmp_path / "home" / "models").mkdir(parents=True)
-    file, context = tmp_path / "home" / "models" / "mine.safetensors", JobContext()
+    file, context = tmp_path / "home" / "models" / "mine.safetensors", Context()
     titles, models = [], []
     for title in ("First", "First", "Second"):
         if title not in titles:
             (tmp_path / title).mkdir()
             os.replace(write_bundle(tmp_path / title, "mine", title=title), file)
         request = replace(request_for(), model="mine")
-        titles.append(run(request, lambda event: None, CancelToken(), context).values["model_title"])
-        models.append(context.warm["model"][2])
+        titles.append(run(request, context).model_title)
+        models.append(context.models.load("mine"))
     assert titles == ["First", "First", "Second"]
     assert models[0] is models[1]
     assert models[1] is not models[2]

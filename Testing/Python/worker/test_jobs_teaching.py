@@ -19,7 +19,7 @@ from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.labels.label_set import Label
 from HSAMSegmentLib.labels.segmentation_files import write_segmentation
 from HSAMSegmentLib.labels.terminology import label_for, label_set_of
-from HSAMSegmentLib.runtime.progress import CancelToken
+from HSAMSegmentLib.runtime.serialization import from_plain, to_plain
 from HSAMSegmentLib.workflows.finetune.finetune_request import InspectRequest, LayerInput, OrganInput, TeachCase
 from HSAMSegmentLib.workflows.finetune.inspect_cases import (
     CaseSummary,
@@ -104,7 +104,7 @@ def test_two_names_of_one_organ_are_taught_as_one(tmp_path, data_folder):
 def test_a_label_file_gives_the_organs_that_are_wanted_under_the_taught_names(data_folder):
     folder = data_folder / "chaos_t2"
     image, labels = folder / "images" / "chaos_t2_02.nii.gz", folder / "labels" / "chaos_t2_02.nii.gz"
-    summary = CaseSummary.from_json(run(InspectRequest(str(image), str(labels)), print, CancelToken()).values)
+    summary = run(InspectRequest(str(image), str(labels)))
     assert summary.problem == ""
     assert summary.labelled_slices > 10
     first = summary.organs[0].label.name
@@ -122,7 +122,7 @@ def test_a_label_file_that_cannot_be_used_is_a_row_with_its_problem_and_not_an_e
     write_segmentation(empty, tmp_path / "empty.seg.nrrd")
     image = data_folder / "chaos_t2" / "images" / "chaos_t2_02.nii.gz"
     request = InspectRequest(str(image), str(tmp_path / "empty.seg.nrrd"))
-    summary = CaseSummary.from_json(run(request, print, CancelToken()).values)
+    summary = run(request)
     assert "empty" in summary.problem
     assert summary.organs == ()
 
@@ -154,7 +154,7 @@ def test_a_summary_counts_organs_and_slices_and_survives_json(tmp_path, data_fol
     labels = np.load(tmp_path / "chaos_t2_02-labels.npy")
     assert summary.labelled_slices == int((labels > 0).any(axis=(1, 2)).sum())
     assert [organ.slices for organ in summary.organs] == [int((labels == v).any(axis=(1, 2)).sum()) for v in (1, 2)]
-    assert CaseSummary.from_json(json.loads(json.dumps(summary.to_json()))) == summary
+    assert from_plain(CaseSummary, json.loads(json.dumps(to_plain(summary)))) == summary
 
 
 # --- names of organs
@@ -218,7 +218,7 @@ def test_a_course_that_somebody_works_on_is_not_offered_and_not_begun_twice(tmp_
     other.stdout.readline()
     assert unfinished_courses(tmp_path) == []
     with pytest.raises(RequestError, match="runs already"):
-        run(request, print, CancelToken())
+        run(request)
     other.kill()
     other.wait()
     other.stdout.close()

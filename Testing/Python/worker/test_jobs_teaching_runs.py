@@ -16,14 +16,15 @@ from teaching_stand import small_request
 
 from HSAMSegmentLib.errors import OutputError
 from HSAMSegmentLib.runtime.owned_folders import Workspace
-from HSAMSegmentLib.runtime.progress import CancelToken
+from HSAMSegmentLib.runtime.serialization import from_plain, to_plain
 from HSAMSegmentLib.weights.bundle import read_tensors
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.worker.process_runner import ProcessRunner
+from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.events import Failed, Metrics, Result, TeachPicture, is_terminal
 from HSAMSegmentLib.workflows.finetune.finetune_request import TaughtOutcome
 from HSAMSegmentLib.workflows.finetune.training_run import PAUSE, STOP, Course, unfinished_courses
-from HSAMSegmentLib.workflows.run import JobContext, run
+from HSAMSegmentLib.workflows.run import run
 
 posix = pytest.mark.skipif(os.name == "nt", reason="uses POSIX signals")
 
@@ -44,14 +45,14 @@ class Log:
 
 
 def outcome_of(result) -> TaughtOutcome:
-    return TaughtOutcome.from_json(json.loads(json.dumps(result.values)))
+    return from_plain(TaughtOutcome, json.loads(json.dumps(to_plain(result))))
 
 
 @pytest.mark.slow
 def test_a_taught_model_is_in_the_store_with_its_card_and_the_scratch_data_is_gone(tmp_path, data_folder):
     log = Log()
     request = small_request(tmp_path, data_folder)
-    outcome = outcome_of(run(request, log, CancelToken(), JobContext()))
+    outcome = outcome_of(run(request, Context(log)))
     entry = Store(tmp_path / "store").find(outcome.model_id)
     assert entry.organs == ("liver", "right kidney")
     assert entry.title == outcome.title == "Small model"
@@ -71,8 +72,8 @@ def test_a_taught_model_is_in_the_store_with_its_card_and_the_scratch_data_is_go
 
 @pytest.mark.slow
 def test_an_id_that_is_taken_by_then_gets_a_number(tmp_path, data_folder):
-    first = outcome_of(run(small_request(tmp_path, data_folder), print, CancelToken()))
-    second = outcome_of(run(small_request(tmp_path, data_folder), print, CancelToken()))
+    first = outcome_of(run(small_request(tmp_path, data_folder)))
+    second = outcome_of(run(small_request(tmp_path, data_folder)))
     assert (first.model_id, second.model_id) == ("small", "small-2")
 
 
@@ -80,13 +81,13 @@ def test_an_id_that_is_taken_by_then_gets_a_number(tmp_path, data_folder):
 def test_a_pause_keeps_everything_and_resuming_ends_in_a_model(tmp_path, data_folder):
     request = small_request(tmp_path, data_folder, minutes=2.0)
     course = Course(request.folder)
-    paused = outcome_of(run(request, Log(2, lambda: course.ask_for(PAUSE)), CancelToken()))
+    paused = outcome_of(run(request, Context(Log(2, lambda: course.ask_for(PAUSE)))))
     assert paused.stopped == "paused"
     assert paused.model_id == ""
     (offered,) = unfinished_courses(tmp_path)
     assert offered.has_state
     rest = replace(offered.request, resume=True, minutes=paused.seconds / 60.0 + 0.75)
-    outcome = outcome_of(run(rest, print, CancelToken()))
+    outcome = outcome_of(run(rest))
     assert outcome.steps > paused.steps
     assert outcome.seconds > paused.seconds
     assert not any("Resumed" in note or "tensors" in note for note in outcome.notes), "nobody needs to read that"
@@ -97,7 +98,7 @@ def test_a_pause_keeps_everything_and_resuming_ends_in_a_model(tmp_path, data_fo
 def test_a_stop_keeps_the_best_so_far_as_a_model(tmp_path, data_folder):
     request = small_request(tmp_path, data_folder, minutes=2.0)
     course = Course(request.folder)
-    outcome = outcome_of(run(request, Log(2, lambda: course.ask_for(STOP)), CancelToken()))
+    outcome = outcome_of(run(request, Context(Log(2, lambda: course.ask_for(STOP)))))
     assert outcome.stopped == "stopped"
     assert outcome.dice
     assert Store(tmp_path / "store").find(outcome.model_id).is_present
@@ -109,10 +110,10 @@ def test_a_store_that_cannot_be_written_costs_nothing_that_was_learned(tmp_path,
     (tmp_path / "store").write_text("a file where the folder should be")
     request = small_request(tmp_path, data_folder)
     with pytest.raises(OutputError, match="is kept in"):
-        run(request, print, CancelToken())
+        run(request)
     (tmp_path / "store").unlink()
     (offered,) = unfinished_courses(tmp_path)
-    outcome = outcome_of(run(replace(offered.request, resume=True, finish=True), print, CancelToken()))
+    outcome = outcome_of(run(replace(offered.request, resume=True, finish=True)))
     assert Store(tmp_path / "store").find(outcome.model_id).is_present
 
 
@@ -175,7 +176,7 @@ def test_a_killed_program_takes_its_worker_along_and_the_next_start_offers_the_c
     wait_until(lambda: course.owner() is None)
     (offered,) = unfinished_courses(tmp_path)
     assert offered.has_state
-    outcome = outcome_of(run(replace(offered.request, resume=True, finish=True), print, CancelToken()))
+    outcome = outcome_of(run(replace(offered.request, resume=True, finish=True)))
     assert Store(tmp_path / "store").find(outcome.model_id).is_present
 
 

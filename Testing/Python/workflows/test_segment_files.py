@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from segment_requests import segment_to
 from small_models import brightness_model, write_bundle
 from small_scans import bright_boxes, write_dicom_series, write_scan
 
@@ -26,13 +27,12 @@ from HSAMSegmentLib.report.segmentation_report import read_report
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.weights.catalog import Catalog
 from HSAMSegmentLib.weights.store import Store
-from HSAMSegmentLib.workflows.segment.segment_file import segment_file
 
 OPTIONS = SegmentOptions(threads=1)
 
 
 def run(source, output, **changes):
-    return segment_file(source, output, **{"model": brightness_model(), "device": "cpu", "options": OPTIONS, **changes})
+    return segment_to(source, output, **{"model": brightness_model(), "device": "cpu", "options": OPTIONS, **changes})
 
 
 def empty_store(tmp_path, *bundles) -> Store:

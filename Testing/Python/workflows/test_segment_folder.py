@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 
 import pytest
+from segment_requests import segment_all_to
 from small_models import write_bundle
 from small_scans import bright_boxes, write_dicom_series, write_scan
 
@@ -17,14 +18,13 @@ from HSAMSegmentLib.labels.segmentation_files import read_segmentation, write_se
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.weights.catalog import Catalog
 from HSAMSegmentLib.weights.store import Store
-from HSAMSegmentLib.workflows.segment import segment_file as inference_files
+from HSAMSegmentLib.workflows.segment import result_files
 from HSAMSegmentLib.workflows.segment.segment_folder import (
     CANCELLED,
     DONE,
     DONE_BEFORE,
     FAILED,
     WAITING,
-    segment_folder,
 )
 
 OPTIONS = SegmentOptions(threads=1)
@@ -46,7 +46,7 @@ def bundle(tmp_path):
 
 def run(source, output, bundle, **changes):
     store = Store(output.parent / "store", catalog=Catalog(()), embedded=output.parent / "none")
-    return segment_folder(
+    return segment_all_to(
         source, output, **{"model": bundle, "store": store, "device": "cpu", "options": OPTIONS, **changes}
     )
 
@@ -254,7 +254,7 @@ def test_an_interruption_while_writing_is_made_good_by_the_next_run(folder, bund
 
     output = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(inference_files, "write_report", interrupted)
+        patch.setattr(result_files, "write_report", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(folder, output, bundle)
     assert not list(output.rglob("*.seg.nrrd"))

@@ -15,6 +15,7 @@ from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.orientation import slice_axis
 from HSAMSegmentLib.runtime.atomic_files import make_folder
 from HSAMSegmentLib.runtime.disk import require_free_space
+from HSAMSegmentLib.runtime.serialization import from_plain
 from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
 from HSAMSegmentLib.slicer.nodes.segmentations.segment_layers import Layer, segment_layers
@@ -221,7 +222,7 @@ class TeachTask:
 
     def finish(self, values: dict[str, Any]) -> TaughtOutcome:
         """What came out."""
-        return TaughtOutcome.from_json(values)
+        return from_plain(TaughtOutcome, values)
 
 
 class ResumeTask:
@@ -237,7 +238,7 @@ class ResumeTask:
 
     def finish(self, values: dict[str, Any]) -> TaughtOutcome:
         """What came out."""
-        return TaughtOutcome.from_json(values)
+        return from_plain(TaughtOutcome, values)
 
 
 class _RequestWriter:

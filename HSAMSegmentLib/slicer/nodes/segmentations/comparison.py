@@ -16,6 +16,7 @@ from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.evaluation.label_matching import CODE, NAME, VALUE, LabelPair, match_labels
 from HSAMSegmentLib.evaluation.structure_pairs import LayeredStructure, StructurePair
 from HSAMSegmentLib.labels.label_set import Label
+from HSAMSegmentLib.runtime.serialization import from_plain
 from HSAMSegmentLib.slicer.nodes.segmentations.label_layers import NodeLayers, node_labels, node_layers, node_problem
 from HSAMSegmentLib.slicer.nodes.segmentations.segments import add_labels, shared_labelmap
 from HSAMSegmentLib.slicer.nodes.tables import fill_table
@@ -106,7 +107,7 @@ class CompareTask:
 
     def finish(self, values: dict[str, Any]) -> Compared:
         """Put the numbers into a table node."""
-        outcome = CompareOutcome.from_json(values)
+        outcome = from_plain(CompareOutcome, values)
         return Compared(outcome, np.load(outcome.label_file), write_table(outcome, self._key))
 
 

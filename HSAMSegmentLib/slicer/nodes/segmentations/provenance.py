@@ -8,6 +8,7 @@ import logging
 import slicer
 
 from HSAMSegmentLib.report.correction_slices import DoubtfulSlice
+from HSAMSegmentLib.runtime.serialization import from_plain
 from HSAMSegmentLib.slicer.nodes.segmentations.segments import DOUBTS_ATTRIBUTE, MODEL_ATTRIBUTE, SOURCE_ROLE
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def doubts_of(segmentation_node) -> tuple[DoubtfulSlice, ...]:
     if not text:
         return ()
     try:
-        return tuple(DoubtfulSlice.from_json(item) for item in json.loads(text))
+        return tuple(from_plain(DoubtfulSlice, item) for item in json.loads(text))
     except (ValueError, TypeError, KeyError) as error:
         logger.warning("The doubtful slices of a scene cannot be read: %s", error)
         return ()

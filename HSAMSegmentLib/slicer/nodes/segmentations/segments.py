@@ -17,6 +17,7 @@ from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.labels.label_set import Label
 from HSAMSegmentLib.labels.terminology import terminology_tag
 from HSAMSegmentLib.report.correction_slices import slices_to_correct
+from HSAMSegmentLib.runtime.serialization import to_plain
 from HSAMSegmentLib.slicer.nodes.segmentations.surfaces import read_surface
 from HSAMSegmentLib.slicer.nodes.volumes import volume_geometry
 from HSAMSegmentLib.workflows.segment.outcome import OrganOutcome, SegmentOutcome
@@ -84,7 +85,7 @@ def write_outcome(outcome: SegmentOutcome, volume_node, segmentation_node) -> No
     _attach(segmentation_node, volume_node)
     _write_segments(outcome, segmentation_node)
     segmentation_node.SetAttribute(MODEL_ATTRIBUTE, outcome.model_id)
-    doubts = [item.to_json() for item in slices_to_correct(outcome.report)]
+    doubts = to_plain(slices_to_correct(outcome.report))
     segmentation_node.SetAttribute(DOUBTS_ATTRIBUTE, json.dumps(doubts))
     segmentation_node.SetNodeReferenceID(SOURCE_ROLE, volume_node.GetID())
     segmentation_node.EndModify(modified)

@@ -10,6 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import HSAMSegmentError
+from HSAMSegmentLib.runtime.serialization import from_plain
 from HSAMSegmentLib.slicer.nodes.finetune.cases import FilePair, LabelledPair, NodePair, TeachPlan, summarize_problem
 from HSAMSegmentLib.slicer.nodes.finetune.settings import TeachSettings, read_pairs, read_settings, write_settings
 from HSAMSegmentLib.slicer.nodes.navigation import active_scan
@@ -197,7 +198,7 @@ class TeachPart:
 
         def on_event(event: SessionEvent) -> None:
             if isinstance(event, Result):
-                pair.summary = CaseSummary.from_json(event.values)
+                pair.summary = from_plain(CaseSummary, event.values)
                 self._show_cases(self.organs.chosen_names, self.organs.left_out)
                 self._look_into_files()
 

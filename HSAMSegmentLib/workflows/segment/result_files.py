@@ -1,0 +1,101 @@
+"""The files of one segmented scan: segmentation, picture and report, checked before the work and written whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from HSAMSegmentLib.images.volume import Volume
+from HSAMSegmentLib.inference.predictor import Segmenter
+from HSAMSegmentLib.inference.result import SegmentationResult
+from HSAMSegmentLib.labels.label_names import names_path
+from HSAMSegmentLib.labels.segmentation_files import output_suffix, write_segmentation
+from HSAMSegmentLib.report.preview_picture import check_preview_path, write_preview
+from HSAMSegmentLib.report.segmentation_report import make_report, write_report
+from HSAMSegmentLib.runtime.atomic_files import check_outputs
+from HSAMSegmentLib.runtime.progress import CancelToken
+from HSAMSegmentLib.workflows.segment.replace_results import finished_file, mend_interrupted, put_in_place
+from HSAMSegmentLib.workflows.segment.result_records import make_record
+from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
+
+
+@dataclass(frozen=True)
+class FinishedScan:
+    """A scan that was segmented.
+
+    Attributes:
+        request: what was asked for.
+        volume: the scan.
+        result: what was found.
+        segmenter: the model on its device.
+        model_hash: SHA-256 of the model's file, empty if it has none.
+    """
+
+    request: SegmentRequest
+    volume: Volume
+    result: SegmentationResult
+    segmenter: Segmenter
+    model_hash: str
+
+
+def check_output_files(files: OutputFiles, *, source: Path | None) -> None:
+    """Make sure, before any work, that every output can be written; end what a killed program left half done.
+
+    Raises:
+        OutputError: if one exists and may not be replaced, has an unknown suffix, or its folder cannot be written to.
+        RequestError: if two outputs are the same file, or one is the scan itself.
+    """
+    mend_interrupted(files.segmentation, files.report)
+    suffix = output_suffix(files.segmentation)
+    if files.preview is not None:
+        check_preview_path(files.preview)
+    names = () if suffix.endswith(".nrrd") else (names_path(files.segmentation),)
+    check_outputs((*files.all(), *names), overwrite=files.overwrite, source=source)
+
+
+def write_outputs(done: FinishedScan, files: OutputFiles, cancel: CancelToken) -> None:
+    """Write everything, the segmentation under a temporary name that is exchanged for its own one last.
+
+    So an interruption leaves no segmentation that no report accounts for, which a later run would not dare to replace.
+
+    Raises:
+        OutputError: if a file cannot be written.
+        CancelledError: on cancel.
+    """
+    plane, segmentation = done.segmenter.model.manifest.slices.plane, done.result.segmentation
+    with finished_file(files.segmentation) as temporary:
+        write_segmentation(segmentation, temporary)
+        if files.preview is not None:
+            write_preview(done.volume, segmentation, files.preview, plane=plane, overwrite=files.overwrite)
+        content = None if files.report is None else _report(done, files, temporary, cancel)
+
+        def write() -> None:
+            if content is not None and files.report is not None:
+                write_report(content, files.report, overwrite=files.overwrite)
+
+        put_in_place(temporary, files.segmentation, overwrite=files.overwrite, write_report=write)
+
+
+def _report(done: FinishedScan, files: OutputFiles, content: Path, cancel: CancelToken) -> dict[str, Any]:
+    manifest, options, source = done.segmenter.model.manifest, done.segmenter.options, done.request.input
+    record = None
+    if source.path:
+        record = make_record(
+            source=Path(source.path),
+            series=source.series or None,
+            model_id=manifest.id,
+            model_hash=done.model_hash,
+            options=options,
+            output=files.segmentation,
+            content=content,
+            cancel=cancel,
+        )
+    return make_report(
+        done.result,
+        volume=done.volume,
+        manifest=manifest,
+        options=options,
+        output=files.segmentation,
+        record=record,
+    )
