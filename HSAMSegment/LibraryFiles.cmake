@@ -3,6 +3,7 @@
 set(LIBRARY_SCRIPTS
   HSAMSegmentLib/__init__.py
   HSAMSegmentLib/__main__.py
+  HSAMSegmentLib/api.py
   HSAMSegmentLib/cli/__init__.py
   HSAMSegmentLib/cli/arguments.py
   HSAMSegmentLib/cli/console.py
@@ -285,6 +286,7 @@ set(LIBRARY_SCRIPTS
 
 set(LIBRARY_RESOURCES
   Docs/troubleshooting.md
+  HSAMSegmentLib/py.typed
   Resources/Models/abdomen-mr-t2.safetensors
   Resources/Models/cardiac-mr-bssfp.safetensors
   Resources/Models/catalog.json

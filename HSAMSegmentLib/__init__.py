@@ -1,9 +1,77 @@
-"""The engine of HSAMSegment: prompt-free organ segmentation with SAM, H-SAM and AutoSAM.
+"""HSAMSegment: prompt-free organ segmentation with SAM, H-SAM and AutoSAM.
 
-Importing this package, or any of its subpackages, imports no torch: Slicer starts with the module,
-and torch may not be installed. The modules that compute import torch; they are imported when a job starts.
+    import HSAMSegmentLib as hsam
+
+    result = hsam.segment("scan.nii.gz", model="abdomen-mr-t2")
+    result["liver"].volume_ml
+    result.save("organs.seg.nrrd")
+
+Importing this package, or any of its subpackages, does not import torch: Slicer starts with the module, and torch may
+not be installed. The modules that compute import torch; they are imported at the first call.
 """
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.2.0"
+
+if TYPE_CHECKING:
+    from HSAMSegmentLib.api import (
+        Evaluation,
+        evaluate,
+        list_models,
+        load_model,
+        read_segmentation,
+        read_volume,
+        segment,
+    )
+    from HSAMSegmentLib.errors import HSAMSegmentError
+    from HSAMSegmentLib.images.geometry import Geometry
+    from HSAMSegmentLib.images.volume import Volume
+    from HSAMSegmentLib.inference.result import SegmentationResult
+    from HSAMSegmentLib.labels.segmentation import Segmentation
+    from HSAMSegmentLib.runtime.progress import CancelToken, Progress
+
+__all__ = [
+    "CancelToken",
+    "Evaluation",
+    "Geometry",
+    "HSAMSegmentError",
+    "Progress",
+    "Segmentation",
+    "SegmentationResult",
+    "Volume",
+    "__version__",
+    "evaluate",
+    "list_models",
+    "load_model",
+    "read_segmentation",
+    "read_volume",
+    "segment",
+]
+
+_HOMES = {
+    **dict.fromkeys(
+        ("Evaluation", "evaluate", "list_models", "load_model", "read_segmentation", "read_volume", "segment"), "api"
+    ),
+    "CancelToken": "runtime.progress",
+    "Geometry": "images.geometry",
+    "HSAMSegmentError": "errors",
+    "Progress": "runtime.progress",
+    "Segmentation": "labels.segmentation",
+    "SegmentationResult": "inference.result",
+    "Volume": "images.volume",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

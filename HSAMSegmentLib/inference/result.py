@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from HSAMSegmentLib.labels.label_set import Label
 from HSAMSegmentLib.labels.segmentation import Segmentation
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,39 @@ class SegmentationResult:
     timings_s: dict[str, float] = field(default_factory=dict)
     other_planes: tuple[str, ...] = ()
 
+    def __getitem__(self, name: str) -> LabelResult:
+        """What is known about a structure, by its name in any case.
+
+        Raises:
+            KeyError: naming the structures that there are.
+        """
+        for item in self.labels:
+            if item.label.name.lower() == name.lower():
+                return item
+        raise KeyError(f"{name}; there are {', '.join(item.label.name for item in self.labels)}")
+
     @property
     def found(self) -> tuple[LabelResult, ...]:
         """The labels with at least one voxel."""
         return tuple(item for item in self.labels if item.voxels)
+
+    def to_sitk(self) -> sitk.Image:
+        """The label map as a SimpleITK image of uint8 on the grid of the scan."""
+        from HSAMSegmentLib.images.sitk_images import image_of
+
+        return image_of(self.segmentation.array, self.segmentation.geometry)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the labels with names, colors and codes, completely or not at all.
+
+        Args:
+            path: .seg.nrrd, .nrrd, .nii.gz, .nii or .mha file.
+            overwrite: whether an existing file may be replaced.
+
+        Raises:
+            OutputError: if the file exists, has an unknown suffix, or cannot be written.
+        """
+        from HSAMSegmentLib.labels.segmentation_files import write_segmentation
+
+        write_segmentation(self.segmentation, path, overwrite=overwrite)
+        return Path(path)

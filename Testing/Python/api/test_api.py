@@ -1,0 +1,133 @@
+"""The public Python API, used as its documentation says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import REPOSITORY
+from small_models import brightness_model, write_bundle
+from small_scans import bright_boxes, write_dicom_series, write_scan
+
+import HSAMSegmentLib as hsam
+
+OBLIQUE = ((0.8, -0.6, 0.0), (0.6, 0.8, 0.0), (0.0, 0.0, -1.0))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return brightness_model()
+
+
+@pytest.fixture
+def expected(model, tmp_path):
+    return hsam.segment(write_scan(tmp_path / "expected.nii.gz"), model, device="cpu")
+
+
+def test_importing_the_package_is_quick_and_without_heavy_packages():
+    script = (
+        "import sys, HSAMSegmentLib; "
+        "print(sorted({'torch', 'numpy', 'SimpleITK', 'scipy', 'nibabel', 'pydicom'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there_and_nothing_else_is():
+    assert {name for name in hsam.__all__ if getattr(hsam, name) is None} == set()
+    with pytest.raises(AttributeError, match="segmnt"):
+        hsam.segmnt  # noqa: B018
+    assert set(hsam.__all__) <= set(dir(hsam))
+
+
+@pytest.mark.parametrize("kind", ["path", "text", "dicom", "sitk", "volume", "array"])
+def test_every_kind_of_scan_gives_the_same_labels(kind, model, expected, tmp_path):
+    volume = bright_boxes()
+    image = sitk.ReadImage(str(write_scan(tmp_path / "scan.nrrd")))
+    scan = {
+        "path": lambda: write_scan(tmp_path / "scan.nii.gz"),
+        "text": lambda: str(write_scan(tmp_path / "scan.nii.gz")),
+        "dicom": lambda: write_dicom_series(tmp_path / "series"),
+        "sitk": lambda: image,
+        "volume": lambda: volume,
+        "array": lambda: (volume.array, volume.geometry),
+    }[kind]()
+    result = hsam.segment(scan, model, device="cpu")
+    np.testing.assert_array_equal(result.segmentation.array, expected.segmentation.array)
+
+
+def test_a_nibabel_image_lies_where_its_file_says(model, tmp_path):
+    image = sitk.ReadImage(str(write_scan(tmp_path / "scan.nii.gz")))
+    image.SetDirection(np.array(OBLIQUE).ravel().tolist())
+    image.SetOrigin((10.0, -20.0, 30.0))
+    sitk.WriteImage(image, str(tmp_path / "oblique.nii.gz"))
+    by_file = hsam.segment(tmp_path / "oblique.nii.gz", model, device="cpu")
+    by_image = hsam.segment(nibabel.load(tmp_path / "oblique.nii.gz"), model, device="cpu")
+    theirs, ours = by_file.segmentation, by_image.segmentation
+    np.testing.assert_array_equal(ours.array, theirs.array)
+    np.testing.assert_allclose(ours.geometry.ijk_to_lps, theirs.geometry.ijk_to_lps, atol=1e-4)
+
+
+def test_a_result_answers_by_name_and_is_saved_with_its_names(model, expected, tmp_path):
+    organ = expected["Bright Left"]
+    assert organ.volume_ml > 0
+    assert 0 < organ.confidence <= 1
+    assert expected.to_sitk().GetSize() == expected.segmentation.geometry.size
+    again = hsam.read_segmentation(expected.save(tmp_path / "organs.seg.nrrd"))
+    assert [label.name for label in again.labels] == [item.label.name for item in expected.labels]
+    np.testing.assert_array_equal(again.array, expected.segmentation.array)
+    with pytest.raises(hsam.HSAMSegmentError, match="exists"):
+        expected.save(tmp_path / "organs.seg.nrrd")
+    with pytest.raises(KeyError, match="bright right"):
+        expected["heart"]
+
+
+def test_options_reach_the_engine(model, tmp_path):
+    scan, seen = write_scan(tmp_path / "scan.nii.gz"), []
+    result = hsam.segment(
+        scan, model, organs=["gray"], roi=(0, 30, 0, 50, 0, 12), device="cpu", on_progress=seen.append
+    )
+    assert [item.label.name for item in result.labels] == ["gray"]
+    assert not result.segmentation.array[:, :, 30:].any()
+    assert seen[-1].fraction == 1.0
+
+
+def test_a_model_is_loaded_once_and_used_by_file(tmp_path):
+    loaded = hsam.load_model(write_bundle(tmp_path, "mine"))
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    assert hsam.segment(scan, loaded, device="cpu").model_id == "mine"
+    assert hsam.segment(scan, tmp_path / "mine.safetensors", device="cpu").model_id == "mine"
+    assert "abdomen-mr-t2" in {entry.id for entry in hsam.list_models()}
+
+
+def test_an_evaluation_has_numbers_a_table_and_plain_values(expected, tmp_path):
+    reference = expected.save(tmp_path / "reference.nii.gz")
+    found = hsam.evaluate(expected, reference)
+    assert found["gray"].dice == 1.0
+    assert found.mean() == 1.0
+    assert found.to_dict()["mean"]["dice"] == 1.0
+    with pytest.raises(KeyError):
+        found["heart"]
+
+
+def test_an_evaluation_becomes_a_data_frame(expected, tmp_path):
+    pandas = pytest.importorskip("pandas", reason="pandas is optional")
+    frame = hsam.evaluate(expected, expected.save(tmp_path / "reference.nii.gz")).to_dataframe()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame.loc["gray", "dice"] == 1.0
+
+
+@pytest.mark.parametrize("scan", [7, None, ("a", "b", "c"), sitk.Image([4, 4], sitk.sitkInt16)])
+def test_what_is_not_a_scan_is_refused_in_a_sentence(scan, model):
+    with pytest.raises(hsam.HSAMSegmentError, match="scan"):
+        hsam.segment(scan, model, device="cpu")
+
+
+def test_an_array_of_another_shape_than_its_geometry_is_refused(model):
+    volume = bright_boxes()
+    with pytest.raises(hsam.HSAMSegmentError, match="shape"):
+        hsam.segment((volume.array.transpose(2, 1, 0), volume.geometry), model, device="cpu")
