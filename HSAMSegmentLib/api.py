@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     Scan = Union[str, Path, sitk.Image, nibabel.spatialimages.SpatialImage, Volume, tuple[np.ndarray, Geometry]]
     Labels = Union[str, Path, SegmentationResult, Segmentation]
 
+NO_POSTPROCESSING = PostprocessOptions(largest_piece=False, fill_holes=False, minimum_ml=0.0)
+
 
 def segment(
     scan: Scan,
@@ -56,7 +58,7 @@ def segment(
         model: id of a model, a file, or a loaded model; "" to take the only one that fits the scan.
         organs: names of the structures to keep; all by default.
         roi: voxel box (i0, i1, j0, j1, k0, k1), upper bounds excluded; the whole scan by default.
-        series: UID, number or description of the DICOM series, where a folder holds several.
+        series: UID, number or description of a DICOM series of a folder.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto", "full" (float32) or "mixed".
         tta: whether a model that asks for test-time augmentation or several planes gets them.
@@ -69,8 +71,7 @@ def segment(
         Labels on exactly the grid of the scan, with volumes in mL and confidences.
 
     Raises:
-        HSAMSegmentError: one sentence on what is wrong and what to do: the scan cannot be read, no model or several
-            fit, the device does not work, ... CancelledError after a cancel.
+        HSAMSegmentError: one sentence on what is wrong and what to do; CancelledError after a cancel.
     """
     from HSAMSegmentLib.weights.loading import LoadedModel
     from HSAMSegmentLib.workflows.context import Context, ignore_event
@@ -81,7 +82,6 @@ def segment(
 
     loaded = model if isinstance(model, LoadedModel) else None
     path, volume = _opened(scan)
-    untouched = PostprocessOptions(largest_piece=False, fill_holes=False, minimum_ml=0.0)
     request = SegmentRequest(
         input=VolumeInput(path=path or "in memory", series=series),
         model="" if loaded is not None else str(model),
@@ -91,12 +91,11 @@ def segment(
             roi=roi,
             precision=precision,
             view_averaging=tta,
-            postprocess=PostprocessOptions() if postprocess else untouched,
+            postprocess=PostprocessOptions() if postprocess else NO_POSTPROCESSING,
         ),
     )
-    context = Context(on_progress or ignore_event, cancel or CancelToken())
-    context.warm["models"] = ModelCache(store, model=loaded)
-    return segment_scan(request, context, volume)
+    warm = {"models": ModelCache(store, model=loaded)}
+    return segment_scan(request, Context(on_progress or ignore_event, cancel or CancelToken(), warm=warm), volume)
 
 
 def evaluate(

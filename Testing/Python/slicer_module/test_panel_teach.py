@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -343,7 +344,7 @@ def result(scene, pair):
     doubts = [DoubtfulSlice(9, (20, 30, 9), "liver", 0.41, 80.0), DoubtfulSlice(4, (21, 31, 4), "liver", 0.6, 40.0)]
     volume, node = pair
     node.SetAttribute(MODEL_ATTRIBUTE, "abdomen-mr-t2")
-    node.SetAttribute(DOUBTS_ATTRIBUTE, json.dumps([item.to_json() for item in doubts]))
+    node.SetAttribute(DOUBTS_ATTRIBUTE, json.dumps([asdict(item) for item in doubts]))
     node.SetNodeReferenceID(SOURCE_ROLE, volume.GetID())
     return volume, node
 
