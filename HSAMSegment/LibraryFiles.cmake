@@ -111,6 +111,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/runtime/progress.py
   HSAMSegmentLib/runtime/serialization.py
   HSAMSegmentLib/runtime/tensors.py
+  HSAMSegmentLib/runtime/threads.py
   HSAMSegmentLib/runtime/translation.py
   HSAMSegmentLib/slicer/__init__.py
   HSAMSegmentLib/slicer/nodes/__init__.py

@@ -7,7 +7,8 @@
     result.save("organs.seg.nrrd")
 
 Importing this package, or any of its subpackages, does not import torch: Slicer starts with the module, and torch may
-not be installed. The modules that compute import torch; they are imported at the first call.
+not be installed. The modules that compute import torch; they are imported at the first call. What the import does do is
+to bound how long torch's threads spin (see `runtime.threads`), which OpenMP reads when torch is loaded.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from HSAMSegmentLib.runtime.threads import limit_spinning
+
 __version__ = "0.2.0"
+
+limit_spinning()
 
 if TYPE_CHECKING:
     from HSAMSegmentLib.api import (

@@ -19,6 +19,7 @@ from HSAMSegmentLib.cli.console import Console
 from HSAMSegmentLib.errors import DeviceError, ModelNotFoundError
 from HSAMSegmentLib.runtime.disk import format_bytes
 from HSAMSegmentLib.runtime.progress import CancelToken
+from HSAMSegmentLib.runtime.threads import priority_sentence, spin_sentence, usable_cores
 from HSAMSegmentLib.weights.catalog import ENCODER, MODEL
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.weights.store_entries import BROKEN
@@ -148,11 +149,17 @@ def _torch_and_devices() -> Iterator[Check]:
         yield Check("torch", False, problem, advice, essential=True)
         return
     yield Check("torch", True, version)
-    from HSAMSegmentLib.runtime.devices import list_devices
+    from HSAMSegmentLib.runtime.devices import default_precision, default_threads, list_devices
 
+    free, cores = default_threads(), usable_cores()
+    advice = "" if 2 * free >= cores else "Other programs use the processor; a job takes longer while they do."
+    yield Check("threads", not advice, f"{free} of {cores} cores for a job now. {spin_sentence()}", advice)
+    yield Check("priority", True, priority_sentence())
     probes = list_devices()
     for probe in probes:
         yield Check(f"device {probe.name}", probe.works, probe.sentence)
+        if probe.works:
+            yield Check(f"precision {probe.name}", True, default_precision(probe.name).reason)
     if not any(probe.works for probe in probes):
         yield Check("devices", False, "none passed its test run.", "Install torch again.", essential=True)
 

@@ -44,8 +44,8 @@ class SegmentOptions:
         roi: voxel box (i0, i1, j0, j1, k0, k1) in the volume's own IJK, upper bounds excluded; outside of it stays
             background, while the network sees whole slices.
         batch_size: slices per run of the network, None to take it from the memory that is there.
-        precision: "full" (float32), "mixed" (half precision in the network) or "auto" (mixed where the device was
-            measured to gain from it).
+        precision: "full" (float32), "mixed" (half precision in the network) or "auto" (mixed where the hardware has
+            instructions for it).
         stages: which decoding stages the labels come from: "both" (the mean of all), "last", or "auto" for what the
             model asks for.
         view_averaging: whether a model that asks for several views of each slice, or for slices along other planes,

@@ -186,21 +186,23 @@ class SlicePredictor:
     def _forward(self, images: Tensor) -> list[Tensor]:
         half = nullcontext() if self._dtype is None else torch.autocast(images.device.type, dtype=self._dtype)
         with half:
-            stages = self._network(images).stages
+            stages = self._network(images.contiguous(memory_format=torch.channels_last)).stages
         return [stage.float() for stage in stages]
 
     def _move(self, device: str) -> None:
         self.device = device
-        self._network.to(device)
-        mixed = self._wanted_precision == "mixed" or (
-            self._wanted_precision == "auto" and devices.gains_from_mixed_precision(device)
-        )
-        self._dtype = devices.half_precision(device) if mixed else None
+        self._network.to(device, memory_format=torch.channels_last)
+        self._dtype = self._chosen_dtype(device)
         self._measured = self._wanted_batch is not None or not device.startswith("cuda")
         self.batch_size = self._wanted_batch or self._first_batch_size()
         if not self._measured:
             torch.cuda.reset_peak_memory_stats(torch.device(device))
             self._used_before = torch.cuda.memory_allocated(torch.device(device))
+
+    def _chosen_dtype(self, device: str) -> torch.dtype | None:
+        if self._wanted_precision == "auto":
+            return devices.default_precision(device).dtype
+        return devices.half_precision(device) if self._wanted_precision == "mixed" else None
 
     def _first_batch_size(self) -> int:
         if self.device == "cpu":

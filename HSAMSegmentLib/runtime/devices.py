@@ -1,4 +1,4 @@
-"""Which devices really compute, how much memory they have, and whether half precision pays on them.
+"""Which devices really compute, how much memory they have, and in which precision they compute.
 
 A device counts only if a tiny real run passes on it: CUDA reports itself available on cards for which the installed
 torch has no kernels, and drivers can be older than the library.
@@ -7,22 +7,23 @@ torch has no kernels, and drivers can be older than the library.
 from __future__ import annotations
 
 import logging
+import os
 import re
-import time
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import psutil
 import torch
 
 from HSAMSegmentLib.errors import DeviceError
+from HSAMSegmentLib.runtime.threads import FreeCores, requested_threads
 
 logger = logging.getLogger(__name__)
 
-_GAIN = 1.5
-"""Half precision is used where it is at least this many times as fast as float32."""
+PRECISION_VARIABLE = "HSAMSEGMENT_PRECISION"
 
-_BENCHMARK_SIZE = 384
+_BFLOAT16_FLAGS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16", "bf16": "Arm BF16"}
 
 
 @dataclass(frozen=True)
@@ -119,40 +120,72 @@ def free_memory(name: str) -> int:
 
 
 def default_threads() -> int:
-    """CPU threads of a job that names no number: what torch was told (OMP_NUM_THREADS), else the physical cores."""
-    return torch.get_num_threads()
+    """CPU threads of a job that names no number: what the user told OpenMP, else the cores that are free now."""
+    return requested_threads() or FreeCores().count()
+
+
+@dataclass(frozen=True)
+class Precision:
+    """In which precision a device computes by default.
+
+    Attributes:
+        dtype: the half precision type, None for float32.
+        reason: why, a sentence for the user.
+    """
+
+    dtype: torch.dtype | None
+    reason: str
+
+
+def default_precision(name: str) -> Precision:
+    """The precision that "auto" means on a device: decided by what the hardware is, so that results repeat."""
+    device = torch.device(name)
+    if device.type == "cpu":
+        instructions = native_bfloat16()
+        if instructions:
+            return Precision(torch.bfloat16, f"bfloat16: this CPU has {instructions}.")
+        return Precision(None, "float32: this CPU has neither AMX nor AVX-512 instructions for bfloat16.")
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        if major >= 8:
+            return Precision(torch.bfloat16, f"bfloat16: the card has compute capability {major}.{minor}.")
+        if major == 7:
+            return Precision(torch.float16, f"float16: the card has compute capability {major}.{minor}.")
+        return Precision(None, f"float32: the card has compute capability {major}.{minor}, below 7.0.")
+    return Precision(None, f"float32: half precision was not measured on {_title(name)}.")
 
 
 def half_precision(name: str) -> torch.dtype:
-    """The half precision type of a device: bfloat16 where it is native, float16 on older CUDA cards and MPS."""
+    """The half precision type of a device, for who asks for it: bfloat16 on CPUs and new cards, float16 elsewhere."""
     device = torch.device(name)
-    if device.type == "cpu":
-        return torch.bfloat16
-    if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8:
+    if device.type == "cpu" or (device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8):
         return torch.bfloat16
     return torch.float16
 
 
 @lru_cache
-def mixed_precision_gain(name: str) -> float:
-    """How many times faster a matrix product is in half precision than in float32, measured once per process.
+def native_bfloat16() -> str:
+    """The instructions by which this CPU computes in bfloat16, "" if it has none (it would emulate them, slowly).
 
-    Never assumed: a CPU without bfloat16 instructions is hundreds of times slower in bfloat16.
+    Set HSAMSEGMENT_PRECISION to "float32" or "bfloat16" to decide otherwise.
     """
-    device = torch.device(name)
-    full = _product_seconds(device, torch.float32)
+    wish = os.environ.get(PRECISION_VARIABLE, "").lower()
+    if wish in ("float32", "full"):
+        return ""
+    if wish == "bfloat16":
+        return f"the setting {PRECISION_VARIABLE}"
+    flags = _cpu_flags()
+    return next((title for flag, title in _BFLOAT16_FLAGS.items() if flag in flags), "")
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Names of instruction sets, as Linux lists them; from torch where the system has no such list."""
     try:
-        half = _product_seconds(device, half_precision(name))
-    except (RuntimeError, NotImplementedError) as error:
-        logger.info("Half precision does not run on %s: %s", name, error)
-        return 0.0
-    logger.info("Half precision on %s: %.2f times the speed of float32", name, full / half)
-    return full / half
-
-
-def gains_from_mixed_precision(name: str) -> bool:
-    """Whether half precision pays on a device."""
-    return mixed_precision_gain(name) >= _GAIN
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        tests = {"amx_bf16": "_is_amx_tile_supported", "avx512_bf16": "_is_avx512_bf16_supported"}
+        return frozenset(flag for flag, test in tests.items() if getattr(torch.cpu, test, bool)())
+    return frozenset(re.findall(r"[a-z0-9_]+", " ".join(re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.M))))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -239,21 +272,6 @@ def _tiny_network(image: torch.Tensor, kernel: torch.Tensor, matrix: torch.Tenso
     tokens = features.reshape(1, 4, 32, 8) @ matrix / 4.0
     attended = torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
     return torch.nn.functional.interpolate(attended, size=(16, 16), mode="bilinear").sum(dim=1)
-
-
-def _product_seconds(device: torch.device, dtype: torch.dtype) -> float:
-    left = torch.ones((_BENCHMARK_SIZE, _BENCHMARK_SIZE), device=device, dtype=dtype)
-    if device.type == "cuda":
-        left = torch.ones((4096, 4096), device=device, dtype=dtype)
-    best = float("inf")
-    for _ in range(4):
-        started = time.perf_counter()
-        left @ left
-        synchronize(str(device))
-        best = min(best, time.perf_counter() - started)
-        if best > 0.5:
-            break
-    return best
 
 
 def _cgroup_free() -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from HSAMSegmentLib.runtime.owned_folders import Workspace
+from HSAMSegmentLib.runtime.threads import limit_spinning
 from HSAMSegmentLib.worker.message_file import LineReader, LineWriter, last_lines
 from HSAMSegmentLib.worker.runners import CANCEL_GRACE_SECONDS, refuse_second_job
 from HSAMSegmentLib.workflows.events import Cancelled, Event, Failed, event_from_json, is_terminal
@@ -69,6 +70,7 @@ class ProcessRunner:
         self._hooks = hooks or {}
         self._python = python or worker_python()
         self._environment = {**os.environ, **(environment or {})}
+        limit_spinning(self._environment)
         self._worker: Worker | None = None
         self._job = 0
         self._running = False

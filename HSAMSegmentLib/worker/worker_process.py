@@ -18,6 +18,7 @@ import psutil
 
 from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.runtime.progress import CancelToken
+from HSAMSegmentLib.runtime.threads import set_worker_priority
 from HSAMSegmentLib.worker.message_file import LineReader, LineWriter
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.events import Event, event_to_json
@@ -27,7 +28,6 @@ from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 COMMAND_SECONDS = 0.02
 PARENT_SECONDS = 0.5
-NICENESS = 10
 
 
 def serve(folder: str) -> int:
@@ -36,7 +36,7 @@ def serve(folder: str) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
     home = Path(folder)
     settings = json.loads((home / "settings.json").read_text(encoding="utf-8"))
-    _lower_priority()
+    set_worker_priority()
     events = LineWriter(home / "events.jsonl")
     events.write({"ready": os.getpid()})
     watcher = Watcher(LineReader(home / "commands.jsonl"), settings["parent_pid"], Path(settings["workspace"]))
@@ -60,14 +60,6 @@ def _run_one(command: dict[str, Any], token: CancelToken, events: LineWriter, co
         emit(ending_of(error))
         return
     run_to_end(request, context.with_events(emit, token))
-
-
-def _lower_priority() -> None:
-    """Leave the processor to the GUI when both want it; the job keeps all cores otherwise."""
-    if os.name == "nt":
-        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
-    else:
-        os.nice(NICENESS)
 
 
 class Watcher(threading.Thread):

@@ -38,7 +38,7 @@ from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom
 from HSAMSegmentLib.preprocess.intensity import scale_intensity
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
-from HSAMSegmentLib.runtime.devices import default_threads, gains_from_mixed_precision
+from HSAMSegmentLib.runtime.devices import default_precision, default_threads
 from HSAMSegmentLib.weights.loading import LoadedModel
 from HSAMSegmentLib.weights.manifest import EncoderSource, License, Manifest
 
@@ -165,7 +165,7 @@ def report(ours: Stopwatch, plain: Stopwatch, ours_labels: np.ndarray, plain_lab
     """Print ratios, agreement and how far the machine's own limit is."""
     count, scores = len(ours_labels), dice(ours_labels, plain_labels)
     rate, half = product_rate(torch.float32), product_rate(torch.bfloat16)
-    used = "used" if gains_from_mixed_precision("cpu") else "not used"
+    used = "used" if default_precision("cpu").dtype else "not used"
     print(f"ratio of wall times {plain.wall / ours.wall:.2f}, of CPU times {plain.cpu / ours.cpu:.2f}")
     print(f"CPU seconds per slice: ours {ours.cpu / count:.2f}, straightforward {plain.cpu / count:.2f}")
     print(f"Dice of both label maps: mean {np.mean(scores):.5f}, least {min(scores):.5f}")

@@ -16,6 +16,7 @@ from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.inference.predictor import Segmenter, sided_pair
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.preprocess.rules import IntensityRule
+from HSAMSegmentLib.runtime import devices
 
 
 def test_structures_are_found_where_they_are():
@@ -194,8 +195,21 @@ def test_sides_of_one_organ_are_recognized_by_name(names, pair):
 
 
 def test_half_precision_is_used_when_asked_for_and_finds_the_same():
-    full = segment(bright_boxes(), tiny_hsam_model())
+    full = segment(bright_boxes(), tiny_hsam_model(), precision="full")
     mixed = segment(bright_boxes(), tiny_hsam_model(), precision="mixed")
     assert mixed.precision == "mixed (bfloat16)"
     assert full.precision == "full"
     assert np.mean(full.segmentation.array == mixed.segmentation.array) > 0.97
+
+
+@pytest.mark.parametrize(("flags", "expected"), [(("amx_bf16",), "mixed (bfloat16)"), (("avx2",), "full")])
+def test_the_hardware_decides_the_precision_and_the_result_repeats(monkeypatch, flags, expected):
+    monkeypatch.delenv(devices.PRECISION_VARIABLE, raising=False)
+    monkeypatch.setattr(devices, "_cpu_flags", lambda: frozenset(flags))
+    devices.native_bfloat16.cache_clear()
+    try:
+        first, second = (segment(bright_boxes(), tiny_hsam_model()) for _ in range(2))
+    finally:
+        devices.native_bfloat16.cache_clear()
+    assert first.precision == second.precision == expected
+    np.testing.assert_array_equal(first.segmentation.array, second.segmentation.array)

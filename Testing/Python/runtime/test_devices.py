@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -85,10 +87,57 @@ def test_a_real_failed_allocation_is_recognized():
     assert devices.is_out_of_memory(caught.value)
 
 
-def test_mixed_precision_is_measured_not_assumed():
-    gain = devices.mixed_precision_gain("cpu")
-    assert gain > 0.0
-    assert devices.gains_from_mixed_precision("cpu") == (gain >= 1.2)
+@pytest.fixture
+def flags(monkeypatch):
+    """Sets the instruction sets that the CPU is taken to have."""
+
+    def pretend(*names):
+        monkeypatch.delenv(devices.PRECISION_VARIABLE, raising=False)
+        monkeypatch.setattr(devices, "_cpu_flags", lambda: frozenset(names))
+        devices.native_bfloat16.cache_clear()
+
+    yield pretend
+    devices.native_bfloat16.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("names", "dtype", "words"),
+    [
+        (("avx2", "avx512f", "amx_bf16", "avx512_bf16"), torch.bfloat16, "AMX"),
+        (("avx512_bf16",), torch.bfloat16, "AVX-512 BF16"),
+        (("bf16", "asimd"), torch.bfloat16, "Arm BF16"),
+        (("avx2", "avx512f"), None, "neither AMX nor AVX-512"),
+        ((), None, "neither"),
+    ],
+)
+def test_the_precision_follows_from_the_instruction_sets(flags, names, dtype, words):
+    flags(*names)
+    precision = devices.default_precision("cpu")
+    assert precision.dtype == dtype
+    assert words in precision.reason
+
+
+@pytest.mark.parametrize(("wish", "dtype"), [("float32", None), ("bfloat16", torch.bfloat16)])
+def test_a_setting_decides_the_precision(flags, monkeypatch, wish, dtype):
+    flags("amx_bf16")
+    monkeypatch.setenv(devices.PRECISION_VARIABLE, wish)
+    devices.native_bfloat16.cache_clear()
+    assert devices.default_precision("cpu").dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [((9, 0), torch.bfloat16), ((8, 0), torch.bfloat16), ((7, 5), torch.float16), ((6, 1), None)],
+)
+def test_the_precision_of_a_card_follows_from_its_compute_capability(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    precision = devices.default_precision("cuda:0")
+    assert precision.dtype == dtype
+    assert f"{capability[0]}.{capability[1]}" in precision.reason
+
+
+def test_the_flags_of_this_cpu_are_read():
+    assert devices._cpu_flags() or not Path("/proc/cpuinfo").exists()
 
 
 def test_at_least_one_thread_is_recommended():
