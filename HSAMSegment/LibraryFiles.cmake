@@ -42,11 +42,15 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/inference/through_plane_smoothing.py
   HSAMSegmentLib/io/__init__.py
   HSAMSegmentLib/io/compressed_files.py
+  HSAMSegmentLib/io/content_kind.py
+  HSAMSegmentLib/io/detached_files.py
   HSAMSegmentLib/io/dicom_frames.py
   HSAMSegmentLib/io/dicom_header.py
   HSAMSegmentLib/io/dicom_series.py
   HSAMSegmentLib/io/image_files.py
-  HSAMSegmentLib/io/nifti_header.py
+  HSAMSegmentLib/io/nifti_files.py
+  HSAMSegmentLib/io/placement.py
+  HSAMSegmentLib/io/quiet.py
   HSAMSegmentLib/io/scan_folder.py
   HSAMSegmentLib/io/volume_files.py
   HSAMSegmentLib/labels/__init__.py

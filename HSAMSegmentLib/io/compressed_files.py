@@ -1,6 +1,6 @@
 """Is what a compressed image file holds what was once put into it?
 
-ITK's readers stop as soon as they have all voxels, before the checksum (NRRD, NIfTI), or look at no error of unpacking
+ITK's readers stop as soon as they have all voxels, before the checksum (NRRD), or look at no error of unpacking
 at all (MetaImage, which then hands out whatever is in memory), so that one damaged byte changes voxels without a word.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +19,7 @@ _BLOCK_BYTES = 1 << 20
 _LONGEST_LINE = 1 << 20
 _MOST_LINES = 100_000
 _ANY_WRAPPER = zlib.MAX_WBITS | 32  # zlib or gzip, as the first bytes say
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 _METAIMAGE_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 
 
@@ -46,7 +46,7 @@ def check_compressed(path: Path) -> None:
     try:
         with open(packed.path, "rb") as file:
             file.seek(packed.offset)
-            length = _unpacked_length(file)
+            length = sum(len(block) for block in unpacked_blocks(file))
     except zlib.error as error:
         raise _damaged(packed.path) from error
     if length < packed.bytes_needed:
@@ -60,20 +60,24 @@ def _damaged(path: Path) -> VolumeError:
     )
 
 
-def _unpacked_length(file: BinaryIO) -> int:
-    """Bytes of all the compressed streams from here on; zlib.error if one is damaged or cut off.
+def unpacked_blocks(file: BinaryIO, block_bytes: int = _BLOCK_BYTES) -> Iterator[bytes]:
+    """The content of all the compressed streams from here on, block by block.
 
-    Never holds more than a block of them: a background of zeros is packed a thousandfold.
+    Never holds more than a block: a background of zeros is packed a thousandfold.
+
+    Raises:
+        zlib.error: if a stream is damaged or cut off, or does not agree with its checksum.
     """
-    length, unpacker = 0, zlib.decompressobj(_ANY_WRAPPER)
+    unpacker = zlib.decompressobj(_ANY_WRAPPER)
     waiting = file.read(_BLOCK_BYTES)
     while True:
-        piece = unpacker.decompress(waiting, _BLOCK_BYTES)
-        length += len(piece)
+        piece = unpacker.decompress(waiting, block_bytes)
+        if piece:
+            yield piece
         if unpacker.eof:
             rest = unpacker.unused_data + (file.read(_BLOCK_BYTES) if len(unpacker.unused_data) < 2 else b"")
-            if not rest.startswith(_GZIP):  # a gzip file may have several parts; anything else is padding
-                return length
+            if not rest.startswith(GZIP):  # a gzip file may have several parts; anything else is padding
+                return
             waiting, unpacker = rest, zlib.decompressobj(_ANY_WRAPPER)
             continue
         waiting = unpacker.unconsumed_tail or file.read(_BLOCK_BYTES)
@@ -85,17 +89,12 @@ def _packed_voxels(path: Path) -> _Packed | None:
     finders: dict[tuple[str, ...], Callable[[Path, BinaryIO], _Packed | None]] = {
         (".nrrd", ".nhdr"): _packed_nrrd,
         (".mha", ".mhd"): _packed_metaimage,
-        (".nii", ".nii.gz"): _packed_nifti,
     }
     for suffixes, find in finders.items():
         if path.name.lower().endswith(suffixes):
             with open(path, "rb") as file:
                 return find(path, file)
     return None
-
-
-def _packed_nifti(path: Path, file: BinaryIO) -> _Packed | None:
-    return _Packed(path, 0, 0) if file.read(2) == _GZIP else None
 
 
 def _packed_nrrd(path: Path, file: BinaryIO) -> _Packed | None:

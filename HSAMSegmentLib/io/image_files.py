@@ -7,6 +7,7 @@ a reason.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,24 +16,21 @@ import numpy as np
 import SimpleITK as sitk
 
 from HSAMSegmentLib.errors import VolumeError
-from HSAMSegmentLib.images.sitk_images import geometry_of, quiet_itk
+from HSAMSegmentLib.images.sitk_images import geometry_of
 from HSAMSegmentLib.io.compressed_files import check_compressed
-from HSAMSegmentLib.io.nifti_header import (
-    NIFTI_SUFFIXES,
-    NiftiHeader,
-    axes_shear_degrees,
-    check_nifti_length,
-    not_finite_voxels,
-    read_nifti_header,
-)
+from HSAMSegmentLib.io.content_kind import content_problem
+from HSAMSegmentLib.io.detached_files import readable_header
+from HSAMSegmentLib.io.nifti_files import NiftiHeader, axes_shear_degrees, read_nifti_header, read_nifti_image
+from HSAMSegmentLib.io.placement import NO_PLACE_NOTE, placement_notes
+from HSAMSegmentLib.io.quiet import quiet_libraries
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img")
-_NO_PLACE_NOTE = "The file does not say where it is in the patient; left and right are not sure."
 SEGMENTATION_SUFFIXES = (".seg.nrrd", ".seg.nhdr")
 
 # Axes this close to right angles are a matter of rounding and not worth a word.
 ROUNDING_SHEAR_DEGREES = 0.01
 _LARGEST_MENDED_SHEAR_DEGREES = 3.0
+_NRRD_HEADER_BYTES = 1 << 16
 _PLAUSIBLE_VOXEL_MM = (0.005, 200.0)
 # ITK's own switch for NIfTI files whose axes are not exactly at right angles; Slicer sets it too.
 _PERMISSIVE_VARIABLE = "ITK_NIFTI_SFORM_PERMISSIVE"
@@ -44,6 +42,8 @@ def check_readable_file(path: Path) -> None:
     Raises:
         VolumeError: if not.
     """
+    if path.is_symlink() and not path.exists():
+        raise VolumeError(content_problem(path))
     if not path.exists():
         raise VolumeError(f'There is no file "{path}"; check the path.')
     if not path.is_file():
@@ -65,39 +65,41 @@ def name_without_suffix(path: Path) -> str:
 def read_image(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
     """Read a file as one image of three dimensions; flat images become one slice.
 
+    What the content is decides how it is read, not the name.
+
     Returns:
         The image (it may have several components per voxel) and notes on what had to be mended.
 
     Raises:
-        VolumeError: if it is no image, has more dimensions, or is damaged.
+        VolumeError: if it is not an image, has more dimensions, or is damaged.
     """
     check_readable_file(path)
-    header = nifti_header_of(path)
+    problem = content_problem(path)
+    if problem:
+        raise VolumeError(problem)
+    header = read_nifti_header(path)
     if header is not None:
-        check_nifti_length(path, header)
+        _check_dimensions(path, header.size)
+        with _permissive_nifti(header):
+            image = as_three_dimensional(read_nifti_image(path, header))
+        return image, geometry_notes(image, header)
     check_compressed(path)
+    with readable_header(path) as plain:
+        image = _read_by_itk(path, plain)
+    return image, (*geometry_notes(image), *placement_notes(path))
+
+
+def _read_by_itk(path: Path, plain: Path) -> sitk.Image:
+    """Read `plain`, which holds what `path` does."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    with quiet_itk(), _permissive_nifti(header):
+    reader.SetFileName(str(plain))
+    with quiet_libraries():
         try:
             reader.ReadImageInformation()
             _check_dimensions(path, reader.GetSize())
-            image = as_three_dimensional(reader.Execute())
+            return as_three_dimensional(reader.Execute())
         except RuntimeError as error:
             raise VolumeError(_reason_of_failure(path, str(error))) from error
-    return image, geometry_notes(image, header)
-
-
-def nifti_header_of(path: Path) -> NiftiHeader | None:
-    """The header of a NIfTI or Analyze file, None for other files."""
-    return read_nifti_header(path) if path.name.lower().endswith(NIFTI_SUFFIXES) else None
-
-
-def restore_not_finite(path: Path, array: np.ndarray) -> None:
-    """Put NaN where a NIfTI file has no finite number: ITK has put a zero there."""
-    header = nifti_header_of(path)
-    if header is not None and array.dtype.kind == "f":
-        array.reshape(-1)[not_finite_voxels(path, header)] = np.nan
 
 
 def check_scalar(path: Path, image: sitk.Image) -> None:
@@ -143,20 +145,20 @@ def geometry_notes(image: sitk.Image, header: NiftiHeader | None = None) -> tupl
         notes += _nifti_notes(image, header)
     odd = [size for size in image.GetSpacing() if not _PLAUSIBLE_VOXEL_MM[0] <= size <= _PLAUSIBLE_VOXEL_MM[1]]
     if odd:
-        notes.append(f"Voxels of {odd[0]:.3g} mm are no scanner's; the header is wrong, or not in millimeters.")
+        notes.append(f"A voxel size of {odd[0]:.3g} mm is not plausible; the header is wrong, or not in millimeters.")
     return tuple(notes)
 
 
 def _nifti_notes(image: sitk.Image, header: NiftiHeader) -> list[str]:
     notes = []
     if header.qform_code <= 0 and header.sform_code <= 0:
-        notes.append(_NO_PLACE_NOTE)
+        notes.append(NO_PLACE_NOTE)
     elif _itk_differs_from_sform(image, header):
         notes.append(
             "The file's sform places it differently than its qform or its voxel size (pixdim); the place that Slicer "
             "uses was taken."
         )
-    if 0.0 in header.spacing_mm:
+    if 0.0 in header.pixdim:
         notes.append("The file does not say its voxel size along every axis; 1 mm was taken.")
     return notes
 
@@ -211,12 +213,20 @@ def _itk_differs_from_sform(image: sitk.Image, header: NiftiHeader) -> bool:
 def _reason_of_failure(path: Path, message: str) -> str:
     """One sentence for an exception of ITK."""
     lower = message.lower()
+    if path.name.lower().endswith((".nrrd", ".nhdr")) and _is_bzip2(path):
+        return f'"{path.name}" is compressed with bzip2, which cannot be read here; save it again with gzip or raw.'
     if "orthonormal" in lower:
         return f'The axes of "{path.name}" are not at right angles; resample it onto a rectangular grid first.'
     if "unable to determine imageio" in lower:
-        return f'"{path.name}" is no image that can be read here (NIfTI, NRRD, MetaImage or DICOM), or it is damaged.'
+        return f'"{path.name}" is not an image that can be read here (NIfTI, NRRD, MetaImage, DICOM), or it is damaged.'
     if path.name.lower().endswith((".nhdr", ".mhd", ".hdr")):
         return f'The voxels that "{path.name}" refers to cannot be read: their file is missing, cut off or damaged.'
     if "memory" in lower or "bad_alloc" in lower:
         return f'"{path.name}" does not fit into this computer\'s memory; crop or resample it first.'
     return f'The file "{path.name}" is cut off or damaged; copy or download it again.'
+
+
+def _is_bzip2(path: Path) -> bool:
+    with open(path, "rb") as file:
+        start = file.read(_NRRD_HEADER_BYTES).lower().split(b"\n\n", 1)[0]
+    return re.search(rb"^encoding:\s*(bzip2|bz2)", start, re.MULTILINE) is not None

@@ -23,7 +23,6 @@ from HSAMSegmentLib.io.image_files import (
     check_scalar,
     name_without_suffix,
     read_image,
-    restore_not_finite,
 )
 
 __all__ = ["Series", "finite_array", "list_series", "read_volume"]
@@ -83,8 +82,6 @@ def _of_dicom(read: dicom.DicomVolume, path: Path) -> Volume:
 def _volume(image: sitk.Image, name: str, modality: str, notes: tuple[str, ...], path: Path) -> Volume:
     check_scalar(path, image)
     array = sitk.GetArrayFromImage(image)
-    if path.is_file():
-        restore_not_finite(path, array)
     array, mended = finite_array(array)
     if not modality:
         modality = guess_modality(array)

@@ -16,7 +16,7 @@ from HSAMSegmentLib.errors import OutputError, VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.sitk_images import geometry_of, image_of, quiet_itk
 from HSAMSegmentLib.io.image_files import ROUNDING_SHEAR_DEGREES, check_scalar, name_without_suffix, read_image
-from HSAMSegmentLib.io.nifti_header import axes_shear_degrees, check_nifti_length, read_nifti_header
+from HSAMSegmentLib.io.nifti_files import axes_shear_degrees, check_nifti_length, read_nifti_header
 from HSAMSegmentLib.labels.label_names import names_path, names_text, read_names
 from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.labels.layers import merge_layers

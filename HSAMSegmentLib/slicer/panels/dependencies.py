@@ -43,6 +43,8 @@ PACKAGES = (
     Package("segment_anything", "segment-anything>=1.0"),
     Package("SimpleITK", "SimpleITK>=2.3"),
     Package("requests", "requests>=2.31"),
+    Package("nibabel", "nibabel>=5.0"),
+    Package("pydicom", "pydicom>=2.4"),
 )
 COMPARING = tuple(package for package in PACKAGES if package.module in ("scipy", "SimpleITK"))
 """All that two segmentations are compared with; Slicer comes with both."""
