@@ -15,13 +15,12 @@ from HSAMSegmentLib.errors import RequestError, VolumeError
 from HSAMSegmentLib.evaluation.metrics import Comparison, LabelScore, compare
 from HSAMSegmentLib.evaluation.structure_pairs import LayeredStructure, StructurePair
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.labels.grids import resample_array, voxel_offset
+from HSAMSegmentLib.labels.grids import label_box, part_of_lattice, resample_array, voxel_offset
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, ignore_progress
 
 MOST_STRUCTURES = 255
-MOST_VOXELS = 2**31
 ONLY_FIRST, ONLY_SECOND, OTHER_STRUCTURE = 1, 2, 3
 
 
@@ -123,7 +122,7 @@ def _shared_progress(progress: ProgressCallback, number: int, count: int) -> Pro
 def _common_grid(first: LayeredSegmentation, second: LayeredSegmentation) -> Geometry:
     """The part of the second one's lattice that holds all labels, with a rim of a voxel."""
     lattice = next((item for item in (second.grid, *_grids(second), first.grid, *_grids(first)) if item), None)
-    boxes = [_label_box(side, lattice) for side in (first, second)] if lattice is not None else [None, None]
+    boxes = [_labels_of(side, lattice) for side in (first, second)] if lattice is not None else [None, None]
     known = [box for box in boxes if box is not None]
     if not known:
         raise RequestError(f'Neither "{first.name}" nor "{second.name}" has a voxel: there is nothing to compare.')
@@ -137,40 +136,24 @@ def _common_grid(first: LayeredSegmentation, second: LayeredSegmentation) -> Geo
     if second.grid is not None:
         flat = np.asarray(second.grid.size) == 1
         low[flat], high[flat] = 0, 1
-    return _part(lattice, low, high)
+    return part_of_lattice(lattice, low, high)
 
 
 def _grids(side: LayeredSegmentation) -> list[Geometry]:
     return [geometry for _, geometry in side.layers]
 
 
-def _label_box(side: LayeredSegmentation, lattice: Geometry) -> tuple[np.ndarray, np.ndarray] | None:
+def _labels_of(side: LayeredSegmentation, lattice: Geometry) -> tuple[np.ndarray, np.ndarray] | None:
     """Bounds (i, j, k) of all labeled voxels on a lattice, upper ones excluded; None if there are none."""
-    lows, highs = [], []
-    for array, geometry in side.layers:
-        spans = [np.flatnonzero(array.any(axis=others)) for others in ((0, 1), (0, 2), (1, 2))]
-        if spans[0].size == 0:
-            continue
-        ends = np.array([[span[0] - 0.5, span[-1] + 0.5] for span in spans])
-        corners = np.array(
-            [[*(ends[axis][part] for axis, part in enumerate(corner)), 1.0] for corner in np.ndindex(2, 2, 2)]
-        )
-        placed = (np.linalg.solve(lattice.ijk_to_lps, geometry.ijk_to_lps) @ corners.T)[:3]
-        lows.append(np.ceil(placed.min(axis=1) - 0.01).astype(int))
-        highs.append(np.floor(placed.max(axis=1) + 0.01).astype(int) + 1)
-    return (np.min(lows, axis=0), np.max(highs, axis=0)) if lows else None
+    boxes = [label_box(array, geometry, lattice) for array, geometry in side.layers]
+    known = [box for box in boxes if box is not None]
+    if not known:
+        return None
+    return np.min([box[0] for box in known], axis=0), np.max([box[1] for box in known], axis=0)
 
 
 def _touch(box: tuple[np.ndarray, np.ndarray], grid: Geometry) -> bool:
     return bool(np.all(box[1] > 0) and np.all(box[0] < np.asarray(grid.size)))
-
-
-def _part(lattice: Geometry, low: np.ndarray, high: np.ndarray) -> Geometry:
-    size = tuple(int(length) for length in high - low)
-    if np.prod(size, dtype=float) > MOST_VOXELS:
-        raise VolumeError("The two segmentations lie too far apart to be compared. Check their transforms.")
-    origin = (lattice.ijk_to_lps @ [*low, 1.0])[:3]
-    return replace(lattice, size=size, origin_mm=tuple(float(value) for value in origin))
 
 
 class _Side:

@@ -18,17 +18,17 @@ and HD95 0; all of them are in the means. Jaccard follows Dice in these cases, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
 
-from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.errors import RequestError, VolumeError
 from HSAMSegmentLib.evaluation.label_matching import LabelPair, is_generic, match_labels, select_pairs
 from HSAMSegmentLib.evaluation.surface_distance import SurfaceDistances, distances_between, surface_voxels
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.orientation import slice_axis
-from HSAMSegmentLib.labels.grids import resample_labels, same_grid
+from HSAMSegmentLib.labels.grids import grid_box, label_box, part_of_lattice, resample_array, same_grid
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.runtime.progress import CancelToken, ProgressCallback, ProgressTracker, ignore_progress
 
@@ -94,6 +94,8 @@ class Comparison:
         slice_axis: array axis of `slice_dice`: 0 for k, 1 for j, 2 for i.
         scores: one per structure.
         notes: sentences on what was resampled, missing or not compared.
+        first_slice: index on the reference's own grid of the first entry of `slice_dice`; negative where the prediction
+            goes beyond the reference.
     """
 
     prediction_name: str
@@ -103,6 +105,7 @@ class Comparison:
     slice_axis: int
     scores: tuple[LabelScore, ...]
     notes: tuple[str, ...] = ()
+    first_slice: int = 0
 
     def mean(self, metric: str) -> float | None:
         """Mean of "dice", "jaccard", "hd95" or "asd" over the structures that have it, None if none has it."""
@@ -135,7 +138,7 @@ def compare(
 
     Args:
         prediction: what is judged.
-        reference: what is taken as true; the comparison happens on its grid.
+        reference: what is taken as true; the comparison happens on its lattice, over the extents of both.
         convention: "ours" or "hsam", see the module's description.
         organs: names to compare; empty for all.
         progress: told after each structure.
@@ -149,8 +152,8 @@ def compare(
     if convention not in CONVENTIONS:
         raise RequestError(f"The convention '{convention}' is unknown; it is one of {', '.join(CONVENTIONS)}.")
     pairs, notes = _pairs_to_compare(prediction, reference, organs)
-    prediction, grid_notes = _on_grid_of(prediction, reference)
     axis = 2 - slice_axis(reference.geometry)
+    prediction, reference, first_slice, grid_notes = _on_common_grid(prediction, reference, axis)
     counts = _SliceCounts.of(prediction.array, reference.array, pairs, axis)
     boxes = (ndimage.find_objects(prediction.array), ndimage.find_objects(reference.array))
     tracker = ProgressTracker(progress, stage="Comparing", steps=len(pairs))
@@ -159,7 +162,8 @@ def compare(
         if cancel is not None:
             cancel.raise_if_cancelled()
         distances = _distances(pair, prediction, reference, boxes, convention)
-        scores.append(_score(pair, counts, index, distances, reference.geometry.voxel_volume_ml, convention))
+        score = _score(pair, counts, index, distances, reference.geometry.voxel_volume_ml, convention)
+        scores.append(_with_slices_from(score, first_slice))
         tracker.advance(detail=pair.name)
     return Comparison(
         prediction_name=prediction.name,
@@ -168,6 +172,7 @@ def compare(
         unit="voxel" if convention == "hsam" else "mm",
         slice_axis=axis,
         scores=tuple(scores),
+        first_slice=first_slice,
         notes=prediction.notes + reference.notes + grid_notes + notes,
     )
 
@@ -232,17 +237,54 @@ def _names(segmentation: Segmentation) -> str:
     return ", ".join(label.name for label in segmentation.labels) or "none"
 
 
-def _on_grid_of(prediction: Segmentation, reference: Segmentation) -> tuple[Segmentation, tuple[str, ...]]:
-    """The prediction on the reference's grid, and a note if it had to be resampled."""
+def _on_common_grid(
+    prediction: Segmentation, reference: Segmentation, axis: int
+) -> tuple[Segmentation, Segmentation, int, tuple[str, ...]]:
+    """Both on the reference's lattice, which is widened where the prediction has labels outside of the reference.
+
+    Returns:
+        The two, the index of the first slice along `axis` (0 unless widened), and notes.
+
+    Raises:
+        VolumeError: if the two grids do not overlap in space.
+    """
     if same_grid(prediction.geometry, reference.geometry):
-        return prediction, ()
-    resampled = resample_labels(prediction, reference.geometry)
-    before, after = (np.count_nonzero(item.array) * item.geometry.voxel_volume_ml for item in (prediction, resampled))
-    note = (
+        return prediction, reference, 0, ()
+    lattice = reference.geometry
+    size = np.asarray(lattice.size)
+    low, high = grid_box(prediction.geometry, lattice)
+    if np.any(high <= 0) or np.any(low >= size):
+        raise VolumeError(
+            f'"{prediction.name}" and "{reference.name}" do not overlap in space; check that both are of the same scan.'
+        )
+    box = label_box(prediction.array, prediction.geometry, lattice) or (np.zeros(3, int), size)
+    low, high = np.minimum(box[0], 0), np.maximum(box[1], size)
+    grid = part_of_lattice(lattice, low, high) if low.any() or (high > size).any() else lattice
+    placed = Segmentation(
+        resample_array(prediction.array, prediction.geometry, grid),
+        grid,
+        prediction.labels,
+        prediction.name,
+        prediction.notes,
+    )
+    before, after = (np.count_nonzero(item.array) * item.geometry.voxel_volume_ml for item in (prediction, placed))
+    notes = [
         "The prediction is on another grid than the reference; it was resampled to it by nearest neighbor "
         f"({before:.1f} mL labeled before, {after:.1f} mL after)."
-    )
-    return resampled, (note,)
+    ]
+    if grid is not lattice:
+        notes.append(
+            "The prediction goes beyond the grid of the reference; what lies outside counts as false positive."
+        )
+        reference = replace(reference, array=resample_array(reference.array, lattice, grid), geometry=grid)
+    return placed, reference, int(low[2 - axis]), tuple(notes)
+
+
+def _with_slices_from(score: LabelScore, first_slice: int) -> LabelScore:
+    """The score with its worst slice counted on the reference's own grid."""
+    if score.worst_slice is None or first_slice == 0:
+        return score
+    return replace(score, worst_slice=score.worst_slice + first_slice)
 
 
 def _distances(

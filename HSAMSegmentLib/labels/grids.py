@@ -12,6 +12,7 @@ from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.labels.segmentation import Segmentation
 
 _TOLERANCE_VOXELS = 0.01
+MOST_VOXELS = 2**31
 
 
 def same_grid(first: Geometry, second: Geometry, tolerance_voxels: float = _TOLERANCE_VOXELS) -> bool:
@@ -48,6 +49,41 @@ def voxel_offset(source: Geometry, target: Geometry) -> tuple[int, int, int] | N
     expected = ends[:, :3] + offset
     apart = np.abs((steps @ ends.T)[:3].T - expected).max()
     return tuple(int(part) for part in offset) if apart <= _TOLERANCE_VOXELS else None
+
+
+def label_box(array: np.ndarray, geometry: Geometry, lattice: Geometry) -> tuple[np.ndarray, np.ndarray] | None:
+    """Bounds (i, j, k) on a lattice of the labeled voxels of an array (k, j, i), upper ones excluded; None if empty."""
+    spans = [np.flatnonzero(array.any(axis=others)) for others in ((0, 1), (0, 2), (1, 2))]
+    if spans[0].size == 0:
+        return None
+    return _placed_box([(span[0] - 0.5, span[-1] + 0.5) for span in spans], geometry, lattice)
+
+
+def grid_box(geometry: Geometry, lattice: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds (i, j, k) on a lattice of all voxels of a grid, upper ones excluded."""
+    return _placed_box([(-0.5, length - 0.5) for length in geometry.size], geometry, lattice)
+
+
+def part_of_lattice(lattice: Geometry, low: np.ndarray, high: np.ndarray) -> Geometry:
+    """The grid of the voxels low..high - 1 (i, j, k) of a lattice; they may lie outside of its own size.
+
+    Raises:
+        VolumeError: if it would have more than `MOST_VOXELS`.
+    """
+    size = tuple(int(length) for length in high - low)
+    if np.prod(size, dtype=float) > MOST_VOXELS:
+        raise VolumeError("The two segmentations lie too far apart to be compared. Check their places or transforms.")
+    origin = (lattice.ijk_to_lps @ [*low, 1.0])[:3]
+    return replace(lattice, size=size, origin_mm=tuple(float(value) for value in origin))
+
+
+def _placed_box(
+    ends: list[tuple[float, float]], geometry: Geometry, lattice: Geometry
+) -> tuple[np.ndarray, np.ndarray]:
+    corners = np.array([[*(ends[axis][end] for axis, end in enumerate(corner)), 1.0] for corner in np.ndindex(2, 2, 2)])
+    placed = (np.linalg.solve(lattice.ijk_to_lps, geometry.ijk_to_lps) @ corners.T)[:3]
+    low = np.ceil(placed.min(axis=1) - _TOLERANCE_VOXELS).astype(int)
+    return low, np.floor(placed.max(axis=1) + _TOLERANCE_VOXELS).astype(int) + 1
 
 
 def resample_array(array: np.ndarray, source: Geometry, target: Geometry) -> np.ndarray:

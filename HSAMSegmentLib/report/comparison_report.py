@@ -32,6 +32,7 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
         "unit": comparison.unit,
         "definitions": _DEFINITIONS[comparison.convention],
         "slice_axis": AXIS_NAMES[comparison.slice_axis],
+        "first_slice": comparison.first_slice,
         "structures": [_score_to_json(score) for score in comparison.scores],
         "mean": {metric: comparison.mean(metric) for metric in METRICS},
         "counted": {metric: comparison.counted(metric) for metric in METRICS},
