@@ -54,10 +54,13 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/io/scan_folder.py
   HSAMSegmentLib/io/volume_files.py
   HSAMSegmentLib/labels/__init__.py
+  HSAMSegmentLib/labels/dicom_seg.py
+  HSAMSegmentLib/labels/dicom_segmentations.py
   HSAMSegmentLib/labels/grids.py
   HSAMSegmentLib/labels/label_names.py
   HSAMSegmentLib/labels/label_set.py
   HSAMSegmentLib/labels/layers.py
+  HSAMSegmentLib/labels/rtstruct.py
   HSAMSegmentLib/labels/seg_nrrd.py
   HSAMSegmentLib/labels/segmentation.py
   HSAMSegmentLib/labels/segmentation_files.py

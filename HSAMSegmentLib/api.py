@@ -121,8 +121,15 @@ def evaluate(
     """
     from HSAMSegmentLib.evaluation.metrics import compare
 
-    found = compare(_labels(prediction), _labels(reference), convention, organs=tuple(structures))
-    return Evaluation(found)
+    both = prediction, reference
+    if all(isinstance(item, (str, Path)) for item in both):
+        from HSAMSegmentLib.labels.segmentation_files import read_two_segmentations
+
+        first, second = read_two_segmentations(prediction, reference)
+    else:
+        known = next(_labels(item, None) for item in both if not isinstance(item, (str, Path)))
+        first, second = (_labels(item, known.geometry) for item in both)
+    return Evaluation(compare(first, second, convention, organs=tuple(structures)))
 
 
 def read_segmentation(path: str | Path) -> Segmentation:
@@ -213,11 +220,12 @@ class Evaluation:
         return pandas.DataFrame(rows, columns=list(columns)).set_index("name")
 
 
-def _labels(source: Labels) -> Segmentation:
+def _labels(source: Labels, grid: Geometry | None) -> Segmentation:
     from HSAMSegmentLib.inference.result import SegmentationResult
+    from HSAMSegmentLib.labels.segmentation_files import read_segmentation as read
 
     if isinstance(source, (str, Path)):
-        return read_segmentation(source)
+        return read(source, grid=grid)
     return source.segmentation if isinstance(source, SegmentationResult) else source
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from HSAMSegmentLib.cli.console import Console, format_table
 from HSAMSegmentLib.cli.output_files import write_json
-from HSAMSegmentLib.evaluation.label_matching import is_generic
 from HSAMSegmentLib.evaluation.metrics import Comparison, LabelScore, compare
-from HSAMSegmentLib.labels.segmentation import Segmentation
-from HSAMSegmentLib.labels.segmentation_files import read_segmentation
+from HSAMSegmentLib.labels.segmentation_files import read_two_segmentations
 from HSAMSegmentLib.report.comparison_report import comparison_to_json
 from HSAMSegmentLib.runtime.atomic_files import check_outputs
 from HSAMSegmentLib.runtime.progress import CancelToken, interruptible
@@ -23,8 +20,9 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
         HSAMSegmentError: if a file cannot be read or there is nothing to compare.
     """
     check_outputs([arguments.json], overwrite=arguments.overwrite)
-    prediction = interruptible(lambda: _read(arguments.prediction, arguments.names), cancel)
-    reference = interruptible(lambda: _read(arguments.reference, arguments.names), cancel)
+    prediction, reference = interruptible(
+        lambda: read_two_segmentations(arguments.prediction, arguments.reference, names=arguments.names), cancel
+    )
     with Console(quiet=arguments.quiet) as console:
         comparison = compare(
             prediction,
@@ -37,17 +35,11 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
         if arguments.json is not None:
             write_json(arguments.json, comparison_to_json(comparison), overwrite=arguments.overwrite)
         console.result(_table(comparison))
+        if arguments.prediction.resolve() == arguments.reference.resolve():
+            console.note("Prediction and reference are the same file, so these numbers say nothing.")
         for note in comparison.notes:
             console.note(note)
     return 0
-
-
-def _read(path: Path, names: dict[int, str] | None) -> Segmentation:
-    """Read a segmentation; names given by the user are for files that have none of their own."""
-    segmentation = read_segmentation(path)
-    if names and all(is_generic(label.name) for label in segmentation.labels):
-        return read_segmentation(path, names=names)
-    return segmentation
 
 
 def _table(comparison: Comparison) -> str:

@@ -9,7 +9,7 @@ from HSAMSegmentLib.cli.console import Console, format_seconds, format_table
 from HSAMSegmentLib.errors import CancelledError, RequestError
 from HSAMSegmentLib.runtime.atomic_files import check_outputs
 from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.training.request import CaseFiles, TeachMetrics, TeachRequest, TeachResult
+from HSAMSegmentLib.training.request import CaseFiles, FinetuneNote, TeachMetrics, TeachRequest, TeachResult
 
 MODEL_SUFFIX = ".safetensors"
 
@@ -35,8 +35,6 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
     with Console(quiet=arguments.quiet) as console:
         events = _Events(console)
         result = teach(request, progress=console.progress, events=events.show, cancel=cancel)
-        for note in result.notes:
-            console.note(note)
         console.result(_table(result))
         console.result(
             f"The model is {result.path}; use it with: hsam-segment segment SCAN -o OUT --model {result.path}"
@@ -54,7 +52,9 @@ class _Events:
         self._console = console
 
     def show(self, event: object) -> None:
-        """Write a line for each look at the validation slices."""
+        """Write a line for each validation, and for what a user should know."""
+        if isinstance(event, FinetuneNote):
+            self._console.note(event.sentence)
         if not isinstance(event, TeachMetrics):
             return
         dice = f", Dice {event.mean_dice:.3f}" if event.mean_dice is not None else ""

@@ -8,11 +8,10 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.labels.label_names import is_generic_name
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 
 NAME, CODE, VALUE = "name", "code", "value"
-
-_GENERIC_NAME = re.compile(r"(label|segment|class|structure)?\s*\d*")
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,6 @@ class LabelPair:
 def normalized_name(name: str) -> str:
     """A name without case, punctuation and word order: "Kidney_Right" and "right kidney" are the same."""
     return " ".join(sorted(re.findall(r"[^\W_]+", name.casefold())))
-
-
-def is_generic(name: str) -> bool:
-    """Whether a name says nothing but a number ("Label 3", "Segment_3", "3")."""
-    words = " ".join(re.findall(r"[^\W\d_]+|\d+", name.casefold()))
-    return _GENERIC_NAME.fullmatch(words) is not None
 
 
 def match_labels(
@@ -93,14 +86,14 @@ def select_pairs(pairs: tuple[LabelPair, ...], names: tuple[str, ...]) -> tuple[
 
 
 def _pair(prediction: Label | None, reference: Label | None, by: str = "") -> LabelPair:
-    named = [label.name for label in (reference, prediction) if label is not None and not is_generic(label.name)]
+    named = [label.name for label in (reference, prediction) if label is not None and not is_generic_name(label.name)]
     anything = reference if reference is not None else prediction
     return LabelPair(named[0] if named else anything.name, prediction, reference, by)
 
 
 def _shared_names(free: list[Label], wanted: list[Label]) -> list[tuple[Label, Label]]:
     def key(label: Label) -> str | None:
-        return None if is_generic(label.name) else normalized_name(label.name)
+        return None if is_generic_name(label.name) else normalized_name(label.name)
 
     return _shared(key, free, wanted)
 
@@ -117,7 +110,7 @@ def _shared_codes(free: list[Label], wanted: list[Label]) -> list[tuple[Label, L
 
 def _shared_values(free: list[Label], wanted: list[Label]) -> list[tuple[Label, Label]]:
     pairs = _shared(lambda label: label.value, free, wanted)
-    return [(ours, theirs) for ours, theirs in pairs if is_generic(ours.name) or is_generic(theirs.name)]
+    return [(ours, theirs) for ours, theirs in pairs if is_generic_name(ours.name) or is_generic_name(theirs.name)]
 
 
 def _shared(key: Callable[[Label], Hashable], free: list[Label], wanted: list[Label]) -> list[tuple[Label, Label]]:

@@ -24,11 +24,12 @@ import numpy as np
 from scipy import ndimage
 
 from HSAMSegmentLib.errors import RequestError, VolumeError
-from HSAMSegmentLib.evaluation.label_matching import LabelPair, is_generic, match_labels, select_pairs
+from HSAMSegmentLib.evaluation.label_matching import LabelPair, match_labels, select_pairs
 from HSAMSegmentLib.evaluation.surface_distance import SurfaceDistances, distances_between, surface_voxels
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.orientation import slice_axis
 from HSAMSegmentLib.labels.grids import grid_box, label_box, part_of_lattice, resample_array, same_grid
+from HSAMSegmentLib.labels.label_names import is_generic_name
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.runtime.progress import CancelToken, ProgressCallback, ProgressTracker, ignore_progress
 
@@ -216,7 +217,7 @@ def _pairs_to_compare(
     pairs = match_labels(prediction.labels, reference.labels)
     if organs:
         pairs = select_pairs(pairs, organs)
-    unnamed = all(is_generic(label.name) for label in reference.labels)
+    unnamed = all(is_generic_name(label.name) for label in reference.labels)
     compared = tuple(pair for pair in pairs if pair.reference is not None or unnamed or organs)
     ignored = [pair.name for pair in pairs if pair not in compared]
     missing = [pair.name for pair in compared if pair.prediction is None]

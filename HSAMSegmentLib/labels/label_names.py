@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from HSAMSegmentLib.errors import VolumeError
@@ -10,6 +11,8 @@ from HSAMSegmentLib.io.image_files import name_without_suffix
 from HSAMSegmentLib.labels.label_set import LabelSet
 
 NAMES_SUFFIX = ".labels.json"
+
+_GENERIC_NAME = re.compile(r"(label|segment|class|structure)?\s*\d*")
 
 
 def names_path(path: Path) -> Path:
@@ -36,3 +39,9 @@ def read_names(path: Path) -> LabelSet | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = error if isinstance(error, ValueError) else repr(error)
         raise VolumeError(f'The names in "{beside}" cannot be read ({reason}); mend or remove that file.') from error
+
+
+def is_generic_name(name: str) -> bool:
+    """Whether a name says nothing but a number ("Label 3", "Segment_3", "3")."""
+    words = " ".join(re.findall(r"[^\W\d_]+|\d+", name.casefold()))
+    return _GENERIC_NAME.fullmatch(words) is not None

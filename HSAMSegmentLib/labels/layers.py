@@ -32,10 +32,11 @@ def merge_layers(
         VolumeError: if there are too many segments or a layer is missing.
     """
     layers = array[..., np.newaxis] if array.ndim == 3 else array
+    entries, background = [entry for entry in entries if entry.value], [entry for entry in entries if not entry.value]
     _check(layers, entries, file_name)
     values = _label_values(entries)
     if layers.shape[3] == 1 and layers.dtype == np.uint8 and values == [entry.value for entry in entries]:
-        return _described_values(layers[..., 0], values), _labels(entries, values), ()
+        return _described_values(layers[..., 0], values), _labels(entries, values), _background_notes(background)
     masks = [layers[..., entry.layer] == entry.value for entry in entries]
     sizes = [int(np.count_nonzero(mask)) for mask in masks]
     merged = np.zeros(layers.shape[:3], dtype=np.uint8)
@@ -43,10 +44,16 @@ def merge_layers(
     for index in sorted(range(len(entries)), key=lambda index: -sizes[index]):
         overlapping += int(np.count_nonzero(merged[masks[index]]))
         merged[masks[index]] = values[index]
-    notes = ()
+    notes = _background_notes(background)
     if overlapping:
-        notes = (f"Segments overlap in {overlapping} voxels; there the smaller segment was kept.",)
+        notes += (f"Segments overlap in {overlapping} voxels; there the smaller segment was kept.",)
     return merged, _labels(entries, values), notes
+
+
+def _background_notes(entries: list[SegmentEntry]) -> tuple[str, ...]:
+    return tuple(
+        f'The segment "{item.name}" has the value 0, which is the background; it was left out.' for item in entries
+    )
 
 
 def _described_values(layer: np.ndarray, values: list[int]) -> np.ndarray:

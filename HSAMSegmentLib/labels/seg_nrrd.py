@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.labels.label_set import Label, LabelSet, Terminology
 from HSAMSegmentLib.labels.terminology import fallback_color, find_structure, terminology_from_tag, terminology_tag
 
@@ -67,9 +70,32 @@ def header_fields(labels: LabelSet, array: np.ndarray) -> dict[str, str]:
 
 
 def segment_entries(fields: Mapping[str, str]) -> list[SegmentEntry]:
-    """The segments that a header describes, in its order; none for a file that is no Slicer segmentation."""
-    indices = sorted({int(match[1]) for match in (re.match(r"Segment(\d+)_ID$", key) for key in fields) if match})
-    return [_entry(fields, index) for index in indices]
+    """The segments that a header describes, in its order; none for a file that is not a segmentation of Slicer.
+
+    Raises:
+        VolumeError: if a number is unreadable, or a label value is missing and could be any.
+    """
+    fields = {readable_text(key): readable_text(text) for key, text in fields.items()}
+    found = (re.match(r"Segment(\d+)_(ID|Name|LabelValue|Layer)$", key) for key in fields)
+    indices = sorted({int(match[1]) for match in found if match})
+    entries = [_entry(fields, index) for index in indices]
+    on_layer = Counter(entry.layer for entry in entries)
+    for index, entry in zip(indices, entries):
+        if not fields.get(f"Segment{index}_LabelValue", "").strip() and on_layer[entry.layer] > 1:
+            raise VolumeError(
+                f'The segment "{entry.name}" does not say its label value, and others share its layer. Open the file '
+                "in Slicer and save it again."
+            )
+    return entries
+
+
+def readable_text(text: str) -> str:
+    """Text of a header that is UTF-8 by its standard, and Latin-1 where it is not valid as such."""
+    try:
+        text.encode("utf-8")
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def _tags(label: Label) -> str:
@@ -87,18 +113,37 @@ def _entry(fields: Mapping[str, str], index: int) -> SegmentEntry:
         found = terminology_from_tag(tags.get(_TERMINOLOGY_TAG, ""))
         return None if found is not None and found.type.value == _NOTHING_SAID else found
 
+    name = field("Name", "") or field("ID", "")
     return SegmentEntry(
-        name=field("Name", "") or field("ID", ""),
+        name=name,
         color=_color(field("Color", field("DefaultColor", ""))),
-        layer=int(field("Layer", str(index))),
-        value=int(field("LabelValue", "1")),
+        layer=_whole_number(field("Layer", "") or str(index), "layer", name),
+        value=_whole_number(field("LabelValue", "") or "1", "label value", name),
         terminology=terminology(),
     )
 
 
+def _whole_number(text: str, meaning: str, segment: str) -> int:
+    """The number of a field, also where another tool wrote it as "1.0" or "1,0".
+
+    Raises:
+        VolumeError: if it is not a whole number.
+    """
+    try:
+        number = float(text.replace(",", "."))
+    except ValueError:
+        number = math.nan
+    if not number.is_integer():
+        raise VolumeError(
+            f'The {meaning} of the segment "{segment}" is "{text}", which is not a whole number. Open the file in '
+            "Slicer and save it again."
+        )
+    return int(number)
+
+
 def _color(text: str) -> tuple[float, float, float] | None:
     try:
-        parts = tuple(min(max(float(part), 0.0), 1.0) for part in text.split())
+        parts = tuple(min(max(float(part.replace(",", ".")), 0.0), 1.0) for part in text.split())
     except ValueError:
         return None
     return parts if len(parts) == 3 else None

@@ -7,6 +7,7 @@ is read back with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,17 @@ import SimpleITK as sitk
 from HSAMSegmentLib.errors import OutputError, VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.sitk_images import geometry_of, image_of, quiet_itk
-from HSAMSegmentLib.io.image_files import ROUNDING_SHEAR_DEGREES, check_scalar, name_without_suffix, read_image
+from HSAMSegmentLib.io.dicom_header import is_dicom_file
+from HSAMSegmentLib.io.image_files import (
+    ROUNDING_SHEAR_DEGREES,
+    check_readable_file,
+    check_scalar,
+    name_without_suffix,
+    read_image,
+)
 from HSAMSegmentLib.io.nifti_files import axes_shear_degrees, check_nifti_length, read_nifti_header
-from HSAMSegmentLib.labels.label_names import names_path, names_text, read_names
+from HSAMSegmentLib.labels.dicom_segmentations import is_structure_set, read_dicom_segmentation
+from HSAMSegmentLib.labels.label_names import is_generic_name, names_path, names_text, read_names
 from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.labels.layers import merge_layers
 from HSAMSegmentLib.labels.seg_nrrd import header_fields, segment_entries
@@ -28,16 +37,22 @@ from HSAMSegmentLib.runtime.atomic_files import check_output, complete_file
 SEGMENTATION_OUTPUT_SUFFIXES = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha")
 
 _LARGEST_VALUE = 255
+_MOST_VALUES_OF_LABELS = 1000
+_ROUNDED_APART = 1e-3
 _COMPRESSION_LEVEL = 4
 
 
-def read_segmentation(path: str | Path, *, names: Mapping[int, str] | None = None) -> Segmentation:
+def read_segmentation(
+    path: str | Path, *, names: Mapping[int, str] | None = None, grid: Geometry | None = None
+) -> Segmentation:
     """Read a segmentation.
 
     Args:
-        path: a .seg.nrrd file of Slicer, or a label map in any image format.
+        path: a .seg.nrrd file of Slicer, a DICOM Segmentation or RT Structure Set, or a label map in any image format.
         names: what the values of a label map mean; they win over names that the file has. Values that are named but do
             not occur are labels, too.
+        grid: of the scan, which the contours of a structure set are rasterized on; without it the scan is looked for
+            beside the file.
 
     Returns:
         The labels on the file's grid. Segments on several layers become one label map, the smaller one winning where
@@ -49,6 +64,10 @@ def read_segmentation(path: str | Path, *, names: Mapping[int, str] | None = Non
     path = Path(path)
     if path.is_dir():
         raise VolumeError(f'"{path}" is a folder; choose the file of the segmentation.')
+    check_readable_file(path)
+    if is_dicom_file(path):
+        found = read_dicom_segmentation(path, grid)
+        return replace(found, labels=_renamed(found.labels, names))
     image, notes = read_image(path)
     fields = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("Segment")}
     entries = segment_entries(fields)
@@ -60,6 +79,33 @@ def read_segmentation(path: str | Path, *, names: Mapping[int, str] | None = Non
         check_scalar(path, image)
         array, labels, merge_notes = _plain_labels(array, path, names)
     return Segmentation(array, geometry_of(image), labels, name_without_suffix(path), notes + merge_notes)
+
+
+def read_two_segmentations(
+    first: str | Path, second: str | Path, *, names: Mapping[int, str] | None = None
+) -> tuple[Segmentation, Segmentation]:
+    """Read two segmentations of one scan; contours are rasterized on the grid of the other one.
+
+    Args:
+        first, second: the files.
+        names: what values of a label map mean, for files that have no names of their own.
+
+    Raises:
+        VolumeError: if a file cannot be read.
+    """
+    if is_structure_set(Path(first)) and not is_structure_set(Path(second)):
+        other = _with_names(Path(second), names, None)
+        return _with_names(Path(first), names, other.geometry), other
+    one = _with_names(Path(first), names, None)
+    return one, _with_names(Path(second), names, one.geometry)
+
+
+def _with_names(path: Path, names: Mapping[int, str] | None, grid: Geometry | None) -> Segmentation:
+    """A segmentation; names given by the user are for files that have none of their own."""
+    found = read_segmentation(path, grid=grid)
+    if names and all(is_generic_name(label.name) for label in found.labels):
+        return read_segmentation(path, names=names, grid=grid)
+    return found
 
 
 def write_segmentation(segmentation: Segmentation, path: str | Path, *, overwrite: bool = False) -> tuple[Path, ...]:
@@ -150,32 +196,63 @@ def _plain_labels(
     array: np.ndarray, path: Path, names: Mapping[int, str] | None
 ) -> tuple[np.ndarray, LabelSet, tuple[str, ...]]:
     """uint8 label values of a label map, their labels, and notes."""
-    array = _whole_numbers(array, path)
+    array, notes = _whole_numbers(array, path)
     present = [int(value) for value in np.unique(array) if value != 0]
     known = read_names(path)
-    if present and min(present) < 0:
-        raise VolumeError(f'"{path.name}" holds negative values; it is a scan and no label map.')
-    if len(present) > _LARGEST_VALUE:
-        raise VolumeError(f'"{path.name}" holds {len(present)} different values; it is a scan and no label map.')
+    _check_values(present, path)
     given = {} if names is None else {int(value): name for value, name in names.items()}
     beside = {} if known is None else {label.value: label.name for label in known}
     all_names = {value: f"Label {value}" for value in present}
     all_names.update(beside if names is None else {value: beside[value] for value in beside if value in present})
     all_names.update(given)
-    numbers, notes = _new_numbers(sorted(value for value in all_names if value > 0))
+    numbers, number_notes = _new_numbers(sorted(value for value in all_names if value > 0))
     labels = label_set_of({numbers[value]: all_names[value] for value in numbers})
-    if known is not None and not notes:
+    if known is not None and not number_notes:
         labels = _with_known(labels, known)
-    return _renumbered(array, numbers), labels, notes
+    return _renumbered(array, numbers), labels, notes + number_notes
 
 
-def _whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:
+def _check_values(present: list[int], path: Path) -> None:
+    """Make sure that the values of a label map can be labels.
+
+    Raises:
+        VolumeError: naming those that cannot.
+    """
+    negative = [value for value in present if value < 0]
+    if negative and len(present) > _LARGEST_VALUE:
+        raise VolumeError(
+            f'"{path.name}" holds negative values, {min(negative)} and up; it is a scan, not a label map.'
+        )
+    if negative:
+        raise VolumeError(
+            f'"{path.name}" holds the value {negative[0]}; label values are 0 (background) and above. Give what it '
+            "marks another value, or 0."
+        )
+    if len(present) > _MOST_VALUES_OF_LABELS:
+        raise VolumeError(f'"{path.name}" holds {len(present)} different values; it is a scan, not a label map.')
+    if len(present) > _LARGEST_VALUE:
+        raise VolumeError(
+            f'"{path.name}" holds {len(present)} different label values; {_LARGEST_VALUE} is the most. Leave out some.'
+        )
+
+
+def _whole_numbers(array: np.ndarray, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Label values as whole numbers; scaled storage leaves them a little beside, which is mended with a note."""
     if array.dtype.kind != "f":
-        return array
+        return array, ()
+    if not np.isfinite(array).all():
+        raise VolumeError(f'"{path.name}" holds values that are not finite; label values are whole numbers.')
     rounded = np.rint(array)
-    if not np.array_equal(rounded, array):
-        raise VolumeError(f'"{path.name}" holds values that are no whole numbers; it is a scan and no label map.')
-    return rounded.astype(np.int64)
+    apart = np.abs(rounded - array)
+    largest = float(apart.max(initial=0.0))
+    if largest > _ROUNDED_APART:
+        example = float(array.flat[int(apart.argmax())])
+        raise VolumeError(
+            f'"{path.name}" holds {example:.6g}, which is not a whole number; it is a scan or a probability map, not a '
+            "label map."
+        )
+    note = f"Label values were up to {largest:.1g} beside whole numbers, and were rounded."
+    return rounded.astype(np.int64), (note,) if largest > 0 else ()
 
 
 def _new_numbers(values: list[int]) -> tuple[dict[int, int], tuple[str, ...]]:

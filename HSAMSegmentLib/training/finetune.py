@@ -20,7 +20,14 @@ from HSAMSegmentLib.runtime.devices import choose_device
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, ignore_progress, interruptible
 from HSAMSegmentLib.training.data.augment import AugmentRule
 from HSAMSegmentLib.training.data.batches import Batches, CachedBatches, LiveBatches
-from HSAMSegmentLib.training.data.cases import Case, common_labels, matched_labels, read_case
+from HSAMSegmentLib.training.data.cases import (
+    Case,
+    common_labels,
+    distinct_cases,
+    matched_labels,
+    read_case,
+    refuse_taught_validation,
+)
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
 from HSAMSegmentLib.training.export import finish
 from HSAMSegmentLib.training.features.adaptation import FULL, SplitNetwork, set_trainable
@@ -37,7 +44,15 @@ from HSAMSegmentLib.training.loop.trainer import Learner, NotANumberError
 from HSAMSegmentLib.training.loop.validation import ValidationSet, hold_out_blocks, whole_case
 from HSAMSegmentLib.training.loop.validator import Looks
 from HSAMSegmentLib.training.recipe import TeachPlan, make_plan
-from HSAMSegmentLib.training.request import SCHEDULES, CaseFiles, TeachEvents, TeachRequest, TeachResult, ignore_events
+from HSAMSegmentLib.training.request import (
+    SCHEDULES,
+    CaseFiles,
+    FinetuneNote,
+    TeachEvents,
+    TeachRequest,
+    TeachResult,
+    ignore_events,
+)
 from HSAMSegmentLib.training.second_plane import FIRST_PLANE_SHARE, Comparison, OtherPlane, sentence_on
 from HSAMSegmentLib.training.setup import TeachSetup, bank_of, draw_of
 
@@ -113,9 +128,11 @@ class TeachJob:
         """Read, check, plan and build."""
         torch.manual_seed(self.request.seed)
         self._tell("Reading the scans")
-        training, labels, notes = common_labels(self._read(self.request.cases, cases))
+        distinct, doubled = distinct_cases(self._read(self.request.cases, cases))
+        training, labels, notes = common_labels(distinct)
         given, more = matched_labels(self._read(self.request.validation, validation), labels)
-        self._advise([*notes, *more])
+        refuse_taught_validation(training, given)
+        self._advise([*doubled, *notes, *more])
         self._tell("Building the network")
         source = self._uninterrupted(lambda: open_start(self.request))
         plan = make_plan(self.request, training, source.manifest, len(labels), source.encoder)
@@ -392,4 +409,7 @@ class TeachJob:
         self.advice += [sentence for sentence in sentences if sentence not in self.advice]
 
     def _note(self, sentences: Sequence[str]) -> None:
-        self.notes += [sentence for sentence in sentences if sentence not in self.notes]
+        for sentence in sentences:
+            if sentence not in self.notes:
+                self.notes.append(sentence)
+                self.events(FinetuneNote(sentence))

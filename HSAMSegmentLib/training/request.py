@@ -139,6 +139,17 @@ class TeachPreview:
     predicted: np.ndarray
 
 
+@dataclass(frozen=True)
+class FinetuneNote:
+    """Something that a user should know, told as soon as it is known.
+
+    Attributes:
+        sentence: what.
+    """
+
+    sentence: str
+
+
 TeachEvents = Callable[[Any], None]
 
 

@@ -18,6 +18,7 @@ from HSAMSegmentLib.labels.segmentation import Segmentation
 
 _FEW_SLICES = 5
 _LARGE_PART = 0.25
+_LEAST_PART_WITHIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Case:
         labelled: bool for each slice along `labelled_axis`, or None if every slice counts as labelled.
         labelled_axis: array axis of `labelled`.
         notes: sentences on what was resampled, assumed or left out.
-        hashes: SHA-256 of the arrays, "volume" and "labels".
+        hashes: SHA-256 of the arrays, "volume" and "labels", and of the "voxels" whatever their order and type.
     """
 
     volume: Volume
@@ -59,7 +60,7 @@ def read_case(image: Path | str, labels: Path | str, *, names: dict[int, str] | 
     from HSAMSegmentLib.labels.segmentation_files import read_segmentation
 
     volume = read_volume(Path(image))
-    return make_case(volume, read_segmentation(Path(labels), names=names))
+    return make_case(volume, read_segmentation(Path(labels), names=names, grid=volume.geometry))
 
 
 def make_case(volume: Volume, segmentation: Segmentation) -> Case:
@@ -75,7 +76,8 @@ def make_case(volume: Volume, segmentation: Segmentation) -> Case:
         raise TrainingError(
             f"The labels '{segmentation.name}' of '{volume.name}' are empty. Draw at least one structure in one slice."
         )
-    array, notes = _on_grid(segmentation, volume)
+    array, grid_notes = _on_grid(segmentation, volume)
+    notes = segmentation.notes + grid_notes + _outside_notes(segmentation, array, volume)
     present = np.flatnonzero(np.bincount(array.ravel(), minlength=256))
     kept = tuple(label for label in segmentation.labels if label.value in present)
     unnamed = [int(value) for value in present if value and value not in {label.value for label in kept}]
@@ -96,7 +98,7 @@ def make_case(volume: Volume, segmentation: Segmentation) -> Case:
         labelled=labelled,
         labelled_axis=axis,
         notes=volume.notes + notes + sparse_notes,
-        hashes={"volume": array_hash(volume.array), "labels": array_hash(array)},
+        hashes={"volume": array_hash(volume.array), "labels": array_hash(array), "voxels": voxel_hash(volume)},
     )
 
 
@@ -176,6 +178,46 @@ def array_hash(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def voxel_hash(volume: Volume) -> str:
+    """SHA-256 over the values of a scan in LPS order: the same for every copy, flip and file format of it."""
+    direction = volume.geometry.direction_matrix
+    axes = [int(axis) for axis in np.abs(direction).argmax(axis=1)]
+    if sorted(axes) != [0, 1, 2]:
+        return array_hash(volume.array.astype(np.float32))
+    ordered = volume.array.transpose([2 - axis for axis in axes])
+    for place, axis in enumerate(axes):
+        if direction[place, axis] < 0:
+            ordered = np.flip(ordered, place)
+    return array_hash(ordered.astype(np.float32))
+
+
+def distinct_cases(cases: Sequence[Case]) -> tuple[list[Case], tuple[str, ...]]:
+    """The cases without pairs that were given twice, and a sentence on each of these."""
+    kept: dict[tuple[str, str], Case] = {}
+    notes = []
+    for case in cases:
+        key = (case.hashes["voxels"], case.hashes["labels"])
+        if key in kept:
+            notes.append(f"'{case.volume.name}' was given twice with the same labels; it counts once.")
+        kept.setdefault(key, case)
+    return list(kept.values()), tuple(notes)
+
+
+def refuse_taught_validation(training: Sequence[Case], validation: Sequence[Case]) -> None:
+    """Make sure that no scan both trains and validates, by its voxels and not by its path.
+
+    Raises:
+        TrainingError: naming the scan.
+    """
+    taught = {case.hashes["voxels"] for case in training}
+    for case in validation:
+        if case.hashes["voxels"] in taught:
+            raise TrainingError(
+                f"'{case.volume.name}' is given for validation and for training, so its Dice would say nothing about "
+                "other scans. Validate on another scan, or on none: slices of the training scans are then held out."
+            )
+
+
 def _key(name: str) -> str:
     return " ".join(name.lower().replace("_", " ").split())
 
@@ -206,3 +248,22 @@ def _on_grid(segmentation: Segmentation, volume: Volume) -> tuple[np.ndarray, tu
     if after < 0.9 * before:
         note += f" {100 * (1 - after / before):.0f} % of the labelled volume lies outside of the scan and was left out."
     return resampled, (note,)
+
+
+def _outside_notes(segmentation: Segmentation, array: np.ndarray, volume: Volume) -> tuple[str, ...]:
+    """A sentence on the structures of which less than half lies within the scan: most often their place was lost."""
+    if same_grid(segmentation.geometry, volume.geometry):
+        return ()
+    before = np.bincount(segmentation.array.ravel(), minlength=256) * segmentation.geometry.voxel_volume_ml
+    after = np.bincount(array.ravel(), minlength=256) * volume.geometry.voxel_volume_ml
+    outside = [
+        f"{100 * after[label.value] / before[label.value]:.0f} % of {label.name}"
+        for label in segmentation.labels
+        if before[label.value] > 0 and after[label.value] < _LEAST_PART_WITHIN * before[label.value]
+    ]
+    if not outside:
+        return ()
+    return (
+        f"Only {', '.join(outside)} lie within '{volume.name}'. Check that scan and labels belong together and that "
+        "the labels did not lose their place.",
+    )

@@ -83,7 +83,7 @@ def run(request: InspectRequest, context: Context) -> CaseSummary:
         volume = read_volume(Path(request.image))
         context.cancel.raise_if_cancelled()
         context.emit(Progress(0.5, "Reading the labels"))
-        case = make_case(volume, read_segmentation(Path(request.labels)))
+        case = make_case(volume, read_segmentation(Path(request.labels), grid=volume.geometry))
     except HSAMSegmentError as error:
         return CaseSummary(name, problem=str(error))
     return summarize(case)
@@ -135,7 +135,7 @@ def open_case(source: TeachCase, labels: LabelSet) -> Case:
     volume = _volume(source.scan)
     named = {label.name: label for label in labels}
     if source.label_file:
-        found = _of_file(read_segmentation(Path(source.label_file)), source.organs, named)
+        found = _of_file(read_segmentation(Path(source.label_file), grid=volume.geometry), source.organs, named)
     else:
         found = _of_layers(source, volume, named)
     return make_case(volume, found)

@@ -96,9 +96,10 @@ def test_a_terminal_gets_a_progress_bar_and_a_pipe_does_not(program):
     import termios
 
     write_labels(program.folder / "p.nii.gz", two_organs())
+    write_labels(program.folder / "q.nii.gz", two_organs())
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-    command = [sys.executable, "-m", "HSAMSegmentLib", "evaluate", "p.nii.gz", "p.nii.gz"]
+    command = [sys.executable, "-m", "HSAMSegmentLib", "evaluate", "p.nii.gz", "q.nii.gz"]
     environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         command, cwd=program.folder, stdout=subprocess.PIPE, stderr=theirs, text=True, env=environ, check=False
@@ -110,7 +111,8 @@ def test_a_terminal_gets_a_progress_bar_and_a_pipe_does_not(program):
     assert "Comparing" in shown
     assert "%|" in shown
     assert "Comparing" not in done.stdout
-    assert program("evaluate", "p.nii.gz", "p.nii.gz").stderr == ""
+    assert program("evaluate", "p.nii.gz", "q.nii.gz").stderr == ""
+    assert "same file" in program("evaluate", "p.nii.gz", "p.nii.gz").stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no way to send Ctrl-C to one process")

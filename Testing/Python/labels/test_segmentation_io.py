@@ -223,10 +223,10 @@ def test_whole_numbers_in_a_float_file_are_labels(tmp_path):
 @pytest.mark.parametrize(
     ("array", "reason"),
     [
-        (np.full((3, 4, 5), 0.4, np.float32), "no whole numbers"),
-        (np.full((3, 4, 5), np.nan, np.float32), "no whole numbers"),
-        (np.full((3, 4, 5), -1, np.int16), "negative"),
-        (np.arange(600, dtype=np.int16).reshape(6, 10, 10), "599 different values"),
+        (np.full((3, 4, 5), 0.4, np.float32), "holds 0.4, which is not a whole number"),
+        (np.full((3, 4, 5), np.nan, np.float32), "not finite"),
+        (np.full((3, 4, 5), -1, np.int16), "holds the value -1"),
+        (np.arange(600, dtype=np.int16).reshape(6, 10, 10), "599 different label values"),
     ],
 )
 def test_a_scan_given_as_labels_is_refused(tmp_path, array, reason):

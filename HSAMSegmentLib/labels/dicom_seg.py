@@ -1,0 +1,223 @@
+"""DICOM Segmentation objects: binary, fractional and label map ones, with names, codes, colors, and their true place.
+
+Frames may come in any order, empty ones may be left out, and segments may overlap (PS3.3, C.8.20).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from HSAMSegmentLib.errors import VolumeError
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.io.image_files import name_without_suffix
+from HSAMSegmentLib.labels.label_set import Code, Label, LabelSet, Terminology
+from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.labels.terminology import fallback_color, find_structure, unique_name
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+SEG_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_MOST_SEGMENTS = 255
+_STEP_TOLERANCE = 0.05
+_SAME_PLACE_MM = 1e-3
+_SAME_COSINE = 1e-4
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where a frame is, and of which segment (0 where its pixels say so themselves)."""
+
+    index: int
+    segment: int
+    position: np.ndarray
+
+
+def read_dicom_seg(path: Path, content: Dataset) -> Segmentation:
+    """One label map of all segments; the smaller one stays visible where two overlap.
+
+    Args:
+        path: the file, for names and sentences.
+        content: the file, read by pydicom with its pixels.
+
+    Raises:
+        VolumeError: if the object does not say where its frames are, or they are not a stack.
+    """
+    # Number 0 describes the background of a label map.
+    described = {int(item.SegmentNumber): item for item in content.SegmentSequence if int(item.SegmentNumber)}
+    if len(described) > _MOST_SEGMENTS:
+        raise VolumeError(f'"{path.name}" has {len(described)} segments; {_MOST_SEGMENTS} is the most that fits.')
+    frames = list(_frames(path, content))
+    geometry, slices = _geometry(path, content, frames)
+    masks, notes = _masks(content)
+    array, overlap = _merged(masks, frames, slices, geometry, sorted(described))
+    if overlap:
+        notes += (f"Segments overlap in {overlap} voxels; there the smaller segment was kept.",)
+    return Segmentation(array, geometry, _label_set(described), name_without_suffix(path), notes)
+
+
+def _frames(path: Path, content: Dataset) -> Iterator[_Frame]:
+    is_label_map = _kind(content) == "LABELMAP"
+    for index, groups in enumerate(content.get("PerFrameFunctionalGroupsSequence", [])):
+        place = _group(content, groups, "PlanePositionSequence")
+        segment = None if is_label_map else _group(content, groups, "SegmentIdentificationSequence")
+        if place is None or (segment is None and not is_label_map):
+            raise VolumeError(
+                f'"{path.name}" does not say where its frames are, or which segment they show; export it again.'
+            )
+        number = 0 if segment is None else int(segment.ReferencedSegmentNumber)
+        yield _Frame(index, number, np.array(place.ImagePositionPatient, dtype=float))
+
+
+def _group(content: Dataset, groups: Dataset, name: str) -> Dataset | None:
+    """A functional group of a frame: its own, or the one that all frames share."""
+    for source in (groups, *content.get("SharedFunctionalGroupsSequence", [])):
+        if name in source and len(source[name].value):
+            return source[name].value[0]
+    return None
+
+
+def _kind(content: Dataset) -> str:
+    return str(content.get("SegmentationType", "BINARY")).upper()
+
+
+def _geometry(path: Path, content: Dataset, frames: Sequence[_Frame]) -> tuple[Geometry, list[int]]:
+    """The grid, and the slice of each frame."""
+    if not frames:
+        raise VolumeError(f'"{path.name}" holds no frame; all of its segments are empty.')
+    every = content.PerFrameFunctionalGroupsSequence
+    row, column = _orientation(path, [_group(content, groups, "PlaneOrientationSequence") for groups in every])
+    measures = _group(content, every[0], "PixelMeasuresSequence")
+    if measures is None or "PixelSpacing" not in measures:
+        raise VolumeError(f'"{path.name}" does not say how large its pixels are; export it again.')
+    normal = np.cross(row, column)
+    positions = np.array([frame.position for frame in frames])
+    depths = positions @ normal
+    step = _step(positions, depths, normal, measures)
+    first = positions[int(np.argmin(depths))]
+    numbers = (depths - depths.min()) / float(step @ normal)
+    slices = np.rint(numbers).astype(int)
+    expected = first + slices[:, np.newaxis] * step
+    if np.abs(positions - expected).max() > _STEP_TOLERANCE * float(np.linalg.norm(step)):
+        raise VolumeError(
+            f'The frames of "{path.name}" are not at even distances; export it again on the grid of its scan.'
+        )
+    spacing = [float(value) for value in measures.PixelSpacing]
+    length = float(np.linalg.norm(step))
+    geometry = Geometry(
+        size=(int(content.Columns), int(content.Rows), int(slices.max()) + 1),
+        spacing_mm=(spacing[1], spacing[0], length),
+        origin_mm=(float(first[0]), float(first[1]), float(first[2])),
+        direction=tuple(float(value) for value in np.array([row, column, step / length]).T.ravel()),
+    )
+    return geometry, slices.tolist()
+
+
+def _orientation(path: Path, found: Sequence[Dataset | None]) -> tuple[np.ndarray, np.ndarray]:
+    known = [np.array(item.ImageOrientationPatient, dtype=float) for item in found if item is not None]
+    if len(known) < len(found) or np.ptp(known, axis=0).max() > _SAME_COSINE:
+        raise VolumeError(f'The frames of "{path.name}" are not parallel, or do not say how they lie; export it again.')
+    return known[0][:3], known[0][3:]
+
+
+def _step(positions: np.ndarray, depths: np.ndarray, normal: np.ndarray, measures: Dataset) -> np.ndarray:
+    """LPS mm from one slice to the next; frames may be missing between two that are there."""
+    distinct = np.unique(np.round(depths / _SAME_PLACE_MM)) * _SAME_PLACE_MM
+    stated = float(measures.get("SpacingBetweenSlices", 0) or 0)
+    if len(distinct) < 2:
+        return normal * (stated or float(measures.get("SliceThickness", 0) or 0) or 1.0)
+    smallest = float(np.diff(distinct).min())
+    is_multiple = stated > 0 and abs(smallest / stated - round(smallest / stated)) < _STEP_TOLERANCE
+    distance = stated if is_multiple and smallest >= stated * (1 - _STEP_TOLERANCE) else smallest
+    low, high = positions[int(np.argmin(depths))], positions[int(np.argmax(depths))]
+    return (high - low) / max(1, round(float(distinct[-1] - distinct[0]) / distance))
+
+
+def _masks(content: Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Pixels [frame, row, column]: booleans, or segment numbers of a label map; and notes."""
+    pixels = content.pixel_array
+    pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
+    if _kind(content) != "FRACTIONAL":
+        return pixels, ()
+    highest = int(content.get("MaximumFractionalValue", 255))
+    note = "The segments are fractional; voxels of one half and more were taken."
+    return 2 * pixels.astype(np.int32) >= highest, (note,)
+
+
+def _merged(
+    masks: np.ndarray, frames: Sequence[_Frame], slices: Sequence[int], geometry: Geometry, numbers: Sequence[int]
+) -> tuple[np.ndarray, int]:
+    """uint8 labels (k, j, i), the smallest segment painted last, and how many voxels two segments share."""
+    array = np.zeros(geometry.shape, dtype=np.uint8)
+    if all(frame.segment == 0 for frame in frames):
+        for frame in frames:
+            array[slices[frame.index]] = masks[frame.index]
+        return array, 0
+    sizes = dict.fromkeys(numbers, 0)
+    for frame in frames:
+        sizes[frame.segment] = sizes.get(frame.segment, 0) + int(np.count_nonzero(masks[frame.index]))
+    overlap = 0
+    for number in sorted(sizes, key=lambda item: -sizes[item]):
+        for frame in (frame for frame in frames if frame.segment == number):
+            part, mask = array[slices[frame.index]], masks[frame.index].astype(bool)
+            overlap += int(np.count_nonzero(part[mask]))
+            part[mask] = number
+    return array, overlap
+
+
+def _label_set(described: dict[int, Any]) -> LabelSet:
+    labels: list[Label] = []
+    for number in sorted(described):
+        item = described[number]
+        name = str(item.get("SegmentLabel", "") or "").strip() or f"Segment {number}"
+        unique = unique_name(name, [label.name for label in labels], number)
+        known = find_structure(name)
+        color = _color(item) or (known.color if known else fallback_color(number))
+        terms = _terminology(item) or (known.terminology if known else None)
+        labels.append(Label(number, unique, color, terms, known.single_piece if known else False))
+    return LabelSet(tuple(labels))
+
+
+def _terminology(item: Dataset) -> Terminology | None:
+    category = _code(item.get("SegmentedPropertyCategoryCodeSequence"))
+    kind = _code(item.get("SegmentedPropertyTypeCodeSequence"))
+    if category is None or kind is None:
+        return None
+    modifiers = item.SegmentedPropertyTypeCodeSequence[0].get("SegmentedPropertyTypeModifierCodeSequence")
+    return Terminology(category, kind, _code(modifiers))
+
+
+def _code(sequence: Any) -> Code | None:
+    if not sequence:
+        return None
+    item = sequence[0]
+    parts = ("CodingSchemeDesignator", "CodeValue", "CodeMeaning")
+    scheme, value, meaning = (str(item.get(name, "")) for name in parts)
+    return Code(scheme, value, meaning)
+
+
+def _color(item: Dataset) -> tuple[float, float, float] | None:
+    """The recommended color, from CIELab in 16 bits (PS3.3, C.10.7.1.1) to sRGB."""
+    stored = item.get("RecommendedDisplayCIELabValue")
+    if stored is None or len(stored) != 3:
+        return None
+    lightness, a, b = (stored[0] / 65535 * 100, stored[1] / 65535 * 255 - 128, stored[2] / 65535 * 255 - 128)
+    y = (lightness + 16) / 116
+    cubes = np.array([y + a / 500, y, y - b / 200])
+    white = np.array([0.9642, 1.0, 0.8249])  # D50
+    xyz = white * np.where(cubes > 6 / 29, cubes**3, 3 * (6 / 29) ** 2 * (cubes - 4 / 29))
+    linear = _D50_TO_SRGB @ xyz
+    gamma = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.clip(linear, 0, None) ** (1 / 2.4) - 0.055)
+    red, green, blue = np.clip(gamma, 0.0, 1.0)
+    return (float(red), float(green), float(blue))
+
+
+_D50_TO_SRGB = np.array(
+    [[3.1338561, -1.6168667, -0.4906146], [-0.9787684, 1.9161415, 0.0334540], [0.0719453, -0.2289914, 1.4052427]]
+)
+"""XYZ at D50 to linear sRGB, Bradford adapted (Lindbloom)."""

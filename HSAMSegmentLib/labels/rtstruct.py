@@ -1,0 +1,123 @@
+"""DICOM RT Structure Sets: closed planar contours, rasterized on the grid of the scan that they were drawn on.
+
+A voxel belongs to a structure if its center lies inside of an odd number of its contours in that slice, so that a
+contour within another one is a hole, and a hole that is cut in by a keyhole works as well.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from HSAMSegmentLib.errors import VolumeError
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.io.image_files import name_without_suffix
+from HSAMSegmentLib.labels.label_set import Label, LabelSet
+from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.labels.terminology import fallback_color, find_structure, unique_name
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
+_MOST_STRUCTURES = 255
+_FLAT_VOXELS = 0.5
+_IN_PLANE_VOXELS = 0.25
+
+
+def read_rtstruct(path: Path, content: Dataset, grid: Geometry) -> Segmentation:
+    """The structures of a structure set as one label map; the smaller one stays visible where two overlap.
+
+    Args:
+        path: the file, for names and sentences.
+        content: the file, read by pydicom.
+        grid: of the scan that the contours were drawn on.
+
+    Raises:
+        VolumeError: if there is no closed contour, or if contours do not lie in the slices of the scan.
+    """
+    regions = content.get("StructureSetROISequence", [])
+    names = {int(item.ROINumber): str(item.get("ROIName", "") or "").strip() for item in regions}
+    drawn = [item for item in content.get("ROIContourSequence", []) if item.get("ContourSequence")]
+    if len(drawn) > _MOST_STRUCTURES:
+        raise VolumeError(f'"{path.name}" has {len(drawn)} structures; {_MOST_STRUCTURES} is the most that fits.')
+    masks, labels, notes = [], [], []
+    for number, item in enumerate(drawn, start=1):
+        name = names.get(int(item.ReferencedROINumber), "") or f"Structure {number}"
+        mask, left_out = _rasterized(path, name, item.ContourSequence, grid)
+        masks.append(mask)
+        labels.append(_label(number, name, item, [label.name for label in labels]))
+        if left_out:
+            notes.append(f'{left_out} contours of "{name}" are not closed (points, open lines), and were left out.')
+    if not any(mask.any() for mask in masks):
+        raise VolumeError(f'"{path.name}" has no closed contour within the scan; check that both belong together.')
+    array, overlap = np.zeros(grid.shape, dtype=np.uint8), 0
+    for index in sorted(range(len(masks)), key=lambda item: -int(masks[item].sum())):
+        overlap += int(np.count_nonzero(array[masks[index]]))
+        array[masks[index]] = labels[index].value
+    if overlap:
+        notes.append(f"Structures overlap in {overlap} voxels; there the smaller structure was kept.")
+    return Segmentation(array, grid, LabelSet(tuple(labels)), name_without_suffix(path), tuple(notes))
+
+
+def _label(number: int, name: str, item: Dataset, taken: list[str]) -> Label:
+    known = find_structure(name)
+    stored = item.get("ROIDisplayColor")
+    color = (known.color if known else fallback_color(number)) if stored is None else _rgb(stored)
+    terms = known.terminology if known else None
+    return Label(number, unique_name(name, taken, number), color, terms, known.single_piece if known else False)
+
+
+def _rgb(stored: list[int]) -> tuple[float, float, float]:
+    red, green, blue = (min(max(float(part), 0.0), 255.0) / 255.0 for part in list(stored)[:3])
+    return (red, green, blue)
+
+
+def _rasterized(path: Path, name: str, contours: list[Dataset], grid: Geometry) -> tuple[np.ndarray, int]:
+    """bool (k, j, i) of one structure, and how many of its contours are not closed."""
+    to_index = np.linalg.inv(grid.ijk_to_lps)
+    by_depth: dict[float, list[np.ndarray]] = defaultdict(list)
+    left_out = 0
+    for item in contours:
+        if not str(item.get("ContourGeometricType", "")).upper().startswith("CLOSED"):
+            left_out += 1
+            continue
+        points = np.array(item.ContourData, dtype=float).reshape(-1, 3)
+        indices = points @ to_index[:3, :3].T + to_index[:3, 3]
+        if np.ptp(indices[:, 2]) > _FLAT_VOXELS:
+            raise VolumeError(
+                f'The contours of "{name}" in "{path.name}" do not lie in the slices of this scan; choose the one '
+                "that they were drawn on."
+            )
+        by_depth[round(float(indices[:, 2].mean()), 2)].append(indices[:, :2])
+    mask = np.zeros(grid.shape, dtype=bool)
+    depths = np.array(sorted(by_depth))
+    if not len(depths):
+        return mask, left_out
+    planes = {depth: _filled(by_depth[depth], grid.shape[1:]) for depth in by_depth}
+    # Contours may be drawn on every other slice, or between two: a slice takes the nearest within half their distance.
+    reach = max(0.5, float(np.diff(depths).min()) / 2) if len(depths) > 1 else 0.5
+    for k in range(grid.size[2]):
+        nearest = float(depths[int(np.argmin(np.abs(depths - k)))])
+        if abs(nearest - k) <= reach + _IN_PLANE_VOXELS * 1e-3:
+            mask[k] = planes[nearest]
+    return mask, left_out
+
+
+def _filled(polygons: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """Which pixel centers lie inside of an odd number of polygons of (i, j) vertices."""
+    inside = np.zeros(shape, dtype=bool)
+    columns = np.arange(shape[1])
+    for polygon in polygons:
+        start, end = polygon, np.roll(polygon, -1, axis=0)
+        low, high = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
+        first, last = max(0, int(np.ceil(low.min()))), min(shape[0] - 1, int(np.floor(high.max())))
+        for row in range(first, last + 1):
+            crossed = (low <= row) & (row < high)
+            part = (row - start[crossed, 1]) / (end[crossed, 1] - start[crossed, 1])
+            crossings = start[crossed, 0] + part * (end[crossed, 0] - start[crossed, 0])
+            inside[row] ^= (np.searchsorted(np.sort(crossings), columns, side="right") % 2).astype(bool)
+    return inside
