@@ -15,6 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from HSAMSegmentLib.errors import VolumeError
+from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.sitk_images import geometry_of, quiet_itk
 from HSAMSegmentLib.io.compressed_files import check_compressed
 from HSAMSegmentLib.io.nifti_header import (
@@ -135,13 +136,17 @@ def geometry_notes(image: sitk.Image, header: NiftiHeader | None = None) -> tupl
     """
     if header is not None and header.shear_degrees > ROUNDING_SHEAR_DEGREES:
         return (_mended_shear_note(header),)
+    notes = [] if header is None else _nifti_notes(image, header)
+    return (*notes, *grid_notes(geometry_of(image)))
+
+
+def grid_notes(geometry: Geometry) -> tuple[str, ...]:
+    """Sentences on axes that are not at right angles and on voxels of sizes that no scanner makes."""
     notes = []
-    shear = axes_shear_degrees(geometry_of(image).direction_matrix)
+    shear = axes_shear_degrees(geometry.direction_matrix)
     if shear > ROUNDING_SHEAR_DEGREES:
         notes.append(f"The slices are sheared by {shear:.1f} degrees (a tilted gantry); the result keeps that grid.")
-    if header is not None:
-        notes += _nifti_notes(image, header)
-    odd = [size for size in image.GetSpacing() if not _PLAUSIBLE_VOXEL_MM[0] <= size <= _PLAUSIBLE_VOXEL_MM[1]]
+    odd = [size for size in geometry.spacing_mm if not _PLAUSIBLE_VOXEL_MM[0] <= size <= _PLAUSIBLE_VOXEL_MM[1]]
     if odd:
         notes.append(f"Voxels of {odd[0]:.3g} mm are no scanner's; the header is wrong, or not in millimeters.")
     return tuple(notes)

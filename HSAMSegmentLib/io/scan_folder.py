@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from HSAMSegmentLib.errors import HSAMSegmentError, RequestError
-from HSAMSegmentLib.io.dicom_header import is_dicom_file
+from HSAMSegmentLib.io.dicom_sniff import is_dicom_file
 from HSAMSegmentLib.io.image_files import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, name_without_suffix
 from HSAMSegmentLib.io.volume_files import list_series
 
