@@ -72,9 +72,7 @@ def _cause(series: Series, gaps: np.ndarray, span: str) -> str:
     lacking = np.maximum(np.round(gaps / usual) - 1, 0)
     whole = np.abs(gaps / usual - (lacking + 1)) < _NEARLY_EVEN * (lacking + 1)
     if lacking.any() and whole.all():
-        return (
-            f"{int(lacking.sum())} slices of {series} are missing (distances are {span}); export the series again."
-        )
+        return f"{int(lacking.sum())} slices of {series} are missing (distances are {span}); export the series again."
     return f"The slices of {series} are unevenly spaced ({span}); resample it to even distances first."
 
 

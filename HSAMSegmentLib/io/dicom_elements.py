@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_TEXT_NUMBERS = ("DS", "IS")
+_TEXT_TYPES = ("DS", "IS", "UI", "CS", "LO", "SH", "PN", "DA", "TM", "DT")
 
 
 def numbers_of(text: str, count: int) -> tuple[float, ...] | None:
@@ -26,14 +27,14 @@ def numbers_of(text: str, count: int) -> tuple[float, ...] | None:
 
 def numbers(data: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
     """The numbers of an element, or None if it is absent or does not hold exactly so many finite ones."""
-    found = _raw(data, keyword)
+    stored = _stored_text(data, keyword)
+    if stored is not None:
+        return numbers_of(stored.decode("ascii", "replace").strip("\0 "), count)
+    found = _value(data, keyword)
     if found is None:
         return None
-    if isinstance(found, bytes):
-        return numbers_of(found.decode("ascii", "replace").strip("\0 "), count)
-    parts = found if isinstance(found, (list, tuple)) or hasattr(found, "__iter__") else [found]
     try:
-        values = tuple(float(part) for part in parts)
+        values = tuple(float(part) for part in _parts(found))
     except (TypeError, ValueError):
         return None
     return values if len(values) == count and all(math.isfinite(value) for value in values) else None
@@ -47,23 +48,19 @@ def number(data: Dataset, keyword: str, default: float = 0.0) -> float:
 
 def text(data: Dataset, keyword: str) -> str:
     """An element as text, decoded by the character set of the file, without characters that cannot be written."""
-    try:
-        value = data.get(keyword)
-    except Exception:  # noqa: BLE001 - pydicom raises what the broken value happens to cause
-        value = _undecoded(data, keyword)
-    if value is None:
-        return ""
-    parts = [value] if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__") else list(value)
-    return clean_text("\\".join(str(part) for part in parts))
+    stored = _stored_text(data, keyword)
+    if stored is not None and _is_plain(stored):
+        return " ".join(stored.decode("ascii").strip("\0 ").split())
+    value = _value(data, keyword)
+    if value is None and stored is not None:
+        value = stored.decode("latin-1")
+    return "" if value is None else clean_text("\\".join(str(part) for part in _parts(value)))
 
 
 def items(data: Dataset, keyword: str) -> list[Dataset]:
     """The items of a sequence, none if it is absent or cannot be read."""
-    try:
-        found = data.get(keyword)
-        return [] if found is None or isinstance(found, (str, bytes)) else list(found)
-    except Exception:  # noqa: BLE001 - as above
-        return []
+    found = _value(data, keyword)
+    return [] if found is None or isinstance(found, (str, bytes)) else list(found)
 
 
 def clean_text(value: str) -> str:
@@ -77,22 +74,38 @@ def clean_text(value: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def _raw(data: Dataset, keyword: str):
-    """Bytes of a number that is stored as text (pydicom refuses what it finds odd), else the value."""
-    from pydicom.dataelem import RawDataElement
-    from pydicom.datadict import dictionary_VR
-
-    if keyword not in data:
-        return None
-    element = data.get_item(keyword)
-    if isinstance(element, RawDataElement) and (element.VR or dictionary_VR(element.tag)) in _TEXT_NUMBERS:
-        return element.value
+def _value(data: Dataset, keyword: str):
+    tag, _ = _dictionary(keyword)
     try:
-        return data[keyword].value
-    except Exception:  # noqa: BLE001 - as above
+        return data[tag].value if tag in data else None
+    except Exception:  # noqa: BLE001 - pydicom raises what a broken value happens to cause
         return None
 
 
-def _undecoded(data: Dataset, keyword: str) -> str | None:
-    value = getattr(data.get_item(keyword), "value", None)
-    return value.decode("latin-1") if isinstance(value, bytes) else None
+def _parts(value) -> list:
+    return [value] if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__") else list(value)
+
+
+def _stored_text(data: Dataset, keyword: str) -> bytes | None:
+    """The bytes of an element that is stored as text, as long as pydicom, which refuses odd ones, has not read them."""
+    tag, usual_type = _dictionary(keyword)
+    if tag not in data:
+        return None
+    element = data.get_item(tag)
+    is_text = (getattr(element, "VR", None) or usual_type) in _TEXT_TYPES
+    value = getattr(element, "value", None)
+    return value if is_text and isinstance(value, bytes) else None
+
+
+def _is_plain(stored: bytes) -> bool:
+    return stored.isascii() and b"\x1b" not in stored and stored.rstrip(b"\0").decode("ascii").isprintable()
+
+
+@cache
+def _dictionary(keyword: str):
+    """Tag and type of an element."""
+    from pydicom.datadict import dictionary_VR, tag_for_keyword
+    from pydicom.tag import Tag
+
+    tag = Tag(tag_for_keyword(keyword))
+    return tag, dictionary_VR(tag)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,9 @@ import numpy as np
 
 from HSAMSegmentLib.io.dicom_elements import items, number, numbers, text
 from HSAMSegmentLib.io.dicom_object_kinds import MEDIA_DIRECTORY, SECONDARY_CAPTURE, is_scan_class, kind_name
+from HSAMSegmentLib.io.dicom_pixel_place import PixelPlace, find_pixels
 from HSAMSegmentLib.io.dicom_placement import FramePlace, frame_places, place_of, usable_orientation
-from HSAMSegmentLib.io.dicom_sniff import why_not_dicom
+from HSAMSegmentLib.io.dicom_sniff import FIRST_BYTES, begins_like_dicom
 from HSAMSegmentLib.io.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -53,7 +55,6 @@ _IDENTITY = (
     "InstanceNumber",
 )  # fmt: skip
 _MOSAIC_CREATOR, _MOSAIC_COUNT = (0x0019, 0x0010), (0x0019, 0x100A)
-_PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class DicomHeader:
         object_class: SOP class UID.
         is_localizer: whether the file is a scout image.
         is_mosaic: whether all slices of a volume are tiles of this one picture.
-        has_pixels: whether there is an image in it.
+        pixels: where the image is in the file, None if there is none.
         splitting: values of `SPLITTING`.
     """
 
@@ -132,13 +133,18 @@ class DicomHeader:
     object_class: str
     is_localizer: bool
     is_mosaic: bool
-    has_pixels: bool
+    pixels: PixelPlace | None
     splitting: tuple[str, ...]
 
     @property
     def is_scan(self) -> bool:
         """Whether this is an image of a patient, not a segmentation, a plan, a report, ... of one."""
         return is_scan_class(self.object_class, self.modality)
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether there is an image in the file."""
+        return self.pixels is not None
 
     @property
     def is_media_directory(self) -> bool:
@@ -170,26 +176,27 @@ class DicomHeader:
 def read_dicom_header(path: Path) -> DicomHeader | None:
     """Read the header of a DICOM file; None if its content is no DICOM or is damaged."""
     from pydicom import dcmread
-    from pydicom.tag import Tag
 
-    if why_not_dicom(path):
-        return None
-    wanted = [*_IDENTITY, *_PLACEMENT, *_STORAGE, *SPLITTING, Tag(_MOSAIC_CREATOR), Tag(_MOSAIC_COUNT)]
-    with quiet_libraries(), open(path, "rb") as file:
+    with quiet_libraries():
         try:
-            data = dcmread(file, stop_before_pixels=True, force=True, specific_tags=wanted)
-            return _header(path, data, _ends_at_pixels(file, data))
+            with open(path, "rb") as file:
+                if not begins_like_dicom(file.read(FIRST_BYTES)):
+                    return None
+                file.seek(0)
+                data = dcmread(file, stop_before_pixels=True, force=True, specific_tags=_wanted())
+                return _header(path, data, find_pixels(file, data))
         except Exception:  # noqa: BLE001 - a damaged file makes pydicom raise nearly anything
             return None
 
 
-def _ends_at_pixels(file, data: Dataset) -> bool:
-    """Whether the header was followed by pixels, so that reading stopped there and not at the end of the file."""
-    syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
-    return (syntax is not None and syntax.is_deflated) or file.read(1) != b""
+@cache
+def _wanted() -> list:
+    from pydicom.tag import Tag
+
+    return [Tag(name) for name in (*_IDENTITY, *_PLACEMENT, *_STORAGE, *SPLITTING, _MOSAIC_CREATOR, _MOSAIC_COUNT)]
 
 
-def _header(path: Path, data: Dataset, has_pixels: bool) -> DicomHeader | None:
+def _header(path: Path, data: Dataset, pixels: PixelPlace | None) -> DicomHeader | None:
     place = place_of(data)
     frames = max(int(number(data, "NumberOfFrames", 1)), 1)
     object_class = text(data, "SOPClassUID") or str(getattr(data.file_meta, "MediaStorageSOPClassUID", ""))
@@ -221,7 +228,7 @@ def _header(path: Path, data: Dataset, has_pixels: bool) -> DicomHeader | None:
         object_class=object_class,
         is_localizer="LOCALIZER" in image_type,
         is_mosaic="MOSAIC" in image_type or _counts_tiles(data),
-        has_pixels=has_pixels and all(size),
+        pixels=pixels if all(size) else None,
         splitting=tuple(text(data, keyword) for keyword in SPLITTING),
     )
 

@@ -100,20 +100,47 @@ def _stored_or_reason(header: DicomHeader) -> tuple[np.ndarray, bool]:
 
 def _stored(header: DicomHeader) -> tuple[np.ndarray, bool]:
     """Stored values [frame, j, i] of a file, and whether bits had to be cut off."""
-    from pydicom import dcmread
-
-    data = dcmread(header.path, force=True)
+    if _is_plain(header):
+        stored, is_cut = _significant(_plain(header), header.storage)
+        return stored, is_cut and not _has_overlay_bits(_whole(header))
+    data = _whole(header)
     syntax = _transfer_syntax(data)
     if syntax.is_encapsulated and syntax.name != "RLE Lossless":
         stored = _decoded(header, data)
     else:
         stored = data.pixel_array
     stored = stored.reshape(-1, *stored.shape[-2:])
-    if stored.shape != (header.frames, header.size[1], header.size[0]):
+    if stored.shape != _shape(header):
         raise ValueError(f"the image has the shape {stored.shape}")
     if header.storage.has_table:
         return _by_table(stored, data), False
-    return _significant(stored, header.storage, has_overlay=_has_overlay_bits(data))
+    stored, is_cut = _significant(stored, header.storage)
+    return stored, is_cut and not _has_overlay_bits(data)
+
+
+def _whole(header: DicomHeader) -> Dataset:
+    from pydicom import dcmread
+
+    return dcmread(header.path, force=True)
+
+
+def _shape(header: DicomHeader) -> tuple[int, int, int]:
+    return (header.frames, header.size[1], header.size[0])
+
+
+def _is_plain(header: DicomHeader) -> bool:
+    """Whether the pixels are the numbers themselves, one after the other; most files are so."""
+    storage = header.storage
+    usual = storage.bits_allocated in (8, 16, 32) and storage.samples == 1 and not storage.has_table
+    return usual and header.pixels is not None and header.pixels.offset > 0
+
+
+def _plain(header: DicomHeader) -> np.ndarray:
+    kind = np.dtype(f"<{'i' if header.storage.is_signed else 'u'}{header.storage.bits_allocated // 8}")
+    count = int(np.prod(_shape(header)))
+    if header.pixels.length < count * kind.itemsize:
+        raise ValueError("the image is shorter than the header says")
+    return np.fromfile(header.path, kind, count, offset=header.pixels.offset).reshape(_shape(header))
 
 
 def _transfer_syntax(data: Dataset):
@@ -167,16 +194,15 @@ def _by_gdcm(path: Path) -> np.ndarray:
     return sitk.GetArrayFromImage(reader.Execute())
 
 
-def _significant(stored: np.ndarray, storage: Storage, *, has_overlay: bool) -> tuple[np.ndarray, bool]:
-    """The bits that belong to the values, with their sign; the others may hold an overlay."""
+def _significant(stored: np.ndarray, storage: Storage) -> tuple[np.ndarray, bool]:
+    """The bits that belong to the values, with their sign, and whether others above them were in use."""
     spare_above = storage.bits_allocated - 1 - storage.high_bit
     spare = storage.bits_allocated - storage.bits_stored
-    if stored.dtype.kind == "f" or stored.itemsize * 8 != storage.bits_allocated or not 0 <= spare_above <= spare:
-        return stored, False
-    if spare == 0:
+    is_whole = spare == 0 or not 0 <= spare_above <= spare
+    if is_whole or stored.dtype.kind == "f" or stored.itemsize * 8 != storage.bits_allocated:
         return stored, False
     kept = np.right_shift(np.left_shift(stored, spare_above), spare)
-    return kept, not has_overlay and spare_above == spare and bool(np.any(kept != stored))
+    return kept, spare_above == spare and bool(np.any(kept != stored))
 
 
 def _has_overlay_bits(data: Dataset) -> bool:

@@ -23,6 +23,7 @@ from HSAMSegmentLib.io.dicom_header import DicomHeader, read_dicom_header
 from HSAMSegmentLib.io.dicom_pixels import read_values
 from HSAMSegmentLib.io.dicom_sniff import is_dicom_file, why_not_dicom
 from HSAMSegmentLib.io.image_files import grid_notes, name_without_suffix
+from HSAMSegmentLib.io.quiet import quiet_libraries
 
 __all__ = ["Series", "is_dicom_file", "list_series", "read_file", "read_folder", "unreadable_files"]
 
@@ -136,16 +137,15 @@ def _left_out(unreadable: dict[str, str]) -> str:
 def _headers_below(folder: Path) -> tuple[list[DicomHeader], dict[str, str]]:
     headers: list[DicomHeader] = []
     unreadable: dict[str, str] = {}
-    for parent, folders, _ in os.walk(folder):
-        folders.sort()
-        for path in _files_in(Path(parent)):
-            if not is_dicom_file(path):
-                continue
-            header = read_dicom_header(path)
-            if header is not None:
-                headers.append(header)
-            else:
-                unreadable[path.name] = why_not_dicom(path) or "is damaged; copy or download it again"
+    with quiet_libraries():
+        for parent, folders, _ in os.walk(folder):
+            folders.sort()
+            for path in _files_in(Path(parent)):
+                header = read_dicom_header(path)
+                if header is not None:
+                    headers.append(header)
+                elif is_dicom_file(path):
+                    unreadable[path.name] = why_not_dicom(path) or "is damaged; copy or download it again"
     return headers, unreadable
 
 
@@ -159,7 +159,8 @@ def _files_in(folder: Path) -> Iterator[Path]:
 def _series_beside(header: DicomHeader) -> Series:
     """The volume of a file: the files of its folder that belong to its series, or itself."""
     if header.frames == 1:
-        others = (read_dicom_header(path) for path in _files_in(header.path.parent) if is_dicom_file(path))
+        with quiet_libraries():
+            others = [read_dicom_header(path) for path in _files_in(header.path.parent)]
         beside = [other for other in others if other is not None and other.series_key == header.series_key]
         beside = [other for other in beside if other.is_scan and other.has_pixels]
         for found in group_files(beside):

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
-_FIRST_BYTES = 512
+FIRST_BYTES = 512
 _VALUE_TYPES = {
     b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"OB", b"OW", b"PN", b"SH",
     b"SL", b"SQ", b"SS", b"ST", b"TM", b"UI", b"UL", b"UN", b"US", b"UT",
@@ -27,10 +27,14 @@ def has_dicom_content(path: Path) -> bool:
     """Whether a file has DICOM's mark after its preamble, or begins with elements of DICOM without a preamble."""
     try:
         with open(path, "rb") as file:
-            start = file.read(_FIRST_BYTES)
+            return begins_like_dicom(file.read(FIRST_BYTES))
     except OSError:
         return False
-    return start[128:132] == b"DICM" or start[:4] == b"DICM" or _is_element(start)
+
+
+def begins_like_dicom(start: bytes) -> bool:
+    """Whether the first bytes of a file are those of DICOM."""
+    return start[128:132] == b"DICM" or _is_element(start)
 
 
 def why_not_dicom(path: Path) -> str:
@@ -42,7 +46,7 @@ def why_not_dicom(path: Path) -> str:
     if has_dicom_content(path):
         return ""
     with open(path, "rb") as file:
-        start = file.read(_FIRST_BYTES)
+        start = file.read(FIRST_BYTES)
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(b"version https://git-lfs"):
         return "is a pointer file of Git LFS without content; fetch the content with git lfs pull"

@@ -27,13 +27,18 @@ def quiet_libraries() -> Iterator[None]:
     Decoders print to the file descriptor, past Python's streams and ITK's own switch, so the descriptor itself is
     turned to a temporary file. Only the outermost caller does this; threads that read at the same time share it.
     """
-    with quiet_itk(), warnings.catch_warnings(), _quiet_pydicom():
-        warnings.simplefilter("ignore")
-        with _held_back() if _enter() else _nothing():
-            try:
-                yield
-            finally:
-                _leave()
+    if not _enter():
+        try:
+            yield
+        finally:
+            _leave()
+        return
+    try:
+        with quiet_itk(), warnings.catch_warnings(), _quiet_pydicom(), _held_back():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        _leave()
 
 
 def _enter() -> bool:
@@ -48,11 +53,6 @@ def _leave() -> None:
     global _depth
     with _state:
         _depth -= 1
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 @contextmanager
