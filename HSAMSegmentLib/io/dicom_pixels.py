@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _CUT_NOTE = "Some stored values need more bits than the header allows (BitsStored); the bits above were cut off."
+_JPEG_2000_START, _SIGN_OFFSET, _SEARCHED_BYTES = b"\xff\x4f\xff\x51", 42, 4096
 _RESCALING = ("RescaleSlope", "RescaleIntercept", "RealWorldValueMappingSequence")
 
 
@@ -167,12 +168,23 @@ def _decoded(header: DicomHeader, data: Dataset) -> np.ndarray:
             _without_scale(data).save_as(copy)
             stored = _by_gdcm(copy)
     expected = "i" if header.storage.is_signed else "u"
-    if stored.dtype.kind != expected:
+    if stored.dtype.kind != expected or _kind_in_jpeg_2000(data) not in ("", expected):
         raise VolumeError(
             f'The compressed values of "{header.path.name}" are of another type than its header says (with or without '
             "a sign); export it again without compression."
         )
     return stored
+
+
+def _kind_in_jpeg_2000(data: Dataset) -> str:
+    """ "i" or "u" for values with or without a sign as a JPEG 2000 image says it itself; empty for other compressions.
+
+    The sign is in the last byte of the marker segment SIZ (ISO/IEC 15444-1, A.5.1), which begins the image.
+    """
+    start = data.PixelData.find(_JPEG_2000_START, 0, _SEARCHED_BYTES)
+    if start < 0:
+        return ""
+    return "i" if data.PixelData[start + _SIGN_OFFSET] & 0x80 else "u"
 
 
 def _without_scale(data: Dataset) -> Dataset:
