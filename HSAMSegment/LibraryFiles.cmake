@@ -41,11 +41,20 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/inference/through_plane_smoothing.py
   HSAMSegmentLib/io/__init__.py
   HSAMSegmentLib/io/compressed_files.py
+  HSAMSegmentLib/io/dicom_distances.py
+  HSAMSegmentLib/io/dicom_elements.py
   HSAMSegmentLib/io/dicom_frames.py
+  HSAMSegmentLib/io/dicom_grouping.py
   HSAMSegmentLib/io/dicom_header.py
+  HSAMSegmentLib/io/dicom_object_kinds.py
+  HSAMSegmentLib/io/dicom_pixel_place.py
+  HSAMSegmentLib/io/dicom_pixels.py
+  HSAMSegmentLib/io/dicom_placement.py
   HSAMSegmentLib/io/dicom_series.py
+  HSAMSegmentLib/io/dicom_sniff.py
   HSAMSegmentLib/io/image_files.py
   HSAMSegmentLib/io/nifti_header.py
+  HSAMSegmentLib/io/quiet.py
   HSAMSegmentLib/io/scan_folder.py
   HSAMSegmentLib/io/volume_files.py
   HSAMSegmentLib/labels/__init__.py

@@ -135,7 +135,7 @@ def test_an_object_without_an_image_is_called_what_it_is(tmp_path):
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     data.Modality, data.SeriesInstanceUID = "RTSTRUCT", "1.2"
     data.save_as(tmp_path / "contours.dcm", enforce_file_format=True)
-    with pytest.raises(VolumeError, match="no scan.*RTSTRUCT"):
+    with pytest.raises(VolumeError, match=r"no scan.*RTSTRUCT"):
         read_volume(tmp_path / "contours.dcm")
     with pytest.raises(VolumeError, match="there is 1 RTSTRUCT"):
         read_volume(tmp_path)

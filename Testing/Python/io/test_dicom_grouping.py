@@ -130,9 +130,7 @@ def test_images_at_one_place_are_told_apart_by_what_varies(tmp_path, scan, grid,
 def test_two_elements_together_tell_images_apart(tmp_path, scan, grid):
     for echo in (1, 2):
         for time in (1, 2):
-            write_series(
-                tmp_path, scan, grid, name=f"{echo}{time}", EchoNumbers=echo, TemporalPositionIdentifier=time
-            )
+            write_series(tmp_path, scan, grid, name=f"{echo}{time}", EchoNumbers=echo, TemporalPositionIdentifier=time)
     descriptions = {item.description for item in list_series(tmp_path)}
     assert len(descriptions) == 4
     assert "(echo 1, time point 2)" in descriptions
