@@ -19,6 +19,8 @@ SAME_PLACE_MM = 1e-3
 # Cosines and pixel spacings (in mm) that differ by less belong to one volume.
 _SAME_COSINE, _SAME_SPACING_MM = 0.01, 1e-3
 _SCOUT_WORDS = ("localizer", "localiser", "scout", "topogram", "survey")
+# Shorter ends of a UID may be meant as the number of a series that is not there.
+_SHORTEST_END = 5
 _NO_UID = "unnamed"
 
 
@@ -108,7 +110,7 @@ def matching(found: Sequence[Series], wanted: str) -> list[Series]:
         lambda volume: volume.id == wanted,
         lambda volume: volume.number == wanted,
         lambda volume: volume.description.lower() == wanted.lower(),
-        lambda volume: bool(wanted) and volume.id.endswith(wanted),
+        lambda volume: len(wanted) >= _SHORTEST_END and volume.id.endswith(wanted),
     )
     for means in exact:
         matches = [volume for volume in found if means(volume)]

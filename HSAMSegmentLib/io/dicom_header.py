@@ -54,6 +54,7 @@ _IDENTITY = (
     "PatientName", "SeriesNumber", "SeriesDescription", "StudyDate", "Modality", "FrameOfReferenceUID",
     "InstanceNumber",
 )  # fmt: skip
+_MOST_BITS = 64
 _MOSAIC_CREATOR, _MOSAIC_COUNT = (0x0019, 0x0010), (0x0019, 0x100A)
 
 
@@ -261,8 +262,9 @@ def _positive(data: Dataset, *keywords: str) -> float:
 
 
 def _storage(data: Dataset, place: FramePlace) -> Storage:
-    allocated = int(number(data, "BitsAllocated", 16))
+    allocated = min(max(int(number(data, "BitsAllocated", 16)), 1), _MOST_BITS)
     stored = int(number(data, "BitsStored", allocated))
+    stored = stored if 1 <= stored <= allocated else allocated
     return Storage(
         bits_allocated=allocated,
         bits_stored=stored,

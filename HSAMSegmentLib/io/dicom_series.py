@@ -18,7 +18,7 @@ from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.io.dicom_distances import check_distances
 from HSAMSegmentLib.io.dicom_frames import ADVICE, geometry_of_frames
-from HSAMSegmentLib.io.dicom_grouping import Series, group_files, listed, matching
+from HSAMSegmentLib.io.dicom_grouping import SAME_PLACE_MM, Series, depths_mm, group_files, listed, matching
 from HSAMSegmentLib.io.dicom_header import DicomHeader, read_dicom_header
 from HSAMSegmentLib.io.dicom_pixels import read_values
 from HSAMSegmentLib.io.dicom_sniff import is_dicom_file, why_not_dicom
@@ -150,9 +150,10 @@ def _headers_below(folder: Path) -> tuple[list[DicomHeader], dict[str, str]]:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    hidden_or_index = ("DICOMDIR",)
+    """Files that may be DICOM; not the index of a disc, nor what macOS puts beside each file."""
     for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith("._") and path.name.upper() not in hidden_or_index:
+        is_there = path.is_file() or (path.is_symlink() and not path.exists())
+        if is_there and not path.name.startswith("._") and path.name.upper() != "DICOMDIR":
             yield path
 
 
@@ -186,8 +187,9 @@ def _choose(found: list[Series], wanted: str | None, folder: Path) -> Series:
 
 
 def _read_series(series: Series, name: str) -> DicomVolume:
-    first = series.headers[0]
     _check_kind(series)
+    series, copies = _without_doubles(series)
+    first = series.headers[0]
     if first.frames > 1:
         geometry, notes = geometry_of_frames(first), ()
     elif len(series.headers) == 1:
@@ -199,7 +201,23 @@ def _read_series(series: Series, name: str) -> DicomVolume:
     if first.storage.photometric == "MONOCHROME1" and series.modality != "CT":
         more = (*more, "The file shows low values bright (MONOCHROME1); they were taken as they are stored.")
     modality = series.modality if series.modality in ("CT", "MR") else ""
-    return DicomVolume(array, geometry, name, modality, (*notes, *more, *grid_notes(geometry)), series.id)
+    return DicomVolume(array, geometry, name, modality, (*copies, *notes, *more, *grid_notes(geometry)), series.id)
+
+
+def _without_doubles(series: Series) -> tuple[Series, tuple[str, ...]]:
+    """The series without slices that lie where another does and hold the same values, and a note if there were any."""
+    kept: list[DicomHeader] = []
+    for header, gap in zip(series.headers, np.diff(depths_mm(series.headers), prepend=-np.inf)):
+        if gap >= SAME_PLACE_MM or header.position is None or not _hold_the_same(kept[-1], header):
+            kept.append(header)
+    count = len(series.headers) - len(kept)
+    if not count:
+        return series, ()
+    return replace(series, headers=tuple(kept)), (f"{count} slices are in the files twice; one of each was used.",)
+
+
+def _hold_the_same(one: DicomHeader, other: DicomHeader) -> bool:
+    return bool(np.array_equal(read_values([one])[0], read_values([other])[0]))
 
 
 def _check_kind(series: Series) -> None:

@@ -14,7 +14,7 @@ _VALUE_TYPES = {
 }  # fmt: skip
 # The first groups of a file without preamble: its meta information, commands, identification.
 _FIRST_GROUPS = (0x0002, 0x0008)
-_LONGEST_FIRST_VALUE = 256
+_CHAIN = 3
 _LAST_FIRST_ELEMENT = 0x0070
 
 
@@ -39,6 +39,8 @@ def begins_like_dicom(start: bytes) -> bool:
 
 def why_not_dicom(path: Path) -> str:
     """What a file is that is named like DICOM, as the end of a sentence; empty if its content is DICOM."""
+    if path.is_symlink() and not path.exists():
+        return "is a link to a file that is not here (fetch it, with git annex get if it is one of git-annex)"
     if not os.access(path, os.R_OK):
         return "may not be read; check its permissions"
     if path.stat().st_size == 0:
@@ -69,15 +71,17 @@ def _is_element(start: bytes) -> bool:
             continue
         if start[4:6] in _VALUE_TYPES:
             return True
-        length = struct.unpack("<I", start[4:8])[0]
-        if order == "<" and 0 < length <= _LONGEST_FIRST_VALUE and length % 2 == 0:
-            return _continues(start, 8 + length, (group, element))
+        if order == "<" and _is_chain(start):
+            return True
     return False
 
 
-def _continues(start: bytes, offset: int, before: tuple[int, int]) -> bool:
-    """Whether another element of the encoding without types follows: tags ascend, which numbers seldom do."""
-    if offset + 8 > len(start):
-        return False
-    tag = struct.unpack("<HH", start[offset : offset + 4])
-    return before < tag and tag[0] in (*_FIRST_GROUPS, 0x0010)
+def _is_chain(start: bytes) -> bool:
+    """Whether elements of the encoding without types follow each other: tags ascend, which voxels seldom do."""
+    offset, count, before = 0, 0, (0, 0)
+    while offset + 8 <= len(start):
+        group, element, length = struct.unpack("<HHI", start[offset : offset + 8])
+        if (group, element) <= before or group not in _FIRST_GROUPS or length % 2:
+            break
+        offset, count, before = offset + 8 + length, count + 1, (group, element)
+    return count >= _CHAIN

@@ -136,7 +136,7 @@ def test_copies_of_files_are_not_taken_twice(tmp_path, scan, grid):
 
 def test_different_images_at_one_place_are_refused(tmp_path, scan, grid):
     write_series(tmp_path, scan, grid)
-    write_series(tmp_path, scan[:1], grid, name="again")
+    write_series(tmp_path, scan[:1] + 1, grid, name="again")
     with pytest.raises(VolumeError, match=r"1 slices .* same place"):
         read_volume(tmp_path)
 

@@ -15,6 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.io.dicom_elements import clean_text
+from HSAMSegmentLib.io.dicom_sniff import is_dicom_file
 from HSAMSegmentLib.io.quiet import quiet_libraries
 from HSAMSegmentLib.io.scan_folder import find_scans
 from HSAMSegmentLib.io.volume_files import list_series, read_volume
@@ -220,3 +221,19 @@ def test_a_file_that_is_cut_off_anywhere_is_refused_in_one_line(tmp_path, scan, 
         with pytest.raises(VolumeError) as refusal:
             read_volume(source)
         assert "\n" not in str(refusal.value)
+
+
+def test_a_link_without_content_is_told(tmp_path, scan, grid):
+    write_series(tmp_path / "p", scan, grid)
+    (tmp_path / "p" / "last.dcm").symlink_to(tmp_path / "annex" / "last.dcm")
+    volume = read_volume(tmp_path / "p")
+    np.testing.assert_array_equal(volume.array, scan)
+    assert '"last.dcm" is a link' in " ".join(volume.notes)
+    assert any("is a link" in item.problem for item in find_scans(tmp_path))
+
+
+def test_small_numbers_in_a_raw_file_are_no_dicom(tmp_path):
+    path = tmp_path / "labels.img"
+    for values in ([2, 0, 2, 0, 2, 8], [8, 5, 2, 0, 8, 8], [8, 8, 8, 8, 8, 8]):
+        path.write_bytes(np.array(values * 200, "<u2").tobytes())
+        assert not is_dicom_file(path)

@@ -61,8 +61,10 @@ def test_two_visits_with_one_number_and_description_can_each_be_named(tmp_path, 
     for item in list_series(tmp_path):
         assert item.id in str(refusal.value)
     assert "2025-01-01" in str(refusal.value)
-    for wanted in ("1.2.222", "222"):
+    for wanted in ("1.2.222", "2.222"):
         np.testing.assert_array_equal(read_volume(tmp_path, series=wanted).array, scan + 1)
+    with pytest.raises(VolumeError, match="no series"):
+        read_volume(tmp_path, series="222")  # may be meant as a number
     with pytest.raises(VolumeError, match=r"1\.2\.111.*1\.2\.222"):
         read_volume(tmp_path, series="4")
     scans = find_scans(tmp_path)
@@ -137,9 +139,9 @@ def test_two_elements_together_tell_images_apart(tmp_path, scan, grid):
 
 
 def test_a_time_of_its_own_for_each_slice_parts_no_series(tmp_path, scan, grid):
-    for name in ("a", "b"):
-        for k, path in enumerate(write_series(tmp_path, scan, grid, name=name)):
-            change(path, TriggerTime=100.0 * k + (0 if name == "a" else 1))
+    for name, shift in (("a", 0), ("b", 1)):
+        for k, path in enumerate(write_series(tmp_path, scan + shift, grid, name=name)):
+            change(path, TriggerTime=100.0 * k + shift)
     with pytest.raises(VolumeError, match=r"8 slices .* same place"):
         read_volume(tmp_path)
 
@@ -180,3 +182,11 @@ def test_an_unevenness_that_is_neither_is_called_uneven(tmp_path, scan):
         change(path, ImagePositionPatient=[0, 0, depth])
     with pytest.raises(VolumeError, match="unevenly spaced"):
         read_volume(tmp_path)
+
+
+def test_slices_that_are_there_twice_under_other_uids_are_used_once(tmp_path, scan, grid):
+    write_series(tmp_path, scan, grid)
+    write_series(tmp_path, scan[:3], grid, name="again")
+    volume = read_volume(tmp_path)
+    np.testing.assert_array_equal(volume.array, scan)
+    assert "3 slices are in the files twice" in " ".join(volume.notes)
