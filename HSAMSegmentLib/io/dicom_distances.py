@@ -72,8 +72,18 @@ def _cause(series: Series, gaps: np.ndarray, span: str) -> str:
     lacking = np.maximum(np.round(gaps / usual) - 1, 0)
     whole = np.abs(gaps / usual - (lacking + 1)) < _NEARLY_EVEN * (lacking + 1)
     if lacking.any() and whole.all():
-        return f"{int(lacking.sum())} slices of {series} are missing (distances are {span}); export the series again."
+        stacks = ", or it holds two stacks with a gap between" if _is_one_hole(lacking) else ""
+        return (
+            f"{int(lacking.sum())} slices of {series} are missing (distances are {span}){stacks}; export the series "
+            "again."
+        )
     return f"The slices of {series} are unevenly spaced ({span}); resample it to even distances first."
+
+
+def _is_one_hole(lacking: np.ndarray) -> bool:
+    """Whether slices lack at one place only, with a stack on either side."""
+    holes = np.flatnonzero(lacking)
+    return len(holes) == 1 and _SHORTEST_RUN <= holes[0] < len(lacking) - _SHORTEST_RUN
 
 
 def _thicknesses(series: Series) -> int:

@@ -265,10 +265,11 @@ def _storage(data: Dataset, place: FramePlace) -> Storage:
     allocated = min(max(int(number(data, "BitsAllocated", 16)), 1), _MOST_BITS)
     stored = int(number(data, "BitsStored", allocated))
     stored = stored if 1 <= stored <= allocated else allocated
+    high_bit = int(number(data, "HighBit", stored - 1))
     return Storage(
         bits_allocated=allocated,
         bits_stored=stored,
-        high_bit=int(number(data, "HighBit", stored - 1)),
+        high_bit=high_bit if stored - 1 <= high_bit < allocated else stored - 1,
         is_signed=number(data, "PixelRepresentation") == 1,
         rescale=place.rescale,
         has_table=bool(items(data, "ModalityLUTSequence")),

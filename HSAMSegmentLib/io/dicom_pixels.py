@@ -42,7 +42,7 @@ def read_values(headers: Sequence[DicomHeader]) -> tuple[np.ndarray, tuple[str, 
         for header in headers:
             stored, cut = _stored_or_reason(header)
             if stored.dtype.kind == "f" and kind.kind != "f":
-                kind = np.dtype(np.float32)
+                kind = np.result_type(stored.dtype, np.float32)
                 values = values.astype(kind)
             for frame, scale in zip(stored, _scales(header)):
                 values[start] = _scaled(frame, scale, kind)
@@ -210,9 +210,10 @@ def _significant(stored: np.ndarray, storage: Storage) -> tuple[np.ndarray, bool
     """The bits that belong to the values, with their sign, and whether others above them were in use."""
     spare_above = storage.bits_allocated - 1 - storage.high_bit
     spare = storage.bits_allocated - storage.bits_stored
-    is_whole = spare == 0 or not 0 <= spare_above <= spare
-    if is_whole or stored.dtype.kind == "f" or stored.itemsize * 8 != storage.bits_allocated:
+    if spare == 0 or stored.dtype.kind == "f":
         return stored, False
+    if stored.itemsize * 8 != storage.bits_allocated:
+        raise ValueError(f"values of {stored.itemsize} bytes where {storage.bits_allocated} bits were announced")
     kept = np.right_shift(np.left_shift(stored, spare_above), spare)
     return kept, spare_above == spare and bool(np.any(kept != stored))
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from dicom_files import change, compress, reencode, write_frames, write_series, write_slice
 from grids_of_tests import oblique_geometry
 from pydicom.uid import (
@@ -19,6 +20,7 @@ from pydicom.uid import (
 )
 
 from HSAMSegmentLib.errors import VolumeError
+from HSAMSegmentLib.images.sitk_images import geometry_of
 from HSAMSegmentLib.io.volume_files import read_volume
 
 SIZE = (6, 5, 8)
@@ -245,3 +247,21 @@ def test_spacing_and_scale_of_enhanced_frames_come_from_their_groups(tmp_path, s
     volume = read_volume(path)
     np.testing.assert_allclose(volume.array, scan * 0.5)
     np.testing.assert_allclose(volume.geometry.spacing_mm, grid.spacing_mm, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tags", [{}, {"RescaleSlope": 1.0, "RescaleIntercept": -1024.0}])
+def test_voxels_and_grid_are_those_of_itk_where_the_files_agree(tmp_path, scan, grid, tags):
+    paths = write_series(tmp_path, scan, grid, **tags)
+    image = sitk.ReadImage([str(path) for path in paths])
+    volume = read_volume(tmp_path)
+    np.testing.assert_array_equal(volume.array, sitk.GetArrayFromImage(image))
+    expected = geometry_of(image)
+    np.testing.assert_allclose(volume.geometry.ijk_to_lps, expected.ijk_to_lps, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("stored", "high"), [(12, 7), (12, 40), (99, 15), (0, 15)])
+def test_impossible_counts_of_bits_wrap_no_value(tmp_path, scan, grid, stored, high):
+    values = (scan & 0x0FFF).astype(np.uint16)
+    for path, pixels in zip(write_series(tmp_path, scan, grid), values):
+        change(path, BitsStored=stored, HighBit=high, PixelRepresentation=0, PixelData=pixels.astype("<u2").tobytes())
+    np.testing.assert_array_equal(read_volume(tmp_path).array, values)
