@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 
 import numpy as np
 import pydicom
@@ -237,3 +238,12 @@ def test_small_numbers_in_a_raw_file_are_no_dicom(tmp_path):
     for values in ([2, 0, 2, 0, 2, 8], [8, 5, 2, 0, 8, 8], [8, 8, 8, 8, 8, 8]):
         path.write_bytes(np.array(values * 200, "<u2").tobytes())
         assert not is_dicom_file(path)
+
+
+def test_reading_needs_no_place_for_what_libraries_write(tmp_path, scan, grid, monkeypatch):
+    def no_place(*_, **__):
+        raise OSError("no space left")
+
+    write_series(tmp_path, scan, grid)
+    monkeypatch.setattr(tempfile, "TemporaryFile", no_place)
+    np.testing.assert_array_equal(read_volume(tmp_path).array, scan)
