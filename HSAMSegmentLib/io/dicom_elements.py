@@ -46,6 +46,15 @@ def number(data: Dataset, keyword: str, default: float = 0.0) -> float:
     return default if values is None else values[0]
 
 
+def is_given(data: Dataset, keyword: str) -> bool:
+    """Whether an element is there and not empty, readable or not."""
+    tag, _ = _dictionary(keyword)
+    if tag not in data:
+        return False
+    value = getattr(data.get_item(tag), "value", None)
+    return value is not None and value not in (b"", "")
+
+
 def text(data: Dataset, keyword: str) -> str:
     """An element as text, decoded by the character set of the file, without characters that cannot be written."""
     stored = _stored_text(data, keyword)

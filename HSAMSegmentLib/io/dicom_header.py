@@ -66,6 +66,7 @@ class Storage:
         bits_allocated: bits that a value takes in the file.
         bits_stored: bits of them that belong to it.
         high_bit: the highest of these.
+        is_described: whether the file says how many bits a value takes and whether it has a sign.
         is_signed: whether the values have a sign.
         rescale: slope and intercept from stored to real values.
         has_table: whether a table (modality LUT) gives the real values instead.
@@ -76,6 +77,7 @@ class Storage:
     bits_allocated: int
     bits_stored: int
     high_bit: int
+    is_described: bool
     is_signed: bool
     rescale: tuple[float, float]
     has_table: bool
@@ -270,6 +272,8 @@ def _storage(data: Dataset, place: FramePlace) -> Storage:
         bits_allocated=allocated,
         bits_stored=stored,
         high_bit=high_bit if stored - 1 <= high_bit < allocated else stored - 1,
+        is_described=numbers(data, "BitsAllocated", 1) is not None
+        and numbers(data, "PixelRepresentation", 1) in ((0.0,), (1.0,)),
         is_signed=number(data, "PixelRepresentation") == 1,
         rescale=place.rescale,
         has_table=bool(items(data, "ModalityLUTSequence")),

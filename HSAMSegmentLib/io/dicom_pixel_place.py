@@ -39,6 +39,10 @@ def find_pixels(file: BinaryIO, data: Dataset) -> PixelPlace | None:
         return PixelPlace() if head[:2] == struct.pack(">H", _PIXEL_GROUP) else None
     if element != _PIXEL_DATA or syntax is None or syntax.is_encapsulated:
         return PixelPlace()
-    start = 8 if syntax.is_implicit_VR else 12
+    # Some files are encoded otherwise than they say; the type in the element itself shows it (as a length it were odd).
+    has_type = head[4:6] in (b"OW", b"OB")
+    if not has_type and not syntax.is_implicit_VR:
+        return PixelPlace()
+    start = 12 if has_type else 8
     length = struct.unpack("<I", head[start - 4 : start])[0]
     return PixelPlace() if length == _UNDEFINED_LENGTH else PixelPlace(offset + start, length)

@@ -32,6 +32,8 @@ def read_values(headers: Sequence[DicomHeader]) -> tuple[np.ndarray, tuple[str, 
     Raises:
         VolumeError: if a file cannot be decoded, or holds other values than its header says.
     """
+    for header in headers:
+        _check_scale(header)
     first = headers[0]
     kind = np.result_type(*{value_type(header.storage, scale) for header in headers for scale in _scales(header)})
     count = sum(header.frames for header in headers)
@@ -65,6 +67,22 @@ def value_type(storage: Storage, rescale: tuple[float, float]) -> np.dtype:
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
             return np.dtype(kind)
     return np.dtype(np.float64)
+
+
+def _check_scale(header: DicomHeader) -> None:
+    if not np.isfinite(_scales(header)).all():
+        raise VolumeError(
+            f'The scale of the values of "{header.path.name}" (RescaleSlope, RescaleIntercept) is no number; export '
+            "the series again."
+        )
+
+
+def _check_described(header: DicomHeader) -> None:
+    if not header.storage.is_described:
+        raise VolumeError(
+            f'"{header.path.name}" does not say how its values are stored (BitsAllocated, PixelRepresentation), so '
+            "they cannot be read for sure; export the series again."
+        )
 
 
 def _scales(header: DicomHeader) -> list[tuple[float, float]]:
@@ -137,6 +155,7 @@ def _is_plain(header: DicomHeader) -> bool:
 
 
 def _plain(header: DicomHeader) -> np.ndarray:
+    _check_described(header)
     kind = np.dtype(f"<{'i' if header.storage.is_signed else 'u'}{header.storage.bits_allocated // 8}")
     count = int(np.prod(_shape(header)))
     if header.pixels.length < count * kind.itemsize:
@@ -160,6 +179,7 @@ def _transfer_syntax(data: Dataset):
 
 def _decoded(header: DicomHeader, data: Dataset) -> np.ndarray:
     """Stored values of a compressed file, by GDCM: which SOP classes it scales is its own rule, so no scale is left."""
+    _check_described(header)
     if header.storage.rescale == (1.0, 0.0) and not any(keyword in data for keyword in _RESCALING[2:]):
         stored = _by_gdcm(header.path)
     else:

@@ -5,13 +5,14 @@ Classic files say so at the top, enhanced ones in functional groups: of each fra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from HSAMSegmentLib.io.dicom_elements import items, number, numbers
+from HSAMSegmentLib.io.dicom_elements import is_given, items, number, numbers
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -34,7 +35,7 @@ class FramePlace:
         position: LPS mm of the first pixel, or None.
         orientation: six numbers, as the file has them, or None.
         spacing: distance of rows and of columns in mm, or None.
-        rescale: slope and intercept from stored to real values.
+        rescale: slope and intercept from stored to real values, NaN where the file has one that cannot be read.
     """
 
     position: tuple[float, ...] | None
@@ -87,13 +88,12 @@ def _groups(item: Dataset | None) -> list[Dataset]:
 
 def _place(sources: list[Dataset], position_from: list[Dataset] | None = None) -> FramePlace:
     position = _number_in(sources if position_from is None else position_from, "ImagePositionPatient", 3)
-    slope = _number_in(sources, "RescaleSlope", 1)
-    intercept = _number_in(sources, "RescaleIntercept", 1)
+    slope, intercept = _scale(sources, "RescaleSlope", 1.0), _scale(sources, "RescaleIntercept", 0.0)
     return FramePlace(
         position=position,
         orientation=_number_in(sources, "ImageOrientationPatient", 6),
         spacing=_spacing(sources),
-        rescale=(1.0 if slope is None or slope[0] == 0 else slope[0], 0.0 if intercept is None else intercept[0]),
+        rescale=(slope or 1.0, intercept),
     )
 
 
@@ -103,6 +103,14 @@ def _number_in(sources: Iterable[Dataset], keyword: str, count: int) -> tuple[fl
         if found is not None:
             return found
     return None
+
+
+def _scale(sources: list[Dataset], keyword: str, default: float) -> float:
+    """Slope or intercept; NaN where there is one that is no number, since no other value may stand for it."""
+    found = _number_in(sources, keyword, 1)
+    if found is not None:
+        return found[0]
+    return default if not any(is_given(source, keyword) for source in sources) else math.nan
 
 
 def _spacing(sources: list[Dataset]) -> tuple[float, ...] | None:

@@ -14,6 +14,7 @@ from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     RLELossless,
     SecondaryCaptureImageStorage,
@@ -265,3 +266,33 @@ def test_impossible_counts_of_bits_wrap_no_value(tmp_path, scan, grid, stored, h
     for path, pixels in zip(write_series(tmp_path, scan, grid), values):
         change(path, BitsStored=stored, HighBit=high, PixelRepresentation=0, PixelData=pixels.astype("<u2").tobytes())
     np.testing.assert_array_equal(read_volume(tmp_path).array, values)
+
+
+def test_a_file_that_is_encoded_otherwise_than_it_says_is_read_as_it_is(tmp_path, scan, grid):
+    named, used = ImplicitVRLittleEndian, ExplicitVRLittleEndian
+    for path in write_series(tmp_path, scan, grid):
+        content = path.read_bytes()
+        assert used.encode() in content
+        path.write_bytes(content.replace(used.encode() + b"\0", named.encode().ljust(len(used) + 1, b"\0")))
+    np.testing.assert_array_equal(read_volume(tmp_path).array, scan)
+
+
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept"])
+def test_a_scale_that_is_no_number_is_refused_and_not_guessed(tmp_path, scan, grid, keyword):
+    tags = {"RescaleSlope": "1.2345", "RescaleIntercept": "-1.2345"}
+    paths = write_series(tmp_path, scan, grid, **tags)
+    paths[-1].write_bytes(paths[-1].read_bytes().replace(tags[keyword].encode(), b"x" * len(tags[keyword])))
+    with pytest.raises(VolumeError, match="is no number"):
+        read_volume(tmp_path)
+
+
+def test_an_empty_scale_is_none(tmp_path, scan, grid):
+    write_series(tmp_path, scan, grid, RescaleSlope="", RescaleIntercept="")
+    np.testing.assert_array_equal(read_volume(tmp_path).array, scan)
+
+
+@pytest.mark.parametrize("sign", [None, 103])
+def test_values_whose_storage_is_not_described_are_refused(tmp_path, scan, grid, sign):
+    write_series(tmp_path, scan, grid, PixelRepresentation=sign)
+    with pytest.raises(VolumeError, match="how its values are stored"):
+        read_volume(tmp_path)
