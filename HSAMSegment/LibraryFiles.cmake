@@ -44,9 +44,17 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/io/compressed_files.py
   HSAMSegmentLib/io/content_kind.py
   HSAMSegmentLib/io/detached_files.py
+  HSAMSegmentLib/io/dicom_distances.py
+  HSAMSegmentLib/io/dicom_elements.py
   HSAMSegmentLib/io/dicom_frames.py
+  HSAMSegmentLib/io/dicom_grouping.py
   HSAMSegmentLib/io/dicom_header.py
+  HSAMSegmentLib/io/dicom_object_kinds.py
+  HSAMSegmentLib/io/dicom_pixel_place.py
+  HSAMSegmentLib/io/dicom_pixels.py
+  HSAMSegmentLib/io/dicom_placement.py
   HSAMSegmentLib/io/dicom_series.py
+  HSAMSegmentLib/io/dicom_sniff.py
   HSAMSegmentLib/io/image_files.py
   HSAMSegmentLib/io/nifti_files.py
   HSAMSegmentLib/io/placement.py

@@ -73,7 +73,7 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--report", metavar="JSON", type=Path, help="write volumes, confidence, warnings; for one scan")
     parser.add_argument("--previews", action="store_true", help="a picture per scan, for a folder of scans")
     parser.add_argument("--format", metavar="SUFFIX", type=_suffix, help="for a folder of scans; default: .seg.nrrd")
-    parser.add_argument("--series", metavar="UID", help="UID, number or description of a DICOM series")
+    parser.add_argument("--series", metavar="UID", help="UID (or its end), number or description of a DICOM series")
     parser.add_argument("--batch-size", metavar="N", type=_count, help="slices at once; default: what memory allows")
     parser.add_argument("--flip-averaging", action="store_true", help="average over flipped slices: slower, steadier")
     parser.add_argument(

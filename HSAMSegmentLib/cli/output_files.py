@@ -17,4 +17,4 @@ def write_json(path: Path, data: Any, *, overwrite: bool) -> None:
     """
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_output(path, overwrite=overwrite) as stream:
-        stream.write(text.encode("utf-8"))
+        stream.write(text.encode("utf-8", "backslashreplace"))

@@ -1,35 +1,88 @@
-"""The few DICOM tags that decide which files form a volume, read through SimpleITK's GDCM reader."""
+"""What the header of a DICOM file says about its image: which series, where, how stored. Read once, by pydicom."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 
-from HSAMSegmentLib.images.sitk_images import quiet_itk
+from HSAMSegmentLib.io.dicom_elements import items, number, numbers, text
+from HSAMSegmentLib.io.dicom_object_kinds import MEDIA_DIRECTORY, SECONDARY_CAPTURE, is_scan_class, kind_name
+from HSAMSegmentLib.io.dicom_pixel_place import PixelPlace, find_pixels
+from HSAMSegmentLib.io.dicom_placement import FramePlace, frame_places, place_of, usable_orientation
+from HSAMSegmentLib.io.dicom_sniff import FIRST_BYTES, begins_like_dicom
+from HSAMSegmentLib.io.quiet import quiet_libraries
 
-# Tags that tell apart images at the same place: echo number, temporal position, acquisition number, b-value,
-# echo time, trigger time, kind of image.
-SPLITTING_TAGS = {
-    "0018|0086": "echo",
-    "0020|0100": "time point",
-    "0018|9087": "b-value",
-    "0018|0081": "echo time",
-    "0018|1060": "trigger time",
-    "0020|0012": "acquisition",
-    "0008|0008": "image type",
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+# Elements that tell apart images at the same place, and what they are called in a list of volumes.
+SPLITTING = {
+    "EchoNumbers": "echo",
+    "TemporalPositionIdentifier": "time point",
+    "DiffusionBValue": "b-value",
+    "EchoTime": "echo time",
+    "TriggerTime": "trigger time",
+    "NominalPercentageOfCardiacPhase": "cardiac phase",
+    "InversionTime": "inversion time",
+    "FlipAngle": "flip angle",
+    "AcquisitionNumber": "acquisition",
+    "ImageType": "image type",
+    "SequenceName": "sequence",
+    "ConvolutionKernel": "kernel",
+    "ContrastBolusAgent": "contrast",
+    "StackID": "stack",
+    "AcquisitionDateTime": "acquired",
+    "AcquisitionTime": "acquired",
+    "SeriesTime": "series time",
 }
 
+_PLACEMENT = (
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing",
+    "NominalScannedPixelSpacing", "EstimatedRadiographicMagnificationFactor", "SpacingBetweenSlices", "SliceThickness",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+)  # fmt: skip
+_STORAGE = (
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored",
+    "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+)  # fmt: skip
+_IDENTITY = (
+    "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID",
+    "PatientName", "SeriesNumber", "SeriesDescription", "StudyDate", "Modality", "FrameOfReferenceUID",
+    "InstanceNumber",
+)  # fmt: skip
+_MOST_BITS = 64
+_MOSAIC_CREATOR, _MOSAIC_COUNT = (0x0019, 0x0010), (0x0019, 0x100A)
 
-# Kinds of objects that describe a scan and are none: segmentations, presentation states, radiotherapy objects, reports,
-# key objects, registrations, fiducials, real-world values, documents, plans.
-_NO_SCANS = {
-    "SEG", "PR", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "SR", "KO", "REG", "FID", "RWV", "DOC", "PLAN", "M3D",
-    "STAIN", "ANN", "AU",
-}  # fmt: skip
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+@dataclass(frozen=True)
+class Storage:
+    """How the values of one file are stored.
+
+    Attributes:
+        bits_allocated: bits that a value takes in the file.
+        bits_stored: bits of them that belong to it.
+        high_bit: the highest of these.
+        is_described: whether the file says how many bits a value takes and whether it has a sign.
+        is_signed: whether the values have a sign.
+        rescale: slope and intercept from stored to real values.
+        has_table: whether a table (modality LUT) gives the real values instead.
+        photometric: DICOM's photometric interpretation.
+        samples: values per pixel.
+    """
+
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    is_described: bool
+    is_signed: bool
+    rescale: tuple[float, float]
+    has_table: bool
+    photometric: str
+    samples: int
 
 
 @dataclass(frozen=True)
@@ -38,49 +91,80 @@ class DicomHeader:
 
     Attributes:
         path: the file.
-        series_uid: series instance UID.
+        series_uid: series instance UID, empty if the file has none.
+        series_key: what files of one series have in common (patient, study, and more where there is no UID).
         series_number: as text, may be empty.
         description: series description, may be empty.
+        study_date: as DICOM has it (YYYYMMDD), may be empty.
         modality: DICOM's modality ("CT", "MR", "SEG", ...).
-        instance_uid: SOP instance UID.
-        size: columns, rows.
+        instance: what only copies of the same image have in common.
+        size: columns, rows; (0, 0) without an image.
         frames: images in this file.
         position: LPS mm of the first pixel, or None.
         orientation: six numbers, direction of a row and of a column, or None.
+        is_skewed: whether the file has an orientation, but not of two directions at right angles.
         thickness_mm: distance of slices or thickness of one, 0 if unknown.
+        slice_thickness_mm: thickness of the slice, 0 if unknown.
         pixel_spacing_mm: distance of rows and of columns, or None.
-        rescale: slope and intercept from stored to real values, as text.
+        frame_places: place of each frame of a file of several, else empty.
+        storage: how the values are stored.
         object_class: SOP class UID.
         is_localizer: whether the file is a scout image.
-        splitting: values of `SPLITTING_TAGS`.
+        is_mosaic: whether all slices of a volume are tiles of this one picture.
+        pixels: where the image is in the file, None if there is none.
+        splitting: values of `SPLITTING`.
     """
 
     path: Path
     series_uid: str
+    series_key: tuple[str, ...]
     series_number: str
     description: str
+    study_date: str
     modality: str
-    instance_uid: str
+    instance: tuple
     size: tuple[int, int]
     frames: int
     position: tuple[float, ...] | None
     orientation: tuple[float, ...] | None
+    is_skewed: bool
     thickness_mm: float
+    slice_thickness_mm: float
     pixel_spacing_mm: tuple[float, ...] | None
-    rescale: tuple[str, str]
+    frame_places: tuple[FramePlace, ...]
+    storage: Storage
     object_class: str
     is_localizer: bool
+    is_mosaic: bool
+    pixels: PixelPlace | None
     splitting: tuple[str, ...]
 
     @property
     def is_scan(self) -> bool:
         """Whether this is an image of a patient, not a segmentation, a plan, a report, ... of one."""
-        return self.modality not in _NO_SCANS
+        return is_scan_class(self.object_class, self.modality)
 
     @property
-    def is_screenshot(self) -> bool:
-        """Whether this is a picture without a place, such as a dose report."""
-        captured = self.modality == "OT" or self.object_class.startswith(_SECONDARY_CAPTURE)
+    def has_pixels(self) -> bool:
+        """Whether there is an image in the file."""
+        return self.pixels is not None
+
+    @property
+    def is_media_directory(self) -> bool:
+        """Whether this is the index of a disc (DICOMDIR)."""
+        return self.object_class == MEDIA_DIRECTORY
+
+    @property
+    def kind(self) -> str:
+        """What kind of object this is, for a sentence."""
+        return kind_name(self.object_class, self.modality)
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether this is a color picture or one without a place, such as a dose report."""
+        if self.storage.samples > 1 or self.storage.photometric == "PALETTE COLOR":
+            return True
+        captured = self.modality == "OT" or self.object_class.startswith(SECONDARY_CAPTURE)
         return captured and self.position is None and self.frames == 1
 
     @property
@@ -91,71 +175,115 @@ class DicomHeader:
         normal = np.cross(self.orientation[:3], self.orientation[3:])
         return normal / np.linalg.norm(normal)
 
-    @property
-    def depth_mm(self) -> float:
-        """Position of the slice along its normal, 0 if the file does not say."""
-        return 0.0 if self.position is None else float(np.dot(self.position, self.normal))
-
-
-def is_dicom_file(path: Path) -> bool:
-    """Whether a file has DICOM's mark after its preamble, or is named as DICOM files are."""
-    if path.suffix.lower() in (".dcm", ".ima", ".dicom"):
-        return True
-    with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def gdcm_reader(path: Path) -> sitk.ImageFileReader:
-    """A reader that takes the file for DICOM, whatever its name."""
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    return reader
-
 
 def read_dicom_header(path: Path) -> DicomHeader | None:
-    """Read the header of a DICOM image; None if the file holds no image that can be read."""
-    reader = gdcm_reader(path)
-    with quiet_itk():
+    """Read the header of a DICOM file; None if its content is no DICOM or is damaged."""
+    from pydicom import dcmread
+
+    with quiet_libraries():
         try:
-            reader.ReadImageInformation()
-        except RuntimeError:
+            with open(path, "rb") as file:
+                if not begins_like_dicom(file.read(FIRST_BYTES)):
+                    return None
+                file.seek(0)
+                data = dcmread(file, stop_before_pixels=True, force=True, specific_tags=_wanted())
+                return _header(path, data, find_pixels(file, data))
+        except Exception:  # noqa: BLE001 - a damaged file makes pydicom raise nearly anything
             return None
-    tags = {key: reader.GetMetaData(key).strip().strip("\0") for key in reader.GetMetaDataKeys()}
-    size = reader.GetSize()
-    image_type = tags.get("0008|0008", "").upper()
+
+
+@cache
+def _wanted() -> list:
+    from pydicom.tag import Tag
+
+    return [Tag(name) for name in (*_IDENTITY, *_PLACEMENT, *_STORAGE, *SPLITTING, _MOSAIC_CREATOR, _MOSAIC_COUNT)]
+
+
+def _header(path: Path, data: Dataset, pixels: PixelPlace | None) -> DicomHeader | None:
+    place = place_of(data)
+    frames = max(int(number(data, "NumberOfFrames", 1)), 1)
+    object_class = text(data, "SOPClassUID") or str(getattr(data.file_meta, "MediaStorageSOPClassUID", ""))
+    size = (int(number(data, "Columns")), int(number(data, "Rows")))
+    if not object_class and not all(size):
+        return None
+    image_type = text(data, "ImageType").upper()
+    position = place.position
+    orientation = usable_orientation(place.orientation)
     return DicomHeader(
         path=path,
-        series_uid=tags.get("0020|000e", ""),
-        series_number=tags.get("0020|0011", ""),
-        description=tags.get("0008|103e", ""),
-        modality=tags.get("0008|0060", "").upper(),
-        instance_uid=tags.get("0008|0018", "") or str(path),
-        size=(size[0], size[1]),
-        frames=size[2] if len(size) > 2 else 1,
-        position=numbers_of(tags.get("0020|0032", ""), 3),
-        orientation=numbers_of(tags.get("0020|0037", ""), 6),
-        thickness_mm=_thickness(tags),
-        pixel_spacing_mm=numbers_of(tags.get("0028|0030", ""), 2),
-        rescale=(tags.get("0028|1053", ""), tags.get("0028|1052", "")),
-        object_class=tags.get("0008|0016", ""),
+        series_uid=text(data, "SeriesInstanceUID"),
+        series_key=_series_key(data),
+        series_number=text(data, "SeriesNumber"),
+        description=text(data, "SeriesDescription"),
+        study_date=text(data, "StudyDate"),
+        modality=text(data, "Modality").upper(),
+        instance=(text(data, "SOPInstanceUID") or str(path), text(data, "InstanceNumber"), position),
+        size=size,
+        frames=frames,
+        position=position,
+        orientation=orientation,
+        is_skewed=place.orientation is not None and orientation is None,
+        thickness_mm=_positive(data, "SpacingBetweenSlices", "SliceThickness"),
+        slice_thickness_mm=_positive(data, "SliceThickness"),
+        pixel_spacing_mm=place.spacing,
+        frame_places=frame_places(data, frames) if frames > 1 else (),
+        storage=_storage(data, place),
+        object_class=object_class,
         is_localizer="LOCALIZER" in image_type,
-        splitting=tuple(tags.get(tag, "") for tag in SPLITTING_TAGS),
+        is_mosaic="MOSAIC" in image_type or _counts_tiles(data),
+        pixels=pixels if all(size) else None,
+        splitting=tuple(text(data, keyword) for keyword in SPLITTING),
     )
 
 
-def _thickness(tags: dict[str, str]) -> float:
-    for tag in ("0018|0088", "0018|0050"):
-        values = numbers_of(tags.get(tag, ""), 1)
-        if values is not None and values[0] > 0:
-            return values[0]
+def _series_key(data: Dataset) -> tuple[str, ...]:
+    """What tells the series of a file from others: its UID (a bad export may use one for two patients), or the rest."""
+    uid = text(data, "SeriesInstanceUID")
+    if uid:
+        return (uid, text(data, "PatientID"), text(data, "StudyInstanceUID"))
+    others = (
+        "PatientID", "PatientName", "StudyInstanceUID", "StudyDate", "SeriesNumber", "FrameOfReferenceUID",
+        "SeriesDescription", "Modality",
+    )  # fmt: skip
+    return ("", *(text(data, keyword) for keyword in others))
+
+
+def _positive(data: Dataset, *keywords: str) -> float:
+    """The first positive number of these elements, at the top or among what all frames share; 0 without any."""
+    shared = [
+        measures
+        for group in items(data, "SharedFunctionalGroupsSequence")
+        for measures in items(group, "PixelMeasuresSequence")
+    ]
+    for keyword in keywords:
+        for source in (data, *shared):
+            values = numbers(source, keyword, 1)
+            if values is not None and values[0] > 0:
+                return values[0]
     return 0.0
 
 
-def numbers_of(text: str, count: int) -> tuple[float, ...] | None:
-    """The numbers of a multi-valued tag, or None if there are not exactly so many finite ones."""
-    try:
-        values = tuple(float(part) for part in text.split("\\"))
-    except ValueError:
-        return None
-    return values if len(values) == count and all(np.isfinite(values)) else None
+def _storage(data: Dataset, place: FramePlace) -> Storage:
+    allocated = min(max(int(number(data, "BitsAllocated", 16)), 1), _MOST_BITS)
+    stored = int(number(data, "BitsStored", allocated))
+    stored = stored if 1 <= stored <= allocated else allocated
+    high_bit = int(number(data, "HighBit", stored - 1))
+    return Storage(
+        bits_allocated=allocated,
+        bits_stored=stored,
+        high_bit=high_bit if stored - 1 <= high_bit < allocated else stored - 1,
+        is_described=numbers(data, "BitsAllocated", 1) is not None
+        and numbers(data, "PixelRepresentation", 1) in ((0.0,), (1.0,)),
+        is_signed=number(data, "PixelRepresentation") == 1,
+        rescale=place.rescale,
+        has_table=bool(items(data, "ModalityLUTSequence")),
+        photometric=text(data, "PhotometricInterpretation").upper(),
+        samples=int(number(data, "SamplesPerPixel", 1)),
+    )
+
+
+def _counts_tiles(data: Dataset) -> bool:
+    creator = data.get_item(_MOSAIC_CREATOR) if _MOSAIC_CREATOR in data else None
+    name = getattr(creator, "value", b"")
+    name = name if isinstance(name, str) else bytes(name).decode("ascii", "replace")
+    return name.strip("\0 ").upper() == "SIEMENS MR HEADER" and _MOSAIC_COUNT in data

@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from HSAMSegmentLib.errors import VolumeError
+from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.sitk_images import geometry_of
 from HSAMSegmentLib.io.compressed_files import check_compressed
 from HSAMSegmentLib.io.content_kind import content_problem
@@ -137,13 +138,17 @@ def geometry_notes(image: sitk.Image, header: NiftiHeader | None = None) -> tupl
     """
     if header is not None and header.shear_degrees > ROUNDING_SHEAR_DEGREES:
         return (_mended_shear_note(header),)
+    notes = [] if header is None else _nifti_notes(image, header)
+    return (*notes, *grid_notes(geometry_of(image)))
+
+
+def grid_notes(geometry: Geometry) -> tuple[str, ...]:
+    """Sentences on axes that are not at right angles and on voxels of sizes that no scanner makes."""
     notes = []
-    shear = axes_shear_degrees(geometry_of(image).direction_matrix)
+    shear = axes_shear_degrees(geometry.direction_matrix)
     if shear > ROUNDING_SHEAR_DEGREES:
         notes.append(f"The slices are sheared by {shear:.1f} degrees (a tilted gantry); the result keeps that grid.")
-    if header is not None:
-        notes += _nifti_notes(image, header)
-    odd = [size for size in image.GetSpacing() if not _PLAUSIBLE_VOXEL_MM[0] <= size <= _PLAUSIBLE_VOXEL_MM[1]]
+    odd = [size for size in geometry.spacing_mm if not _PLAUSIBLE_VOXEL_MM[0] <= size <= _PLAUSIBLE_VOXEL_MM[1]]
     if odd:
         notes.append(f"A voxel size of {odd[0]:.3g} mm is not plausible; the header is wrong, or not in millimeters.")
     return tuple(notes)

@@ -8,7 +8,8 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from typing import BinaryIO
 
 from HSAMSegmentLib.images.sitk_images import quiet_itk
 
@@ -69,22 +70,21 @@ def _quiet_pydicom() -> Iterator[None]:
 
 @contextmanager
 def _held_back() -> Iterator[None]:
-    try:
-        before = os.dup(_STANDARD_ERROR)
-    except OSError:  # a program with a window may have no standard error
-        yield
-        return
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), _STANDARD_ERROR)
+    with ExitStack() as stack:
         try:
-            yield
-        finally:
-            os.dup2(before, _STANDARD_ERROR)
-            os.close(before)
-            _log(caught)
+            caught = stack.enter_context(tempfile.TemporaryFile())
+            before = os.dup(_STANDARD_ERROR)
+        except OSError:  # a program with a window may have no standard error, and a full disk has no place to write
+            caught = None
+        if caught is not None:
+            stack.callback(_log, caught)
+            stack.callback(os.close, before)
+            stack.callback(os.dup2, before, _STANDARD_ERROR)
+            os.dup2(caught.fileno(), _STANDARD_ERROR)
+        yield
 
 
-def _log(caught) -> None:
+def _log(caught: BinaryIO) -> None:
     with suppress(OSError):
         caught.seek(0)
         text = caught.read(_LOGGED_CHARACTERS).decode("utf-8", "replace").strip()

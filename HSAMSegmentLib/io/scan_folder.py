@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from HSAMSegmentLib.errors import HSAMSegmentError, RequestError
-from HSAMSegmentLib.io.dicom_header import is_dicom_file
+from HSAMSegmentLib.io.dicom_series import unreadable_files
+from HSAMSegmentLib.io.dicom_sniff import has_dicom_content
 from HSAMSegmentLib.io.image_files import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, name_without_suffix
 from HSAMSegmentLib.io.volume_files import list_series
 
@@ -23,7 +23,7 @@ class Scan:
         name: path below the input folder without suffix, unique; results are named by it.
         series: which series of the folder, or None for a file or an only series.
         problem: why it cannot be read, as far as that is known already; else empty.
-        uid: series instance UID of a DICOM series, else empty.
+        uid: what only files of the same DICOM series have in common, empty for other files or without a series UID.
     """
 
     path: Path
@@ -56,9 +56,11 @@ def find_scans(folder: str | Path, *, ignored: Path | None = None) -> tuple[Scan
 
 def _walk(folder: Path, root: Path, ignored: Path | None) -> Iterator[Scan]:
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    if any(_looks_like_dicom(file) for file in files):
+    dicom = [file for file in files if file.name.upper() != "DICOMDIR" and has_dicom_content(file)]
+    if dicom:
         yield from _series_of(folder, root)
-    for file in files:
+    yield from _unreadable(folder, root)
+    for file in [file for file in files if file not in set(dicom)]:
         if _is_volume(file):
             yield Scan(file, str((file.parent / name_without_suffix(file)).relative_to(root)))
     for child in sorted(folder.iterdir()):
@@ -82,14 +84,26 @@ def _series_of(folder: Path, root: Path) -> Iterator[Scan]:
         return
     found = [series for series in below if series.headers[0].path.parent == folder]
     wanted = [series for series in found if not series.is_localizer] or found
-    only = len(below) == 1
+    often = Counter(series.number for series in wanted)
     for series in wanted:
+        own = series.number if series.number and often[series.number] == 1 else series.id.replace("/", "-")
         yield Scan(
             folder,
-            name if len(wanted) == 1 else f"{name}_{series.number or series.id}",
-            None if only else series.id,
-            uid=series.id,
+            name if len(wanted) == 1 else f"{name}_{own}",
+            None if len(below) == 1 else series.id,
+            uid="\0".join(series.key) if series.headers[0].series_uid else "",
         )
+
+
+def _unreadable(folder: Path, root: Path) -> Iterator[Scan]:
+    """One line for the files of a folder that are named like DICOM and are none."""
+    reasons = unreadable_files(folder)
+    if reasons:
+        name, reason = next(iter(reasons.items()))
+        more = f", and {len(reasons) - 1} more files of the folder cannot be read" if len(reasons) > 1 else ""
+        file = folder / name
+        own = str((folder / name_without_suffix(file)).relative_to(root))
+        yield Scan(file, own, problem=f'"{name}" {reason}{more}.')
 
 
 def _whole_series(scans: list[Scan]) -> Iterator[Scan]:
@@ -107,10 +121,6 @@ def _whole_series(scans: list[Scan]) -> Iterator[Scan]:
             problem=f"Files of one series are in several folders: {', '.join(places)}. Put them into one folder, or "
             "move copies away.",
         )
-
-
-def _looks_like_dicom(file: Path) -> bool:
-    return os.access(file, os.R_OK) and file.name != "DICOMDIR" and not _is_volume(file) and is_dicom_file(file)
 
 
 def _is_volume(file: Path) -> bool:

@@ -5,7 +5,6 @@ Values that are not finite are replaced the same way each time and told in `Volu
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,7 @@ def read_volume(path: str | Path, *, series: str | None = None) -> Volume:
 
     Args:
         path: a file (NIfTI, NRRD, MetaImage, a DICOM file) or a folder with DICOM files.
-        series: instance UID, number or description of the series, where a folder holds several.
+        series: instance UID (or its end), number or description of the series, where a folder holds several.
 
     Returns:
         The volume on the grid of the file; images of two dimensions become one slice.
@@ -76,7 +75,9 @@ def finite_array(array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _of_dicom(read: dicom.DicomVolume, path: Path) -> Volume:
-    return replace(_volume(read.image, read.name, read.modality, read.notes, path), series=read.series)
+    array, mended = finite_array(read.array)
+    modality = read.modality or guess_modality(array)
+    return Volume(array, read.geometry, read.name, modality, path, read.notes + mended, read.series)
 
 
 def _volume(image: sitk.Image, name: str, modality: str, notes: tuple[str, ...], path: Path) -> Volume:

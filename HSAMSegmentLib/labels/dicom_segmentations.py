@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.images.sitk_images import geometry_of
-from HSAMSegmentLib.io.dicom_header import is_dicom_file
 from HSAMSegmentLib.io.dicom_series import list_series, read_folder
+from HSAMSegmentLib.io.dicom_sniff import is_dicom_file
 from HSAMSegmentLib.io.quiet import quiet_libraries
 from HSAMSegmentLib.labels.dicom_seg import SEG_CLASSES, read_dicom_seg
 from HSAMSegmentLib.labels.rtstruct import RTSTRUCT_CLASS, read_rtstruct
@@ -82,4 +81,4 @@ def _grid_beside(path: Path, content: Dataset) -> Geometry:
         raise VolumeError(
             f'"{path.name}" holds contours, and its scan is not beside it; put the file into the folder of the scan.'
         )
-    return geometry_of(read_folder(path.parent, found[0]).image)
+    return read_folder(path.parent, found[0]).geometry

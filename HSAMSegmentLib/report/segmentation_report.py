@@ -83,7 +83,8 @@ def write_report(report: Mapping[str, Any], path: str | Path, *, overwrite: bool
     path = Path(path)
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_output(path, overwrite=overwrite) as stream:
-        stream.write(text.encode("utf-8") + b"\n")
+        # A file name may hold halves of characters; JSON has escapes for them, which this error handler writes.
+        stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
     return path
 
 

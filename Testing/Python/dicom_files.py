@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pydicom
+import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     MRImageStorage,
+    RLELossless,
     generate_uid,
 )
 
@@ -113,4 +117,39 @@ def change(path: Path, **tags) -> None:
     data = pydicom.dcmread(path)
     for keyword, value in tags.items():
         setattr(data, keyword, value)
+    data.save_as(path)
+
+
+def reencode(path: Path, syntax) -> None:
+    """Write a file again in another transfer syntax, without preamble and meta information if that is None."""
+    data = pydicom.dcmread(path)
+    if syntax == RLELossless:
+        data.compress(RLELossless)
+        data.save_as(path)
+        return
+    if syntax == ExplicitVRBigEndian:
+        data.PixelData = np.frombuffer(data.PixelData, "<u2").astype(">u2").tobytes()
+    copy = _reencoded(data)
+    if syntax is None:
+        del copy.file_meta
+        copy.save_as(path, implicit_vr=True, little_endian=True, enforce_file_format=False)
+        return
+    copy.file_meta.TransferSyntaxUID = syntax
+    copy.save_as(path, enforce_file_format=True)
+
+
+def compress(path: Path) -> None:
+    """Compress the pixels of a file as JPEG 2000, by ITK's encoder."""
+    data = pydicom.dcmread(path)
+    image = sitk.GetImageFromArray(data.pixel_array.reshape(1, data.Rows, data.Columns))
+    with TemporaryDirectory() as folder:
+        writer = sitk.ImageFileWriter()
+        writer.SetImageIO("GDCMImageIO")
+        writer.SetUseCompression(True)
+        writer.SetFileName(f"{folder}/compressed.dcm")
+        writer.Execute(image)
+        encoded = pydicom.dcmread(f"{folder}/compressed.dcm")
+    data.file_meta.TransferSyntaxUID = encoded.file_meta.TransferSyntaxUID
+    data.PixelData = encoded.PixelData
+    data["PixelData"].is_undefined_length = True
     data.save_as(path)

@@ -42,6 +42,7 @@ PACKAGES = (
     Package("safetensors", "safetensors>=0.4"),
     Package("segment_anything", "segment-anything>=1.0"),
     Package("SimpleITK", "SimpleITK>=2.3"),
+    Package("pydicom", "pydicom>=2.4"),
     Package("requests", "requests>=2.31"),
     Package("nibabel", "nibabel>=5.0"),
     Package("pydicom", "pydicom>=2.4"),

@@ -276,7 +276,7 @@ class _FolderRun:
                 (item.scan.name, item.status, item.message, shown, item.model, found, f"{item.seconds:.1f}")
             )
         with atomic_output(self._summary, overwrite=True) as stream:
-            stream.write(text.getvalue().encode("utf-8"))
+            stream.write(text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 class _FolderClock:
