@@ -19,7 +19,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from HSAMSegmentLib.errors import VolumeError
-from HSAMSegmentLib.images.sitk_images import quiet_itk
+from HSAMSegmentLib.io.quiet import quiet_libraries
 from HSAMSegmentLib.io.compressed_files import GZIP, unpacked_blocks
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def nifti_geometry(path: Path) -> sitk.ImageFileReader:
     struct.pack_into(f"{order}3f", start, 80, *(abs(size) for size in sizes))
     is_pair = start[344:346] != b"n+"
     reader = sitk.ImageFileReader()
-    with tempfile.TemporaryDirectory(prefix="hsamsegment-") as folder, quiet_itk():
+    with tempfile.TemporaryDirectory(prefix="hsamsegment-") as folder, quiet_libraries():
         stub = Path(folder) / ("header.hdr" if is_pair else "header.nii")
         stub.write_bytes(bytes(start[:348]) + bytes(4))
         if is_pair:
