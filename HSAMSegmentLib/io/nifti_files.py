@@ -19,8 +19,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from HSAMSegmentLib.errors import VolumeError
-from HSAMSegmentLib.io.quiet import quiet_libraries
 from HSAMSegmentLib.io.compressed_files import GZIP, unpacked_blocks
+from HSAMSegmentLib.io.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from nibabel.analyze import AnalyzeHeader
