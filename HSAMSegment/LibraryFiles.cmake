@@ -55,6 +55,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/io/dicom_placement.py
   HSAMSegmentLib/io/dicom_series.py
   HSAMSegmentLib/io/dicom_sniff.py
+  HSAMSegmentLib/io/folder_labels.py
   HSAMSegmentLib/io/image_files.py
   HSAMSegmentLib/io/nifti_files.py
   HSAMSegmentLib/io/placement.py

@@ -94,7 +94,7 @@ def _segment_scan(arguments: argparse.Namespace, options: SegmentOptions, consol
 def _segment_folder(
     arguments: argparse.Namespace, options: SegmentOptions, console: Console, cancel: CancelToken
 ) -> int:
-    from HSAMSegmentLib.workflows.segment.segment_folder import DONE, DONE_BEFORE, FAILED, segment_folder
+    from HSAMSegmentLib.workflows.segment.segment_folder import DONE, DONE_BEFORE, FAILED, SKIPPED, segment_folder
 
     request = FolderRequest(
         source=str(arguments.input),
@@ -112,7 +112,7 @@ def _segment_folder(
     for item in result.scans:
         if item.message:
             console.note(f"{item.scan.name}: {item.message}")
-    counts = ", ".join(f"{result.count(status)} {status}" for status in (DONE, DONE_BEFORE, FAILED))
+    counts = ", ".join(f"{result.count(status)} {status}" for status in (DONE, DONE_BEFORE, FAILED, SKIPPED))
     console.note(f"{counts}; see {result.summary}. For research only, not for clinical decisions.")
     return VolumeError.exit_code if result.count(FAILED) else 0
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+GRID_TOLERANCE_VOXELS = 0.01
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -50,3 +52,13 @@ class Geometry:
     def voxel_volume_ml(self) -> float:
         """Volume of one voxel in milliliters; of sheared slices (a tilted gantry) too."""
         return float(abs(np.linalg.det(self.ijk_to_lps[:3, :3]))) / 1000.0
+
+
+def same_grid(first: Geometry, second: Geometry, tolerance_voxels: float = GRID_TOLERANCE_VOXELS) -> bool:
+    """Whether two grids have the same size and no corner lies further apart than this part of the smallest spacing."""
+    if first.size != second.size:
+        return False
+    ends = [(0.0, length - 1.0) for length in first.size]
+    corners = np.array([[i, j, k, 1.0] for i in ends[0] for j in ends[1] for k in ends[2]]).T
+    distances = np.linalg.norm(((first.ijk_to_lps - second.ijk_to_lps) @ corners)[:3], axis=0)
+    return bool(distances.max() <= tolerance_voxels * min(first.spacing_mm))

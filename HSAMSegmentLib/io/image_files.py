@@ -78,7 +78,7 @@ def read_image(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
     problem = content_problem(path)
     if problem:
         raise VolumeError(problem)
-    header = read_nifti_header(path)
+    header = None if _format_by_content(path) else read_nifti_header(path)
     if header is not None:
         _check_dimensions(path, header.size)
         with _permissive_nifti(header):
@@ -94,6 +94,9 @@ def _read_by_itk(path: Path, plain: Path) -> sitk.Image:
     """Read `plain`, which holds what `path` does."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(plain))
+    image_io = _format_by_content(plain)
+    if image_io:  # else ITK takes "a" with NRRD content for "a.nii" beside it
+        reader.SetImageIO(image_io)
     with quiet_libraries():
         try:
             reader.ReadImageInformation()
@@ -101,6 +104,12 @@ def _read_by_itk(path: Path, plain: Path) -> sitk.Image:
             return as_three_dimensional(reader.Execute())
         except RuntimeError as error:
             raise VolumeError(_reason_of_failure(path, str(error))) from error
+
+
+def _format_by_content(path: Path) -> str:
+    """ITK's name for the format of a file, empty where its first bytes do not tell."""
+    with open(path, "rb") as file:
+        return "NrrdImageIO" if file.read(4) == b"NRRD" else ""
 
 
 def check_scalar(path: Path, image: sitk.Image) -> None:

@@ -21,11 +21,16 @@ def placement_notes(path: Path) -> tuple[str, ...]:
     name = path.name.lower()
     if name.endswith(_PICTURES):
         return (NO_PLACE_NOTE,)
-    if name.endswith((".nrrd", ".nhdr")):
+    if name.endswith((".nrrd", ".nhdr")) or _is_nrrd(path):
         return _nrrd_notes(_header(path, end="\n\n"))
     if name.endswith((".mha", ".mhd")):
         return _metaimage_notes(_header(path, end="ElementDataFile"))
     return ()
+
+
+def _is_nrrd(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"NRRD"
 
 
 def _header(path: Path, end: str) -> str:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from HSAMSegmentLib.errors import HSAMSegmentError, RequestError
+from HSAMSegmentLib.io.content_kind import content_problem
 from HSAMSegmentLib.io.dicom_series import unreadable_files
 from HSAMSegmentLib.io.dicom_sniff import has_dicom_content
+from HSAMSegmentLib.io.folder_labels import label_maps
 from HSAMSegmentLib.io.image_files import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, name_without_suffix
 from HSAMSegmentLib.io.volume_files import list_series
 
@@ -24,6 +26,7 @@ class Scan:
         series: which series of the folder, or None for a file or an only series.
         problem: why it cannot be read, as far as that is known already; else empty.
         uid: what only files of the same DICOM series have in common, empty for other files or without a series UID.
+        skipped: why it is left out though nothing is wrong with it (a label map, say); else empty.
     """
 
     path: Path
@@ -31,10 +34,14 @@ class Scan:
     series: str | None = None
     problem: str = ""
     uid: str = ""
+    skipped: str = ""
 
 
 def find_scans(folder: str | Path, *, ignored: Path | None = None) -> tuple[Scan, ...]:
-    """All scans of a folder, sorted by name; scout images and segmentations are left out.
+    """All scans of a folder, sorted by name, and after them what is skipped; scout images are left out.
+
+    Label maps, links to folders and DICOMDIR files are skipped, each with a sentence. Links without content and folders
+    that cannot be opened are scans with a problem: what they should hold is missing from the results.
 
     Args:
         folder: where to look, the folders in it included.
@@ -47,31 +54,70 @@ def find_scans(folder: str | Path, *, ignored: Path | None = None) -> tuple[Scan
     if not folder.is_dir():
         raise RequestError(f"There is no folder {folder}; check the path.")
     found = sorted(_whole_series(list(_walk(folder, folder, ignored))), key=lambda scan: (scan.name, str(scan.path)))
-    if not found:
+    skipped = [scan for scan in found if scan.skipped]
+    scans = [scan for scan in found if not scan.skipped]
+    if not scans:
+        why = f" {skipped[0].skipped}" if skipped else ""
         raise RequestError(
             f"There is no scan in {folder}. Scans are DICOM files and files that end in {', '.join(IMAGE_SUFFIXES)}."
+            f"{why}"
         )
-    return tuple(_with_unique_names(found))
+    return tuple(_with_unique_names(scans + skipped))
 
 
 def _walk(folder: Path, root: Path, ignored: Path | None) -> Iterator[Scan]:
-    files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    dicom = [file for file in files if file.name.upper() != "DICOMDIR" and has_dicom_content(file)]
+    try:
+        entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        yield Scan(folder, _name(folder, root), problem=f'The folder "{folder}" cannot be opened ({reason}).')
+        return
+    files = [entry for entry in entries if entry.is_file()]
+    dicom = {file for file in files if file.name.upper() != "DICOMDIR" and has_dicom_content(file)}
     if dicom:
         yield from _series_of(folder, root)
     yield from _unreadable(folder, root)
-    for file in [file for file in files if file not in set(dicom)]:
-        if _is_volume(file):
-            yield Scan(file, str((file.parent / name_without_suffix(file)).relative_to(root)))
-    for child in sorted(folder.iterdir()):
-        hidden = child.name.startswith(".")
-        if (
-            child.is_dir()
-            and not child.is_symlink()
-            and not hidden
-            and (ignored is None or child.resolve() != ignored.resolve())
-        ):
-            yield from _walk(child, root, ignored)
+    yield from _volumes([file for file in files if file not in dicom], root)
+    for entry in entries:
+        yield from _no_file(entry, root)
+        if entry.is_dir() and not entry.is_symlink() and (ignored is None or entry.resolve() != ignored.resolve()):
+            yield from _walk(entry, root, ignored)
+
+
+def _volumes(files: list[Path], root: Path) -> Iterator[Scan]:
+    """The files with a volume, label maps and lists of DICOM files as skipped ones."""
+    volumes = [file for file in files if _is_volume(file)]
+    segmentations = [file for file in files if file.name.lower().endswith(SEGMENTATION_SUFFIXES)]
+    labels = label_maps(volumes + segmentations, root)
+    for file in volumes + segmentations:
+        yield Scan(file, _name(file, root), skipped=labels.get(file, ""))
+    for file in files:
+        if file.name.upper() == "DICOMDIR":
+            yield Scan(
+                file, _name(file, root), skipped=f'"{file.name}" lists DICOM files and is not a scan; it was skipped.'
+            )
+
+
+def _no_file(entry: Path, root: Path) -> Iterator[Scan]:
+    """Links that lead nowhere, and links to a folder, which are not followed: they may lead in circles."""
+    if not entry.is_symlink():
+        return
+    if entry.is_dir():
+        yield Scan(
+            entry,
+            _name(entry, root),
+            skipped=f'"{entry.name}" is a link to a folder, which is not followed; choose that folder itself.',
+        )
+    elif not entry.exists() and _may_be_an_image(entry):
+        yield Scan(entry, _name(entry, root), problem=content_problem(entry))
+
+
+def _may_be_an_image(entry: Path) -> bool:
+    return entry.name.lower().endswith(IMAGE_SUFFIXES) or not entry.suffix
+
+
+def _name(path: Path, root: Path) -> str:
+    return root.resolve().name if path == root else str(path.with_name(name_without_suffix(path)).relative_to(root))
 
 
 def _series_of(folder: Path, root: Path) -> Iterator[Scan]:
@@ -131,13 +177,20 @@ def _is_volume(file: Path) -> bool:
 
 
 def _with_unique_names(scans: list[Scan]) -> Iterator[Scan]:
-    """Two files that differ in their suffix only get it into their name; what is left gets a number."""
-    often = Counter(scan.name for scan in scans)
-    used: Counter[str] = Counter()
+    """Two files that differ in their suffix only get it into their name; what is left gets a number.
+
+    Names that differ in upper and lower case only count as the same: on some disks their results would be one file.
+    """
+    often = Counter(scan.name.casefold() for scan in scans if not scan.skipped)
+    used: set[str] = set()
     for scan in scans:
         name = scan.name
-        if often[name] > 1 and scan.path.is_file():
+        if often[name.casefold()] > 1 and scan.path.is_file():
             suffix = scan.path.name[len(name_without_suffix(scan.path)) :]
             name = f"{name}{suffix.replace('.', '_')}"
-        used[name] += 1
-        yield replace(scan, name=name if used[name] == 1 else f"{name}_{used[name]}")
+        unique, number = name, 1
+        while unique.casefold() in used or (unique != scan.name and unique.casefold() in often):
+            number += 1
+            unique = f"{name}_{number}"
+        used.add(unique.casefold())
+        yield replace(scan, name=unique)

@@ -8,21 +8,22 @@ import numpy as np
 import SimpleITK as sitk
 
 from HSAMSegmentLib.errors import VolumeError
-from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.geometry import GRID_TOLERANCE_VOXELS as _TOLERANCE_VOXELS
+from HSAMSegmentLib.images.geometry import Geometry, same_grid
 from HSAMSegmentLib.labels.segmentation import Segmentation
 
-_TOLERANCE_VOXELS = 0.01
+__all__ = [
+    "MOST_VOXELS",
+    "grid_box",
+    "label_box",
+    "part_of_lattice",
+    "resample_array",
+    "resample_labels",
+    "same_grid",
+    "voxel_offset",
+]
+
 MOST_VOXELS = 2**31
-
-
-def same_grid(first: Geometry, second: Geometry, tolerance_voxels: float = _TOLERANCE_VOXELS) -> bool:
-    """Whether two grids have the same size and no corner lies further apart than this part of the smallest spacing."""
-    if first.size != second.size:
-        return False
-    ends = [(0.0, length - 1.0) for length in first.size]
-    corners = np.array([[i, j, k, 1.0] for i in ends[0] for j in ends[1] for k in ends[2]]).T
-    distances = np.linalg.norm(((first.ijk_to_lps - second.ijk_to_lps) @ corners)[:3], axis=0)
-    return bool(distances.max() <= tolerance_voxels * min(first.spacing_mm))
 
 
 def resample_labels(segmentation: Segmentation, geometry: Geometry) -> Segmentation:

@@ -11,6 +11,7 @@ from HSAMSegmentLib.workflows.segment.folder_request import (
     CANCELLED,
     DONE,
     FAILED,
+    SKIPPED,
     WAITING,
     BatchRow,
     FolderRequest,
@@ -21,6 +22,7 @@ _STATES = {
     folders.DONE: DONE,
     folders.DONE_BEFORE: DONE,
     folders.FAILED: FAILED,
+    folders.SKIPPED: SKIPPED,
     folders.CANCELLED: CANCELLED,
     folders.WAITING: WAITING,
 }

@@ -35,6 +35,7 @@ WAITING = "not started"
 DONE = "done"
 DONE_BEFORE = "done before"
 FAILED = "failed"
+SKIPPED = "skipped"
 CANCELLED = "cancelled"
 
 _COLUMNS = ("scan", "status", "message", "output", "model", "found", "seconds")
@@ -46,7 +47,8 @@ class ScanOutcome:
 
     Attributes:
         scan: the scan.
-        status: `DONE`, `DONE_BEFORE` (an earlier run did it), `FAILED`, `CANCELLED` or `WAITING`.
+        status: `DONE`, `DONE_BEFORE` (an earlier run did it), `FAILED`, `SKIPPED` (no scan), `CANCELLED`
+            or `WAITING`.
         message: the error of a failed scan, the warnings of a finished one.
         output: its segmentation file.
         model: id of the model that was used, empty if it did not come to that.
@@ -178,6 +180,8 @@ class _FolderRun:
 
     def _one(self, waiting: ScanOutcome, progress: ProgressCallback) -> ScanOutcome:
         scan, files = waiting.scan, self._files(waiting.scan)
+        if scan.skipped:
+            return replace(waiting, status=SKIPPED, message=scan.skipped)
         if scan.problem:
             raise RequestError(scan.problem)
         mend_interrupted(files.segmentation, files.report)

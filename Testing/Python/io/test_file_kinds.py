@@ -203,3 +203,14 @@ def test_nothing_but_our_sentence_reaches_the_terminal(tmp_path, capfd):
     with pytest.raises(VolumeError):
         read_volume(tmp_path / "plain.mhd")
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["a", "a.img", "a.nii"])
+def test_an_nrrd_under_a_foreign_name_is_not_mixed_up_with_a_nifti_file_beside_it(tmp_path, name):
+    array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "x.nrrd"))
+    (tmp_path / "x.nrrd").rename(tmp_path / name)
+    for sibling in {"a.nii", "a.hdr", "a.nii.gz"} - {name}:
+        sitk.WriteImage(sitk.GetImageFromArray(array + 100), str(tmp_path / f"s{sibling[1:]}"))
+        (tmp_path / f"s{sibling[1:]}").rename(tmp_path / sibling)
+    np.testing.assert_array_equal(read_volume(tmp_path / name).array, array)

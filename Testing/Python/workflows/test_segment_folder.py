@@ -215,7 +215,8 @@ def test_scans_are_found_at_any_depth_with_unique_names(tmp_path):
         write_scan(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no scan")
     scans = find_scans(tmp_path, ignored=tmp_path / "out")
-    assert [scan.name for scan in scans] == ["x/scan_nii_gz", "x/scan_nrrd", "y/scan"]
+    assert [scan.name for scan in scans if not scan.skipped] == ["x/scan_nii_gz", "x/scan_nrrd", "y/scan"]
+    assert [scan.name for scan in scans if scan.skipped] == ["y/result"]
 
 
 def test_every_series_of_a_dicom_folder_is_a_scan(tmp_path):
@@ -245,7 +246,9 @@ def test_results_inside_of_a_dicom_folder_are_no_part_of_the_scan(bundle, tmp_pa
 
 def test_links_to_folders_are_not_followed(folder):
     (folder / "patient" / "loop").symlink_to(folder, target_is_directory=True)
-    assert [scan.name for scan in find_scans(folder)] == ["a", "patient/series", "z_broken"]
+    scans = find_scans(folder)
+    assert [scan.name for scan in scans] == ["a", "patient/series", "z_broken", "patient/loop"]
+    assert "link to a folder" in scans[-1].skipped
 
 
 def test_an_interruption_while_writing_is_made_good_by_the_next_run(folder, bundle, tmp_path, monkeypatch):
