@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes.util
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -11,25 +12,36 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = REPOSITORY.parent / "shared"
+TEST_DATA = REPOSITORY / "Testing" / "Data"
 
 
-def _shared_folder(name: str) -> Path:
-    folder = SHARED / name
-    if not folder.is_dir():
-        pytest.skip(f"the folder ../shared/{name} is not beside the project; it holds the data of this test")
-    return folder
+def _use_phantoms() -> bool:
+    """Whether the development scans are absent, or shall not be looked at."""
+    return os.environ.get("HSAMSEGMENT_TEST_DATA") == "phantom" or not (SHARED / "data").is_dir()
 
 
 @pytest.fixture(scope="session")
 def parity_folder() -> Path:
     """Golden outputs of the official models."""
-    return _shared_folder("parity")
+    return TEST_DATA / "parity"
 
 
 @pytest.fixture(scope="session")
-def data_folder() -> Path:
-    """Real labelled scans."""
-    return _shared_folder("data")
+def data_folder(tmp_path_factory) -> Path:
+    """Labeled scans: the development scans beside the project, or phantoms in their layout."""
+    if not _use_phantoms():
+        return SHARED / "data"
+    from phantom_data import write_phantom_data
+
+    return write_phantom_data(tmp_path_factory.mktemp("data"), TEST_DATA / "ct_totalsegmentator")
+
+
+@pytest.fixture(scope="session")
+def real_data_folder() -> Path:
+    """Labeled scans of patients, for what phantoms cannot show."""
+    if _use_phantoms():
+        pytest.skip("needs scans of patients, which may not be passed on with the project")
+    return SHARED / "data"
 
 
 @pytest.fixture(scope="module")

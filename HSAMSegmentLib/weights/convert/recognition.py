@@ -39,6 +39,14 @@ _PREFIXES = ("module.", "sam.", "model.")
 _ADAPTER_A = re.compile(r"w_a_(\d{3,})$")
 _BLOCK = re.compile(r"image_encoder\.blocks\.(\d+)\.attn\.rel_pos_h$")
 _TINY_VIT_KEY = "image_encoder.patch_embed.seq.0.c.weight"
+_SAM_PARTS = re.compile(
+    r"image_encoder\.(pos_embed|patch_embed\.proj\.(weight|bias)|neck\.[0-3]\.(weight|bias)|blocks\.\d+\.("
+    r"norm[12]\.(weight|bias)|attn\.(qkv|proj)\.(weight|bias)|attn\.rel_pos_[hw]|mlp\.lin[12]\.(weight|bias)))"
+)
+_TINY_VIT_PARTS = re.compile(
+    r"image_encoder\.(patch_embed|layers|norm_head|head|neck)\.(?!.*(adapter|lora))", re.IGNORECASE
+)
+_BESIDE_ENCODER = re.compile(r"(image_encoder|mask_decoder|prompt_encoder|pe_layer)\.|pixel_(mean|std)$")
 
 
 @dataclass(frozen=True)
@@ -159,8 +167,10 @@ def _recognize(state: Mapping[str, Any], file: str) -> OfficialFile | None:
     if any(_ADAPTER_A.match(key) for key in state):
         return _adapter_file(state, file)
     if _TINY_VIT_KEY in state:
+        _refuse_foreign_parts(state, _TINY_VIT_PARTS, file)
         return OfficialFile("mobile_sam", 0, 0, EncoderSpec("mobile_sam", 1024), image_size=1024)
     if "image_encoder.patch_embed.proj.weight" in state:
+        _refuse_foreign_parts(state, _SAM_PARTS, file)
         return _file_with_encoder(state)
     if any(key.startswith("mask_decoder.") for key in state):
         raise CheckpointError(
@@ -168,6 +178,27 @@ def _recognize(state: Mapping[str, Any], file: str) -> OfficialFile | None:
             "Choose the file of the whole model."
         )
     return None
+
+
+def _refuse_foreign_parts(state: Mapping[str, Any], known: re.Pattern[str], file: str) -> None:
+    """Refuse a file with tensors that would be dropped: the encoder computes something else without them.
+
+    Raises:
+        CheckpointError: naming them.
+    """
+    foreign = [
+        key
+        for key in state
+        if (key.startswith("image_encoder.") and not known.match(key)) or not _BESIDE_ENCODER.match(key)
+    ]
+    if foreign:
+        names = sorted({re.sub(r"\d+\.", "*.", key) for key in foreign})
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise CheckpointError(
+            f"{file} is a SAM checkpoint with {len(foreign)} tensors of adapters or other parts that this program does "
+            f"not have ({shown}); without them it would be another network. Merge them into the encoder's weights, or "
+            "choose the checkpoint that it was trained from."
+        )
 
 
 def _adapter_file(state: Mapping[str, Any], file: str) -> OfficialFile:

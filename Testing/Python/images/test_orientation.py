@@ -141,9 +141,9 @@ def _centroid_mm(stack, value, frame):
     return np.array([axis.mean() for axis in np.nonzero(stack == value)]) * frame.spacing_mm
 
 
-def test_short_axis_scans_of_all_patients_show_the_heart_the_same_way_round(data_folder):
+def test_short_axis_scans_of_all_patients_show_the_heart_the_same_way_round(real_data_folder):
     angles = []
-    for path in sorted((data_folder / "cmr_bssfp" / "labels").glob("*.nii.gz")):
+    for path in sorted((real_data_folder / "cmr_bssfp" / "labels").glob("*.nii.gz")):
         labels = read_segmentation(path)
         stack, frame = to_slices(labels.array, labels.geometry)
         slices, rows, columns = _centroid_mm(stack, 3, frame) - _centroid_mm(stack, 2, frame)

@@ -12,6 +12,10 @@ from HSAMSegmentLib.training.loop.losses import stage_loss
 from HSAMSegmentLib.training.loop.schedules import hsam_last_stage_weight
 
 ROUNDING = 1e-6
+# The gradient of a ReLU jumps where its input is zero within rounding, and rounding differs between kinds of CPU: so
+# norms agree to 0.2 % and single values to 1 % of the largest of their tensor. A term left out changes more than that.
+NORM_TOLERANCE = 2e-3
+VALUE_TOLERANCE = 1e-2
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def test_every_gradient_has_the_official_norm(golden, step):
     wrong = {
         key: (norm, expected[key])
         for key, norm in norms.items()
-        if norm != pytest.approx(expected[key], rel=1e-4, abs=ROUNDING)
+        if norm != pytest.approx(expected[key], rel=NORM_TOLERANCE, abs=ROUNDING)
     }
     assert wrong == {}
     assert sum(norm > ROUNDING for norm in norms.values()) > 300
@@ -72,4 +76,7 @@ def test_whole_gradients_are_official(golden, step):
     assert len(stored) == 9
     for name in stored:
         ours = gradients[name[len("grad/") :]].numpy()
-        np.testing.assert_allclose(ours.reshape(golden[name].shape), golden[name], rtol=1e-3, atol=1e-6)
+        largest = float(np.abs(golden[name]).max())
+        np.testing.assert_allclose(
+            ours.reshape(golden[name].shape), golden[name], rtol=0, atol=VALUE_TOLERANCE * largest
+        )
