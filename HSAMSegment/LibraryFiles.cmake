@@ -190,6 +190,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/widgets/dialogs.py
   HSAMSegmentLib/slicer/panels/widgets/help_links.py
   HSAMSegmentLib/slicer/panels/widgets/model_list.py
+  HSAMSegmentLib/slicer/panels/widgets/model_transfer.py
   HSAMSegmentLib/slicer/panels/widgets/organ_list.py
   HSAMSegmentLib/slicer/panels/widgets/save_table.py
   HSAMSegmentLib/slicer/panels/widgets/scan_list.py
@@ -246,6 +247,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/weights/download/downloader.py
   HSAMSegmentLib/weights/download/http_response.py
   HSAMSegmentLib/weights/download/partial_file.py
+  HSAMSegmentLib/weights/exporting.py
   HSAMSegmentLib/weights/file_kind.py
   HSAMSegmentLib/weights/hash_cache.py
   HSAMSegmentLib/weights/importing.py
@@ -272,6 +274,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/context.py
   HSAMSegmentLib/workflows/download.py
   HSAMSegmentLib/workflows/events.py
+  HSAMSegmentLib/workflows/export_model.py
   HSAMSegmentLib/workflows/finetune/__init__.py
   HSAMSegmentLib/workflows/finetune/cost_estimate.py
   HSAMSegmentLib/workflows/finetune/encoder_pace.py
@@ -281,7 +284,9 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/finetune/model_summary.py
   HSAMSegmentLib/workflows/finetune/training_run.py
   HSAMSegmentLib/workflows/finetune/validation_picture.py
+  HSAMSegmentLib/workflows/import_model.py
   HSAMSegmentLib/workflows/inputs.py
+  HSAMSegmentLib/workflows/model_transfer.py
   HSAMSegmentLib/workflows/probe.py
   HSAMSegmentLib/workflows/requests.py
   HSAMSegmentLib/workflows/run.py
@@ -297,6 +302,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/segment_folder.py
   HSAMSegmentLib/workflows/segment/segment_request.py
   HSAMSegmentLib/workflows/segment/segment_scan.py
+  HSAMSegmentLib/workflows/stores.py
   HSAMSegmentLib/workflows/terminal_events.py
   HSAMSegmentLib/workflows/verify.py
   )

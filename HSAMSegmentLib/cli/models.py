@@ -10,11 +10,13 @@ from typing import Any
 
 from HSAMSegmentLib.cli.console import Console, format_table
 from HSAMSegmentLib.errors import CheckpointError, ModelNotFoundError, RequestError
-from HSAMSegmentLib.labels.terminology import label_set_of
 from HSAMSegmentLib.runtime.disk import format_bytes
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.weights.store_entries import BROKEN, EMBEDDED, STORED, ModelEntry, entry_from_file
+from HSAMSegmentLib.workflows.context import Context
+from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
+from HSAMSegmentLib.workflows.run import run as run_workflow
 
 _STATUS_WORDS = {EMBEDDED: "built in", STORED: "stored", BROKEN: "broken"}
 
@@ -167,27 +169,26 @@ def _confirm_download(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _import(arguments: argparse.Namespace, store: Store, console: Console, cancel: CancelToken) -> None:
-    if not arguments.file.is_file():
-        raise RequestError(f"There is no file {arguments.file}.")
-    entry = store.import_file(
-        arguments.file,
-        model_id=arguments.id,
-        labels=label_set_of(arguments.names) if arguments.names else None,
+    request = ImportModelRequest(
+        str(arguments.file),
+        model_id=arguments.id or "",
+        names=tuple((arguments.names or {}).items()),
         image_size=arguments.image_size,
         overwrite=arguments.overwrite,
-        progress=console.progress,
-        cancel=cancel,
+        folder=str(store.folder),
     )
-    console.result(f"{entry.title} is now the {entry.kind} {entry.id}.")
-    for note in entry.notes:
-        console.note(note)
-    for missing in store.requirements(entry.id):
-        console.note(store.how_to_get(missing, entry.title))
+    imported = run_workflow(request, Context(emit=console.progress, cancel=cancel))
+    console.result(f"{imported.title} is now the {imported.kind} {imported.id}.")
+    for sentence in (*imported.notes, *imported.missing):
+        console.note(sentence)
 
 
 def _export(arguments: argparse.Namespace, store: Store, console: Console, cancel: CancelToken) -> None:
-    path = store.export(arguments.id, arguments.file, overwrite=arguments.overwrite, cancel=cancel)
-    console.result(f"{arguments.id} was written to {path} ({format_bytes(path.stat().st_size)}).")
+    request = ExportModelRequest(
+        arguments.id, str(arguments.file), overwrite=arguments.overwrite, folder=str(store.folder)
+    )
+    exported = run_workflow(request, Context(emit=console.progress, cancel=cancel))
+    console.result(f"{arguments.id} was written to {exported.path} ({format_bytes(exported.bytes)}).")
 
 
 def _remove(arguments: argparse.Namespace, store: Store, console: Console, cancel: CancelToken) -> None:

@@ -48,9 +48,25 @@ def _never() -> None:
     """Do nothing between two chunks: the default of functions that can be interrupted there."""
 
 
-def copy_stream(source: BinaryIO, target: BinaryIO | None, between_chunks: Callable[[], None] = _never) -> str:
-    """Copy a stream from its position to its end (or only read it) and return the SHA-256 of what passed."""
-    digest = hashlib.sha256()
+def copy_stream(
+    source: BinaryIO,
+    target: BinaryIO | None,
+    between_chunks: Callable[[], None] = _never,
+    *,
+    written_before: bytes = b"",
+) -> str:
+    """Copy a stream from its position to its end (or only read it).
+
+    Args:
+        source: what is read.
+        target: what it is written to; None to read only.
+        between_chunks: called between two megabytes; may raise to stop early (cancel).
+        written_before: what is in the target already; the hash covers it.
+
+    Returns:
+        The SHA-256 as lowercase hex.
+    """
+    digest = hashlib.sha256(written_before)
     for chunk in iter(lambda: source.read(CHUNK_BYTES), b""):
         between_chunks()
         digest.update(chunk)

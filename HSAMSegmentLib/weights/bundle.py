@@ -39,6 +39,12 @@ _CODES = {
     "uint8": "U8",
     "bool": "BOOL",
 }
+_CONVERSIONS = {"float32": "float", "float16": "half", "bfloat16": "bfloat16"}
+"""Methods of a torch tensor: this module is imported where torch may not be installed."""
+
+
+def _ignore_piece(written_bytes: int) -> None:
+    """Do nothing between two pieces: the default of `save_bundle`."""
 
 
 def save_bundle(
@@ -48,6 +54,7 @@ def save_bundle(
     overwrite: bool = False,
     *,
     dtype: str | None = None,
+    between_pieces: Callable[[int], None] = _ignore_piece,
 ) -> Path:
     """Write a model to one file; it appears under its name only when it is complete.
 
@@ -58,6 +65,7 @@ def save_bundle(
         manifest: what the bundle says about itself.
         overwrite: whether an existing file may be replaced.
         dtype: "float32", "float16" or "bfloat16" to store all floating tensors so; None keeps their types.
+        between_pieces: told before each tensor how many bytes it has; may raise to stop (cancel).
 
     Returns:
         The path of the file.
@@ -77,6 +85,7 @@ def save_bundle(
     with atomic_output(path, overwrite=overwrite) as stream:
         stream.write(header)
         for name in order:
+            between_pieces(_byte_count(tensors[name]))
             stream.write(_bytes_of(tensors[name]))
     return path
 
@@ -91,9 +100,7 @@ def _as_type(tensor: Any, dtype: str | None) -> Any:
     if dtype is None or not _dtype_name(tensor).startswith(("float", "bfloat")) or _dtype_name(tensor) == dtype:
         return tensor
     if hasattr(tensor, "data_ptr"):
-        import torch
-
-        return tensor.detach().to(getattr(torch, dtype))
+        return getattr(tensor.detach(), _CONVERSIONS[dtype])()
     return tensor.astype(dtype)
 
 
@@ -146,8 +153,8 @@ def read_manifest(path: Path | str) -> Manifest:
 
 def copy_with_manifest(
     source: Path, target: Path, manifest: Manifest, overwrite: bool, between_chunks: Callable[[], None]
-) -> None:
-    """Copy a bundle with another manifest; the tensors stay as they are.
+) -> str:
+    """Copy a bundle with another manifest; the tensors stay as they are. Returns the SHA-256 of the copy.
 
     Raises:
         CheckpointError: if the source is no bundle.
@@ -157,8 +164,9 @@ def copy_with_manifest(
     table["__metadata__"] = {**table.get("__metadata__", {}), MANIFEST_KEY: manifest.to_json()}
     with open(source, "rb") as stream, atomic_output(target, overwrite=overwrite) as output:
         stream.seek(8 + int.from_bytes(stream.read(8), "little"))
-        output.write(_packed_header(table))
-        copy_stream(stream, output, between_chunks)
+        header = _packed_header(table)
+        output.write(header)
+        return copy_stream(stream, output, between_chunks, written_before=header)
 
 
 def read_shapes(path: Path | str) -> dict[str, tuple[int, ...]]:

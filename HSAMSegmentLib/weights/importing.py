@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -159,21 +160,22 @@ class Importer:
         """Copy atomically, the manifest (if any) beside it; the same file again is no error."""
         target = incoming.target
         overwrite |= self._may_take(incoming.id, target)
-        same = incoming.renamed is None and target.is_file() and self._hashes.sha256(target) == incoming.sha256
+        same = incoming.renamed is None and self._is_there(incoming, between_chunks)
         make_folder(self._folder)
         sweep_leftovers(self._folder)
         if not same:
             refuse_existing(target, overwrite)
             require_free_space(self._folder, incoming.source.stat().st_size, f"Importing {incoming.source.name}")
-        if incoming.sidecar is not None:
-            with atomic_output(sidecar_path(target), overwrite=True) as stream:
-                stream.write(incoming.sidecar.to_json().encode())
-        try:
+        with _sidecar_beside(target, incoming.sidecar):
             if not same:
                 self._hashes.remember(target, _copy_file(incoming, overwrite, between_chunks))
-        finally:
-            if not target.is_file():
-                sidecar_path(target).unlink(missing_ok=True)
+
+    def _is_there(self, incoming: _Incoming, between_chunks: Callable[[], None]) -> bool:
+        """Whether the store has this very file under its name."""
+        target = incoming.target
+        if not target.is_file() or target.stat().st_size != incoming.source.stat().st_size:
+            return False
+        return self._hashes.sha256(target, between_chunks) == incoming.sha256
 
     def _may_take(self, model_id: str, target: Path) -> bool:
         """Whether the target may be replaced anyway, because what is there is broken.
@@ -192,12 +194,26 @@ class Importer:
         return broken
 
 
+@contextmanager
+def _sidecar_beside(target: Path, manifest: Manifest | None) -> Iterator[None]:
+    """Write the manifest of an official file, which appears when the block ends without an error, as the file does.
+
+    After an error the manifest of the file that was there before is still there; one of an older file goes.
+    """
+    if manifest is None:
+        yield
+        sidecar_path(target).unlink(missing_ok=True)
+        return
+    with atomic_output(sidecar_path(target), overwrite=True) as stream:
+        stream.write(manifest.to_json().encode())
+        yield
+
+
 def _copy_file(incoming: _Incoming, overwrite: bool, between_chunks: Callable[[], None]) -> str:
     """Copy under the final name; returns the SHA-256 of the copy."""
     source = incoming.source
     if incoming.renamed is not None:
-        copy_with_manifest(source, incoming.target, incoming.renamed, overwrite, between_chunks)
-        return sha256_of(incoming.target, between_chunks)
+        return copy_with_manifest(source, incoming.target, incoming.renamed, overwrite, between_chunks)
     with open(source, "rb") as stream, atomic_output(incoming.target, overwrite=overwrite) as output:
         if copy_stream(stream, output, between_chunks) != incoming.sha256:
             raise CheckpointError(f"{source.name} changed while it was copied. Try again.")

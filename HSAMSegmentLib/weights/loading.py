@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from HSAMSegmentLib.errors import CheckpointError, ModelNotFoundError
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.models.lora import ADAPTER_NAMES
-from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.weights.bundle import read_manifest, read_tensors, save_bundle
 from HSAMSegmentLib.weights.catalog import ENCODER
 from HSAMSegmentLib.weights.convert.official_files import (
@@ -210,24 +209,3 @@ def save_model(
         OutputError: if the file exists and may not be overwritten, or cannot be written.
     """
     return save_bundle(path, bundle_tensors(network, manifest), manifest, overwrite, dtype=dtype)
-
-
-def export_official(
-    store: Store, model_id: str, path: Path, *, overwrite: bool = False, cancel: CancelToken | None = None
-) -> Path:
-    """Write an official model of the store as a bundle; the encoder it stands on is referred to by its hash.
-
-    Raises:
-        ModelNotFoundError: if the model or its encoder is not on this computer.
-        OutputError: if the file exists and may not be overwritten, or cannot be written.
-        CancelledError: if `cancel` asked for it before the bundle is written.
-    """
-    cancel = cancel or CancelToken()
-    loaded = load_model(model_id, store=store)
-    cancel.raise_if_cancelled()
-    source = loaded.manifest.encoder_source
-    if not source.included and not source.sha256:
-        source = replace(source, sha256=store.sha256(store.path_of(source.model_id)))
-    manifest = replace(loaded.manifest, encoder_source=source)
-    cancel.raise_if_cancelled()
-    return save_model(path, loaded.network, manifest, overwrite=overwrite)

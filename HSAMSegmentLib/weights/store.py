@@ -10,8 +10,8 @@ from pathlib import Path
 
 from HSAMSegmentLib.errors import CheckpointError, ModelNotFoundError, RequestError
 from HSAMSegmentLib.labels.label_set import LabelSet
-from HSAMSegmentLib.runtime.atomic_files import atomic_output, sweep_leftovers
-from HSAMSegmentLib.runtime.disk import copy_stream, format_bytes, sha256_of
+from HSAMSegmentLib.runtime.atomic_files import sweep_leftovers
+from HSAMSegmentLib.runtime.disk import format_bytes, sha256_of
 from HSAMSegmentLib.runtime.progress import CancelToken, ProgressCallback, ignore_progress
 from HSAMSegmentLib.weights.bundle import BUNDLE_SUFFIX
 from HSAMSegmentLib.weights.catalog import Catalog, load_catalog
@@ -257,30 +257,6 @@ class Store:
             cancel=cancel or CancelToken(),
         )
         return self.find(name)
-
-    def export(
-        self, model_id: str, path: Path | str, *, overwrite: bool = False, cancel: CancelToken | None = None
-    ) -> Path:
-        """Write the file of a model for somebody else: a bundle as it is; an official model becomes a bundle.
-
-        Raises:
-            ModelNotFoundError: if it is not on this computer.
-            OutputError: if the target exists and may not be overwritten, or cannot be written.
-            CancelledError: if `cancel` asked for it; nothing is left then.
-        """
-        cancel = cancel or CancelToken()
-        entry = self.find(model_id)
-        source = self.path_of(model_id)
-        target = Path(path).expanduser()
-        if entry.manifest is not None and source.suffix != BUNDLE_SUFFIX:
-            from HSAMSegmentLib.weights.loading import export_official
-
-            return export_official(self, model_id, target, overwrite=overwrite, cancel=cancel)
-        if not target.suffix:
-            target = target.with_suffix(source.suffix)
-        with open(source, "rb") as stream, atomic_output(target, overwrite=overwrite) as output:
-            copy_stream(stream, output, cancel.raise_if_cancelled)
-        return target
 
     def remove(self, model_id: str) -> None:
         """Delete a stored model or encoder, a broken file, or the rest of an unfinished download.

@@ -67,6 +67,11 @@ class ModelEntry:
         return self.status in (EMBEDDED, STORED)
 
     @property
+    def is_bundle(self) -> bool:
+        """Whether the file is here and holds its own description."""
+        return self.path is not None and self.path.suffix == BUNDLE_SUFFIX
+
+    @property
     def is_removable(self) -> bool:
         """Whether the user may delete the file."""
         return self.status in (STORED, BROKEN) or self.partial_bytes > 0

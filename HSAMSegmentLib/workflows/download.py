@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from HSAMSegmentLib.weights.catalog import load_catalog
-from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.requests import DownloadRequest
+from HSAMSegmentLib.workflows.stores import named_store
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,5 @@ def run(request: DownloadRequest, context: Context) -> DownloadResult:
         DownloadError: if it does not arrive, or not as the catalog describes it.
         CheckpointError: if the catalog that the request names is wrong.
     """
-    catalog = load_catalog(Path(request.catalog_file)) if request.catalog_file else None
-    store = Store(request.folder or None, catalog=catalog)
+    store = named_store(request.folder, request.catalog_file)
     return DownloadResult(str(store.download(request.model, context.progress, context.cancel)))

@@ -9,6 +9,7 @@ from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.runtime.serialization import from_plain, to_plain
 from HSAMSegmentLib.workflows.compare.compare_request import CompareRequest
 from HSAMSegmentLib.workflows.finetune.finetune_request import InspectRequest, TeachJobRequest
+from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
 from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
 
@@ -61,6 +62,8 @@ class ProbeRequest:
 Request = Union[
     SegmentRequest,
     DownloadRequest,
+    ImportModelRequest,
+    ExportModelRequest,
     VerifyRequest,
     ProbeRequest,
     TeachJobRequest,

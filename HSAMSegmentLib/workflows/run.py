@@ -22,6 +22,8 @@ WORKFLOWS = {
     "inspect": "HSAMSegmentLib.workflows.finetune.inspect_cases:run",
     "compare": "HSAMSegmentLib.workflows.compare.compare_job:run",
     "download": "HSAMSegmentLib.workflows.download:run",
+    "import model": "HSAMSegmentLib.workflows.import_model:run",
+    "export model": "HSAMSegmentLib.workflows.export_model:run",
     "verify": "HSAMSegmentLib.workflows.verify:run",
     "probe": "HSAMSegmentLib.workflows.probe:run",
 }

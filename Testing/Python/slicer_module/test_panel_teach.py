@@ -293,12 +293,18 @@ def own_model(store):
     return write_untrained_model(store.models_folder / "tiny.safetensors", title="My tiny model")
 
 
+def transfer(stand, button):
+    """Click and wait for the end of an import or export."""
+    stand.click(button)
+    stand.wait(lambda: not stand.part.models.is_busy, seconds=60.0)
+
+
 def test_a_model_is_exported_to_one_file_deleted_after_a_question_and_imported_again(stand, own_model, tmp_path):
     stand.part.show_parameters(stand.node)
     assert stand.ui.myModelCombo.currentText == "My tiny model"
     assert "Finds: Liver, Right kidney" in stand.ui.cardLabel.text
     stand.answers.path = str(tmp_path / "shared.safetensors")
-    stand.click(stand.ui.exportButton)
+    transfer(stand, stand.ui.exportButton)
     assert "one file is all" in stand.status
     exported = (tmp_path / "shared.safetensors").read_bytes()
     assert exported == own_model.read_bytes()
@@ -310,15 +316,16 @@ def test_a_model_is_exported_to_one_file_deleted_after_a_question_and_imported_a
     assert not own_model.exists()
     assert "cannot be undone" in stand.answers.questions[-1]
     assert not stand.ui.exportButton.enabled
-    stand.click(stand.ui.importButton)
+    transfer(stand, stand.ui.importButton)
     assert stand.ui.myModelCombo.currentText == "My tiny model"
+    assert "'My tiny model' was imported" in stand.status
     assert own_model.read_bytes() == exported
 
 
 def test_a_file_that_is_no_model_is_refused_with_a_sentence(stand, tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"nothing of use")
     stand.answers.path = str(tmp_path / "broken.safetensors")
-    stand.click(stand.ui.importButton)
+    transfer(stand, stand.ui.importButton)
     assert "broken.safetensors" in stand.status
     assert stand.ui.teachCopyButton.visible
 
@@ -327,7 +334,7 @@ def test_a_model_that_cannot_be_exported_there_is_said(stand, own_model, tmp_pat
     stand.part.show_parameters(stand.node)
     (tmp_path / "a-file").write_text("")
     stand.answers.path = str(tmp_path / "a-file" / "model.safetensors")
-    stand.click(stand.ui.exportButton)
+    transfer(stand, stand.ui.exportButton)
     assert "a-file is a file" in stand.status
     assert own_model.exists()
 

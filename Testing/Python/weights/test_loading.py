@@ -17,6 +17,7 @@ from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 from HSAMSegmentLib.runtime.disk import sha256_of
 from HSAMSegmentLib.weights.bundle import read_manifest, read_shapes, read_tensors, save_bundle
+from HSAMSegmentLib.weights.exporting import export_model
 from HSAMSegmentLib.weights.loading import bundle_tensors, load_model, save_model, starting_tensors
 from HSAMSegmentLib.weights.manifest import EncoderSource
 from HSAMSegmentLib.weights.store import Store
@@ -206,7 +207,7 @@ def test_an_adapter_file_and_an_encoder_of_another_size_are_refused_with_both_na
 def test_an_official_model_is_exported_as_a_bundle_that_gives_the_same(store, files, tmp_path):
     store.import_file(files["encoder"])
     store.import_file(files["adapter"])
-    path = store.export("tiny_model", tmp_path / "shared")
+    path = export_model(store, "tiny_model", tmp_path / "shared")
     assert path.suffix == ".safetensors"
     assert read_manifest(path).encoder_source == EncoderSource(False, "custom", sha256_of(files["encoder"]))
     assert same(load_model(path, store=store).network, load_model("tiny_model", store=store).network)

@@ -24,6 +24,7 @@ from HSAMSegmentLib.workflows.events import (
 )
 from HSAMSegmentLib.workflows.finetune.finetune_request import LayerInput
 from HSAMSegmentLib.workflows.inputs import VolumeInput
+from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
 from HSAMSegmentLib.workflows.requests import (
     DownloadRequest,
     ProbeRequest,
@@ -56,6 +57,8 @@ REQUESTS = [
         surfaces=True,
     ),
     DownloadRequest(model="sam_vit_b"),
+    ImportModelRequest("mine.pth", "mine", ((1, "Liver"), (2, "Spleen")), 224, overwrite=True, folder="store"),
+    ExportModelRequest("mine", "shared.safetensors", catalog_file="catalog.json"),
     VerifyRequest(path="weights.pth", sha256="ab"),
     ProbeRequest(devices=False),
     FolderRequest("in", "out", "tiny", options=SegmentOptions(organs=("Liver",))),

@@ -64,7 +64,7 @@ class TeachPart:
         self.cases = CaseTable(ui.caseTable)
         self.organs = OrganTable(ui.teachOrganTable, self._on_change)
         self.live = LiveView(ui)
-        self.models = MyModels(ui, context.models.store, context.dialogs, self.status, self._show_starts)
+        self.models = MyModels(ui, context, self.status, self._show_starts)
         self.offer = TeachOffer(ui, context.dialogs, self._go_on)
         self.correct = CorrectView(ui, self.status, self._learn_from_pair)
         self.run = TeachRun(ui, self._engine, self.live, self.status, self._on_end)
@@ -129,6 +129,7 @@ class TeachPart:
         """The panel goes away: a running teaching is paused, so that the next start offers it."""
         self._node = None
         self.devices.close()
+        self.models.close()
         if self.run.is_busy:
             self.run.ask_for_pause()
             deadline = time.monotonic() + CLOSE_SECONDS

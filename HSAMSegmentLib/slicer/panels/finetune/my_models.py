@@ -1,20 +1,25 @@
-"""The user's own models: their cards, export to one file, import of one, deletion after a question."""
+"""The user's own models: their cards, export to one file, import of one, deletion after a question.
+
+Files are hashed and copied by a worker, since a large one takes longer than the application may stand still.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import HSAMSegmentError
+from HSAMSegmentLib.runtime.serialization import from_plain
+from HSAMSegmentLib.slicer.panels.tabs import PartContext
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, select_data
-from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
+from HSAMSegmentLib.slicer.panels.widgets.model_transfer import ModelTransfer
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.weights.catalog import MODEL
-from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.weights.store_entries import STORED, ModelEntry
 from HSAMSegmentLib.workflows.finetune.model_summary import card_text
+from HSAMSegmentLib.workflows.model_transfer import ExportedModel, ImportedModel
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 FILES = "Model (*.safetensors)"
@@ -23,10 +28,11 @@ FILES = "Model (*.safetensors)"
 class MyModels:
     """Lists what is in the store; what comes with the program is not among it."""
 
-    def __init__(self, ui, store: Store, dialogs: Dialogs, status: StatusLine, on_change: Callable[[], None]) -> None:
+    def __init__(self, ui, context: PartContext, status: StatusLine, on_change: Callable[[], None]) -> None:
         """Take over the widgets; `on_change` is called when a model came or went."""
-        self._ui, self._store, self._dialogs, self._status = ui, store, dialogs, status
-        self._on_change = on_change
+        self._ui, self._status, self._on_change = ui, status, on_change
+        self._models, self._dialogs, self._dependencies = context.models, context.dialogs, context.dependencies
+        self._transfer = ModelTransfer(status, self._refresh_buttons)
         self._entries: list[ModelEntry] = []
         ui.myModelCombo.connect("currentIndexChanged(int)", self._on_select)
         ui.exportButton.connect("clicked()", self._export)
@@ -36,13 +42,24 @@ class MyModels:
     def show(self, selected: str = "") -> None:
         """List the models, newest first, and select one."""
         selected = selected or self._selected_id()
-        stored = [entry for entry in self._store.models(MODEL) if entry.status == STORED and entry.path is not None]
+        stored = [
+            entry for entry in self._models.store.models(MODEL) if entry.status == STORED and entry.path is not None
+        ]
         self._entries = sorted(stored, key=lambda entry: -entry.path.stat().st_mtime)
         was_blocked = self._ui.myModelCombo.blockSignals(True)
         fill_combo(self._ui.myModelCombo, [(entry.title, entry.id) for entry in self._entries])
         select_data(self._ui.myModelCombo, selected)
         self._ui.myModelCombo.blockSignals(was_blocked)
         self._on_select()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a model is being imported or exported."""
+        return self._transfer.is_busy
+
+    def close(self) -> None:
+        """The panel goes away."""
+        self._transfer.close()
 
     @property
     def selected(self) -> ModelEntry | None:
@@ -55,62 +72,86 @@ class MyModels:
 
     def _on_select(self, *_index) -> None:
         entry = self.selected
-        for button in (self._ui.exportButton, self._ui.deleteButton):
-            button.enabled = entry is not None
+        self._refresh_buttons()
         if entry is None:
             text = _("There are none yet: teach one, or import one from a file.")
         else:
             text = card_text(entry.manifest) if entry.manifest is not None else entry.title
         self._ui.cardLabel.setText(text)
 
+    def _refresh_buttons(self) -> None:
+        """While a model is on its way, only the button that began it works: it cancels."""
+        ui, busy, chosen = self._ui, self.is_busy, self.selected is not None
+        for button, usable in ((ui.exportButton, chosen), (ui.deleteButton, chosen), (ui.importButton, True)):
+            button.enabled = self._transfer.is_cancelled_by(button) if busy else usable
+
     def _export(self) -> None:
+        if self.is_busy:
+            self._transfer.cancel()
+            return
         entry = self.selected
         path = self._dialogs.save_path(_("Export the model"), f"{entry.id}.safetensors", FILES)
-        if path:
-            self._try(
-                lambda: self._store.export(entry.id, Path(path), overwrite=True), lambda done: _exported(done, entry)
-            )
-
-    def _import(self) -> None:
-        path = self._dialogs.open_path(_("Import a model"), "Weights (*.safetensors *.pth *.pt)")
         if not path:
             return
-        taken = self._try(lambda: self._store.import_file(path), _imported)
-        if taken is not None:
-            self.show(taken.id)
-            self._on_change()
+        if not entry.is_bundle and not self._try(self._has_packages):
+            return
+        self._start(self._models.export_request(entry.id, path), self._ui.exportButton, self._on_exported)
+
+    def _has_packages(self) -> bool:
+        """Make sure of torch, which turns an official file into a bundle."""
+        self._dependencies.ensure()
+        return True
+
+    def _start(self, request, button, on_result: Callable[[dict[str, Any]], None]) -> None:
+        self._transfer.start(request, button, on_result)
+        self._refresh_buttons()
+
+    def _on_exported(self, values: dict[str, Any]) -> None:
+        self._status.say(_exported(from_plain(ExportedModel, values)))
+
+    def _import(self) -> None:
+        if self.is_busy:
+            self._transfer.cancel()
+            return
+        path = self._dialogs.open_path(_("Import a model"), "Weights (*.safetensors *.pth *.pt)")
+        if path:
+            self._start(self._models.import_request(path), self._ui.importButton, self._on_imported)
+
+    def _on_imported(self, values: dict[str, Any]) -> None:
+        imported = from_plain(ImportedModel, values)
+        self.show(imported.id)
+        self._on_change()
+        sentence = _("'{title}' was imported; it is in the list of models now.").format(title=imported.title)
+        self._status.say(" ".join((sentence, *imported.missing)))
 
     def _delete(self) -> None:
         entry = self.selected
         question = _("Delete '{title}' from this computer? This cannot be undone. Export it first to keep a copy.")
         if not self._dialogs.confirm(_("Delete the model"), question.format(title=entry.title)):
             return
-        self._try(lambda: self._store.remove(entry.id), lambda _done: _deleted(entry))
+        if self._try(lambda: self._remove(entry)):
+            self._status.say(_("'{title}' was deleted.").format(title=entry.title))
         self.show()
         self._on_change()
 
-    def _try(self, action: Callable, sentence: Callable):
-        """Do something and say so, or say why not; returns what the action returned."""
+    def _remove(self, entry: ModelEntry) -> bool:
+        self._models.store.remove(entry.id)
+        return True
+
+    def _try(self, action: Callable[[], bool]) -> bool:
+        """Do something, or say why not; returns whether it was done."""
         try:
-            result = action()
+            return action()
         except (HSAMSegmentError, OSError) as error:
             self._status.fail(ending_of(error))
-            return None
-        self._status.say(sentence(result))
-        return result
+            return False
 
 
-def _exported(path: Path, entry: ModelEntry) -> str:
-    if entry.encoder:
+def _exported(done: ExportedModel) -> str:
+    if done.encoder:
         return _("The model was written to {path}. Another computer also needs the encoder '{encoder}'.").format(
-            path=path, encoder=entry.encoder
+            path=done.path, encoder=done.encoder
         )
-    return _("The model was written to {path}: this one file is all that another computer needs.").format(path=path)
-
-
-def _imported(entry: ModelEntry) -> str:
-    return _("'{title}' was imported; it is in the list of models now.").format(title=entry.title)
-
-
-def _deleted(entry: ModelEntry) -> str:
-    return _("'{title}' was deleted.").format(title=entry.title)
+    return _("The model was written to {path}: this one file is all that another computer needs.").format(
+        path=done.path
+    )

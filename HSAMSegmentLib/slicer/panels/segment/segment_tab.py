@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.runtime.progress import Progress
+from HSAMSegmentLib.runtime.serialization import from_plain
 from HSAMSegmentLib.slicer.nodes.live_preview import LivePreview
 from HSAMSegmentLib.slicer.nodes.navigation import active_scan
 from HSAMSegmentLib.slicer.nodes.parameter_node import OUTPUT, REGION, SCAN, PanelSettings, ParameterNode
@@ -28,6 +30,8 @@ from HSAMSegmentLib.slicer.panels.widgets.model_list import ModelChoice, ModelSo
 from HSAMSegmentLib.slicer.panels.widgets.organ_list import OrganList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, Preview, Result
+from HSAMSegmentLib.workflows.model_transfer import ImportedModel
+from HSAMSegmentLib.workflows.requests import Request
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 logger = logging.getLogger(__name__)
@@ -67,6 +71,7 @@ class SegmentPanel:
         self._updating = False
         self._preview = LivePreview()
         self._segmented_scan = None
+        self._on_result: Callable[[dict[str, Any]], None] = self._on_downloaded
         self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, ui.helpLabel, self._dialogs)
         self.organs = OrganList(ui.organList, ui.allOrgansButton, ui.noOrgansButton, self._on_change)
         self.result = ResultView(ui, engine.history, self._dialogs, self.status, learn_from)
@@ -196,6 +201,7 @@ class SegmentPanel:
     def refresh_button(self) -> None:
         """Turn the button on or off; what is in the way is said beside it."""
         button = self.ui.applyButton
+        self.ui.importModelButton.enabled = not self._engine.is_busy
         if self._is_running:
             button.text, button.toolTip, button.enabled = _("Cancel"), _("Stop; nothing in the scene changes."), True
             return
@@ -228,12 +234,20 @@ class SegmentPanel:
         if not path:
             return
         try:
-            identifier = self._models.import_file(path)
-        except HSAMSegmentError as error:
+            self._start_request(self._models.import_request(path), self._on_imported)
+        except (HSAMSegmentError, OSError) as error:
             self.status.fail(ending_of(error))
-            return
-        self._refresh_models(identifier)
-        self.status.say(_("The model was imported."))
+        self.refresh_button()
+
+    def _start_request(self, request: Request, on_result: Callable[[dict[str, Any]], None]) -> None:
+        """Run an import or a download in the place of a segmentation; `on_result` gets the values of its result."""
+        self._engine.start_request(request, self._on_event)
+        self._on_result = on_result
+
+    def _on_imported(self, values: dict[str, Any]) -> None:
+        imported = from_plain(ImportedModel, values)
+        self._refresh_models(imported.id)
+        self.status.say(" ".join((_("'{title}' was imported.").format(title=imported.title), *imported.missing)))
 
     def _refresh_models(self, identifier: str) -> None:
         self._choices = self._models.choices()
@@ -260,7 +274,7 @@ class SegmentPanel:
         if choice.is_here:
             self._segment()
         elif self._dialogs.confirm(_("Download the model"), download_question(choice)):
-            self._engine.start_request(self._models.download_request(choice.downloads[0]), self._on_event)
+            self._start_request(self._models.download_request(choice.downloads[0]), self._on_downloaded)
 
     def _segment(self) -> None:
         volume, roi_node = self.ui.scanSelector.currentNode(), self.ui.regionSelector.currentNode()
@@ -292,7 +306,7 @@ class SegmentPanel:
         elif isinstance(event, Written):
             self._on_written(event)
         elif isinstance(event, Result):
-            self._on_downloaded()
+            self._on_result(event.values)
         elif isinstance(event, Failed):
             self.status.fail(event)
         elif isinstance(event, Cancelled):
@@ -307,11 +321,11 @@ class SegmentPanel:
         self.result.show(written, show_3d=self.ui.show3DBox.checked)
         self.status.say(self.result.sentence(written))
 
-    def _on_downloaded(self) -> None:
+    def _on_downloaded(self, values: dict[str, Any]) -> None:
         """Go on with the next missing file, or with the segmentation that the user clicked for."""
         self._refresh_models(self.model.id)
         if not self.model.is_here and self.model.downloads:
-            self._engine.start_request(self._models.download_request(self.model.downloads[0]), self._on_event)
+            self._start_request(self._models.download_request(self.model.downloads[0]), self._on_downloaded)
         elif self._obstacle():
             self.status.say(_("The model was downloaded."))
         else:

@@ -12,6 +12,7 @@ from HSAMSegmentLib.weights.catalog import MODEL
 from HSAMSegmentLib.weights.manifest import License
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.weights.store_entries import BROKEN, ModelEntry
+from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
 from HSAMSegmentLib.workflows.requests import DownloadRequest
 
 
@@ -94,9 +95,15 @@ class StoreModels:
         choices = [_choice(entry, by_id.get(entry.encoder)) for entry in models]
         return sorted(choices, key=lambda choice: not choice.is_here)
 
-    def import_file(self, path: str) -> str:
-        """Copy a file of weights into the store; returns the id of the model."""
-        return self._store.import_file(path).id
+    def import_request(self, path: str) -> ImportModelRequest:
+        """The job that copies a file of weights into this store."""
+        return ImportModelRequest(path, folder=str(self._store.folder), catalog_file=self._catalog_file)
+
+    def export_request(self, identifier: str, path: str) -> ExportModelRequest:
+        """The job that writes a model of this store to a file, which the user agreed to replace."""
+        return ExportModelRequest(
+            identifier, path, overwrite=True, folder=str(self._store.folder), catalog_file=self._catalog_file
+        )
 
     def download_request(self, identifier: str) -> DownloadRequest:
         """The job that brings a file of the catalog into this store."""
@@ -133,8 +140,11 @@ class ModelSource(Protocol):
     def choices(self) -> list[ModelChoice]:
         """All models, best first."""
 
-    def import_file(self, path: str) -> str:
-        """Take a file of weights into the store; returns the model's id. Raises CheckpointError with a sentence."""
+    def import_request(self, path: str) -> ImportModelRequest:
+        """The job that takes a file of weights into the store."""
+
+    def export_request(self, identifier: str, path: str) -> ExportModelRequest:
+        """The job that writes a model to a file."""
 
     def download_request(self, identifier: str) -> DownloadRequest:
         """The job that brings a file of the catalog here."""
