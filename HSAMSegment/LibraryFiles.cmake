@@ -123,6 +123,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/runtime/devices.py
   HSAMSegmentLib/runtime/disk.py
   HSAMSegmentLib/runtime/disk_space_monitor.py
+  HSAMSegmentLib/runtime/free_cores.py
   HSAMSegmentLib/runtime/owned_folders.py
   HSAMSegmentLib/runtime/progress.py
   HSAMSegmentLib/runtime/serialization.py
@@ -252,6 +253,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/weights/hash_cache.py
   HSAMSegmentLib/weights/importing.py
   HSAMSegmentLib/weights/instantiate.py
+  HSAMSegmentLib/weights/listing.py
   HSAMSegmentLib/weights/loading.py
   HSAMSegmentLib/weights/manifest.py
   HSAMSegmentLib/weights/model_card.py

@@ -17,7 +17,8 @@ from HSAMSegmentLib.weights.bundle import BUNDLE_SUFFIX
 from HSAMSegmentLib.weights.catalog import Catalog, load_catalog
 from HSAMSegmentLib.weights.download.partial_file import PartialFile
 from HSAMSegmentLib.weights.hash_cache import VerifiedHashes
-from HSAMSegmentLib.weights.importing import Importer, read_sidecar, sidecar_path
+from HSAMSegmentLib.weights.importing import Importer, sidecar_path
+from HSAMSegmentLib.weights.listing import FILES
 from HSAMSegmentLib.weights.resources import embedded_models_folder
 from HSAMSegmentLib.weights.store_entries import (
     BROKEN,
@@ -25,7 +26,6 @@ from HSAMSegmentLib.weights.store_entries import (
     STORED,
     ModelEntry,
     entry_from_catalog,
-    entry_from_file,
     require_known,
     unknown_encoder,
     with_unknown_encoders_named,
@@ -75,6 +75,8 @@ class Store:
     def models(self, kind: str | None = None) -> list[ModelEntry]:
         """Everything there is or could be downloaded: embedded first, then stored, then available.
 
+        A file is read when it is new or changed; asking again costs a look at its date and size.
+
         Broken files, and models whose encoder nobody knows, are listed with their problem; they never make the list
         fail.
 
@@ -90,8 +92,8 @@ class Store:
         return [entry for entry in entries if kind is None or entry.kind == kind]
 
     def _embedded_entries(self) -> Iterator[ModelEntry]:
-        for path in sorted(self._embedded.glob(f"*{BUNDLE_SUFFIX}")):
-            yield entry_from_file(path, EMBEDDED, None)
+        found = (FILES.entry(path, EMBEDDED) for path in sorted(self._embedded.glob(f"*{BUNDLE_SUFFIX}")))
+        yield from (entry for entry in found if entry is not None)
 
     def _stored_files(self) -> list[Path]:
         if not self.models_folder.is_dir():
@@ -101,11 +103,8 @@ class Store:
 
     def _stored_entries(self) -> Iterator[ModelEntry]:
         known = {entry.file_name: entry for entry in self.catalog}
-        for path in self._stored_files():
-            if path.name in known:
-                yield entry_from_catalog(known[path.name], path)
-            else:
-                yield entry_from_file(path, STORED, read_sidecar(path))
+        found = (FILES.entry(path, STORED, known.get(path.name)) for path in self._stored_files())
+        yield from (entry for entry in found if entry is not None)
 
     def _available_entries(self) -> Iterator[ModelEntry]:
         for known in self.catalog:

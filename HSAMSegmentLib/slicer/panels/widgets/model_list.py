@@ -89,7 +89,7 @@ class StoreModels:
 
     def choices(self) -> list[ModelChoice]:
         """Usable models first, in the order of the store."""
-        entries = self._store.models()  # reads the head of every file, so it is asked once
+        entries = self._store.models()
         by_id = {entry.id: entry for entry in entries}
         models = [entry for entry in entries if entry.kind == MODEL and entry.status != BROKEN]
         choices = [_choice(entry, by_id.get(entry.encoder)) for entry in models]
