@@ -16,10 +16,11 @@ from pathlib import Path
 
 from HSAMSegmentLib import __version__
 from HSAMSegmentLib.cli.console import Console
-from HSAMSegmentLib.errors import DeviceError, ModelNotFoundError
+from HSAMSegmentLib.errors import DeviceError, ModelNotFoundError, RequestError
 from HSAMSegmentLib.runtime.disk import format_bytes
+from HSAMSegmentLib.runtime.free_cores import usable_cores
 from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.runtime.threads import priority_sentence, spin_sentence, usable_cores
+from HSAMSegmentLib.runtime.threads import priority_sentence, spin_sentence
 from HSAMSegmentLib.weights.catalog import ENCODER, MODEL
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.weights.store_entries import BROKEN
@@ -149,7 +150,7 @@ def _torch_and_devices() -> Iterator[Check]:
         yield Check("torch", False, problem, advice, essential=True)
         return
     yield Check("torch", True, version)
-    from HSAMSegmentLib.runtime.devices import default_precision, default_threads, list_devices
+    from HSAMSegmentLib.runtime.devices import default_threads, list_devices
 
     free, cores = default_threads(), usable_cores()
     advice = "" if 2 * free >= cores else "Other programs use the processor; a job takes longer while they do."
@@ -159,9 +160,20 @@ def _torch_and_devices() -> Iterator[Check]:
     for probe in probes:
         yield Check(f"device {probe.name}", probe.works, probe.sentence)
         if probe.works:
-            yield Check(f"precision {probe.name}", True, default_precision(probe.name).reason)
+            yield _precision(probe.name)
     if not any(probe.works for probe in probes):
         yield Check("devices", False, "none passed its test run.", "Install torch again.", essential=True)
+
+
+def _precision(device: str) -> Check:
+    """In which precision a device computes and why; a misspelled setting keeps every job from starting."""
+    from HSAMSegmentLib.runtime.devices import PRECISION_VARIABLE, default_precision, precision_setting
+
+    try:
+        precision_setting()
+        return Check(f"precision {device}", True, default_precision(device).reason)
+    except RequestError as error:
+        return Check(f"precision {device}", False, str(error), f"Change {PRECISION_VARIABLE}.", essential=True)
 
 
 def _torch_problem() -> str:

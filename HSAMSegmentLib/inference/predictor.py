@@ -29,6 +29,7 @@ from HSAMSegmentLib.preprocess.regions import StackRegion, stack_region, voxel_a
 from HSAMSegmentLib.preprocess.rules import PLAIN_VIEW
 from HSAMSegmentLib.preprocess.slice_planes import is_other_plane, readable_across, too_thick
 from HSAMSegmentLib.runtime.devices import choose_device, default_threads
+from HSAMSegmentLib.runtime.free_cores import FreeCores
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, ProgressTracker, ignore_progress
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Segmenter:
         cancel: CancelToken | None = None,
         labels_out: np.ndarray | None = None,
         on_slices: SlicesCallback | None = None,
+        free_cores: FreeCores | None = None,
     ) -> SegmentationResult:
         """Segment a volume.
 
@@ -114,6 +116,7 @@ class Segmenter:
             labels_out: uint8 array of the volume's shape to write the labels to (memory-mapped, say); a new one if
                 None.
             on_slices: told which slices are finished, before post-processing and with all labels of the model.
+            free_cores: a measurement that began when the scan was asked for; by default one begins now.
 
         Returns:
             The labels on the volume's grid and what is known about them. The same input gives the same result.
@@ -124,8 +127,9 @@ class Segmenter:
             CancelledError: on cancel.
         """
         started = time.perf_counter()
+        free_cores = free_cores or FreeCores()
         run = self._start(volume, progress, cancel or CancelToken(), labels_out, on_slices)
-        with cpu_threads(self.options.threads or default_threads()):
+        with cpu_threads(self.options.threads or default_threads(free_cores)):
             predictor = self._predict(run)
         progress(Progress(_NETWORK_FRACTION, "Tidying the segmentation"))
         result = self._finish(run, predictor)
@@ -285,6 +289,7 @@ class Segmenter:
             model_title=manifest.title,
             device=predictor.device,
             precision=predictor.precision,
+            precision_reason=predictor.precision_reason,
             batch_size=predictor.batch_size,
             timings_s=run.timings,
             other_planes=run.other_planes,

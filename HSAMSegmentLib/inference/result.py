@@ -73,6 +73,7 @@ class SegmentationResult:
         model_title: its title.
         device: where it ran, at the end.
         precision: "full", or "mixed (bfloat16)" and the like.
+        precision_reason: why in this precision, a sentence.
         batch_size: slices per run, at the end.
         timings_s: seconds by stage ("network", "postprocessing", ..., "total").
         other_planes: planes that were read besides that of the slices.
@@ -86,6 +87,7 @@ class SegmentationResult:
     model_title: str = ""
     device: str = "cpu"
     precision: str = "full"
+    precision_reason: str = ""
     batch_size: int = 1
     timings_s: dict[str, float] = field(default_factory=dict)
     other_planes: tuple[str, ...] = ()

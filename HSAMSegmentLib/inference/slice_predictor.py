@@ -94,7 +94,16 @@ class SlicePredictor:
     @property
     def precision(self) -> str:
         """ "full" or "mixed (...)" for the report."""
-        return "full" if self._dtype is None else f"mixed ({str(self._dtype).replace('torch.', '')})"
+        return "full" if self._dtype is None else f"mixed ({_name_of(self._dtype)})"
+
+    @property
+    def precision_reason(self) -> str:
+        """Why it computes in this precision, a sentence for the user."""
+        return self._precision.reason
+
+    @property
+    def _dtype(self) -> torch.dtype | None:
+        return self._precision.dtype
 
     def predict(
         self, source: NetworkInput, framing: SliceFraming, rules: BatchRules, first: int, last: int
@@ -172,7 +181,7 @@ class SlicePredictor:
                 "The network's output is not a number. Its weights are damaged or were trained with other settings; "
                 "get the model again."
             )
-        self._dtype = None
+        self._precision = devices.Precision(None, "float32: half precision overflowed in this network.")
         self.warnings.append("Half precision overflowed in this network, so it ran in full precision.")
         return self._stages(images, rules)
 
@@ -192,17 +201,20 @@ class SlicePredictor:
     def _move(self, device: str) -> None:
         self.device = device
         self._network.to(device, memory_format=torch.channels_last)
-        self._dtype = self._chosen_dtype(device)
+        self._precision = self._chosen_precision(device)
         self._measured = self._wanted_batch is not None or not device.startswith("cuda")
         self.batch_size = self._wanted_batch or self._first_batch_size()
         if not self._measured:
             torch.cuda.reset_peak_memory_stats(torch.device(device))
             self._used_before = torch.cuda.memory_allocated(torch.device(device))
 
-    def _chosen_dtype(self, device: str) -> torch.dtype | None:
+    def _chosen_precision(self, device: str) -> devices.Precision:
         if self._wanted_precision == "auto":
-            return devices.default_precision(device).dtype
-        return devices.half_precision(device) if self._wanted_precision == "mixed" else None
+            return devices.default_precision(device)
+        if self._wanted_precision == "full":
+            return devices.Precision(None, "float32: full precision was asked for.")
+        half = devices.half_precision(device)
+        return devices.Precision(half, f"{_name_of(half)}: mixed precision was asked for.")
 
     def _first_batch_size(self) -> int:
         if self.device == "cpu":
@@ -268,6 +280,10 @@ def cancellable(network: nn.Module, cancel: CancelToken) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).replace("torch.", "")
 
 
 @contextmanager

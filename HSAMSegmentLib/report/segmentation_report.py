@@ -67,6 +67,7 @@ def make_report(
         "warnings": list(result.warnings),
         "device": result.device,
         "precision": result.precision,
+        "precision_reason": result.precision_reason,
         "batch_size": result.batch_size,
         "timings_s": {name: round(seconds, 3) for name, seconds in result.timings_s.items()},
         "software": software_versions(),

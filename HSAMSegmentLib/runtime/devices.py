@@ -16,13 +16,15 @@ from pathlib import Path
 import psutil
 import torch
 
-from HSAMSegmentLib.errors import DeviceError
-from HSAMSegmentLib.runtime.threads import FreeCores, requested_threads
+from HSAMSegmentLib.errors import DeviceError, RequestError
+from HSAMSegmentLib.runtime.free_cores import FreeCores
+from HSAMSegmentLib.runtime.threads import requested_threads
 
 logger = logging.getLogger(__name__)
 
 PRECISION_VARIABLE = "HSAMSEGMENT_PRECISION"
 
+_PRECISION_SETTINGS = {"": "", "auto": "", "full": "float32", "float32": "float32", "bfloat16": "bfloat16"}
 _BFLOAT16_FLAGS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16", "bf16": "Arm BF16"}
 
 
@@ -68,7 +70,9 @@ def choose_device(wanted: str = "auto") -> DeviceChoice:
 
     Raises:
         DeviceError: if a device named explicitly is unknown, missing or fails its test.
+        RequestError: if HSAMSEGMENT_PRECISION is misspelled, before anything is computed.
     """
+    precision_setting()
     if wanted == "auto":
         return _best_device()
     name = _full_name(wanted)
@@ -119,9 +123,13 @@ def free_memory(name: str) -> int:
     return int(min(psutil.virtual_memory().available, _cgroup_free()))
 
 
-def default_threads() -> int:
-    """CPU threads of a job that names no number: what the user told OpenMP, else the cores that are free now."""
-    return requested_threads() or FreeCores().count()
+def default_threads(free_cores: FreeCores | None = None) -> int:
+    """CPU threads of a job that names no number: what the user told OpenMP, else the cores that are free now.
+
+    Args:
+        free_cores: a measurement that began earlier; without one it takes a moment.
+    """
+    return requested_threads() or (free_cores or FreeCores()).count()
 
 
 @dataclass(frozen=True)
@@ -138,13 +146,14 @@ class Precision:
 
 
 def default_precision(name: str) -> Precision:
-    """The precision that "auto" means on a device: decided by what the hardware is, so that results repeat."""
+    """The precision that "auto" means on a device: decided by what the hardware is, so that results repeat.
+
+    Raises:
+        RequestError: if HSAMSEGMENT_PRECISION, which decides for CPUs, is misspelled.
+    """
     device = torch.device(name)
     if device.type == "cpu":
-        instructions = native_bfloat16()
-        if instructions:
-            return Precision(torch.bfloat16, f"bfloat16: this CPU has {instructions}.")
-        return Precision(None, "float32: this CPU has neither AMX nor AVX-512 instructions for bfloat16.")
+        return _cpu_precision()
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         if major >= 8:
@@ -163,29 +172,62 @@ def half_precision(name: str) -> torch.dtype:
     return torch.float16
 
 
-@lru_cache
-def native_bfloat16() -> str:
-    """The instructions by which this CPU computes in bfloat16, "" if it has none (it would emulate them, slowly).
+def precision_setting() -> str:
+    """What HSAMSEGMENT_PRECISION asks of CPUs: "float32", "bfloat16", or "" to decide by the hardware.
 
-    Set HSAMSEGMENT_PRECISION to "float32" or "bfloat16" to decide otherwise.
+    Raises:
+        RequestError: if it is anything else.
     """
-    wish = os.environ.get(PRECISION_VARIABLE, "").lower()
-    if wish in ("float32", "full"):
-        return ""
-    if wish == "bfloat16":
-        return f"the setting {PRECISION_VARIABLE}"
+    wish = os.environ.get(PRECISION_VARIABLE, "").strip()
+    if wish.lower() not in _PRECISION_SETTINGS:
+        raise RequestError(
+            f"The setting {PRECISION_VARIABLE} is '{wish}', which is unknown. Set it to float32 or bfloat16, or remove "
+            "it to let the hardware decide."
+        )
+    return _PRECISION_SETTINGS[wish.lower()]
+
+
+def _cpu_precision() -> Precision:
+    wish = precision_setting()
+    if wish:
+        return Precision(torch.bfloat16 if wish == "bfloat16" else None, f"{wish}: {PRECISION_VARIABLE} asks for it.")
+    instructions = native_bfloat16()
+    if instructions is None:
+        return Precision(
+            None,
+            "float32: whether this CPU computes in bfloat16 could not be determined; if it does, set "
+            f"{PRECISION_VARIABLE}=bfloat16.",
+        )
+    if instructions:
+        return Precision(torch.bfloat16, f"bfloat16: this CPU has {instructions}.")
+    return Precision(
+        None, f"float32: this CPU has no instructions for bfloat16 ({', '.join(_BFLOAT16_FLAGS.values())})."
+    )
+
+
+@lru_cache
+def native_bfloat16() -> str | None:
+    """The instructions by which this CPU computes in bfloat16; "" if it has none, None if that is not known."""
     flags = _cpu_flags()
+    if flags is None:
+        return None
     return next((title for flag, title in _BFLOAT16_FLAGS.items() if flag in flags), "")
 
 
-def _cpu_flags() -> frozenset[str]:
-    """Names of instruction sets, as Linux lists them; from torch where the system has no such list."""
+def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str] | None:
+    """Names of instruction sets, as Linux lists them; None if nothing tells them.
+
+    Where the system has no such list, torch knows of two of them, and a "no" of it may only mean that it cannot tell.
+    """
     try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        tests = {"amx_bf16": "_is_amx_tile_supported", "avx512_bf16": "_is_avx512_bf16_supported"}
-        return frozenset(flag for flag, test in tests.items() if getattr(torch.cpu, test, bool)())
-    return frozenset(re.findall(r"[a-z0-9_]+", " ".join(re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.M))))
+        text = ""
+    listed = re.findall(r"[a-z0-9_]+", " ".join(re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.M)))
+    if listed:
+        return frozenset(listed)
+    tests = {"amx_bf16": "_is_amx_tile_supported", "avx512_bf16": "_is_avx512_bf16_supported"}
+    return frozenset(flag for flag, test in tests.items() if getattr(torch.cpu, test, bool)()) or None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -53,6 +53,7 @@ class SegmentOutcome:
         warnings: sentences a user should read.
         device: where it ran.
         precision: in which precision.
+        precision_reason: why in this precision, a sentence.
         seconds: how long it took.
         report: everything that is known, as in the JSON report of the command line.
     """
@@ -66,6 +67,7 @@ class SegmentOutcome:
     warnings: tuple[str, ...] = ()
     device: str = ""
     precision: str = ""
+    precision_reason: str = ""
     seconds: float = 0.0
     report: dict[str, Any] | None = None
 
@@ -98,6 +100,7 @@ def stored_outcome(result: SegmentationResult, folder: Path) -> SegmentOutcome:
         warnings=result.warnings,
         device=result.device,
         precision=result.precision,
+        precision_reason=result.precision_reason,
         seconds=result.timings_s.get("total", 0.0),
     )
 

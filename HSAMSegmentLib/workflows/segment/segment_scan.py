@@ -18,6 +18,7 @@ from HSAMSegmentLib.labels.label_set import LARGEST_VALUE, LabelSet
 from HSAMSegmentLib.labels.segmentation_files import require_geometry_fits
 from HSAMSegmentLib.report.segmentation_report import make_report
 from HSAMSegmentLib.runtime.devices import choose_device
+from HSAMSegmentLib.runtime.free_cores import FreeCores
 from HSAMSegmentLib.runtime.progress import Progress, ProgressCallback, interruptible
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.events import Preview
@@ -86,7 +87,7 @@ def open_volume(source: VolumeInput) -> Volume:
 
 
 def _segment(request: SegmentRequest, context: Context, volume: Volume | None) -> FinishedScan:
-    files, cancel = request.files, context.cancel
+    files, cancel, free_cores = request.files, context.cancel, FreeCores()
     if files is not None:
         check_output_files(files, source=Path(request.input.path) if request.input.path else None)
     choose_device(request.device)
@@ -97,7 +98,7 @@ def _segment(request: SegmentRequest, context: Context, volume: Volume | None) -
         volume = interruptible(lambda: open_volume(request.input), cancel)
     if files is not None:
         require_geometry_fits(files.segmentation, volume.geometry)
-    finished = _predict(request, context, volume)
+    finished = _predict(request, context, volume, free_cores)
     if files is not None:
         context.emit(Progress(_WRITING_FRACTION, "Writing the results"))
         write_outputs(finished, files, cancel)
@@ -112,7 +113,7 @@ def _check_model(request: SegmentRequest, context: Context) -> None:
         selected_values(model.manifest.labels, request.options.organs)
 
 
-def _predict(request: SegmentRequest, context: Context, volume: Volume) -> FinishedScan:
+def _predict(request: SegmentRequest, context: Context, volume: Volume, free_cores: FreeCores) -> FinishedScan:
     """Load the model and let it work; the sentence on how it was chosen becomes the result's first warning."""
     context.emit(Progress(0.0, "Loading the model"))
     models, options = context.models, request.options
@@ -123,6 +124,7 @@ def _predict(request: SegmentRequest, context: Context, volume: Volume) -> Finis
         volume,
         progress=_inner(context.progress) if request.files is not None else context.progress,
         cancel=context.cancel,
+        free_cores=free_cores,
         **_live_preview(request, volume, model.manifest.labels, context),
     )
     if sentence:

@@ -103,6 +103,20 @@ def test_the_doctor_runs_the_devices_and_reports_as_json(program):
     assert all(check["ok"] or check["advice"] for check in checks if not check["name"].startswith("device"))
 
 
+@pytest.mark.slow
+def test_the_doctor_says_why_the_precision_is_what_it_is_and_names_a_misspelled_setting(program, monkeypatch):
+    def precision():
+        checks = json.loads(program("doctor", "--json").stdout)
+        return next(check for check in checks if check["name"] == "precision cpu")
+
+    monkeypatch.setenv("HSAMSEGMENT_PRECISION", "float32")
+    assert precision()["finding"] == "float32: HSAMSEGMENT_PRECISION asks for it."
+    monkeypatch.setenv("HSAMSEGMENT_PRECISION", "flat32")
+    found = precision()
+    assert not found["ok"]
+    assert "'flat32', which is unknown" in found["finding"]
+
+
 def test_the_doctor_counts_a_model_without_its_encoder_as_missing(program):
     import_orphan(program)
     checks = {check["name"]: check for check in json.loads(program("doctor", "--json").stdout)}

@@ -38,6 +38,8 @@ def test_it_tells_where_the_volume_is_and_what_made_it(report):
     assert report["model"]["id"] == "brightness"
     assert report["device"] == "cpu"
     assert report["precision"] in ("full", "mixed (bfloat16)")
+    dtype = "bfloat16" if "bfloat16" in report["precision"] else "float32"
+    assert report["precision_reason"].startswith(f"{dtype}: ")
     assert report["timings_s"]["total"] > 0.0
     assert report["software"]["torch"] != "unknown"
     assert report["options"]["organs"] == ("right kidney", "spleen")

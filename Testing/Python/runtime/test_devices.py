@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from HSAMSegmentLib.errors import DeviceError
+from HSAMSegmentLib.errors import DeviceError, RequestError
 from HSAMSegmentLib.runtime import devices
 
 
@@ -106,8 +106,8 @@ def flags(monkeypatch):
         (("avx2", "avx512f", "amx_bf16", "avx512_bf16"), torch.bfloat16, "AMX"),
         (("avx512_bf16",), torch.bfloat16, "AVX-512 BF16"),
         (("bf16", "asimd"), torch.bfloat16, "Arm BF16"),
-        (("avx2", "avx512f"), None, "neither AMX nor AVX-512"),
-        ((), None, "neither"),
+        (("avx2", "avx512f"), None, "no instructions for bfloat16"),
+        ((), None, "no instructions for bfloat16"),
     ],
 )
 def test_the_precision_follows_from_the_instruction_sets(flags, names, dtype, words):
@@ -122,7 +122,9 @@ def test_a_setting_decides_the_precision(flags, monkeypatch, wish, dtype):
     flags("amx_bf16")
     monkeypatch.setenv(devices.PRECISION_VARIABLE, wish)
     devices.native_bfloat16.cache_clear()
-    assert devices.default_precision("cpu").dtype == dtype
+    precision = devices.default_precision("cpu")
+    assert precision.dtype == dtype
+    assert precision.reason == f"{wish}: HSAMSEGMENT_PRECISION asks for it."
 
 
 @pytest.mark.parametrize(
@@ -138,6 +140,32 @@ def test_the_precision_of_a_card_follows_from_its_compute_capability(monkeypatch
 
 def test_the_flags_of_this_cpu_are_read():
     assert devices._cpu_flags() or not Path("/proc/cpuinfo").exists()
+
+
+@pytest.mark.parametrize("text", [None, "processor : 0\nmodel name : one that lists nothing\n"])
+def test_where_the_instruction_sets_are_not_listed_the_reason_does_not_pretend_to_know(
+    flags, monkeypatch, tmp_path, text
+):
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    read = devices._cpu_flags
+    flags()
+    monkeypatch.setattr(devices, "_cpu_flags", lambda: read(tmp_path / "cpuinfo"))
+    for test in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, test, lambda: False, raising=False)
+    precision = devices.default_precision("cpu")
+    assert precision.dtype is None
+    assert "could not be determined" in precision.reason
+    devices.native_bfloat16.cache_clear()
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    assert devices.default_precision("cpu").reason == "bfloat16: this CPU has AMX."
+
+
+def test_a_misspelled_precision_is_one_clear_error_before_anything_is_computed(monkeypatch):
+    monkeypatch.setenv(devices.PRECISION_VARIABLE, "bflot16")
+    for ask in (lambda: devices.default_precision("cpu"), lambda: devices.choose_device("auto")):
+        with pytest.raises(RequestError, match="HSAMSEGMENT_PRECISION is 'bflot16'.*float32 or bfloat16"):
+            ask()
 
 
 def test_at_least_one_thread_is_recommended():

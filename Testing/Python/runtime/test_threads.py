@@ -12,14 +12,24 @@ from conftest import REPOSITORY
 from HSAMSegmentLib.runtime import threads
 
 
-def test_spinning_is_bounded_unless_the_user_decided_otherwise():
+def test_spinning_is_bounded_where_the_user_did_not_decide():
     empty = {}
     assert threads.limit_spinning(empty)
     assert empty == threads.SPIN_SETTINGS
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
-        own = {name: "3"}
-        assert not threads.limit_spinning(own)
-        assert own == {name: "3"}
+    assert not threads.limit_spinning(empty)
+
+
+@pytest.mark.parametrize(("own", "other"), [("GOMP_SPINCOUNT", "KMP_BLOCKTIME"), ("KMP_BLOCKTIME", "GOMP_SPINCOUNT")])
+def test_each_spin_setting_is_judged_by_itself(own, other):
+    environment = {own: "3"}
+    assert threads.limit_spinning(environment)
+    assert environment == {own: "3", other: threads.SPIN_SETTINGS[other]}
+
+
+def test_a_wait_policy_of_the_user_wins_over_both_spin_settings():
+    environment = {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert not threads.limit_spinning(environment)
+    assert environment == {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @pytest.mark.parametrize("first", ["HSAMSegmentLib", "HSAMSegmentLib.models.building", "HSAMSegmentLib.cli.main"])
@@ -44,30 +54,15 @@ def test_after_torch_it_is_too_late_and_said_so():
     assert "GOMP_SPINCOUNT=7" in threads.spin_sentence({"GOMP_SPINCOUNT": "7"})
 
 
-def test_busy_cores_are_left_to_others(monkeypatch):
-    monkeypatch.setattr(threads, "usable_cores", lambda: 4)
-    clock, busy = iter([0.0, 1.0]), iter([100.0, 102.9])
-    monkeypatch.setattr(threads.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(threads, "_busy_seconds", lambda: next(busy))
-    assert threads.FreeCores().count() == 1
-
-
-def test_a_quiet_machine_gives_all_cores(monkeypatch):
-    monkeypatch.setattr(threads, "usable_cores", lambda: 4)
-    clock, busy = iter([0.0, 1.0]), iter([100.0, 100.1])
-    monkeypatch.setattr(threads.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(threads, "_busy_seconds", lambda: next(busy))
-    assert threads.FreeCores().count() == 4
-
-
-def test_the_real_count_is_within_what_this_process_may_use():
-    assert 1 <= threads.FreeCores().count() <= threads.usable_cores()
-
-
 @pytest.mark.parametrize(("text", "number"), [("3", 3), ("4,2", 4), ("", None), ("0", None), ("many", None)])
 def test_a_number_that_the_user_gives_wins(monkeypatch, text, number):
     monkeypatch.setenv("OMP_NUM_THREADS", text)
     assert threads.requested_threads() == number
+
+
+@pytest.mark.parametrize(("platform", "niceness"), [("linux", 10), ("darwin", 5), ("freebsd14", 10)])
+def test_the_priority_of_a_worker_follows_the_platform(platform, niceness):
+    assert threads.worker_niceness(platform) == niceness
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has priority classes")
@@ -84,5 +79,5 @@ def test_a_worker_takes_a_priority_below_the_application():
         cwd=REPOSITORY,
         start_new_session=True,
     )
-    assert int(done.stdout.split()[0]) >= 10
+    assert int(done.stdout.split()[0]) >= threads.worker_niceness()
     assert "Nice" in done.stdout

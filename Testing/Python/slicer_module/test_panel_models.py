@@ -89,6 +89,8 @@ def test_a_click_downloads_the_model_after_a_yes_and_goes_on_to_the_organs(stand
     assert (store.models_folder / f"{DOWNLOADED}.safetensors").read_bytes() == content
     assert "on this computer" in stand.ui.modelInfoLabel.text
     assert "2 of 2 organs found" in stand.status
+    report = stand.panel.result._written.outcome.report
+    assert stand.ui.resultDetailsLabel.text == f"Computed on the processor. {report['precision_reason']}"
 
 
 @pytest.mark.slow

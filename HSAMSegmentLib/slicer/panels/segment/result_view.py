@@ -14,6 +14,7 @@ from HSAMSegmentLib.slicer.nodes.undo import SegmentationHistory
 from HSAMSegmentLib.slicer.panels.segment.result_table import ResultTable
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
+from HSAMSegmentLib.workflows.segment.outcome import SegmentOutcome
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 
@@ -51,6 +52,7 @@ class ResultView:
         notes = "\n".join(note for note in (written.note, *written.outcome.warnings) if note)
         self._ui.warningLabel.setText(notes)
         self._ui.warningLabel.visible = bool(notes)
+        self._ui.resultDetailsLabel.setText(_details(written.outcome))
         self._ui.undoButton.enabled = self._history.can_undo
         self._ui.learnFromButton.visible = self._learn_from is not None and written.volume_node is not None
         self._ui.resultSection.visible = True
@@ -75,7 +77,7 @@ class ResultView:
             total=len(outcome.organs),
             seconds=outcome.seconds,
             model=outcome.model_title,
-            device=_("the processor") if outcome.device == "cpu" else outcome.device,
+            device=_device(outcome),
         )
 
     def _go_to(self, ijk: tuple[int, int, int]) -> None:
@@ -103,3 +105,13 @@ class ResultView:
         self._history.undo()
         self.clear()
         self._status.say(_("The last result was taken back."))
+
+
+def _device(outcome: SegmentOutcome) -> str:
+    return _("the processor") if outcome.device == "cpu" else outcome.device
+
+
+def _details(outcome: SegmentOutcome) -> str:
+    """Where and in which precision the result was computed, and why so; as in the report."""
+    text = _("Computed on {device}. {precision}")
+    return text.format(device=_device(outcome), precision=outcome.precision_reason).strip()
