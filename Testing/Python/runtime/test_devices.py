@@ -164,7 +164,7 @@ def test_where_the_instruction_sets_are_not_listed_the_reason_does_not_pretend_t
 def test_a_misspelled_precision_is_one_clear_error_before_anything_is_computed(monkeypatch):
     monkeypatch.setenv(devices.PRECISION_VARIABLE, "bflot16")
     for ask in (lambda: devices.default_precision("cpu"), lambda: devices.choose_device("auto")):
-        with pytest.raises(RequestError, match="HSAMSEGMENT_PRECISION is 'bflot16'.*float32 or bfloat16"):
+        with pytest.raises(RequestError, match=r"HSAMSEGMENT_PRECISION is 'bflot16'.*float32 or bfloat16"):
             ask()
 
 

@@ -87,7 +87,6 @@ def test_files_are_read_once_however_often_and_by_whomever_is_asked(store, tmp_p
 def test_a_changed_file_is_read_again_and_only_that(store, tmp_path, reads):
     store.models()
     bundle(store.models_folder, "b", title="Two")
-    settle(store.models_folder / "..", 0.0)
     found = reads(tmp_path, lambda: store.find("b"))
     assert set(found) == {"b.safetensors"}
     assert store.find("b").title == "Two"
