@@ -199,6 +199,8 @@ def test_half_precision_is_used_when_asked_for_and_finds_the_same():
     mixed = segment(bright_boxes(), tiny_hsam_model(), precision="mixed")
     assert mixed.precision == "mixed (bfloat16)"
     assert full.precision == "full"
+    assert mixed.precision_reason == "bfloat16: mixed precision was asked for."
+    assert full.precision_reason == "float32: full precision was asked for."
     assert np.mean(full.segmentation.array == mixed.segmentation.array) > 0.97
 
 

@@ -272,6 +272,7 @@ def test_a_file_that_is_no_model_is_refused_in_a_sentence(stand, tmp_path):
     (tmp_path / "notes.pth").write_text("no weights")
     stand.answers.path = str(tmp_path / "notes.pth")
     stand.click(stand.ui.importModelButton)
+    stand.wait()
     assert "notes.pth" in stand.status
     assert stand.ui.copyDetailsButton.visible
 
@@ -279,6 +280,7 @@ def test_a_file_that_is_no_model_is_refused_in_a_sentence(stand, tmp_path):
 def test_an_imported_model_is_chosen(stand, tmp_path):
     stand.answers.path = str(write_untrained_model(tmp_path / "other.safetensors", "other", title="Another one"))
     stand.click(stand.ui.importModelButton)
+    stand.wait()
     assert stand.panel.model.id == "other"
     assert stand.ui.applyButton.enabled
 

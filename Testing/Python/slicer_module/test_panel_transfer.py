@@ -160,3 +160,16 @@ def test_the_segment_tab_says_why_a_file_is_refused_and_cancels(segment, store, 
     segment.wait(seconds=10.0)
     assert segment.status == "Cancelled. Nothing in the scene changed."
     assert not store.folder.exists()
+
+
+def test_where_no_process_can_be_started_the_import_runs_in_a_thread(teach, store, tmp_path, monkeypatch):
+    from HSAMSegmentLib.worker import process_runner
+
+    not_a_program = tmp_path / "python"
+    not_a_program.write_text("no program")
+    monkeypatch.setattr(process_runner, "worker_python", lambda: str(not_a_program))
+    teach.answers.path = str(write_untrained_model(tmp_path / "source.safetensors", title="From Anna"))
+    teach.click(teach.ui.importButton)
+    wait(teach)
+    assert "'From Anna' was imported" in teach.status
+    assert store.find("tiny").is_present

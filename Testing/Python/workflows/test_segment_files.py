@@ -228,3 +228,30 @@ def test_a_sheared_grid_for_a_nifti_stops_before_the_network(tmp_path):
     with pytest.raises(OutputError, match="sheared"):
         run(scan, tmp_path / "out.nii.gz", progress=lambda report: stages.append(report.stage))
     assert stages == ["Reading the scan"]
+
+
+def test_the_load_is_measured_from_the_arrival_of_the_request_until_the_network_starts(tmp_path, monkeypatch):
+    from HSAMSegmentLib.runtime.free_cores import FreeCores
+    from HSAMSegmentLib.workflows.segment import segment_scan
+
+    order, open_volume = [], segment_scan.open_volume
+
+    class NotedCores(FreeCores):
+        def __init__(self):
+            order.append("begin")
+            super().__init__()
+
+        def count(self):
+            order.append("ask")
+            return 1
+
+    def noted_open(source):
+        order.append("read")
+        return open_volume(source)
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(segment_scan, "FreeCores", NotedCores)
+    monkeypatch.setattr(segment_scan, "open_volume", noted_open)
+    scan = write_scan(tmp_path / "scan.nrrd")
+    run(scan, tmp_path / "out.seg.nrrd", options=SegmentOptions())
+    assert order == ["begin", "read", "ask"]
