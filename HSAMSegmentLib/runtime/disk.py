@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from HSAMSegmentLib.errors import OutputError
+from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, ProgressTracker
 
 CHUNK_BYTES = 1 << 20
 DISK_RESERVE_BYTES = 64 << 20
+_MOST_REPORTS = 1000
 
 
 def format_bytes(count: float) -> str:
@@ -42,6 +44,33 @@ def require_free_space(folder: Path, needed_bytes: int, purpose: str) -> None:
             f"{purpose} needs {format_bytes(needed_bytes)}, but the disk of {folder} has only "
             f"{format_bytes(free)} free. Free some space or choose another folder."
         )
+
+
+def chunk_watcher(
+    progress: ProgressCallback, cancel: CancelToken, *, stage: str, total_bytes: int
+) -> Callable[[], None]:
+    """What to call between two chunks of a copy: it looks for a cancel each time, and reports now and then.
+
+    Args:
+        progress: gets at most a thousand reports, however large the file is: each is shown on somebody's main thread.
+        cancel: makes the call raise CancelledError.
+        stage: what happens, as a user reads it.
+        total_bytes: of all copies and hashes together.
+    """
+    tracker = ProgressTracker(progress, stage=stage, steps=total_bytes)
+    reported_bytes = max(CHUNK_BYTES, total_bytes // _MOST_REPORTS)
+    waiting = 0
+    progress(Progress(0.0, stage))
+
+    def between_chunks() -> None:
+        nonlocal waiting
+        cancel.raise_if_cancelled()
+        waiting += CHUNK_BYTES
+        if waiting >= reported_bytes:
+            tracker.advance(waiting)
+            waiting = 0
+
+    return between_chunks
 
 
 def _never() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from HSAMSegmentLib.runtime.atomic_files import atomic_output, check_output
-from HSAMSegmentLib.runtime.disk import CHUNK_BYTES, copy_stream, require_free_space
+from HSAMSegmentLib.runtime.disk import chunk_watcher, copy_stream, require_free_space
 from HSAMSegmentLib.runtime.progress import (
     CancelToken,
     Progress,
@@ -75,14 +75,9 @@ def _copy(
 ) -> None:
     size = source.stat().st_size
     require_free_space(target.absolute().parent, size, f"Exporting {title}")
-    tracker = ProgressTracker(progress, stage=f"Exporting {title}", steps=size)
-
-    def between_chunks() -> None:
-        cancel.raise_if_cancelled()
-        tracker.advance(CHUNK_BYTES)
-
+    watch = chunk_watcher(progress, cancel, stage=f"Exporting {title}", total_bytes=size)
     with open(source, "rb") as stream, atomic_output(target, overwrite=overwrite) as output:
-        copy_stream(stream, output, between_chunks)
+        copy_stream(stream, output, watch)
         cancel.raise_if_cancelled()
 
 

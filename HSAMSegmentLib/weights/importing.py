@@ -11,8 +11,8 @@ from pathlib import Path
 from HSAMSegmentLib.errors import CheckpointError, OutputError
 from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.runtime.atomic_files import atomic_output, make_folder, refuse_existing, sweep_leftovers
-from HSAMSegmentLib.runtime.disk import copy_stream, require_free_space, sha256_of
-from HSAMSegmentLib.runtime.progress import CancelToken, ProgressCallback, ProgressTracker
+from HSAMSegmentLib.runtime.disk import chunk_watcher, copy_stream, require_free_space, sha256_of
+from HSAMSegmentLib.runtime.progress import CancelToken, ProgressCallback
 from HSAMSegmentLib.weights.bundle import BUNDLE_SUFFIX, copy_with_manifest, read_manifest
 from HSAMSegmentLib.weights.catalog import Catalog, CatalogEntry
 from HSAMSegmentLib.weights.convert.official_manifest import manifest_for, safe_id
@@ -92,14 +92,10 @@ class Importer:
     ) -> str:
         """Check and copy; returns the id under which the file is stored (see `Store.import_file`)."""
         recognize_file(path)
-        track = ProgressTracker(progress, stage=f"Importing {path.name}", steps=2 * path.stat().st_size + 2)
-
-        def advance() -> None:
-            cancel.raise_if_cancelled()
-            track.advance(1 << 20)
-
-        incoming = self._incoming(path, sha256_of(path, advance), model_id, labels, image_size)
-        self._take(incoming, overwrite, advance)
+        # Read twice: once to know what it is, and once to copy it.
+        watch = chunk_watcher(progress, cancel, stage=f"Importing {path.name}", total_bytes=2 * path.stat().st_size)
+        incoming = self._incoming(path, sha256_of(path, watch), model_id, labels, image_size)
+        self._take(incoming, overwrite, watch)
         return incoming.id
 
     def _incoming(

@@ -57,6 +57,17 @@ def test_a_model_is_imported_and_exported_with_progress_to_the_end(store, bundle
     assert events[-1].fraction == pytest.approx(1.0)
 
 
+def test_a_large_file_is_reported_on_a_bounded_number_of_times():
+    from HSAMSegmentLib.runtime.disk import CHUNK_BYTES, chunk_watcher
+
+    events = []
+    watch = chunk_watcher(events.append, CancelToken(), stage="Importing", total_bytes=5000 * CHUNK_BYTES)
+    for _chunk in range(5000):
+        watch()
+    assert len(events) == 1001
+    assert events[-1].fraction == 1.0
+
+
 def test_an_import_under_another_id_notes_the_hash_of_what_was_written(store, bundle):
     run(ImportModelRequest(str(bundle), model_id="other", folder=str(store.folder)))
     from HSAMSegmentLib.runtime.disk import sha256_of
