@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from HSAMSegmentLib.training.loop.checkpointing import load_state, save_state
 from HSAMSegmentLib.training.recipe import augment_rule
+from HSAMSegmentLib.training.state_files import load_state, save_state
 from recipes.builtin_tasks import TASKS
-from recipes.train_builtin import EmbeddedTrainer, Settings, describe, load_task, train
+from recipes.train_builtin import BuiltinTraining, Settings, describe, load_task, train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -65,7 +65,7 @@ def main() -> None:
     if options.wide_views:
         tasks = [replace(task, augment=augment_rule(1)) for task in tasks]
     data = [load_task(task, options.data) for task in tasks]
-    trainer = EmbeddedTrainer(data, settings)
+    trainer = BuiltinTraining(data, settings)
     options.state.parent.mkdir(exist_ok=True)
     if options.state.is_file():
         trainer.resume(options.state)

@@ -22,7 +22,7 @@ INHERITED = "A model trained on these scans inherits the terms of the scans."
 
 
 @dataclass(frozen=True)
-class EmbeddedTask:
+class BuiltinTask:
     """One embedded model.
 
     Attributes:
@@ -94,7 +94,7 @@ def dataset_cases(folder: Path) -> tuple[DatasetCase, ...]:
     return tuple(DatasetCase(item["id"], folder / item["image"], folder / item["label"]) for item in entries)
 
 
-ABDOMEN = EmbeddedTask(
+ABDOMEN = BuiltinTask(
     id="abdomen-mr-t2",
     title="Abdomen, T2-weighted MR",
     folder="chaos_t2",
@@ -123,7 +123,7 @@ ABDOMEN = EmbeddedTask(
     "other sequences (T1, CT) are outside of what it knows.",
 )
 
-HEART = EmbeddedTask(
+HEART = BuiltinTask(
     id="cardiac-mr-bssfp",
     title="Heart, short-axis bSSFP MR",
     folder="cmr_bssfp",
@@ -153,7 +153,7 @@ HEART = EmbeddedTask(
     "certain: it may go on one slice too far or stop one too early.",
 )
 
-ATRIUM = EmbeddedTask(
+ATRIUM = BuiltinTask(
     id="left-atrium-lge",
     title="Left atrium, late gadolinium enhanced MR",
     folder="la_lge",

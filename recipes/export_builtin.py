@@ -21,10 +21,10 @@ from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.labels.terminology import label_set_of
 from HSAMSegmentLib.runtime.disk import sha256_of
 from HSAMSegmentLib.training.export import versions
-from HSAMSegmentLib.training.loop.checkpointing import load_state
+from HSAMSegmentLib.training.state_files import load_state
 from HSAMSegmentLib.weights.loading import LoadedModel, save_model
 from HSAMSegmentLib.weights.manifest import EncoderSource, Manifest
-from recipes.builtin_tasks import TASKS, EmbeddedTask, dataset_cases
+from recipes.builtin_tasks import TASKS, BuiltinTask, dataset_cases
 from recipes.train_builtin import (
     DICE_WEIGHT,
     LAST_STAGE_WEIGHT,
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 _METRICS = ("dice", "jaccard", "hd95", "asd")
 
 
-def averaged_networks(state_file: Path, tasks: Sequence[EmbeddedTask] = TASKS) -> tuple[nn.ModuleDict, dict[str, Any]]:
+def averaged_networks(state_file: Path, tasks: Sequence[BuiltinTask] = TASKS) -> tuple[nn.ModuleDict, dict[str, Any]]:
     """The averaged networks of a training state, rounded to the float16 that is stored, and the state itself."""
     state = load_state(state_file)
     networks = build_networks(tasks)
@@ -47,7 +47,7 @@ def averaged_networks(state_file: Path, tasks: Sequence[EmbeddedTask] = TASKS) -
     return networks.eval(), state
 
 
-def judge(model: LoadedModel, task: EmbeddedTask, data_folder: Path, *, device: str = "cpu") -> dict[str, Any]:
+def judge(model: LoadedModel, task: BuiltinTask, data_folder: Path, *, device: str = "cpu") -> dict[str, Any]:
     """Segment the held-out scans as a user would (default options) and compare with their labels.
 
     Returns:
@@ -63,7 +63,7 @@ def judge(model: LoadedModel, task: EmbeddedTask, data_folder: Path, *, device: 
     return _summary(task, found)
 
 
-def _summary(task: EmbeddedTask, found: dict[str, Comparison]) -> dict[str, Any]:
+def _summary(task: BuiltinTask, found: dict[str, Comparison]) -> dict[str, Any]:
     structures: dict[str, dict[str, float]] = {}
     for number, name in enumerate(task.labels):
         scores = [comparison.scores[number] for comparison in found.values()]
@@ -90,7 +90,7 @@ def _rounded(value: float) -> float:
 
 
 def manifest_of_task(
-    task: EmbeddedTask, encoder: EncoderSource, state: dict[str, Any], hashes: dict[str, dict[str, str]]
+    task: BuiltinTask, encoder: EncoderSource, state: dict[str, Any], hashes: dict[str, dict[str, str]]
 ) -> Manifest:
     """What an embedded bundle says about itself, without metrics."""
     return Manifest(
@@ -111,7 +111,7 @@ def manifest_of_task(
     )
 
 
-def _training_facts(task: EmbeddedTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> dict[str, Any]:
+def _training_facts(task: BuiltinTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> dict[str, Any]:
     return {
         "script": "Scripts/train_embedded.py",
         "data": task.folder,
@@ -133,7 +133,7 @@ def _training_facts(task: EmbeddedTask, state: dict[str, Any], hashes: dict[str,
     }
 
 
-def _taught(task: EmbeddedTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> list[str]:
+def _taught(task: BuiltinTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> list[str]:
     """Ids of the scans that the state has learned from; older states do not say, and kept to the split."""
     return state.get("taught", {}).get(task.id, [name for name in hashes if name not in task.validation])
 
@@ -143,7 +143,7 @@ def export(
     data_folder: Path,
     models_folder: Path,
     *,
-    tasks: Sequence[EmbeddedTask] = TASKS,
+    tasks: Sequence[BuiltinTask] = TASKS,
     device: str = "cpu",
     judged: bool = True,
     note: str = "",
@@ -152,7 +152,7 @@ def export(
     """Write the bundles: the first task's holds the encoder, the others refer to it by its hash.
 
     Args:
-        state_file: of `EmbeddedTrainer`.
+        state_file: of `BuiltinTraining`.
         data_folder: with the data sets, for the judgement.
         models_folder: where the bundles go; existing ones are replaced.
         tasks: those that were trained.
@@ -188,7 +188,7 @@ def export(
     return metrics
 
 
-def _hashes(task: EmbeddedTask, data_folder: Path) -> dict[str, dict[str, str]]:
+def _hashes(task: BuiltinTask, data_folder: Path) -> dict[str, dict[str, str]]:
     """SHA-256 of the files of every scan."""
     return {
         entry.id: {"image": sha256_of(entry.image), "labels": sha256_of(entry.label)}

@@ -22,8 +22,8 @@ from HSAMSegmentLib.training.data.batches import gather
 from HSAMSegmentLib.training.data.cases import Case, make_case
 from HSAMSegmentLib.training.data.sampling import BalancedSampler
 from HSAMSegmentLib.training.data.slice_bank import SliceBank, build_slice_bank
-from HSAMSegmentLib.training.loop.checkpointing import PeriodicSaver, load_state, save_state
-from HSAMSegmentLib.training.loop.losses import TEACHING_SMOOTHING, hsam_loss
+from HSAMSegmentLib.training.loop.checkpointer import Checkpointer
+from HSAMSegmentLib.training.loop.losses import DICE_SMOOTHING, hsam_loss
 from HSAMSegmentLib.training.loop.optimizer import (
     GRADIENT_LIMIT,
     cosine_share,
@@ -33,7 +33,8 @@ from HSAMSegmentLib.training.loop.optimizer import (
 )
 from HSAMSegmentLib.training.loop.validation import ValidationResult, validate, whole_case
 from HSAMSegmentLib.training.loop.weight_average import WeightAverage
-from recipes.builtin_tasks import TASKS, DatasetCase, EmbeddedTask, dataset_cases
+from HSAMSegmentLib.training.state_files import load_state, save_state
+from recipes.builtin_tasks import TASKS, BuiltinTask, DatasetCase, dataset_cases
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ WARMUP_STEPS = 100
 class TaskData:
     """Banks of one task."""
 
-    task: EmbeddedTask
+    task: BuiltinTask
     training: tuple[SliceBank, ...]
     validation: tuple[SliceBank, ...]
     sampler: BalancedSampler
@@ -75,7 +76,7 @@ class Settings:
     batch_factor: int = 1
 
 
-def load_task(task: EmbeddedTask, data_folder: Path, *, only_validation: bool = False) -> TaskData:
+def load_task(task: BuiltinTask, data_folder: Path, *, only_validation: bool = False) -> TaskData:
     """Read the scans of a task and split them.
 
     Args:
@@ -109,16 +110,16 @@ def load_task(task: EmbeddedTask, data_folder: Path, *, only_validation: bool = 
     )
 
 
-def dataset_case(entry: DatasetCase, task: EmbeddedTask) -> Case:
-    """Read one scan of a data set; all its slices count as labelled."""
+def dataset_case(entry: DatasetCase, task: BuiltinTask) -> Case:
+    """Read one scan of a data set; all its slices count as labeled."""
     drawn = read_volume(entry.label)
     labels = LabelSet(tuple(Label(value, name, (1.0, 1.0, 1.0)) for value, name in enumerate(task.labels, start=1)))
     segmentation = Segmentation(drawn.array.astype("uint8"), drawn.geometry, labels, entry.id)
     case = make_case(read_volume(entry.image), segmentation)
-    return replace(case, labelled=None)
+    return replace(case, labeled=None)
 
 
-def build_networks(tasks: Sequence[EmbeddedTask] = TASKS) -> nn.ModuleDict:
+def build_networks(tasks: Sequence[BuiltinTask] = TASKS) -> nn.ModuleDict:
     """One network per task, all with the same encoder object."""
     networks = nn.ModuleDict({task.id: build_network(task.architecture) for task in tasks})
     encoder = networks[tasks[0].id].encoder
@@ -128,7 +129,7 @@ def build_networks(tasks: Sequence[EmbeddedTask] = TASKS) -> nn.ModuleDict:
     return networks.to(memory_format=torch.channels_last)
 
 
-class EmbeddedTrainer:
+class BuiltinTraining:
     """Networks, optimizer, average and draws of a training that can stop and go on at any time."""
 
     def __init__(self, data: Sequence[TaskData], settings: Settings) -> None:
@@ -218,7 +219,7 @@ class EmbeddedTrainer:
         with mixed_precision(self.device):
             stages = network(images, labels).stages
         loss = hsam_loss(
-            stages, labels, last_weight=LAST_STAGE_WEIGHT, dice_weight=DICE_WEIGHT, smoothing=TEACHING_SMOOTHING
+            stages, labels, last_weight=LAST_STAGE_WEIGHT, dice_weight=DICE_WEIGHT, smoothing=DICE_SMOOTHING
         )
         if not torch.isfinite(loss):
             raise TrainingError(f"The loss of {task.id} is not a number at step {self.steps}; lower the rate.")
@@ -237,7 +238,7 @@ class EmbeddedTrainer:
 
 
 def train(
-    trainer: EmbeddedTrainer,
+    trainer: BuiltinTraining,
     state_file: Path,
     *,
     report: Callable[[str], None] = logger.info,
@@ -252,7 +253,7 @@ def train(
     Returns:
         The last validation, on all slices.
     """
-    saver = PeriodicSaver(lambda: save_state(state_file, trainer.state()), every_seconds=60.0)
+    saver = Checkpointer(lambda: save_state(state_file, trainer.state()), every_seconds=60.0)
     last_validation = trainer.seconds
     while trainer.progress < 1.0:
         trainer.step()

@@ -1,1 +1,1 @@
-"""Teach: from labelled cases to a bundle."""
+"""Teach: from labeled cases to a bundle."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from HSAMSegmentLib.runtime.atomic_files import atomic_output
-from HSAMSegmentLib.training.request import TeachMetrics
+from HSAMSegmentLib.training.request import ValidationMetrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ _LEGEND_ROWS = 12
 
 
 def write_plot(
-    history: Sequence[TeachMetrics],
+    history: Sequence[ValidationMetrics],
     path: Path,
     *,
     title: str = "",
@@ -51,7 +51,7 @@ def write_plot(
         figure.savefig(stream, format="png", dpi=120)
 
 
-def _draw_dice(axes: Axes, history: Sequence[TeachMetrics], validated_on: str) -> None:
+def _draw_dice(axes: Axes, history: Sequence[ValidationMetrics], validated_on: str) -> None:
     steps = [item.step for item in history]
     names = list(dict.fromkeys(name for item in history for name in item.dice))
     axes.set(xlabel="step", ylabel="Dice", ylim=(0, 1), title=f"Validation on {validated_on or 'nothing'}")

@@ -1,6 +1,6 @@
-"""The slices of one case as the network will see them: scaled, framed, with their labels, held in memory.
+"""The preprocessed slices of one case with their labels, in memory.
 
-Everything goes through `preprocess.network_input`, so that a network is taught on exactly what it later segments.
+They are made by `preprocess.network_input`, like the inputs of inference.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from HSAMSegmentLib.preprocess.intensity import scale_intensity
 from HSAMSegmentLib.preprocess.network_input import SliceFraming, context_indices, context_step
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
 from HSAMSegmentLib.runtime.tensors import to_tensor
-from HSAMSegmentLib.training.data.cases import Case
-from HSAMSegmentLib.training.loop.losses import UNLABELLED
+from HSAMSegmentLib.training.data.cases import UNLABELED, Case
 
 _CHUNK = 16
 
@@ -30,11 +29,11 @@ class SliceBank:
     Attributes:
         name: of the case.
         images: float16 [n, tiles, S, S] in [0, 1].
-        labels: uint8 [n, tiles, S, S]; `UNLABELLED` in slices nobody labelled.
-        reference: uint8 [n, rows, cols], labels of the slices themselves, the truth of validation.
-        framing: leads from the network's input back to the slices.
+        labels: uint8 [n, tiles, S, S]; `UNLABELED` in slices without labels.
+        reference: uint8 [n, rows, cols], labels on the grid of the slices, for validation.
+        framing: maps the network's output back to the slices.
         context_step: how many slices away the outer channels are, 0 for none.
-        labelled: bool [n], which slices have labels (background counts).
+        labeled: bool [n], which slices have labels (background counts).
         slice_spacing_mm: distance of the slices.
         pixel_spacing_mm: distance of rows and columns of `reference`.
     """
@@ -45,7 +44,7 @@ class SliceBank:
     reference: Tensor
     framing: SliceFraming
     context_step: int
-    labelled: np.ndarray
+    labeled: np.ndarray
     slice_spacing_mm: float
     pixel_spacing_mm: tuple[float, float]
 
@@ -83,12 +82,12 @@ def build_slice_bank(case: Case, *, slices: SliceRule, intensity: IntensityRule,
     Args:
         case: volume and labels on one grid.
         slices: the model's rule for cutting and framing.
-        intensity: the model's rule for grey values.
+        intensity: the model's rule for gray values.
         image_size: side S of the network input.
     """
     stack, frame = to_slices(case.volume.array, case.volume.geometry, slices.plane)
     labels = np.ascontiguousarray(frame.to_stack(case.labels))
-    labelled = _labelled_slices(case, frame.axes[0], frame.reversed_axes[0])
+    labeled = _labelled_slices(case, frame.axes[0], frame.reversed_axes[0])
     framing = SliceFraming(
         slices,
         image_size=image_size,
@@ -98,7 +97,7 @@ def build_slice_bank(case: Case, *, slices: SliceRule, intensity: IntensityRule,
     scaled = frame.to_stack(scale_intensity(case.volume, intensity))
     framed_labels = [framing.labels(to_tensor(labels[n : n + _CHUNK])) for n in range(0, len(labels), _CHUNK)]
     targets = torch.cat(framed_labels).contiguous()
-    targets[to_tensor((~labelled).astype(np.uint8)).bool()] = UNLABELLED
+    targets[to_tensor((~labeled).astype(np.uint8)).bool()] = UNLABELED
     return SliceBank(
         name=case.volume.name,
         images=torch.cat([_framed(framing, scaled[n : n + _CHUNK]) for n in range(0, len(stack), _CHUNK)]),
@@ -106,7 +105,7 @@ def build_slice_bank(case: Case, *, slices: SliceRule, intensity: IntensityRule,
         reference=to_tensor(labels),
         framing=framing,
         context_step=context_step(slices, frame.slice_spacing_mm),
-        labelled=labelled,
+        labeled=labeled,
         slice_spacing_mm=frame.slice_spacing_mm,
         pixel_spacing_mm=frame.pixel_spacing_mm,
     )
@@ -117,8 +116,8 @@ def _framed(framing: SliceFraming, slices: np.ndarray) -> Tensor:
 
 
 def _labelled_slices(case: Case, axis: int, backwards: bool) -> np.ndarray:
-    """Which slices of the stack have labels: those of the case if it was labelled along this axis, else all."""
+    """Which slices of the stack have labels: those of the case if it was labeled along this axis, else all."""
     count = case.labels.shape[axis]
-    if case.labelled is None or case.labelled_axis != axis:
+    if case.labeled is None or case.labeled_axis != axis:
         return np.ones(count, dtype=bool)
-    return case.labelled[::-1].copy() if backwards else case.labelled.copy()
+    return case.labeled[::-1].copy() if backwards else case.labeled.copy()

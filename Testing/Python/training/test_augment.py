@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from HSAMSegmentLib.training.data.augment import AugmentRule, augment, between
-from HSAMSegmentLib.training.loop.losses import UNLABELLED
+from HSAMSegmentLib.training.data.cases import UNLABELED
 
 STILL = AugmentRule(
     rotation_degrees=0,
@@ -46,9 +46,9 @@ def test_a_rule_without_any_change_returns_the_slices_themselves():
 
 def test_labels_keep_their_values_under_the_strongest_deformation():
     images, _ = batch()
-    labels = torch.tensor([0, 7, UNLABELLED], dtype=torch.uint8)[torch.randint(0, 3, (3, 48, 48), generator=seeded())]
+    labels = torch.tensor([0, 7, UNLABELED], dtype=torch.uint8)[torch.randint(0, 3, (3, 48, 48), generator=seeded())]
     _, looked_up = augment(images, labels, STRONG, size=(64, 64), generator=seeded())
-    assert set(looked_up.unique().tolist()) == {0, 7, UNLABELLED}
+    assert set(looked_up.unique().tolist()) == {0, 7, UNLABELED}
 
 
 def test_the_same_seed_gives_the_same_views_and_another_seed_others():

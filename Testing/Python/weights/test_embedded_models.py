@@ -13,7 +13,7 @@ from HSAMSegmentLib.evaluation.metrics import compare
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.labels.segmentation import Segmentation
-from HSAMSegmentLib.training.loop.checkpointing import save_state
+from HSAMSegmentLib.training.state_files import save_state
 from HSAMSegmentLib.weights.bundle import read_manifest
 from HSAMSegmentLib.weights.loading import load_model
 from HSAMSegmentLib.weights.resources import embedded_models_folder
