@@ -16,7 +16,7 @@ from HSAMSegmentLib.training.features.adaptation import FULL, SplitNetwork
 from HSAMSegmentLib.training.features.cached_batches import CachedFeatureBatches
 from HSAMSegmentLib.training.features.cached_features import NOTE_SECONDS, CachedFeatures, CacheOptions
 from HSAMSegmentLib.training.features.feature_cache import CacheOwner
-from HSAMSegmentLib.training.finetuning import Finetuning
+from HSAMSegmentLib.training.finetune_state import FinetuneState
 from HSAMSegmentLib.training.loop.budget import BudgetedEncoding
 from HSAMSegmentLib.training.loop.fit import fit
 from HSAMSegmentLib.training.loop.interruption import CancellableComputation
@@ -62,7 +62,7 @@ def finetune(
     return train(run)
 
 
-def train(run: Finetuning) -> FinetuneResult:
+def train(run: FinetuneState) -> FinetuneResult:
     """Train until the budget is used up or the Dice stops rising, then write the best weights.
 
     Raises:
@@ -89,7 +89,7 @@ def train(run: Finetuning) -> FinetuneResult:
     return _finish(run, stopped)
 
 
-def _train_first_network(run: Finetuning) -> bool:
+def _train_first_network(run: FinetuneState) -> bool:
     """Train the network that the setup starts with; returns whether it has converged before the end of the budget."""
     trainer, validator = run.trainer, run.validator
     with closing(_batches(run)) as batches:
@@ -105,12 +105,12 @@ def _train_first_network(run: Finetuning) -> bool:
     return has_converged
 
 
-def _is_first_done(run: Finetuning) -> bool:
+def _is_first_done(run: FinetuneState) -> bool:
     is_second_next = run.has_second_plane and run.budget.fraction >= FIRST_PLANE_SHARE
     return run.budget.is_used_up or is_second_next
 
 
-def _train_second_network(run: Finetuning) -> None:
+def _train_second_network(run: FinetuneState) -> None:
     """Train a second network for another plane, and compare both with the first one alone."""
     budget, setup = run.budget, run.setup
     if run.second_plane is None:
@@ -131,7 +131,7 @@ def _train_second_network(run: Finetuning) -> None:
         run.comparison = run.interruptible(lambda: second.compare(first, run.cancel.raise_if_cancelled))
 
 
-def _batches(run: Finetuning) -> Batches:
+def _batches(run: FinetuneState) -> Batches:
     """Batches that are augmented in every step or, for a frozen encoder, drawn from a feature cache."""
     network, recipe, training_set = run.trainer.network, run.setup.recipe, run.setup.training_set
     run.cancel.raise_if_cancelled()
@@ -149,7 +149,7 @@ def _batches(run: Finetuning) -> Batches:
     return CachedFeatureBatches(split, training_set, run.device, features)
 
 
-def _cache_options(run: Finetuning, progress: Callable[[int, int], None]) -> CacheOptions:
+def _cache_options(run: FinetuneState, progress: Callable[[int, int], None]) -> CacheOptions:
     request = run.request
     return CacheOptions(
         capacity_bytes=request.cache_bytes,
@@ -162,7 +162,7 @@ def _cache_options(run: Finetuning, progress: Callable[[int, int], None]) -> Cac
     )
 
 
-def _encoding_progress(run: Finetuning) -> Callable[[int, int], None]:
+def _encoding_progress(run: FinetuneState) -> Callable[[int, int], None]:
     def report(done: int, most: int) -> None:
         run.cancel.raise_if_cancelled()
         run.checkpointer.tick()
@@ -171,18 +171,18 @@ def _encoding_progress(run: Finetuning) -> Callable[[int, int], None]:
     return report
 
 
-def _keep_newest_if_none(run: Finetuning) -> None:
+def _keep_newest_if_none(run: FinetuneState) -> None:
     """Keep the newest weights if there was no validation yet."""
     trainer = run.trainer
     if trainer.best is None and trainer.steps > 0 and trainer.keep_if_best(None):
         run.advise(["It ended before the first validation: the newest weights are kept."])
 
 
-def _has_kept(run: Finetuning) -> bool:
+def _has_kept(run: FinetuneState) -> bool:
     return run.trainer.best is not None and run.trainer.steps > 0
 
 
-def _finish(run: Finetuning, stopped: str) -> FinetuneResult:
+def _finish(run: FinetuneState, stopped: str) -> FinetuneResult:
     """Write the result; the training state is removed, unless a cancelled training may be resumed."""
     if run.second_plane is not None:
         run.note([describe_second_plane(run.second_plane.plane, run.comparison)])

@@ -10,7 +10,7 @@ from HSAMSegmentLib.runtime.progress import CancelToken, ProgressCallback, ignor
 from HSAMSegmentLib.training.data.cases import Case, common_labels, matched_labels, read_case
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
 from HSAMSegmentLib.training.data.validation_sets import ValidationSet, hold_out_blocks, whole_case
-from HSAMSegmentLib.training.finetuning import Finetuning
+from HSAMSegmentLib.training.finetune_state import FinetuneState
 from HSAMSegmentLib.training.initialization import initialize_network, open_initial_weights
 from HSAMSegmentLib.training.loop.budget import Budget
 from HSAMSegmentLib.training.recipe import make_recipe
@@ -27,7 +27,7 @@ def prepare(
     events: FinetuneEvents = ignore_events,
     cancel: CancelToken | None = None,
     budget: Budget | None = None,
-) -> Finetuning:
+) -> FinetuneState:
     """Prepare a fine-tuning up to its first step, or up to the step where it was interrupted.
 
     Args:
@@ -42,7 +42,7 @@ def prepare(
     Raises:
         HSAMSegmentError: as `finetune`.
     """
-    run = Finetuning(request, progress, cancel or CancelToken(), budget)
+    run = FinetuneState(request, progress, cancel or CancelToken(), budget)
     torch.manual_seed(request.seed)
     run.report("Reading the scans")
     training, labels, notes = common_labels(_cases(run, request.cases, cases))
@@ -68,7 +68,7 @@ def prepare(
     return run
 
 
-def _cases(run: Finetuning, files: Sequence[CaseFiles], given: Sequence[Case] | None) -> list[Case]:
+def _cases(run: FinetuneState, files: Sequence[CaseFiles], given: Sequence[Case] | None) -> list[Case]:
     """The given cases, or those of the files."""
     found = list(given or ())
     if given is None:
@@ -81,7 +81,7 @@ def _cases(run: Finetuning, files: Sequence[CaseFiles], given: Sequence[Case] | 
 
 
 def _validation_sets(
-    run: Finetuning, banks: tuple[SliceBank, ...], given: tuple[SliceBank, ...]
+    run: FinetuneState, banks: tuple[SliceBank, ...], given: tuple[SliceBank, ...]
 ) -> tuple[ValidationSet, ...]:
     """The validation cases, or otherwise slices held out of the training cases."""
     if given:

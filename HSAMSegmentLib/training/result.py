@@ -16,7 +16,7 @@ import torch
 import HSAMSegmentLib
 from HSAMSegmentLib.images.orientation import slice_frame
 from HSAMSegmentLib.training.data.validation_sets import sources_of
-from HSAMSegmentLib.training.finetuning import Finetuning
+from HSAMSegmentLib.training.finetune_state import FinetuneState
 from HSAMSegmentLib.training.request import FinetuneResult, ValidationMetrics
 from HSAMSegmentLib.weights.loading import LoadedModel
 from HSAMSegmentLib.weights.manifest import Manifest
@@ -24,7 +24,7 @@ from HSAMSegmentLib.weights.manifest import Manifest
 _SUFFIX = ".safetensors"
 
 
-def make_result(run: Finetuning, stopped: str) -> FinetuneResult:
+def make_result(run: FinetuneState, stopped: str) -> FinetuneResult:
     """Collect the result of a training; nothing is written.
 
     Args:
@@ -62,13 +62,13 @@ def _is_still_the_start(history: Sequence[ValidationMetrics]) -> bool:
     return bool(history) and history[0].step == 0 and not any(item.kept for item in history[1:])
 
 
-def _kept_planes(run: Finetuning) -> tuple[str, ...]:
+def _kept_planes(run: FinetuneState) -> tuple[str, ...]:
     """Planes of the model in addition to the first."""
     is_kept = run.second_plane is not None and run.comparison is not None and run.comparison.is_better
     return (run.second_plane.plane,) if is_kept else ()
 
 
-def _manifest(run: Finetuning, stopped: str) -> Manifest:
+def _manifest(run: FinetuneState, stopped: str) -> Manifest:
     request, setup, recipe = run.request, run.setup, run.setup.recipe
     names = ", ".join(label.name for label in setup.labels)
     extents = [max(slice_frame(case.volume.geometry).field_of_view_mm) for case in setup.training]
@@ -90,7 +90,7 @@ def _manifest(run: Finetuning, stopped: str) -> Manifest:
     )
 
 
-def _validation_facts(run: Finetuning) -> dict[str, Any]:
+def _validation_facts(run: FinetuneState) -> dict[str, Any]:
     """Dice of the first network, and the comparison with both networks if there is a second plane."""
     facts: dict[str, Any] = {"on": sources_of(run.validator.sets), "dice": kept_dice(run.trainer.history)}
     if run.second_plane is not None and run.comparison is not None:
@@ -98,7 +98,7 @@ def _validation_facts(run: Finetuning) -> dict[str, Any]:
     return facts
 
 
-def _training_facts(run: Finetuning, stopped: str) -> dict[str, Any]:
+def _training_facts(run: FinetuneState, stopped: str) -> dict[str, Any]:
     """Data hashes, settings, and versions."""
     request, setup, recipe = run.request, run.setup, run.setup.recipe
     return {

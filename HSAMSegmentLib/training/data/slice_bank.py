@@ -28,7 +28,7 @@ class SliceBank:
 
     Attributes:
         name: of the case.
-        images: float16 [n, tiles, S, S] in [0, 1].
+        images: float16 [n, tiles, S, S] in [0, 1], or uint8 in 0..255.
         labels: uint8 [n, tiles, S, S]; `UNLABELED` in slices without labels.
         reference: uint8 [n, rows, cols], labels on the grid of the slices, for validation.
         framing: maps the network's output back to the slices.
@@ -60,7 +60,8 @@ class SliceBank:
         """Network input float32 [n, 3, S, S] of the given slices; tile 0 unless told otherwise."""
         index = context_indices(np.asarray(slices), len(self), self.context_step)
         tile = np.zeros(len(index), dtype=np.int64) if tiles is None else np.asarray(tiles)
-        return self.images[to_tensor(index.astype(np.int64)), to_tensor(tile.astype(np.int64))[:, None]].float()
+        found = self.images[to_tensor(index.astype(np.int64)), to_tensor(tile.astype(np.int64))[:, None]].float()
+        return found / 255.0 if self.images.dtype == torch.uint8 else found
 
     def all_tiles(self, slices: Sequence[int]) -> Tensor:
         """Network input float32 [n * tiles, 3, S, S], the tiles of a slice one after the other, as `framing` wants."""

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from HSAMSegmentLib.errors import TrainingError
-from HSAMSegmentLib.training.data.batches import Batches
+from HSAMSegmentLib.models.interface import StageLogits
 from HSAMSegmentLib.training.loop.optimizer import (
     GRADIENT_LIMIT,
     cosine_share,
@@ -40,6 +40,13 @@ LossOf = Callable[[Sequence[Tensor], Tensor], Tensor]
 """From the logits of all stages and the labels [B, H, W] to a scalar."""
 
 
+class BatchSource(Protocol):
+    """Draws batches and runs the network."""
+
+    def forward(self, generator: torch.Generator) -> tuple[StageLogits, Tensor]:
+        """Logits of all stages and labels [B, H, W] of a new batch."""
+
+
 @dataclass(frozen=True)
 class Objective:
     """One term of a training step: a source of batches and the loss on them.
@@ -49,7 +56,7 @@ class Objective:
         loss_of: the loss.
     """
 
-    batches: Batches
+    batches: BatchSource
     loss_of: LossOf
 
 

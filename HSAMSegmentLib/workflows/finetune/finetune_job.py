@@ -16,7 +16,7 @@ from HSAMSegmentLib.runtime.disk_space_monitor import ScratchRoom
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 from HSAMSegmentLib.training.data.cases import Case
 from HSAMSegmentLib.training.finetune import train
-from HSAMSegmentLib.training.finetuning import Finetuning
+from HSAMSegmentLib.training.finetune_state import FinetuneState
 from HSAMSegmentLib.training.preparation import prepare
 from HSAMSegmentLib.training.request import FinetuneRequest, FinetuneResult, ValidationMetrics, ValidationPreview
 from HSAMSegmentLib.weights.bundle import read_manifest
@@ -85,7 +85,7 @@ def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelTok
     return outcome
 
 
-def _learn(job: Finetuning, course: Course, watch: _Watch) -> FinetuneResult:
+def _learn(job: FinetuneState, course: Course, watch: _Watch) -> FinetuneResult:
     """Run; where the disk got full meanwhile, that is what is told.
 
     Raises:
@@ -197,7 +197,7 @@ class _Teller:
     """Turns what the teaching tells into events of the job, into the history and into the picture."""
 
     def __init__(self, course: Course, emit: Emit) -> None:
-        self.job: Finetuning | None = None
+        self.job: FinetuneState | None = None
         self._course, self._emit = course, emit
         self._told = 0.0
 

@@ -16,7 +16,7 @@ from HSAMSegmentLib.models.building import build_encoder
 from HSAMSegmentLib.models.specification import EncoderSpec
 from HSAMSegmentLib.training.data.cases import make_case
 from HSAMSegmentLib.training.finetune import finetune, train
-from HSAMSegmentLib.training.finetuning import Finetuning
+from HSAMSegmentLib.training.finetune_state import FinetuneState
 from HSAMSegmentLib.training.preparation import prepare
 from HSAMSegmentLib.training.request import FinetuneRequest, FinetuneResult
 from HSAMSegmentLib.weights.bundle import read_shapes
@@ -45,7 +45,7 @@ def request(folder: Path, **options) -> FinetuneRequest:
 
 
 @pytest.fixture(scope="module")
-def adapted(home, case, tmp_path_factory) -> tuple[FinetuneResult, dict[int, int], Finetuning]:
+def adapted(home, case, tmp_path_factory) -> tuple[FinetuneResult, dict[int, int], FinetuneState]:
     """A training with adapters in the last two of four blocks, and how many images went through each block."""
     folder = tmp_path_factory.mktemp("adapted")
     job = prepare(request(folder, lora_blocks=2), cases=[case])

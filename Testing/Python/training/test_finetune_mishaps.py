@@ -111,7 +111,7 @@ def test_a_rate_that_is_far_too_high_ends_with_the_best_state_before_it(case, tm
     job.validator.validate()
     result = train(job)
     assert result.stopped == "loss not a number"
-    assert any("not finite" in note and "is kept" in note for note in result.notes)
+    assert any("not finite" in note and "are kept" in note for note in result.notes)
     assert load_model(result.path).manifest.training["kept_step"] == 0
     assert all(bool(torch.isfinite(tensor).all()) for tensor in read_tensors(result.path).values())
 

@@ -18,7 +18,7 @@ from HSAMSegmentLib.runtime.disk_space_monitor import ScratchRoom
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 from HSAMSegmentLib.training.data.cases import UNLABELED, make_case
 from HSAMSegmentLib.training.finetune import finetune, train
-from HSAMSegmentLib.training.finetuning import Finetuning
+from HSAMSegmentLib.training.finetune_state import FinetuneState
 from HSAMSegmentLib.training.loop.validator import Validator
 from HSAMSegmentLib.training.preparation import prepare
 from HSAMSegmentLib.training.recipe import make_recipe
@@ -106,12 +106,12 @@ def test_sparse_labels_are_not_read_across(case, tmp_path):
     assert plane_of([case, sparse], tmp_path) == ""
 
 
-def prepared(cases, folder: Path, **options) -> Finetuning:
+def prepared(cases, folder: Path, **options) -> FinetuneState:
     job = prepare(request(folder, **options), cases=cases)
     return job
 
 
-def other_plane_of(job: Finetuning) -> SecondPlane:
+def other_plane_of(job: FinetuneState) -> SecondPlane:
     return SecondPlane("sagittal", job.setup, job.trainer.average.network, seed=0, batch_size=4)
 
 
@@ -220,7 +220,7 @@ def test_the_same_seed_gives_the_same_two_networks_also_after_a_pause(cases, tau
 
 
 def test_a_cancel_is_answered_inside_of_a_slow_step_of_the_second_network(cases, tmp_path, monkeypatch):
-    monkeypatch.setattr("HSAMSegmentLib.training.finetuning._SLOW_SECONDS", -1.0)
+    monkeypatch.setattr("HSAMSegmentLib.training.finetune_state._SLOW_SECONDS", -1.0)
     cancel, seen = CancelToken(), []
     job = prepare(request(tmp_path, epochs=2), cases=cases, cancel=cancel)
 

@@ -132,7 +132,7 @@ def test_learning_stops_when_the_dice_has_not_risen_for_a_while_but_never_in_the
 
 
 def test_the_state_with_the_best_dice_is_kept_not_the_last_one():
-    trainer = looks_after([0.3, 0.9, 0.5], 0.9)._learner
+    trainer = looks_after([0.3, 0.9, 0.5], 0.9)._trainer
     assert (trainer.best_step, trainer.best_dice) == (2, 0.9)
 
 
@@ -176,8 +176,8 @@ def test_with_a_margin_a_later_state_is_kept_that_is_hardly_worse_but_never_one_
     trainer = Trainer(small_network(), rate=1e-3, encoder_share=1.0, seed=0, device=torch.device("cpu"))
     for step, dice in enumerate(found):
         trainer.steps = step
-        kept = trainer.keep_if_best(dice, 0.02)
-        trainer.history.append(ValidationMetrics(step=step, epoch=step, loss=1.0, dice={"liver": dice}, kept=kept))
+        is_kept = trainer.keep_if_best(dice, 0.02)
+        trainer.history.append(ValidationMetrics(step=step, epoch=step, loss=1.0, dice={"liver": dice}, kept=is_kept))
     assert trainer.best_step == kept
     assert trainer.best_dice == found[kept]
 

@@ -13,7 +13,7 @@ from stored_models import encoder_file
 from HSAMSegmentLib.errors import CancelledError
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.training.finetune import finetune, train
-from HSAMSegmentLib.training.finetuning import Finetuning
+from HSAMSegmentLib.training.finetune_state import FinetuneState
 from HSAMSegmentLib.training.loop.budget import BudgetedEncoding
 from HSAMSegmentLib.training.preparation import prepare
 from HSAMSegmentLib.training.request import FinetuneRequest, ValidationMetrics
@@ -36,7 +36,7 @@ class Slices:
     """Writes down which slices each look of a job was taken on."""
 
     def __init__(self, cancel_at: int = -1) -> None:
-        self.job: Finetuning | None = None
+        self.job: FinetuneState | None = None
         self.cancel, self._cancel_at = CancelToken(), cancel_at
         self.steps, self.slices = [], []
 
@@ -48,7 +48,7 @@ class Slices:
                 self.cancel.cancel()
 
 
-def prepared(options: FinetuneRequest, case, log: Slices) -> Finetuning:
+def prepared(options: FinetuneRequest, case, log: Slices) -> FinetuneState:
     log.job = prepare(options, cases=[case], events=log, cancel=log.cancel)
     return log.job
 

@@ -39,8 +39,8 @@ _WRITTEN_PER_SECOND = 50e6
 _PLOT_SECONDS = 1.5
 
 
-class Finetuning:
-    """One fine-tuning in progress.
+class FinetuneState:
+    """One fine-tuning in progress: its parts, and what they share.
 
     Attributes:
         request: the request.
