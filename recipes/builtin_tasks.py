@@ -1,4 +1,4 @@
-"""The built-in models: data sets, splits, preprocessing, augmentation, terms. Plain data; `train_builtin` trains them."""
+"""The built-in models as plain data: data sets, splits, preprocessing, augmentation, terms."""
 
 from __future__ import annotations
 
@@ -269,8 +269,8 @@ ABDOMEN_CT = BuiltinTask(
     ),
     citation=("Landman et al., Multi-Atlas Labeling Beyond the Cranial Vault, MICCAI 2015, Synapse syn3193805",),
     description="Thirteen structures in abdominal CT, trained on scans in the portal venous phase.",
-    weak_points="Trained on 15 scans of one center: small structures (adrenal glands, gallbladder, veins) are the least "
-    "certain, and large lesions are not covered.",
+    weak_points="Trained on 15 scans of one center: small structures (adrenal glands, gallbladder, veins) are the "
+    "least certain, and large lesions are not covered.",
 )
 
 TASKS = (ABDOMEN, HEART, ATRIUM)

@@ -1,4 +1,4 @@
-"""From a training state to the embedded bundles: judged on the held-out scans, described, written."""
+"""Export a training state to bundles: evaluated on the validation scans, with manifests."""
 
 from __future__ import annotations
 
@@ -20,17 +20,13 @@ from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.labels.terminology import label_set_of
 from HSAMSegmentLib.runtime.disk import sha256_of
-from HSAMSegmentLib.training.export import versions
+from HSAMSegmentLib.training.result import versions
 from HSAMSegmentLib.training.state_files import load_state
 from HSAMSegmentLib.weights.loading import LoadedModel, save_model
 from HSAMSegmentLib.weights.manifest import EncoderSource, Manifest
 from recipes.builtin_tasks import TASKS, BuiltinTask, dataset_cases
-from recipes.train_builtin import (
-    DICE_WEIGHT,
-    LAST_STAGE_WEIGHT,
-    build_networks,
-    dataset_case,
-)
+from recipes.task_data import dataset_case
+from recipes.train_builtin import LAST_STAGE_WEIGHT, build_networks
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +34,7 @@ _METRICS = ("dice", "jaccard", "hd95", "asd")
 
 
 def averaged_networks(state_file: Path, tasks: Sequence[BuiltinTask] = TASKS) -> tuple[nn.ModuleDict, dict[str, Any]]:
-    """The averaged networks of a training state, rounded to the float16 that is stored, and the state itself."""
+    """The averaged networks of a training state, rounded to the float16 of bundles, and the state itself."""
     state = load_state(state_file)
     networks = build_networks(tasks)
     networks.load_state_dict(state["average"])
@@ -47,11 +43,11 @@ def averaged_networks(state_file: Path, tasks: Sequence[BuiltinTask] = TASKS) ->
     return networks.eval(), state
 
 
-def judge(model: LoadedModel, task: BuiltinTask, data_folder: Path, *, device: str = "cpu") -> dict[str, Any]:
-    """Segment the held-out scans as a user would (default options) and compare with their labels.
+def evaluate(model: LoadedModel, task: BuiltinTask, data_folder: Path, *, device: str = "cpu") -> dict[str, Any]:
+    """Segment the validation scans with default options, and compare with their labels.
 
     Returns:
-        Means and the lowest Dice per structure, Dice per scan, and what they were measured on.
+        Means and the lowest Dice per structure, and Dice per scan.
     """
     segmenter = Segmenter(model, device=device, options=SegmentOptions(threads=torch.get_num_threads()))
     found: dict[str, Comparison] = {}
@@ -92,11 +88,11 @@ def _rounded(value: float) -> float:
 def manifest_of_task(
     task: BuiltinTask, encoder: EncoderSource, state: dict[str, Any], hashes: dict[str, dict[str, str]]
 ) -> Manifest:
-    """What an embedded bundle says about itself, without metrics."""
+    """The manifest of a built-in model, without metrics."""
     return Manifest(
         id=task.id,
         title=task.title,
-        modality="MR",
+        modality=task.modality,
         architecture=task.architecture,
         encoder_source=encoder,
         intensity=task.intensity,
@@ -115,7 +111,7 @@ def _training_facts(task: BuiltinTask, state: dict[str, Any], hashes: dict[str, 
     return {
         "script": "Scripts/train_embedded.py",
         "data": task.folder,
-        "scans_taught": sorted(_taught(task, state, hashes)),
+        "scans_taught": sorted(_trained_scans(task, state, hashes)),
         "scans_held_out": list(task.validation),
         "hashes": hashes,
         "steps": state["steps"],
@@ -124,7 +120,8 @@ def _training_facts(task: BuiltinTask, state: dict[str, Any], hashes: dict[str, 
             "batch_size": task.batch_size,
             "train_size": task.train_size,
             "augment": task.augment.to_json(),
-            "dice_weight": DICE_WEIGHT,
+            "dice_weight": task.dice_weight,
+            "dice_smoothing": task.dice_smoothing,
             "last_stage_weight": LAST_STAGE_WEIGHT,
             "jointly_with": [name for name in state.get("taught", ()) if name != task.id],
         },
@@ -133,8 +130,8 @@ def _training_facts(task: BuiltinTask, state: dict[str, Any], hashes: dict[str, 
     }
 
 
-def _taught(task: BuiltinTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> list[str]:
-    """Ids of the scans that the state has learned from; older states do not say, and kept to the split."""
+def _trained_scans(task: BuiltinTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> list[str]:
+    """Ids of the training scans; states without them used the split of the task."""
     return state.get("taught", {}).get(task.id, [name for name in hashes if name not in task.validation])
 
 
@@ -145,46 +142,48 @@ def export(
     *,
     tasks: Sequence[BuiltinTask] = TASKS,
     device: str = "cpu",
-    judged: bool = True,
+    is_evaluated: bool = True,
     note: str = "",
     report: Callable[[str], None] = logger.info,
 ) -> dict[str, dict[str, Any]]:
-    """Write the bundles: the first task's holds the encoder, the others refer to it by its hash.
+    """Write the bundles: the first one holds the encoder, the others refer to it by its hash.
 
     Args:
         state_file: of `BuiltinTraining`.
-        data_folder: with the data sets, for the judgement.
-        models_folder: where the bundles go; existing ones are replaced.
+        data_folder: with the data sets.
+        models_folder: folder of the bundles; existing ones are replaced.
         tasks: those that were trained.
-        device: to judge on.
-        judged: whether to judge; bundles that are not have no metrics and are for trying things out.
-        note: a sentence on the training that the settings do not tell, for the manifest.
-        report: gets a line per model.
+        device: to evaluate on.
+        is_evaluated: whether to evaluate; bundles without metrics are for experiments.
+        note: a sentence on the training for the manifest.
+        report: called with a line per model.
 
     Returns:
         Model id to its metrics.
 
     Raises:
-        TrainingError: if a model would be judged on scans that it has learned from.
+        TrainingError: if a validation scan is among the training scans.
     """
     networks, state = averaged_networks(state_file, tasks)
     encoder, metrics = EncoderSource(included=True), {}
-    if judged and any(set(_taught(task, state, {})) & set(task.validation) for task in tasks):
+    if is_evaluated and any(set(_trained_scans(task, state, {})) & set(task.validation) for task in tasks):
         raise TrainingError(
-            "This state has learned from scans that are held out to judge it; train it anew without them."
+            "This state was trained on validation scans, so the validation would say nothing. Train it without them."
         )
     for task in tasks:
         path = models_folder / f"{task.id}.safetensors"
         manifest = manifest_of_task(task, encoder, state, _hashes(task, data_folder))
         manifest = replace(manifest, training={**manifest.training, "note": note})
-        if judged:
-            metrics[task.id] = judge(LoadedModel(networks[task.id], manifest, path), task, data_folder, device=device)
+        if is_evaluated:
+            metrics[task.id] = evaluate(
+                LoadedModel(networks[task.id], manifest, path), task, data_folder, device=device
+            )
         if task.id in metrics:
             manifest = replace(manifest, metrics={"validation": metrics[task.id]})
         save_model(path, networks[task.id].cpu(), manifest, overwrite=True, dtype="float16")
         if encoder.included:
             encoder = EncoderSource(False, task.id, sha256_of(path))
-        report(f"{task.id}: {metrics.get(task.id, 'not judged')}")
+        report(f"{task.id}: {metrics.get(task.id, 'not evaluated')}")
     return metrics
 
 

@@ -1,7 +1,8 @@
 """Pack the preprocessed slices of a task into one small file, to train where the scans are not.
 
-The file is a NumPy archive (.npz) with LZMA compression. Images are uint8 at the resolution of the training or, where
-the scans are coarser, at their own resolution; labels likewise. If needed, intensities are rounded to fewer levels
+The file is a NumPy archive (.npz) with LZMA compression. Images are uint8 at the resolution of the training or, if a
+scan has fewer pixels, at its own resolution. Values outside of [0, 1] from interpolation are clipped, as augmentation
+does it too. If needed, intensities are rounded to fewer levels
 until the file is small enough: the noise of a CT scan is larger than the steps of 64 levels over 400 HU.
 """
 

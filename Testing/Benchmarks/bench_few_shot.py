@@ -35,7 +35,7 @@ from HSAMSegmentLib.training.recipe import prediction_rule
 from HSAMSegmentLib.training.request import FinetuneRequest
 from HSAMSegmentLib.weights.loading import LoadedModel, load_model
 from recipes.builtin_tasks import TASKS, BuiltinTask, dataset_cases
-from recipes.train_builtin import dataset_case
+from recipes.task_data import dataset_case
 
 RELATIVE_SLICES = 32
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
