@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from HSAMSegmentLib.errors import TrainingError
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
@@ -16,7 +17,12 @@ from HSAMSegmentLib.training.recipe import NEIGHBORS_MM
 from HSAMSegmentLib.weights.manifest import License
 
 HEAD_OPTIONS = {"mlp_dim": 256, "dropout": 0.1, "embedding_noise": 0.02}
-STRONG_INTENSITIES = {"gamma": (0.55, 1.8), "contrast": (0.7, 1.4), "brightness": 0.1, "bias_field": 0.25}
+STRONG_INTENSITIES: dict[str, Any] = {
+    "gamma": (0.55, 1.8),
+    "contrast": (0.7, 1.4),
+    "brightness": 0.1,
+    "bias_field": 0.25,
+}
 LAST_STAGE = PredictionRule(stages="last")
 THIN_SLICES = PredictionRule(stages="last", neighbors_mm=NEIGHBORS_MM)
 TWO_VIEWS = PredictionRule(stages="last", views=((0.0, 1.0), (15.0, 1.0)))
@@ -169,7 +175,7 @@ HEART = BuiltinTask(
     ),
     description="Left ventricular myocardium, left and right ventricle in short-axis balanced SSFP MR.",
     weak_points="The slices at the base, where the ring of muscle opens into the atria, and at the apex are the least "
-    "certain: it may go on one slice too far or stop one too early.",
+    "certain: the mask may end one slice too late or too early.",
 )
 
 ATRIUM = BuiltinTask(

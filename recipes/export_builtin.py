@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.labels.terminology import label_set_of
+from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.runtime.disk import sha256_of
 from HSAMSegmentLib.training.result import versions
 from HSAMSegmentLib.training.state_files import load_state
@@ -81,8 +82,8 @@ def _summary(task: BuiltinTask, found: dict[str, Comparison]) -> dict[str, Any]:
     }
 
 
-def _rounded(value: float) -> float:
-    return round(float(value), 4)
+def _rounded(value: float | None) -> float:
+    return float("nan") if value is None else round(float(value), 4)
 
 
 def manifest_of_task(
@@ -132,7 +133,8 @@ def _training_facts(task: BuiltinTask, state: dict[str, Any], hashes: dict[str, 
 
 def _trained_scans(task: BuiltinTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> list[str]:
     """Ids of the training scans; states without them used the split of the task."""
-    return state.get("taught", {}).get(task.id, [name for name in hashes if name not in task.validation])
+    known: dict[str, list[str]] = state.get("taught", {})
+    return known.get(task.id, [name for name in hashes if name not in task.validation])
 
 
 def export(
@@ -174,13 +176,12 @@ def export(
         path = models_folder / f"{task.id}.safetensors"
         manifest = manifest_of_task(task, encoder, state, _hashes(task, data_folder))
         manifest = replace(manifest, training={**manifest.training, "note": note})
+        network = cast(SegmentationNetwork, networks[task.id])
         if is_evaluated:
-            metrics[task.id] = evaluate(
-                LoadedModel(networks[task.id], manifest, path), task, data_folder, device=device
-            )
+            metrics[task.id] = evaluate(LoadedModel(network, manifest, path), task, data_folder, device=device)
         if task.id in metrics:
             manifest = replace(manifest, metrics={"validation": metrics[task.id]})
-        save_model(path, networks[task.id].cpu(), manifest, overwrite=True, dtype="float16")
+        save_model(path, network.cpu(), manifest, overwrite=True, dtype="float16")
         if encoder.included:
             encoder = EncoderSource(False, task.id, sha256_of(path))
         report(f"{task.id}: {metrics.get(task.id, 'not evaluated')}")

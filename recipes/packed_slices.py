@@ -176,11 +176,11 @@ def _read_bank(
     if facts["is_framed"]:
         framed = images[:, None]
     else:
-        framed = torch.cat([_framed(framing, part, device) for part in images.split(_CHUNK)])
+        framed = torch.cat([_framed(framing, part, device) for part in torch.split(images, _CHUNK)])
     return SliceBank(
         name=facts["name"],
         images=framed,
-        labels=torch.cat([framing.labels(part) for part in reference.split(_CHUNK)]).contiguous(),
+        labels=torch.cat([framing.labels(part) for part in torch.split(reference, _CHUNK)]).contiguous(),
         reference=reference,
         framing=framing,
         context_step=int(facts["context_step"]),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ def build_networks(tasks: Sequence[BuiltinTask] = TASKS) -> nn.ModuleDict:
     encoder.initialize()
     for network in networks.values():
         network.encoder = encoder
-    return networks.to(memory_format=torch.channels_last)
+    return cast(nn.ModuleDict, networks.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
 class TaskBatches:
@@ -183,7 +183,7 @@ class BuiltinTraining:
         began = time.monotonic()
         results = {}
         for item in self.data:
-            network: Any = self.trainer.average.network[item.task.id]  # type: ignore[index]
+            network: Any = self.trainer.average.network[item.task.id]
             results[item.task.id] = validate(
                 network,
                 item.validation,

@@ -221,4 +221,4 @@ class FinetuneState:
     def _writing_seconds(self) -> float:
         """Estimated duration of writing the model in half precision and the plot."""
         trained = sum(parameter.numel() for parameter in self.trainer.network.parameters() if parameter.requires_grad)
-        return 2.0 * trained / _WRITTEN_PER_SECOND + (_PLOT_SECONDS if self.request.plot else 0.0)
+        return float(2.0 * trained / _WRITTEN_PER_SECOND + (_PLOT_SECONDS if self.request.plot else 0.0))

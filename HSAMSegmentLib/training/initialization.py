@@ -117,7 +117,8 @@ def initialize_network(
     store = store if store is not None else Store()
     network = build_network(recipe.architecture)
     if recipe.architecture.encoder.name == COMPACT:
-        network.encoder.initialize()
+        encoder: Any = network.encoder
+        encoder.initialize()
     tensors: dict[str, Tensor] = {}
     if source.encoder_id:
         tensors.update(starting_tensors(source.encoder_id, network, recipe.architecture.head, store=store))
@@ -166,7 +167,7 @@ def _other_planes(source: InitialWeights) -> dict[str, Mapping[str, Tensor]]:
 
 def _of_model(source: InitialWeights, network: SegmentationNetwork) -> Mapping[str, Tensor]:
     """Tensors of the starting model, without its encoder if another one is used."""
-    state = source.model.network.state_dict()
+    state = {} if source.model is None else source.model.network.state_dict()
     if source.encoder_id:
         return {name: tensor for name, tensor in state.items() if not name.startswith("encoder.")}
     return state

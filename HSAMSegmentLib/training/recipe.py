@@ -196,7 +196,7 @@ def _adaptation(request: FinetuneRequest, encoder_name: str) -> str:
     return FULL if encoder_name == COMPACT else FROZEN
 
 
-def _adapters(request: FinetuneRequest, adaptation: str, start: Manifest | None) -> dict[str, int | None]:
+def _adapters(request: FinetuneRequest, adaptation: str, start: Manifest | None) -> dict[str, Any]:
     """Rank and blocks of the adapters: as requested, or those of the starting model's encoder."""
     if adaptation == LORA:
         return {"lora_rank": request.lora_rank, "lora_blocks": request.lora_blocks}

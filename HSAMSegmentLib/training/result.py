@@ -35,8 +35,9 @@ def make_result(run: FinetuneState, stopped: str) -> FinetuneResult:
     if _is_still_the_start(trainer.history):
         run.note(["It did not get better than its starting model on the held-out slices: it keeps its weights."])
     network = trainer.load_best()
-    for plane in _kept_planes(run):
-        network.other_planes[plane] = run.second_plane.trainer.average.network
+    second = run.second_plane
+    if second is not None and _kept_planes(run):
+        network.other_planes[second.plane] = second.trainer.average.network
     return FinetuneResult(
         path=path,
         dice=kept_dice(trainer.history),
@@ -64,8 +65,8 @@ def _is_still_the_start(history: Sequence[ValidationMetrics]) -> bool:
 
 def _kept_planes(run: FinetuneState) -> tuple[str, ...]:
     """Planes of the model in addition to the first."""
-    is_kept = run.second_plane is not None and run.comparison is not None and run.comparison.is_better
-    return (run.second_plane.plane,) if is_kept else ()
+    is_kept = run.comparison is not None and run.comparison.is_better
+    return (run.second_plane.plane,) if run.second_plane is not None and is_kept else ()
 
 
 def _manifest(run: FinetuneState, stopped: str) -> Manifest:

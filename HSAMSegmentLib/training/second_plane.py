@@ -196,9 +196,9 @@ def _whole(frame: SliceFrame) -> StackRegion:
 
 
 def _winner(logits: Tensor) -> np.ndarray:
-    return to_array(winning_channel(logits))[0]
+    return np.asarray(to_array(winning_channel(logits))[0])
 
 
 def _dice(found: np.ndarray, truth: np.ndarray, value: int) -> float:
     ours, theirs = found == value, truth == value
-    return 2.0 * np.count_nonzero(ours & theirs) / (np.count_nonzero(ours) + np.count_nonzero(theirs))
+    return float(2.0 * np.count_nonzero(ours & theirs) / (np.count_nonzero(ours) + np.count_nonzero(theirs)))

@@ -73,7 +73,9 @@ def transfer(
     """
     channels = class_map(old_labels, new_labels)
     old_count, new_count = (0 if labels is None else len(labels) + 1 for labels in (old_labels, new_labels))
-    taken, by_class, new = [], [], []
+    taken: list[str] = []
+    by_class: list[str] = []
+    new: list[str] = []
     for name, tensor in target.state_dict().items():
         origin = _origin(name, channels)
         found = source.get(origin) if origin is not None else None

@@ -135,7 +135,7 @@ def common_labels(cases: Sequence[Case]) -> tuple[list[Case], LabelSet, tuple[st
         TrainingError: if there are no cases.
     """
     if not cases:
-        raise TrainingError("There is nothing to teach from: give at least one volume with its labels.")
+        raise TrainingError("There are no training cases: give at least one volume with its labels.")
     merged: list[Label] = []
     for case in cases:
         known = {_key(label.name) for label in merged}

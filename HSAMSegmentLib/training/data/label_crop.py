@@ -51,7 +51,8 @@ def find_label_crop(banks: Sequence[SliceBank], image_size: int) -> LabelCrop | 
     known = [box for box in boxes if box is not None]
     if not known:
         return None
-    size = tuple(_crop_length(max(box[axis][1] - box[axis][0] for box in known), image_size) for axis in (0, 1))
+    rows, columns = (_crop_length(max(box[axis][1] - box[axis][0] for box in known), image_size) for axis in (0, 1))
+    size = (rows, columns)
     if size == (image_size, image_size):
         return None
     middle = (image_size - 1) / 2

@@ -83,6 +83,6 @@ class BalancedSampler:
             for tile in range(bank.tile_count):
                 item = Item(number, index, tile)
                 self.items.append(item)
-                for value in bank.labels[index, tile].unique().tolist():
+                for value in torch.unique(bank.labels[index, tile]).tolist():
                     if value not in (0, UNLABELED):
                         self.by_label[value - 1].append(item)

@@ -65,8 +65,8 @@ class SliceBank:
 
     def all_tiles(self, slices: Sequence[int]) -> Tensor:
         """Network input float32 [n * tiles, 3, S, S], the tiles of a slice one after the other, as `framing` wants."""
-        repeated = np.repeat(np.asarray(slices), self.tile_count)
-        return self.inputs(repeated, np.tile(np.arange(self.tile_count), len(slices)))
+        tiles = range(self.tile_count)
+        return self.inputs([index for index in slices for _ in tiles], [tile for _ in slices for tile in tiles])
 
     def targets(self, slices: Sequence[int], tiles: Sequence[int] | None = None) -> Tensor:
         """Labels uint8 [n, S, S] of `inputs` with the same arguments."""
@@ -88,7 +88,7 @@ def build_slice_bank(case: Case, *, slices: SliceRule, intensity: IntensityRule,
     """
     stack, frame = to_slices(case.volume.array, case.volume.geometry, slices.plane)
     labels = np.ascontiguousarray(frame.to_stack(case.labels))
-    labeled = _labelled_slices(case, frame.axes[0], frame.reversed_axes[0])
+    labeled = _labeled_slices(case, frame.axes[0], frame.reversed_axes[0])
     framing = SliceFraming(
         slices,
         image_size=image_size,
@@ -116,9 +116,9 @@ def _framed(framing: SliceFraming, slices: np.ndarray) -> Tensor:
     return framing.images(to_tensor(np.ascontiguousarray(slices, dtype=np.float32))).half()
 
 
-def _labelled_slices(case: Case, axis: int, backwards: bool) -> np.ndarray:
+def _labeled_slices(case: Case, axis: int, backwards: bool) -> np.ndarray:
     """Which slices of the stack have labels: those of the case if it was labeled along this axis, else all."""
     count = case.labels.shape[axis]
     if case.labeled is None or case.labeled_axis != axis:
         return np.ones(count, dtype=bool)
-    return case.labeled[::-1].copy() if backwards else case.labeled.copy()
+    return np.array(case.labeled[::-1] if backwards else case.labeled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ class SplitNetwork:
     """
 
     def __init__(self, network: SegmentationNetwork, adaptation: str) -> None:
-        self.network = network
+        self.network: Any = network
         self.blocks = first_adapted_block(network.encoder) if adaptation == LORA else None
 
     @torch.no_grad()
@@ -70,9 +71,9 @@ class SplitNetwork:
         else:
             features = Features(self.network.encoder.forward_suffix(cached[0], self.blocks))
         if tokens is None:
-            return self.network.decode(features, labels)
+            return cast(StageLogits, self.network.decode(features, labels))
         with tokens.placed(self.network.head):
-            return self.network.decode(tokens.take_features(features), labels)
+            return cast(StageLogits, self.network.decode(tokens.take_features(features), labels))
 
     def through(self, network: SegmentationNetwork) -> SplitNetwork:
         """The same split of another network with the same frozen part."""

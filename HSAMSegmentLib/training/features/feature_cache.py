@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped,unused-ignore]
 import torch
 from torch import Tensor
 
@@ -209,7 +209,7 @@ def _is_owned(folder: Path) -> bool:
         started = psutil.Process(int(number)).create_time()
     except psutil.Error:
         return False
-    return abs(started - _read_owner(folder).get("started", started)) < 1.0
+    return bool(abs(started - _read_owner(folder).get("started", started)) < 1.0)
 
 
 def _write_owner(folder: Path, owner: CacheOwner | None) -> None:
@@ -222,9 +222,10 @@ def _write_owner(folder: Path, owner: CacheOwner | None) -> None:
 
 def _read_owner(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / _OWNER).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = json.loads((folder / _OWNER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return facts
 
 
 def _new_file(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:

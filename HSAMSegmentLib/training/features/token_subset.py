@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,10 +49,11 @@ class TokenSubset:
     def take(self, maps: Tensor) -> Tensor:
         """The parts [B, C, r * n, c * n] of the tokens, from maps [B, C, rows * n, columns * n]."""
         side = maps.shape[-1] // self.grid[1]
-        tiled = maps.unflatten(3, (self.grid[1], side)).unflatten(2, (self.grid[0], side))
+        tiled = maps.reshape(*maps.shape[:2], self.grid[0], side, self.grid[1], side)
         view = torch.arange(len(maps), device=maps.device)[:, None, None]
-        taken = tiled.permute(0, 2, 4, 1, 3, 5)[view, self.rows, self.columns]
-        return taken.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+        taken: Tensor = tiled.permute(0, 2, 4, 1, 3, 5)[view, self.rows, self.columns]
+        joined: Tensor = taken.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+        return joined
 
     def take_features(self, features: Features) -> Features:
         """`take` for an embedding and its finer maps."""
@@ -61,11 +63,13 @@ class TokenSubset:
         """`take` for labels [B, S, S]."""
         return self.take(labels[:, None])[:, 0]
 
-    def placed(self, head: nn.Module) -> AbstractContextManager:
+    def placed(self, head: nn.Module) -> AbstractContextManager[Any]:
         """While entered, the head uses the true positions of the tokens."""
         if not hasattr(head, "positional_grid"):
             return nullcontext()
-        return head.positional_grid.at(self.index, self.grid)
+        positional_grid: Any = head.positional_grid
+        entered: AbstractContextManager[Any] = positional_grid.at(self.index, self.grid)
+        return entered
 
 
 def scattered_shape(grid: tuple[int, int]) -> tuple[int, int]:

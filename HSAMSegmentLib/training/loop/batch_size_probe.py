@@ -33,13 +33,14 @@ class BatchSizeProbe:
         Returns:
             A sentence if the batch size is reduced.
         """
-        if self._is_settled:
+        minutes = self._budget.minutes
+        if self._is_settled or minutes is None:
             return ()
         self._probes.append(self._budget.step_seconds)
         if len(self._probes) < _PROBES and self._probes[0] < _QUICK_SECONDS:
             return ()
         seconds = max(min(self._probes), 1e-6)
-        views = min(self._requested, max(1, int(STEP_SHARE * 60.0 * self._budget.minutes / seconds)))
+        views = min(self._requested, max(1, int(STEP_SHARE * 60.0 * minutes / seconds)))
         self._set_batch_size(views)
         self._budget.step_seconds = seconds * views
         self._is_settled = True

@@ -85,7 +85,7 @@ def autosam_loss(logits: Tensor, labels: Tensor, *, undefined_is_nan: bool = Fal
 
 
 def class_masks(labels: Tensor, num_masks: int) -> Tensor:
-    """Which class every pixel [B, h, w] belongs to: bool [B, T, h, w], all false where the label is no class."""
+    """Which class every pixel [B, h, w] belongs to: bool [B, T, h, w], all false for other label values."""
     classes = torch.arange(num_masks, device=labels.device, dtype=labels.dtype)
     return labels[:, None] == classes[:, None, None]
 

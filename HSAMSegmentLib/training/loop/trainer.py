@@ -161,7 +161,7 @@ class Trainer:
             with mixed_precision(self.device):
                 logits, labels = objective.batches.forward(self.generator)
             loss = objective.loss_of(logits.stages, labels)
-            loss.backward()
+            torch.autograd.backward(loss)
             losses.append(loss.detach())
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_LIMIT)
         if not all(bool(torch.isfinite(value)) for value in (*losses, norm)):

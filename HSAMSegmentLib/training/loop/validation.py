@@ -71,7 +71,8 @@ def predict_slices(
         group = slices[start : start + _BATCH]
         with torch.inference_mode():
             stages = stages_of(bank, group) if stages_of else _stages(network, bank.all_tiles(group).to(device), rule)
-            logits = sum(bank.framing.logits(stage) for stage in (stages[-1:] if rule.stages == "last" else stages))
+            used = stages[-1:] if rule.stages == "last" else stages
+            logits = torch.as_tensor(sum(bank.framing.logits(stage) for stage in used))
         found.append(to_array(logits.argmax(dim=1).to(torch.uint8)))
     return np.concatenate(found)
 
@@ -98,7 +99,7 @@ def validate(
         sets: what to validate on.
         num_classes: foreground classes K.
         device: where the network is.
-        step: take every n-th slice only, for a quick look at thin slices.
+        step: take every n-th slice only, for a quick validation on thin slices.
         between_batches: called before each batch; may raise to stop.
         stages_of: see `predict_slices`.
         rule: see `predict_slices`.

@@ -146,7 +146,7 @@ def test_a_case_to_validate_on_without_any_of_the_labels_is_refused(drawn):
 
 
 def test_no_case_at_all_is_refused():
-    with pytest.raises(TrainingError, match="nothing to teach from"):
+    with pytest.raises(TrainingError, match="no training cases"):
         common_labels([])
 
 
