@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "embedded.training")
     parser.add_argument("--models", type=Path, default=REPOSITORY / "Resources" / "Models")
     parser.add_argument("--tasks", nargs="*", default=[], help="tasks that were trained; default: the joint training")
+    parser.add_argument("--without", nargs="*", default=[], help="ids of tasks to leave out")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--not-judged", action="store_true", help="write bundles without metrics, for experiments")
@@ -35,7 +36,7 @@ def main() -> None:
         options.state,
         options.data,
         options.models,
-        tasks=tasks_of(options.tasks),
+        tasks=tasks_of(options.tasks, options.without),
         device=options.device,
         is_evaluated=not options.not_judged,
         note=options.note,

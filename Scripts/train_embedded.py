@@ -60,6 +60,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tasks", nargs="*", default=[], help="ids of the tasks; default: the joint training")
+    parser.add_argument("--without", nargs="*", default=[], help="ids of tasks to leave out")
     parser.add_argument("--strong-augmentation", "--wide-views", action="store_true", help="as for one scan")
     return parser.parse_args()
 
@@ -89,7 +90,7 @@ def main() -> None:
         average_decay=options.average_decay,
         batch_factor=options.batch_factor,
     )
-    tasks = tasks_of(options.tasks)
+    tasks = tasks_of(options.tasks, options.without)
     if options.strong_augmentation:
         tasks = tuple(replace(task, augment=augment_rule(1)) for task in tasks)
     training = BuiltinTraining([read_data(task, options) for task in tasks], settings)

@@ -285,14 +285,15 @@ TASKS = (ABDOMEN, HEART, ATRIUM)
 ALL_TASKS = (*TASKS, ABDOMEN_CT)
 
 
-def tasks_of(ids: Sequence[str]) -> tuple[BuiltinTask, ...]:
-    """The tasks of some ids; `TASKS` if there are none.
+def tasks_of(ids: Sequence[str], without: Sequence[str] = ()) -> tuple[BuiltinTask, ...]:
+    """The tasks of some ids, or `TASKS` if there are none, without others.
 
     Raises:
         TrainingError: if there is no such task.
     """
     known = {task.id: task for task in ALL_TASKS}
-    for name in ids:
+    for name in (*ids, *without):
         if name not in known:
             raise TrainingError(f"There is no task '{name}'; choose from {', '.join(known)}.")
-    return tuple(known[name] for name in ids) or TASKS
+    chosen = tuple(known[name] for name in ids) or TASKS
+    return tuple(task for task in chosen if task.id not in without)

@@ -77,13 +77,14 @@ def _summary(task: BuiltinTask, found: dict[str, Comparison]) -> dict[str, Any]:
         "mean_dice": _rounded(float(np.mean([row["dice"] for row in structures.values()]))),
         "structures": structures,
         "dice_per_scan": {
-            name: [_rounded(score.dice) for score in comparison.scores] for name, comparison in found.items()
+            name: [None if score.dice is None else _rounded(score.dice) for score in comparison.scores]
+            for name, comparison in found.items()
         },
     }
 
 
-def _rounded(value: float | None) -> float:
-    return float("nan") if value is None else round(float(value), 4)
+def _rounded(value: float) -> float:
+    return round(float(value), 4)
 
 
 def manifest_of_task(

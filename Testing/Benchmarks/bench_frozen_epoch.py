@@ -37,7 +37,7 @@ from HSAMSegmentLib.training.features.adaptation import FROZEN, SplitNetwork, se
 from HSAMSegmentLib.training.features.cached_batches import CachedFeatureBatches
 from HSAMSegmentLib.training.features.cached_features import CachedFeatures, CacheOptions, UnlimitedEncoding
 from HSAMSegmentLib.training.loop.losses import autosam_loss, hsam_loss
-from HSAMSegmentLib.training.loop.trainer import Trainer
+from HSAMSegmentLib.training.loop.trainer import Objective, Trainer
 from HSAMSegmentLib.training.recipe import NARROW_CNN_OPTIONS
 
 CPU = torch.device("cpu")
@@ -99,12 +99,13 @@ def step_seconds(head: str, size: int, draw: TrainingSet, embedding: torch.Tenso
     trainer = Trainer(network, rate=1e-4, encoder_share=1.0, seed=0, device=CPU)
     split = SplitNetwork(network, FROZEN)
     with tempfile.TemporaryDirectory() as folder:
-        rules = CacheOptions(capacity_bytes=1 << 30, parent=Path(folder), pace=OneView())
+        rules = CacheOptions(capacity_bytes=1 << 30, parent=Path(folder), limits=OneView())
         kept = CachedFeatures(split, draw, (), CPU, torch.Generator().manual_seed(0), rules)
         batches = CachedFeatureBatches(split, draw, CPU, kept)
         steps = max(1, len(draw.sampler) // BATCH)
-        trainer.step(batches, loss_of(head), 0.5)
-        seconds = spent(lambda: [trainer.step(batches, loss_of(head), 0.5) for _ in range(epochs * steps)])
+        objective = Objective(batches, loss_of(head))
+        trainer.step([objective], 0.5)
+        seconds = spent(lambda: [trainer.step([objective], 0.5) for _ in range(epochs * steps)])
         batches.close()
     return seconds / (epochs * steps * BATCH)
 
