@@ -1,20 +1,28 @@
-"""What the embedded models are: data, splits, rules, augmentation. Plain data; `embedded` trains them."""
+"""The built-in models as plain data: data sets, splits, preprocessing, augmentation, terms."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from HSAMSegmentLib.errors import TrainingError
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 from HSAMSegmentLib.preprocess.rules import IntensityRule, PredictionRule, SliceRule
 from HSAMSegmentLib.training.data.augment import AugmentRule
+from HSAMSegmentLib.training.loop.losses import DICE_SMOOTHING
 from HSAMSegmentLib.training.recipe import NEIGHBORS_MM
 from HSAMSegmentLib.weights.manifest import License
 
 HEAD_OPTIONS = {"mlp_dim": 256, "dropout": 0.1, "embedding_noise": 0.02}
-STRONG_INTENSITIES = {"gamma": (0.55, 1.8), "contrast": (0.7, 1.4), "brightness": 0.1, "bias_field": 0.25}
+STRONG_INTENSITIES: dict[str, Any] = {
+    "gamma": (0.55, 1.8),
+    "contrast": (0.7, 1.4),
+    "brightness": 0.1,
+    "bias_field": 0.25,
+}
 LAST_STAGE = PredictionRule(stages="last")
 THIN_SLICES = PredictionRule(stages="last", neighbors_mm=NEIGHBORS_MM)
 TWO_VIEWS = PredictionRule(stages="last", views=((0.0, 1.0), (15.0, 1.0)))
@@ -22,28 +30,34 @@ INHERITED = "A model trained on these scans inherits the terms of the scans."
 
 
 @dataclass(frozen=True)
-class EmbeddedTask:
-    """One embedded model.
+class BuiltinTask:
+    """One built-in model.
 
     Attributes:
         id: of the model.
         title: as a user reads it.
         folder: of the data set, with a `dataset.json`.
         labels: names of the label values 1..K.
-        image_size: side of the network's input in segmenting.
-        train_size: rows and columns of the views in training; smaller than the input where the rest is empty.
-        full_size_every: every n-th step trains on views of `image_size` instead.
-        batch_size: views per step.
-        slices: how volumes are cut and framed.
-        augment: how far views differ from slices.
-        validation: ids of the scans held out.
+        modality: of the scans.
+        image_size: side of the network's input in inference.
+        train_size: rows and columns of the crops in training.
+        full_size_every: every n-th step trains on crops of `image_size` instead.
+        batch_size: crops per step.
+        full_size_batch: crops per step of `image_size`, None for `batch_size`.
+        centers_on_labels: whether crops are centered on the labels of the scan instead of on the slice.
+        slices: how volumes are sliced and framed.
+        augment: augmentation.
+        dice_weight: weight of Dice in the loss.
+        dice_smoothing: smoothing of Dice in the loss.
+        start_from: model id whose matching weights a new training starts from, "" for random weights.
+        validation: ids of the validation scans.
         field_of_view_mm: plausible extent of slices.
         license: terms.
         citation: data sets to cite.
         description: what it is for.
         weak_points: where it fails.
-        intensity: how grey values are scaled.
-        prediction: how the outputs are read.
+        intensity: how intensities are scaled.
+        prediction: how the outputs are combined.
     """
 
     id: str
@@ -61,7 +75,13 @@ class EmbeddedTask:
     citation: tuple[str, ...]
     description: str
     weak_points: str
+    modality: str = "MR"
     full_size_every: int = 1
+    full_size_batch: int | None = None
+    centers_on_labels: bool = False
+    dice_weight: float = 0.5
+    dice_smoothing: float = DICE_SMOOTHING
+    start_from: str = ""
     intensity: IntensityRule = field(default_factory=IntensityRule)
     prediction: PredictionRule = LAST_STAGE
 
@@ -90,11 +110,16 @@ def dataset_cases(folder: Path) -> tuple[DatasetCase, ...]:
     index = folder / "dataset.json"
     if not index.is_file():
         raise TrainingError(f"There is no data set in {folder}: dataset.json is missing.")
-    entries = json.loads(index.read_text(encoding="utf-8"))["cases"]
-    return tuple(DatasetCase(item["id"], folder / item["image"], folder / item["label"]) for item in entries)
+    content = json.loads(index.read_text(encoding="utf-8"))
+    if "cases" in content:
+        return tuple(
+            DatasetCase(item["id"], folder / item["image"], folder / item["label"]) for item in content["cases"]
+        )
+    names = ((name, f"{name}.nii.gz") for name in content["scans"])
+    return tuple(DatasetCase(name, folder / "images" / file, folder / "labels" / file) for name, file in names)
 
 
-ABDOMEN = EmbeddedTask(
+ABDOMEN = BuiltinTask(
     id="abdomen-mr-t2",
     title="Abdomen, T2-weighted MR",
     folder="chaos_t2",
@@ -119,11 +144,11 @@ ABDOMEN = EmbeddedTask(
         "69 (2021) 101950",
     ),
     description="Liver, kidneys and spleen in axial fat-suppressed T2-weighted (SPIR) MR with thick slices.",
-    weak_points="Taught on healthy abdomens from one challenge: large lesions, missing or transplanted kidneys, and "
-    "other sequences (T1, CT) are outside of what it knows.",
+    weak_points="Trained on healthy abdomens from one challenge: large lesions, missing or transplanted kidneys, and "
+    "other sequences (T1, CT) are not covered.",
 )
 
-HEART = EmbeddedTask(
+HEART = BuiltinTask(
     id="cardiac-mr-bssfp",
     title="Heart, short-axis bSSFP MR",
     folder="cmr_bssfp",
@@ -150,10 +175,10 @@ HEART = EmbeddedTask(
     ),
     description="Left ventricular myocardium, left and right ventricle in short-axis balanced SSFP MR.",
     weak_points="The slices at the base, where the ring of muscle opens into the atria, and at the apex are the least "
-    "certain: it may go on one slice too far or stop one too early.",
+    "certain: the mask may end one slice too late or too early.",
 )
 
-ATRIUM = EmbeddedTask(
+ATRIUM = BuiltinTask(
     id="left-atrium-lge",
     title="Left atrium, late gadolinium enhanced MR",
     folder="la_lge",
@@ -188,8 +213,87 @@ ATRIUM = EmbeddedTask(
         "2019",
     ),
     description="Cavity of the left atrium in axial 3-D late gadolinium enhanced MR.",
-    weak_points="Taught on scans cut out around the atrium: on an uncropped scan give a region of interest. The "
+    weak_points="Trained on scans cut out around the atrium: on an uncropped scan give a region of interest. The "
     "pulmonary veins and the plane of the mitral valve are where it is least certain.",
 )
 
+ABDOMEN_CT = BuiltinTask(
+    id="abdomen-ct",
+    title="Abdomen, CT",
+    folder="ct_btcv",
+    labels=(
+        "spleen",
+        "right kidney",
+        "left kidney",
+        "gallbladder",
+        "esophagus",
+        "liver",
+        "stomach",
+        "aorta",
+        "inferior vena cava",
+        "portal and splenic vein",
+        "pancreas",
+        "right adrenal gland",
+        "left adrenal gland",
+    ),
+    modality="CT",
+    image_size=352,
+    train_size=(176, 224),
+    batch_size=6,
+    full_size_every=8,
+    full_size_batch=3,
+    centers_on_labels=True,
+    dice_weight=0.6,
+    dice_smoothing=20.0,
+    start_from="abdomen-mr-t2",
+    slices=SliceRule(framing="spacing", pixel_spacing_mm=1.25, context="adjacent", context_mm=4.0),
+    intensity=IntensityRule("window", window_hu=(-125.0, 275.0)),
+    augment=AugmentRule(
+        rotation_degrees=20,
+        scale=(0.75, 1.3),
+        shift_px=16,
+        elastic_px=5,
+        gamma=(0.7, 1.45),
+        contrast=(0.75, 1.35),
+        brightness=0.08,
+        bias_field=0.08,
+        noise=0.06,
+        blur_probability=0.2,
+        lone_slice_probability=0.1,
+        swap_neighbors=True,
+        structure_contrast=0.1,
+        enhancing_labels=(1, 2, 3, 8, 9, 10),
+    ),
+    validation=("ct_btcv_07", "ct_btcv_26", "ct_btcv_34"),
+    prediction=LAST_STAGE,
+    field_of_view_mm=(250.0, 520.0),
+    license=License(
+        name="Research only",
+        terms="Research only, non-commercial, not for a product: trained on scans of the BTCV challenge, which its "
+        f"organizers give out on registration. {INHERITED}",
+        url="https://www.synapse.org/Synapse:syn3193805",
+    ),
+    citation=("Landman et al., Multi-Atlas Labeling Beyond the Cranial Vault, MICCAI 2015, Synapse syn3193805",),
+    description="Thirteen structures in abdominal CT, trained on scans in the portal venous phase.",
+    weak_points="Trained on 15 scans of one center: small structures (adrenal glands, gallbladder, veins) are the "
+    "least certain, and large lesions are not covered.",
+)
+
 TASKS = (ABDOMEN, HEART, ATRIUM)
+"""Trained together: the first bundle holds the encoder of all."""
+
+ALL_TASKS = (*TASKS, ABDOMEN_CT)
+
+
+def tasks_of(ids: Sequence[str], without: Sequence[str] = ()) -> tuple[BuiltinTask, ...]:
+    """The tasks of some ids, or `TASKS` if there are none, without others.
+
+    Raises:
+        TrainingError: if there is no such task.
+    """
+    known = {task.id: task for task in ALL_TASKS}
+    for name in (*ids, *without):
+        if name not in known:
+            raise TrainingError(f"There is no task '{name}'; choose from {', '.join(known)}.")
+    chosen = tuple(known[name] for name in ids) or TASKS
+    return tuple(task for task in chosen if task.id not in without)

@@ -1,4 +1,4 @@
-"""From a training state to the embedded bundles: judged on the held-out scans, described, written."""
+"""Export a training state to bundles: evaluated on the validation scans, with manifests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,26 +19,23 @@ from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.labels.terminology import label_set_of
+from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.runtime.disk import sha256_of
-from HSAMSegmentLib.training.export import versions
-from HSAMSegmentLib.training.loop.checkpointing import load_state
+from HSAMSegmentLib.training.result import versions
+from HSAMSegmentLib.training.state_files import load_state
 from HSAMSegmentLib.weights.loading import LoadedModel, save_model
 from HSAMSegmentLib.weights.manifest import EncoderSource, Manifest
-from recipes.builtin_tasks import TASKS, EmbeddedTask, dataset_cases
-from recipes.train_builtin import (
-    DICE_WEIGHT,
-    LAST_STAGE_WEIGHT,
-    build_networks,
-    dataset_case,
-)
+from recipes.builtin_tasks import TASKS, BuiltinTask, dataset_cases
+from recipes.task_data import dataset_case
+from recipes.train_builtin import LAST_STAGE_WEIGHT, build_networks
 
 logger = logging.getLogger(__name__)
 
 _METRICS = ("dice", "jaccard", "hd95", "asd")
 
 
-def averaged_networks(state_file: Path, tasks: Sequence[EmbeddedTask] = TASKS) -> tuple[nn.ModuleDict, dict[str, Any]]:
-    """The averaged networks of a training state, rounded to the float16 that is stored, and the state itself."""
+def averaged_networks(state_file: Path, tasks: Sequence[BuiltinTask] = TASKS) -> tuple[nn.ModuleDict, dict[str, Any]]:
+    """The averaged networks of a training state, rounded to the float16 of bundles, and the state itself."""
     state = load_state(state_file)
     networks = build_networks(tasks)
     networks.load_state_dict(state["average"])
@@ -47,11 +44,11 @@ def averaged_networks(state_file: Path, tasks: Sequence[EmbeddedTask] = TASKS) -
     return networks.eval(), state
 
 
-def judge(model: LoadedModel, task: EmbeddedTask, data_folder: Path, *, device: str = "cpu") -> dict[str, Any]:
-    """Segment the held-out scans as a user would (default options) and compare with their labels.
+def evaluate(model: LoadedModel, task: BuiltinTask, data_folder: Path, *, device: str = "cpu") -> dict[str, Any]:
+    """Segment the validation scans with default options, and compare with their labels.
 
     Returns:
-        Means and the lowest Dice per structure, Dice per scan, and what they were measured on.
+        Means and the lowest Dice per structure, and Dice per scan.
     """
     segmenter = Segmenter(model, device=device, options=SegmentOptions(threads=torch.get_num_threads()))
     found: dict[str, Comparison] = {}
@@ -63,7 +60,7 @@ def judge(model: LoadedModel, task: EmbeddedTask, data_folder: Path, *, device: 
     return _summary(task, found)
 
 
-def _summary(task: EmbeddedTask, found: dict[str, Comparison]) -> dict[str, Any]:
+def _summary(task: BuiltinTask, found: dict[str, Comparison]) -> dict[str, Any]:
     structures: dict[str, dict[str, float]] = {}
     for number, name in enumerate(task.labels):
         scores = [comparison.scores[number] for comparison in found.values()]
@@ -80,7 +77,8 @@ def _summary(task: EmbeddedTask, found: dict[str, Comparison]) -> dict[str, Any]
         "mean_dice": _rounded(float(np.mean([row["dice"] for row in structures.values()]))),
         "structures": structures,
         "dice_per_scan": {
-            name: [_rounded(score.dice) for score in comparison.scores] for name, comparison in found.items()
+            name: [None if score.dice is None else _rounded(score.dice) for score in comparison.scores]
+            for name, comparison in found.items()
         },
     }
 
@@ -90,13 +88,13 @@ def _rounded(value: float) -> float:
 
 
 def manifest_of_task(
-    task: EmbeddedTask, encoder: EncoderSource, state: dict[str, Any], hashes: dict[str, dict[str, str]]
+    task: BuiltinTask, encoder: EncoderSource, state: dict[str, Any], hashes: dict[str, dict[str, str]]
 ) -> Manifest:
-    """What an embedded bundle says about itself, without metrics."""
+    """The manifest of a built-in model, without metrics."""
     return Manifest(
         id=task.id,
         title=task.title,
-        modality="MR",
+        modality=task.modality,
         architecture=task.architecture,
         encoder_source=encoder,
         intensity=task.intensity,
@@ -111,11 +109,11 @@ def manifest_of_task(
     )
 
 
-def _training_facts(task: EmbeddedTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> dict[str, Any]:
+def _training_facts(task: BuiltinTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> dict[str, Any]:
     return {
         "script": "Scripts/train_embedded.py",
         "data": task.folder,
-        "scans_taught": sorted(_taught(task, state, hashes)),
+        "scans_taught": sorted(_trained_scans(task, state, hashes)),
         "scans_held_out": list(task.validation),
         "hashes": hashes,
         "steps": state["steps"],
@@ -124,7 +122,8 @@ def _training_facts(task: EmbeddedTask, state: dict[str, Any], hashes: dict[str,
             "batch_size": task.batch_size,
             "train_size": task.train_size,
             "augment": task.augment.to_json(),
-            "dice_weight": DICE_WEIGHT,
+            "dice_weight": task.dice_weight,
+            "dice_smoothing": task.dice_smoothing,
             "last_stage_weight": LAST_STAGE_WEIGHT,
             "jointly_with": [name for name in state.get("taught", ()) if name != task.id],
         },
@@ -133,9 +132,10 @@ def _training_facts(task: EmbeddedTask, state: dict[str, Any], hashes: dict[str,
     }
 
 
-def _taught(task: EmbeddedTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> list[str]:
-    """Ids of the scans that the state has learned from; older states do not say, and kept to the split."""
-    return state.get("taught", {}).get(task.id, [name for name in hashes if name not in task.validation])
+def _trained_scans(task: BuiltinTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> list[str]:
+    """Ids of the training scans; states without them used the split of the task."""
+    known: dict[str, list[str]] = state.get("taught", {})
+    return known.get(task.id, [name for name in hashes if name not in task.validation])
 
 
 def export(
@@ -143,52 +143,53 @@ def export(
     data_folder: Path,
     models_folder: Path,
     *,
-    tasks: Sequence[EmbeddedTask] = TASKS,
+    tasks: Sequence[BuiltinTask] = TASKS,
     device: str = "cpu",
-    judged: bool = True,
+    is_evaluated: bool = True,
     note: str = "",
     report: Callable[[str], None] = logger.info,
 ) -> dict[str, dict[str, Any]]:
-    """Write the bundles: the first task's holds the encoder, the others refer to it by its hash.
+    """Write the bundles: the first one holds the encoder, the others refer to it by its hash.
 
     Args:
-        state_file: of `EmbeddedTrainer`.
-        data_folder: with the data sets, for the judgement.
-        models_folder: where the bundles go; existing ones are replaced.
+        state_file: of `BuiltinTraining`.
+        data_folder: with the data sets.
+        models_folder: folder of the bundles; existing ones are replaced.
         tasks: those that were trained.
-        device: to judge on.
-        judged: whether to judge; bundles that are not have no metrics and are for trying things out.
-        note: a sentence on the training that the settings do not tell, for the manifest.
-        report: gets a line per model.
+        device: to evaluate on.
+        is_evaluated: whether to evaluate; bundles without metrics are for experiments.
+        note: a sentence on the training for the manifest.
+        report: called with a line per model.
 
     Returns:
         Model id to its metrics.
 
     Raises:
-        TrainingError: if a model would be judged on scans that it has learned from.
+        TrainingError: if a validation scan is among the training scans.
     """
     networks, state = averaged_networks(state_file, tasks)
     encoder, metrics = EncoderSource(included=True), {}
-    if judged and any(set(_taught(task, state, {})) & set(task.validation) for task in tasks):
+    if is_evaluated and any(set(_trained_scans(task, state, {})) & set(task.validation) for task in tasks):
         raise TrainingError(
-            "This state has learned from scans that are held out to judge it; train it anew without them."
+            "This state was trained on validation scans, so the validation would say nothing. Train it without them."
         )
     for task in tasks:
         path = models_folder / f"{task.id}.safetensors"
         manifest = manifest_of_task(task, encoder, state, _hashes(task, data_folder))
         manifest = replace(manifest, training={**manifest.training, "note": note})
-        if judged:
-            metrics[task.id] = judge(LoadedModel(networks[task.id], manifest, path), task, data_folder, device=device)
+        network = cast(SegmentationNetwork, networks[task.id])
+        if is_evaluated:
+            metrics[task.id] = evaluate(LoadedModel(network, manifest, path), task, data_folder, device=device)
         if task.id in metrics:
             manifest = replace(manifest, metrics={"validation": metrics[task.id]})
-        save_model(path, networks[task.id].cpu(), manifest, overwrite=True, dtype="float16")
+        save_model(path, network.cpu(), manifest, overwrite=True, dtype="float16")
         if encoder.included:
             encoder = EncoderSource(False, task.id, sha256_of(path))
-        report(f"{task.id}: {metrics.get(task.id, 'not judged')}")
+        report(f"{task.id}: {metrics.get(task.id, 'not evaluated')}")
     return metrics
 
 
-def _hashes(task: EmbeddedTask, data_folder: Path) -> dict[str, dict[str, str]]:
+def _hashes(task: BuiltinTask, data_folder: Path) -> dict[str, dict[str, str]]:
     """SHA-256 of the files of every scan."""
     return {
         entry.id: {"image": sha256_of(entry.image), "labels": sha256_of(entry.label)}

@@ -1,69 +1,54 @@
-"""Trains the embedded models: one compact encoder for all tasks, an H-SAM head for each, a batch of each per step."""
+"""Train the built-in models: one compact encoder for all tasks, an H-SAM head for each, a batch of each per step."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from HSAMSegmentLib.errors import TrainingError
-from HSAMSegmentLib.io.volume_files import read_volume
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
-from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.models.building import build_network
+from HSAMSegmentLib.models.interface import StageLogits
 from HSAMSegmentLib.preprocess.rules import PredictionRule
 from HSAMSegmentLib.training.data.augment import augment
-from HSAMSegmentLib.training.data.batches import gather
-from HSAMSegmentLib.training.data.cases import Case, make_case
-from HSAMSegmentLib.training.data.sampling import BalancedSampler
-from HSAMSegmentLib.training.data.slice_bank import SliceBank, build_slice_bank
-from HSAMSegmentLib.training.loop.checkpointing import PeriodicSaver, load_state, save_state
-from HSAMSegmentLib.training.loop.losses import TEACHING_SMOOTHING, hsam_loss
-from HSAMSegmentLib.training.loop.optimizer import (
-    GRADIENT_LIMIT,
-    cosine_share,
-    make_optimizer,
-    mixed_precision,
-    set_rate,
-)
-from HSAMSegmentLib.training.loop.validation import ValidationResult, validate, whole_case
-from HSAMSegmentLib.training.loop.weight_average import WeightAverage
-from recipes.builtin_tasks import TASKS, DatasetCase, EmbeddedTask, dataset_cases
+from HSAMSegmentLib.training.loop.checkpointer import Checkpointer
+from HSAMSegmentLib.training.loop.fit import fit
+from HSAMSegmentLib.training.loop.losses import hsam_loss
+from HSAMSegmentLib.training.loop.trainer import LossOf, Objective, Trainer
+from HSAMSegmentLib.training.loop.validation import ValidationResult, validate
+from HSAMSegmentLib.training.state_files import load_state
+from HSAMSegmentLib.training.weight_transfer import TransferReport, transfer
+from HSAMSegmentLib.weights.loading import LoadedModel
+from recipes.builtin_tasks import TASKS, BuiltinTask
+from recipes.task_data import TaskData
 
 logger = logging.getLogger(__name__)
 
 LAST_STAGE_WEIGHT = 0.75
-DICE_WEIGHT = 0.5
+LOSS_FACTOR = 2.0
 WARMUP_STEPS = 100
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """Banks of one task."""
-
-    task: EmbeddedTask
-    training: tuple[SliceBank, ...]
-    validation: tuple[SliceBank, ...]
-    sampler: BalancedSampler
+SAVE_SECONDS = 60.0
+_MANY_SLICES = 60
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How long and how fast.
+    """How long and how fast to train.
 
     Attributes:
-        minutes: of training in all, earlier runs of the same state included.
+        minutes: of training in all, earlier runs with the same state included.
         rate: highest learning rate.
-        seed: of initial weights and of all draws.
-        device: "cpu" or "cuda"; on the latter in mixed precision.
-        validate_minutes: time between validations.
+        seed: of the initial weights and of all random draws.
+        device: "cpu" or "cuda"; on the latter in bfloat16.
+        validate_minutes: pause between validations.
         average_decay: see `WeightAverage`.
-        batch_factor: batches this many times larger than the tasks say, for a GPU.
+        batch_factor: factor on the batch sizes of the tasks, to fill a GPU.
     """
 
     minutes: float
@@ -75,200 +60,241 @@ class Settings:
     batch_factor: int = 1
 
 
-def load_task(task: EmbeddedTask, data_folder: Path, *, only_validation: bool = False) -> TaskData:
-    """Read the scans of a task and split them.
-
-    Args:
-        task: which.
-        data_folder: holds a folder per data set.
-        only_validation: do not read the scans for training.
-
-    Raises:
-        TrainingError: if the data set or a validation scan is missing.
-    """
-    entries = dataset_cases(data_folder / task.folder)
-    strange = set(task.validation) - {entry.id for entry in entries}
-    if strange:
-        raise TrainingError(f"The data set {task.folder} lacks the validation scans {', '.join(sorted(strange))}.")
-    banks = {
-        entry.id: build_slice_bank(
-            dataset_case(entry, task),
-            slices=task.slices,
-            intensity=task.intensity,
-            image_size=task.image_size,
-        )
-        for entry in entries
-        if entry.id in task.validation or not only_validation
-    }
-    training = tuple(bank for name, bank in banks.items() if name not in task.validation)
-    return TaskData(
-        task=task,
-        training=training,
-        validation=tuple(banks[name] for name in task.validation),
-        sampler=BalancedSampler(training, num_classes=len(task.labels)),
-    )
-
-
-def dataset_case(entry: DatasetCase, task: EmbeddedTask) -> Case:
-    """Read one scan of a data set; all its slices count as labelled."""
-    drawn = read_volume(entry.label)
-    labels = LabelSet(tuple(Label(value, name, (1.0, 1.0, 1.0)) for value, name in enumerate(task.labels, start=1)))
-    segmentation = Segmentation(drawn.array.astype("uint8"), drawn.geometry, labels, entry.id)
-    case = make_case(read_volume(entry.image), segmentation)
-    return replace(case, labelled=None)
-
-
-def build_networks(tasks: Sequence[EmbeddedTask] = TASKS) -> nn.ModuleDict:
+def build_networks(tasks: Sequence[BuiltinTask] = TASKS) -> nn.ModuleDict:
     """One network per task, all with the same encoder object."""
     networks = nn.ModuleDict({task.id: build_network(task.architecture) for task in tasks})
-    encoder = networks[tasks[0].id].encoder
+    encoder: Any = networks[tasks[0].id].encoder
     encoder.initialize()
     for network in networks.values():
         network.encoder = encoder
-    return networks.to(memory_format=torch.channels_last)
+    return cast(nn.ModuleDict, networks.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
-class EmbeddedTrainer:
-    """Networks, optimizer, average and draws of a training that can stop and go on at any time."""
+class TaskBatches:
+    """Draws crops of one task and runs its network."""
+
+    def __init__(self, data: TaskData, network: nn.Module, settings: Settings, step: Callable[[], int]) -> None:
+        """
+        Args:
+            data: slices on the device that trains.
+            network: of the task.
+            settings: of the training.
+            step: the present step.
+        """
+        self._data, self._network, self._factor, self._step = data, network, settings.batch_factor, step
+        device = data.slices.device
+        self._noise = torch.Generator(device).manual_seed(settings.seed) if device.type == "cuda" else None
+
+    def forward(self, generator: torch.Generator) -> tuple[StageLogits, Tensor]:
+        """Logits of all stages and labels [B, rows, columns] of a new batch."""
+        images, labels = self.draw(generator)
+        return self._network(images, labels), labels
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Augmented crops [B, 3, rows, columns] and their labels."""
+        task, slices = self._data.task, self._data.slices
+        is_full = task.full_size_every > 1 and self._step() % task.full_size_every == 0
+        size = (task.image_size, task.image_size) if is_full else task.train_size
+        count = (task.full_size_batch or task.batch_size) if is_full else task.batch_size
+        items = self._data.sampler.draw(count * self._factor, generator)
+        images, labels = slices.gather(items)
+        is_centered = task.centers_on_labels and not is_full
+        centers = slices.centers_px[[item.bank for item in items]] if is_centered else None
+        images, labels = augment(
+            images,
+            labels,
+            task.augment,
+            size=size,
+            generator=generator,
+            centers_px=centers,
+            noise_generator=self._noise,
+        )
+        return images.contiguous(memory_format=torch.channels_last), labels
+
+
+def loss_of_task(task: BuiltinTask) -> LossOf:
+    """The loss of a task: H-SAM's, with the task's Dice weight and smoothing."""
+
+    def loss_of(stages: Sequence[Tensor], labels: Tensor) -> Tensor:
+        return LOSS_FACTOR * hsam_loss(
+            stages,
+            labels,
+            last_weight=LAST_STAGE_WEIGHT,
+            dice_weight=task.dice_weight,
+            smoothing=task.dice_smoothing,
+        )
+
+    return loss_of
+
+
+class BuiltinTraining:
+    """A training of one or more tasks that can be interrupted and resumed after any step."""
 
     def __init__(self, data: Sequence[TaskData], settings: Settings) -> None:
-        """Build everything anew; `resume` then takes over an earlier state."""
+        """Initialize the networks; `resume` or `start_from` then replace their weights."""
         torch.manual_seed(settings.seed)
         self.data = data
         self.settings = settings
         self.device = torch.device(settings.device)
-        self.networks = build_networks([item.task for item in data]).to(self.device)
-        self.average = WeightAverage(self.networks, decay=settings.average_decay)
-        self.optimizer = make_optimizer(self.networks, settings.rate)
-        self.generator = torch.Generator().manual_seed(settings.seed)
-        self.steps = 0
-        self.seconds = 0.0
+        self.trainer = self._new_trainer(build_networks([item.task for item in data]).to(self.device))
         self.losses: dict[str, float] = {}
+        self._earlier_seconds = 0.0
+        self._validation_seconds = 0.0
+        self._validated_at = 0.0
+        self.objectives = [self._objective(item) for item in data]
+
+    @property
+    def seconds(self) -> float:
+        """Time used for steps and validations, earlier runs included."""
+        return self._earlier_seconds + self.trainer.seconds + self._validation_seconds
 
     @property
     def progress(self) -> float:
-        """Part of the minutes that are used up."""
+        """Part of the minutes that is used up."""
         return self.seconds / (60.0 * self.settings.minutes)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether to validate before the next step."""
+        return self.seconds - self._validated_at > 60.0 * self.settings.validate_minutes
+
+    @property
+    def has_converged(self) -> bool:
+        """Never: these trainings use all of their time."""
+        return False
+
     def step(self) -> None:
-        """One step of the optimizer on a batch of every task.
+        """Take one optimizer step on a batch of every task.
 
         Raises:
-            TrainingError: if the loss is not a number.
+            NonFiniteLossError: if a loss is not finite.
         """
-        started = time.monotonic()
-        rate = self.settings.rate * min(1.0, (self.steps + 1) / WARMUP_STEPS) * cosine_share(self.progress)
-        set_rate(self.optimizer, rate)
-        self.optimizer.zero_grad()
-        for item in self.data:
-            self._backward(item)
-        nn.utils.clip_grad_norm_(self.networks.parameters(), GRADIENT_LIMIT)
-        self.optimizer.step()
-        self.average.update(self.networks)
-        self.steps += 1
-        self.seconds += time.monotonic() - started
+        self.trainer.step(self.objectives, self.progress)
+        for item, loss in zip(self.data, self.trainer.last_losses):
+            value = loss / LOSS_FACTOR
+            self.losses[item.task.id] = 0.95 * self.losses.get(item.task.id, value) + 0.05 * value
 
-    def validate(self, *, quick: bool = True) -> dict[str, ValidationResult]:
-        """Dice of the averaged weights on the validation scans; quick: every third slice of thin-sliced scans."""
-        started = time.monotonic()
+    def validate(self) -> None:
+        """Validate the averaged weights, quickly, and log Dice."""
+        logger.info(describe(self.validation(quick=True)))
+
+    def validation(self, *, quick: bool = False) -> dict[str, ValidationResult]:
+        """Dice of the averaged weights on the validation scans; quick: on every third slice of thin-sliced scans."""
+        began = time.monotonic()
         results = {}
         for item in self.data:
+            network: Any = self.trainer.average.network[item.task.id]
             results[item.task.id] = validate(
-                self.average.network[item.task.id],
-                [whole_case(bank) for bank in item.validation],
+                network,
+                item.validation,
                 num_classes=len(item.task.labels),
                 device=self.device,
-                step=3 if quick and len(item.validation[0]) > 60 else 1,
+                step=3 if quick and len(item.validation[0].bank) > _MANY_SLICES else 1,
                 rule=PredictionRule(stages=item.task.prediction.stages),
             )
-        self.seconds += time.monotonic() - started
+        self._validation_seconds += time.monotonic() - began
+        self._validated_at = self.seconds
         return results
 
-    def state(self) -> dict:
+    def start_from(self, model: LoadedModel) -> dict[str, TransferReport]:
+        """Copy the matching weights of a model into the networks of all tasks."""
+        state, networks = model.network.state_dict(), self.trainer.network
+        reports = {
+            item.task.id: transfer(
+                state,
+                networks[item.task.id],
+                old_labels=model.manifest.labels,
+                new_labels=LabelSet(
+                    tuple(Label(value, name, (1.0, 1.0, 1.0)) for value, name in enumerate(item.task.labels, start=1))
+                ),
+            )
+            for item in self.data
+        }
+        self.trainer = self._new_trainer(networks)
+        return reports
+
+    def state(self) -> dict[str, Any]:
         """Everything that `resume` needs."""
+        trainer = self.trainer
         return {
-            "networks": self.networks.state_dict(),
-            "average": self.average.network.state_dict(),
-            "average_updates": self.average.updates,
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "steps": self.steps,
+            "networks": trainer.network.state_dict(),
+            "average": trainer.average.network.state_dict(),
+            "average_updates": trainer.average.updates,
+            "optimizer": trainer.optimizer.state_dict(),
+            "generator": trainer.generator.get_state(),
+            "torch_generator": torch.get_rng_state(),
+            "steps": trainer.steps,
             "seconds": self.seconds,
-            "taught": {item.task.id: [bank.name for bank in item.training] for item in self.data},
+            "taught": {item.task.id: list(item.scans) for item in self.data},
         }
 
     def resume(self, path: Path) -> None:
-        """Go on where `state` was saved; from a file with the averaged weights alone, start anew from these."""
-        state = load_state(path)
+        """Continue from a saved `state`; a file with averaged weights alone gives the initial weights.
+
+        Raises:
+            CheckpointError: if the file is damaged.
+        """
+        state, trainer = load_state(path), self.trainer
+        trainer.network.load_state_dict(state.get("networks", state["average"]))
+        trainer.average.network.load_state_dict(state["average"])
         if "networks" not in state:
-            self.networks.load_state_dict(state["average"])
-            self.average.network.load_state_dict(state["average"])
             return
-        self.networks.load_state_dict(state["networks"])
-        self.average.network.load_state_dict(state["average"])
-        self.average.updates = state["average_updates"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
-        self.steps, self.seconds = state["steps"], state["seconds"]
+        trainer.average.updates = state["average_updates"]
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        trainer.generator.set_state(state["generator"])
+        if "torch_generator" in state:
+            torch.set_rng_state(state["torch_generator"])
+        trainer.steps = state["steps"]
+        self._earlier_seconds = self._validated_at = state["seconds"]
 
-    def _backward(self, item: TaskData) -> None:
-        task = item.task
-        images, labels = self._batch(item)
-        network = self.networks[task.id].train()
-        with mixed_precision(self.device):
-            stages = network(images, labels).stages
-        loss = hsam_loss(
-            stages, labels, last_weight=LAST_STAGE_WEIGHT, dice_weight=DICE_WEIGHT, smoothing=TEACHING_SMOOTHING
+    def _new_trainer(self, networks: nn.ModuleDict) -> Trainer:
+        settings = self.settings
+        return Trainer(
+            networks,
+            rate=settings.rate,
+            seed=settings.seed,
+            device=self.device,
+            average_decay=settings.average_decay,
+            warmup_steps=WARMUP_STEPS,
         )
-        if not torch.isfinite(loss):
-            raise TrainingError(f"The loss of {task.id} is not a number at step {self.steps}; lower the rate.")
-        (2.0 * loss).backward()
-        before = self.losses.get(task.id, float(loss.detach()))
-        self.losses[task.id] = 0.95 * before + 0.05 * float(loss.detach())
 
-    def _batch(self, item: TaskData) -> tuple[Tensor, Tensor]:
-        task = item.task
-        full = task.full_size_every > 1 and self.steps % task.full_size_every == 0
-        size = (task.image_size, task.image_size) if full else task.train_size
-        drawn = item.sampler.draw(task.batch_size * self.settings.batch_factor, self.generator)
-        images, labels = (tensor.to(self.device) for tensor in gather(item.training, drawn))
-        images, labels = augment(images, labels, task.augment, size=size, generator=self.generator)
-        return images.contiguous(memory_format=torch.channels_last), labels
+    def _objective(self, item: TaskData) -> Objective:
+        network: Any = self.trainer.network[item.task.id]
+        batches = TaskBatches(item, network, self.settings, lambda: self.trainer.steps)
+        return Objective(batches, loss_of_task(item.task))
 
 
 def train(
-    trainer: EmbeddedTrainer,
-    state_file: Path,
-    *,
-    report: Callable[[str], None] = logger.info,
+    training: BuiltinTraining, state_file: Path, *, save_seconds: float = SAVE_SECONDS
 ) -> dict[str, ValidationResult]:
-    """Train until the minutes are used up; the state is saved at a steady pace.
+    """Train until the minutes are used up; the state is saved every minute and at the end.
 
     Args:
-        trainer: new or resumed.
-        state_file: where the state goes.
-        report: gets a line per validation and every twentieth step.
+        training: new or resumed.
+        state_file: where the state is saved.
+        save_seconds: pause between two saves.
 
     Returns:
         The last validation, on all slices.
     """
-    saver = PeriodicSaver(lambda: save_state(state_file, trainer.state()), every_seconds=60.0)
-    last_validation = trainer.seconds
-    while trainer.progress < 1.0:
-        trainer.step()
-        saver.tick()
-        if trainer.steps % 20 == 0:
-            losses = ", ".join(f"{name} {value:.3f}" for name, value in trainer.losses.items())
-            report(f"step {trainer.steps}, {trainer.seconds / 60:.1f} min, losses: {losses}")
-        if trainer.seconds - last_validation > 60.0 * trainer.settings.validate_minutes:
-            report(describe(trainer.validate()))
-            last_validation = trainer.seconds
-    saver.now()
-    return trainer.validate(quick=False)
+    checkpointer = Checkpointer(state_file, training.state, every_seconds=save_seconds)
+
+    def step() -> None:
+        training.step()
+        checkpointer.tick()
+        if training.trainer.steps % 20 == 0:
+            losses = ", ".join(f"{name} {value:.3f}" for name, value in training.losses.items())
+            logger.info("step %d, %.1f min, losses: %s", training.trainer.steps, training.seconds / 60, losses)
+
+    try:
+        fit(step, lambda: training.progress >= 1.0, training)
+    finally:
+        checkpointer.save()
+    return training.validation()
 
 
 def describe(results: dict[str, ValidationResult]) -> str:
-    """One line: mean Dice of each task and Dice per label."""
+    """One line: mean Dice of each task, and Dice per label."""
     parts = []
     for name, result in results.items():
         parts.append(f"{name} {result.mean:.4f} ({', '.join(f'{value:.3f}' for value in result.dice)})")

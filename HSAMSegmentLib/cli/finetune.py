@@ -9,32 +9,35 @@ from HSAMSegmentLib.cli.console import Console, format_seconds, format_table
 from HSAMSegmentLib.errors import CancelledError, RequestError
 from HSAMSegmentLib.runtime.atomic_files import check_outputs
 from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.training.request import CaseFiles, FinetuneNote, TeachMetrics, TeachRequest, TeachResult
+from HSAMSegmentLib.training.request import CaseFiles, FinetuneNote, FinetuneRequest, FinetuneResult, ValidationMetrics
 
 MODEL_SUFFIX = ".safetensors"
 
 _ENDINGS = {
     "budget": "The time or the epochs are used up",
-    "no more progress": "The Dice did not rise any more",
-    "loss not a number": "The loss was no number any more",
+    "no more progress": "Dice stopped rising",
+    "loss not a number": "The loss was not finite",
     "cancelled": "Cancelled",
 }
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
-    """Teach, print the Dice of each structure, and say how to use the model; returns the exit code.
+    """Fine-tune, print the Dice of each structure, and say how to use the model; returns the exit code.
 
     Raises:
-        HSAMSegmentError: as `training.finetune.teach`.
+        HSAMSegmentError: as `training.finetune.finetune`.
     """
     request = _request(arguments)
     check_outputs([request.output, request.report, request.plot], overwrite=request.overwrite)
     _require_cases(request)
-    from HSAMSegmentLib.training.finetune import teach
+    from HSAMSegmentLib.training.finetune import finetune
 
     with Console(quiet=arguments.quiet) as console:
         events = _Events(console)
-        result = teach(request, progress=console.progress, events=events.show, cancel=cancel)
+        result = finetune(request, progress=console.progress, events=events.show, cancel=cancel)
+        for note in result.notes:
+            if note not in events.told:
+                console.note(note)
         console.result(_table(result))
         console.result(
             f"The model is {result.path}; use it with: hsam-segment segment SCAN -o OUT --model {result.path}"
@@ -46,30 +49,32 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
 
 
 class _Events:
-    """Shows what a training tells between its progress reports."""
+    """Shows the validations of a training."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self.told: list[str] = []
 
     def show(self, event: object) -> None:
-        """Write a line for each validation, and for what a user should know."""
+        """Write a line for each validation, and for what a user should know before."""
         if isinstance(event, FinetuneNote):
+            self.told.append(event.sentence)
             self._console.note(event.sentence)
-        if not isinstance(event, TeachMetrics):
+        if not isinstance(event, ValidationMetrics):
             return
         dice = f", Dice {event.mean_dice:.3f}" if event.mean_dice is not None else ""
-        kept = " (kept)" if event.best and dice else ""
+        kept = " (kept)" if event.kept and dice else ""
         loss = f"loss {event.loss:.3f}" if event.step else "before the first step"
         self._console.note(f"step {event.step}, epoch {event.epoch:.1f}: {loss}{dice}{kept}")
 
 
-def _request(arguments: argparse.Namespace) -> TeachRequest:
+def _request(arguments: argparse.Namespace) -> FinetuneRequest:
     output = arguments.output
     if not output.name.endswith(MODEL_SUFFIX):
         raise RequestError(f"A model is written to a file that ends in {MODEL_SUFFIX}, not to {output.name}.")
     # What an interrupted run has written of this model belongs to the run that goes on with it.
     interrupted = output.with_name(output.name + ".training").is_file()
-    return TeachRequest(
+    return FinetuneRequest(
         output=output,
         cases=_pairs(arguments.cases),
         validation=_pairs(arguments.validate),
@@ -94,14 +99,14 @@ def _pairs(values: list[list[Path]]) -> tuple[CaseFiles, ...]:
     return tuple(CaseFiles(image=image, labels=labels) for image, labels in values)
 
 
-def _require_cases(request: TeachRequest) -> None:
+def _require_cases(request: FinetuneRequest) -> None:
     for case in (*request.cases, *request.validation):
         for path in (case.image, case.labels):
             if not path.exists():
                 raise RequestError(f"There is no file {path}.")
 
 
-def _table(result: TeachResult) -> str:
+def _table(result: FinetuneResult) -> str:
     ending = _ENDINGS.get(result.stopped, result.stopped)
     summary = f"{ending} after {result.steps} steps in {format_seconds(result.seconds)}."
     if not result.dice:

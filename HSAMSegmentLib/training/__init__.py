@@ -1,1 +1,1 @@
-"""Teach: from labelled cases to a bundle."""
+"""Fine-tune models: from labeled cases to a bundle."""

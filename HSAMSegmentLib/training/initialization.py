@@ -1,9 +1,10 @@
-"""What teaching starts from: SAM's weights, an embedded model, or any bundle; and a network filled with what fits."""
+"""Initialize the network of a training from SAM's weights, a built-in model, or any bundle."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -13,8 +14,8 @@ from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.models.specification import EncoderSpec
 from HSAMSegmentLib.training.features.adaptation import FULL
-from HSAMSegmentLib.training.recipe import COMPACT, TeachPlan
-from HSAMSegmentLib.training.request import TeachRequest
+from HSAMSegmentLib.training.recipe import COMPACT, Recipe
+from HSAMSegmentLib.training.request import FinetuneRequest
 from HSAMSegmentLib.training.weight_transfer import transfer
 from HSAMSegmentLib.weights.bundle import read_manifest
 from HSAMSegmentLib.weights.catalog import ENCODER
@@ -26,17 +27,17 @@ from HSAMSegmentLib.weights.store import Store
 
 DEFAULT_START = "abdomen-mr-t2"
 SCRATCH = "scratch"
-OWN_LICENSE = License("Terms of its scans", "Taught from scans of your own: their terms apply.", research_only=False)
+OWN_LICENSE = License("Terms of its scans", "Fine-tuned on your scans: their terms apply.", research_only=False)
 
 
 @dataclass(frozen=True)
-class StartSource:
-    """Where the first weights come from.
+class InitialWeights:
+    """Where the initial weights come from.
 
     Attributes:
         model: the starting model, None without one.
-        encoder_id: id of an encoder of the store, "" if the starting model's is used.
-        encoder: what that encoder is, None without an id.
+        encoder_id: id of an encoder in the store, "" for that of the starting model.
+        encoder: specification of that encoder, None without an id.
     """
 
     model: LoadedModel | None
@@ -45,19 +46,19 @@ class StartSource:
 
     @property
     def manifest(self) -> Manifest | None:
-        """What the starting model says about itself."""
+        """Manifest of the starting model."""
         return None if self.model is None else self.model.manifest
 
 
 @dataclass(frozen=True)
-class Start:
-    """A network that is ready to learn.
+class InitialNetwork:
+    """An initialized network.
 
     Attributes:
-        network: filled with what fits.
-        encoder_source: where its encoder will be found when the taught model is loaded.
-        license: terms that the taught model inherits.
-        notes: sentences on what was taken.
+        network: with all weights that fit.
+        encoder_source: where its encoder is found when the model is loaded.
+        license: terms that the model inherits.
+        notes: sentences on the initialization.
         facts: for the manifest.
         old_labels: labels of the starting model, None without one.
         other_planes: tensors of its networks for other planes, by plane.
@@ -67,13 +68,13 @@ class Start:
     encoder_source: EncoderSource
     license: License
     notes: tuple[str, ...]
-    facts: dict
+    facts: dict[str, Any]
     old_labels: LabelSet | None = None
     other_planes: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
-def open_start(request: TeachRequest, store: Store | None = None) -> StartSource:
-    """Find the starting model and encoder of a request.
+def open_initial_weights(request: FinetuneRequest, store: Store | None = None) -> InitialWeights:
+    """Find the starting model and the encoder of a request.
 
     Raises:
         ModelNotFoundError: if one of them is not on this computer.
@@ -83,54 +84,59 @@ def open_start(request: TeachRequest, store: Store | None = None) -> StartSource
     encoder_id = "" if request.encoder == COMPACT else request.encoder
     encoder = _encoder_spec(encoder_id, store) if encoder_id else None
     if request.start_from == SCRATCH or (encoder_id and not request.start_from):
-        return StartSource(None, encoder_id, encoder)
+        return InitialWeights(None, encoder_id, encoder)
     if request.start_from:
-        return StartSource(load_model(request.start_from, store=store), encoder_id, encoder)
+        return InitialWeights(load_model(request.start_from, store=store), encoder_id, encoder)
     try:
-        return StartSource(load_model(DEFAULT_START, store=store), "")
+        return InitialWeights(load_model(DEFAULT_START, store=store), "")
     except ModelNotFoundError:
-        return StartSource(None, "")
+        return InitialWeights(None, "")
 
 
 def _encoder_spec(encoder_id: str, store: Store) -> EncoderSpec:
-    """What the encoder of this id is: that of a file of SAM, or that of a model."""
+    """Specification of an encoder in the store, of a SAM file or of a model."""
     path = store.path_of(encoder_id)
     if file_kind(path) == SAFETENSORS:
         return read_manifest(path).architecture.encoder
     found = read_official(path).found
     if found.encoder is None:
-        raise CheckpointError(f"'{encoder_id}' holds no image encoder. 'hsam-segment models' lists the encoders.")
+        raise CheckpointError(
+            f"'{encoder_id}' does not contain an image encoder. 'hsam-segment models' lists the encoders."
+        )
     return found.encoder
 
 
-def build_start(source: StartSource, plan: TeachPlan, labels: LabelSet, store: Store | None = None) -> Start:
-    """Build the network of a plan and fill it.
+def initialize_network(
+    source: InitialWeights, recipe: Recipe, labels: LabelSet, store: Store | None = None
+) -> InitialNetwork:
+    """Build the network of a recipe, and copy all weights that fit.
 
     Raises:
         CheckpointError: if a file of weights cannot be used.
     """
     store = store if store is not None else Store()
-    network = build_network(plan.architecture)
-    if plan.architecture.encoder.name == COMPACT:
-        network.encoder.initialize()
+    network = build_network(recipe.architecture)
+    if recipe.architecture.encoder.name == COMPACT:
+        encoder: Any = network.encoder
+        encoder.initialize()
     tensors: dict[str, Tensor] = {}
     if source.encoder_id:
-        tensors.update(starting_tensors(source.encoder_id, network, plan.architecture.head, store=store))
+        tensors.update(starting_tensors(source.encoder_id, network, recipe.architecture.head, store=store))
     if source.model is not None:
         tensors.update(_of_model(source, network))
     old_labels = None if source.manifest is None else source.manifest.labels
     report = transfer(tensors, network, old_labels=old_labels, new_labels=labels)
-    return Start(
+    return InitialNetwork(
         network=network,
-        encoder_source=_encoder_source(source, plan, store),
+        encoder_source=_encoder_source(source, recipe, store),
         license=_license(source, store),
         notes=(
-            report.sentence if tensors else "Nothing to start from: the network learns from scratch.",
-            *_lost_planes(source, plan),
+            report.sentence if tensors else "No starting model: the network is trained from scratch.",
+            *_lost_planes(source, recipe),
         ),
         facts={
             "model": "" if source.manifest is None else source.manifest.id,
-            "encoder": source.encoder_id or plan.architecture.encoder.name,
+            "encoder": source.encoder_id or recipe.architecture.encoder.name,
             "taken": len(report.taken),
             "by_class": len(report.by_class),
             "new": list(report.new),
@@ -141,42 +147,42 @@ def build_start(source: StartSource, plan: TeachPlan, labels: LabelSet, store: S
     )
 
 
-def _lost_planes(source: StartSource, plan: TeachPlan) -> tuple[str, ...]:
-    """A sentence on networks of the starting model for which nothing is taught."""
-    lost = [plane for plane in _other_planes(source) if plane != plan.other_plane]
+def _lost_planes(source: InitialWeights, recipe: Recipe) -> tuple[str, ...]:
+    """A sentence on networks of the starting model for other planes that are not trained further."""
+    lost = [plane for plane in _other_planes(source) if plane != recipe.second_plane]
     if not lost:
         return ()
     return (
-        f"The starting model also reads {' and '.join(lost)} slices; what is taught now does not, since that takes two "
-        "to five scans with thin slices that are all labelled.",
+        f"The starting model also reads {' and '.join(lost)} slices; the new model does not, since this needs two to "
+        "five scans with thin slices that are all labeled.",
     )
 
 
-def _other_planes(source: StartSource) -> dict[str, Mapping[str, Tensor]]:
-    """Of the starting model, unless another encoder takes its own's place."""
+def _other_planes(source: InitialWeights) -> dict[str, Mapping[str, Tensor]]:
+    """Networks for other planes of the starting model, unless its encoder is replaced."""
     if source.model is None or source.encoder_id:
         return {}
     return {plane: network.state_dict() for plane, network in source.model.network.other_planes.items()}
 
 
-def _of_model(source: StartSource, network: SegmentationNetwork) -> Mapping[str, Tensor]:
-    """The starting model's tensors; without its encoder's if another encoder is used."""
-    state = source.model.network.state_dict()
+def _of_model(source: InitialWeights, network: SegmentationNetwork) -> Mapping[str, Tensor]:
+    """Tensors of the starting model, without its encoder if another one is used."""
+    state = {} if source.model is None else source.model.network.state_dict()
     if source.encoder_id:
         return {name: tensor for name, tensor in state.items() if not name.startswith("encoder.")}
     return state
 
 
-def _encoder_source(source: StartSource, plan: TeachPlan, store: Store) -> EncoderSource:
-    if plan.adaptation == FULL or plan.architecture.encoder.name == COMPACT:
+def _encoder_source(source: InitialWeights, recipe: Recipe, store: Store) -> EncoderSource:
+    if recipe.adaptation == FULL or recipe.architecture.encoder.name == COMPACT:
         return EncoderSource(included=True)
     if source.encoder_id:
         return EncoderSource(False, source.encoder_id, store.sha256(store.path_of(source.encoder_id)))
     return source.manifest.encoder_source if source.manifest is not None else EncoderSource(included=True)
 
 
-def _license(source: StartSource, store: Store) -> License:
-    """The stricter terms of what it starts from; those of the user's scans come on top."""
+def _license(source: InitialWeights, store: Store) -> License:
+    """Terms of the starting model or encoder; the terms of the user's scans apply in addition."""
     if source.manifest is not None:
         inherited = source.manifest.license
     elif source.encoder_id:
@@ -184,5 +190,5 @@ def _license(source: StartSource, store: Store) -> License:
         inherited = entry.license if entry.kind == ENCODER else OWN_LICENSE
     else:
         return OWN_LICENSE
-    terms = f"Inherited from what it was taught on top of: {inherited.terms} The terms of the taught scans come on top."
+    terms = f"Inherited from the starting model: {inherited.terms} The terms of the training scans apply in addition."
     return License(inherited.name, terms, inherited.url, inherited.research_only)

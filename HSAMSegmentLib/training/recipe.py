@@ -1,10 +1,11 @@
-"""From a request and its cases to what is built and how it learns: network, rules, augmentation, rates."""
+"""Derive the recipe of a training from the request and the cases: architecture, preprocessing, augmentation, rates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.orientation import slice_frame
@@ -14,13 +15,13 @@ from HSAMSegmentLib.preprocess.slice_planes import other_plane
 from HSAMSegmentLib.training.data.augment import AugmentRule, between
 from HSAMSegmentLib.training.data.cases import Case
 from HSAMSegmentLib.training.features.adaptation import ADAPTATIONS, FROZEN, FULL, LORA
-from HSAMSegmentLib.training.request import FEW_CASES, SECOND_PLANE_CASES, TeachRequest
+from HSAMSegmentLib.training.request import FEW_CASES, SECOND_PLANE_CASES, FinetuneRequest
 from HSAMSegmentLib.weights.manifest import Manifest
 
 COMPACT = "compact"
 COMPACT_HEAD_OPTIONS = {"mlp_dim": 256, "dropout": 0.1, "embedding_noise": 0.02}
 NARROW_CNN_OPTIONS = {"width": 256}
-"""A quarter of AutoSAM's width, 1.3 instead of 20.7 million weights: a step costs a fraction (Docs/teaching.md)."""
+"""A quarter of AutoSAM's width, 1.3 instead of 20.7 million weights, for much faster steps (Docs/teaching.md)."""
 SAM_ENCODERS = ("sam_vit", "custom")
 DEFAULT_HEAD = "hsam"
 SAM_IMAGE_SIZE = 512
@@ -45,27 +46,27 @@ _WIDENING_STEPS = 500
 _FEW_CASES_RATE = 7e-4
 _FEW_CASES_VIEWS = ((0.0, 1.0), (15.0, 1.0), (-15.0, 1.0))
 NEIGHBORS_MM = 1.25
-"""Two slices of the left atria, where it was measured; it does nothing for slices more than 3.75 mm apart."""
+"""Two slices of the left atria, on which it was measured; no effect on slices more than 3.75 mm apart."""
 _MANY_CASES_RULE = AugmentRule(rotation_degrees=20.0, scale=(0.8, 1.25), shift_px=6.0)
 
 
 @dataclass(frozen=True)
-class TeachPlan:
-    """What is built and how it learns.
+class Recipe:
+    """What is built and how it is trained.
 
     Attributes:
         architecture: of the network.
         adaptation: "frozen", "lora" or "full".
-        slices: how volumes are cut and framed.
-        intensity: how grey values are scaled.
+        slices: how volumes are sliced and framed.
+        intensity: how intensities are scaled.
         modality: of the scans.
-        augment: how far views differ from slices.
-        augment_first: how far they do at the first step, None for no change.
+        augment: augmentation.
+        augment_first: augmentation at the first step, None for no change.
         rate: highest learning rate.
-        schedule: of the rate, see `TeachRequest`.
+        schedule: of the rate, see `FinetuneRequest`.
         encoder_share: factor on it for the encoder.
-        prediction: how the outputs are read.
-        other_plane: along which a second network is taught, "" for none.
+        prediction: how the outputs are combined.
+        second_plane: plane of a second network, "" for none.
     """
 
     architecture: Architecture
@@ -79,28 +80,28 @@ class TeachPlan:
     schedule: str
     encoder_share: float
     prediction: PredictionRule
-    other_plane: str = ""
+    second_plane: str = ""
 
     def augment_at(self, step: int) -> AugmentRule:
-        """How far views differ from slices at a step, counted from 0."""
+        """The augmentation at a step, counted from 0."""
         return self.augment if self.augment_first is None else widened(self.augment_first, self.augment, step)
 
 
-def make_plan(
-    request: TeachRequest,
+def make_recipe(
+    request: FinetuneRequest,
     cases: Sequence[Case],
     start: Manifest | None,
     num_classes: int,
     encoder: EncoderSpec | None = None,
-) -> TeachPlan:
+) -> Recipe:
     """Decide everything that the request leaves open.
 
     Args:
-        request: what was asked for.
+        request: the request.
         cases: the training cases.
         start: manifest of the starting model, None without one.
         num_classes: foreground classes K.
-        encoder: what the encoder that was asked for is, None for that of the starting model or the default.
+        encoder: specification of the requested encoder, None for that of the starting model or the default.
 
     Raises:
         RequestError: if options exclude each other.
@@ -128,9 +129,9 @@ def make_plan(
     is_steady = adaptation == FULL and len(cases) <= FEW_CASES
     schedule = request.schedule or ("constant" if is_steady else "cosine")
     is_steady_to_the_end = is_steady and schedule == "constant"
-    is_second_worth_it = len(cases) in SECOND_PLANE_CASES and all(case.labelled is None for case in cases)
+    is_second_worth_it = len(cases) in SECOND_PLANE_CASES and all(case.labeled is None for case in cases)
     has_second = is_steady_to_the_end and is_second_worth_it and _is_small_hsam(architecture)
-    return TeachPlan(
+    return Recipe(
         architecture=architecture,
         adaptation=adaptation,
         slices=slices,
@@ -142,16 +143,16 @@ def make_plan(
         schedule=schedule,
         encoder_share=_ENCODER_SHARES[adaptation],
         prediction=prediction_rule(architecture, len(cases)),
-        other_plane=other_plane([case.volume.geometry for case in cases], slices) if has_second else "",
+        second_plane=other_plane([case.volume.geometry for case in cases], slices) if has_second else "",
     )
 
 
 def augment_rule(cases: int, adaptation: str = FULL) -> AugmentRule:
-    """How far views differ from slices in the end: what few scans do not show has to be made up.
+    """The final augmentation: the fewer scans, the stronger.
 
-    A network that learns as a whole starts with the ranges for many scans and gets to the widest over 500 steps: short
-    trainings then learn what is plain, and long ones do not learn the few scans by heart (Docs/teaching.md). Several
-    scans need half of that. Kept features are of one set of views that cannot widen; these lie halfway, too.
+    If the whole network is trained, augmentation starts with the ranges for many scans and widens over 500 steps: short
+    trainings learn the plain cases first, and long ones do not overfit to the few scans (Docs/teaching.md). Several
+    scans need half of the range. Cached features have a fixed set of views, with half of the range as well.
     """
     if cases > FEW_CASES:
         return _MANY_CASES_RULE
@@ -160,15 +161,15 @@ def augment_rule(cases: int, adaptation: str = FULL) -> AugmentRule:
 
 
 def widened(first: AugmentRule, last: AugmentRule, step: int) -> AugmentRule:
-    """The rule at a step, counted from 0, on the way from the first to the last."""
+    """The augmentation at a step, counted from 0, between the first and the last rule."""
     return between(first, last, min(1.0, step / _WIDENING_STEPS))
 
 
 def prediction_rule(architecture: Architecture, cases: int) -> PredictionRule:
-    """How the outputs are read: both stages once, as H-SAM does, but for what was measured to be better.
+    """How the outputs are combined: the mean of both stages, as in H-SAM, or what measured better.
 
-    With the compact encoder the second stage alone is, averaged over thin neighboring slices, and where few scans were
-    taught, so is the mean of three views; SAM's encoders are too slow for views.
+    With the compact encoder, the second stage alone with through-plane smoothing is better and, after training on few
+    scans, the mean of three views (test-time augmentation), for which SAM's encoders are too slow.
     """
     if not _is_small_hsam(architecture):
         return PredictionRule()
@@ -177,26 +178,26 @@ def prediction_rule(architecture: Architecture, cases: int) -> PredictionRule:
 
 
 def _is_small_hsam(architecture: Architecture) -> bool:
-    """Whether it is the kind of network that the ways of reading were measured with."""
+    """Whether it is the network that the prediction rules were measured with."""
     return architecture.encoder.name == COMPACT and architecture.head == "hsam"
 
 
-def _adaptation(request: TeachRequest, encoder_name: str) -> str:
+def _adaptation(request: FinetuneRequest, encoder_name: str) -> str:
     if request.adaptation and request.adaptation not in ADAPTATIONS:
         raise RequestError(f"The adaptation '{request.adaptation}' is unknown; choose {', '.join(ADAPTATIONS)}.")
     if request.lora_blocks:
         if request.adaptation not in ("", LORA):
             raise RequestError("Adapters in the last blocks (LoRA) and another kind of adaptation exclude each other.")
         if not encoder_name.startswith(SAM_ENCODERS):
-            raise RequestError(f"Adapters (LoRA) need one of SAM's ViT encoders; '{encoder_name}' is none.")
+            raise RequestError(f"Adapters (LoRA) need one of SAM's ViT encoders, not '{encoder_name}'.")
         return LORA
     if request.adaptation:
         return request.adaptation
     return FULL if encoder_name == COMPACT else FROZEN
 
 
-def _adapters(request: TeachRequest, adaptation: str, start: Manifest | None) -> dict[str, int | None]:
-    """Rank and blocks of the adapters: those asked for, or those that the starting model's encoder works with."""
+def _adapters(request: FinetuneRequest, adaptation: str, start: Manifest | None) -> dict[str, Any]:
+    """Rank and blocks of the adapters: as requested, or those of the starting model's encoder."""
     if adaptation == LORA:
         return {"lora_rank": request.lora_rank, "lora_blocks": request.lora_blocks}
     if start is not None:
@@ -205,9 +206,9 @@ def _adapters(request: TeachRequest, adaptation: str, start: Manifest | None) ->
 
 
 def _slices(
-    request: TeachRequest, cases: Sequence[Case], start: Manifest | None, encoder_name: str
+    request: FinetuneRequest, cases: Sequence[Case], start: Manifest | None, encoder_name: str
 ) -> tuple[SliceRule, int]:
-    """How volumes are cut and framed, and the side of the input."""
+    """How volumes are sliced and framed, and the side of the input."""
     if encoder_name != COMPACT:
         size = request.image_size or (start.architecture.encoder.image_size if start else SAM_IMAGE_SIZE)
         return (start.slices if start else SliceRule()), size
@@ -230,7 +231,7 @@ def _intensity(modality: str, start: Manifest | None) -> IntensityRule:
     return _CT_WINDOW if modality == "CT" else IntensityRule()
 
 
-def _head_options(head: str, encoder_name: str, start: Manifest | None) -> dict:
+def _head_options(head: str, encoder_name: str, start: Manifest | None) -> dict[str, Any]:
     if start is not None and start.architecture.head == head:
         return dict(start.architecture.options)
     if head == "cnn":

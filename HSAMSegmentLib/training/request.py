@@ -1,20 +1,22 @@
-"""What teaching is asked to do and what it answers: plain data. No torch here."""
+"""The request, the events, and the result of a fine-tuning: plain data. Does not import torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from HSAMSegmentLib.weights.loading import LoadedModel
+
 SCHEDULES = ("constant", "cosine", "hsam", "autosam")
 FEW_CASES = 5
-"""Up to so many scans are taught in the way that one scan is."""
+"""Up to this number of scans, the recipe for few scans is used."""
 SECOND_PLANE_CASES = range(2, FEW_CASES + 1)
-"""From so many scans with thin slices a second network is taught: from a single one it made nothing better."""
+"""Numbers of scans with thin slices that a second network is trained from; with a single scan it did not help."""
 
 
 @dataclass(frozen=True)
@@ -31,38 +33,38 @@ class CaseFiles:
 
 
 @dataclass(frozen=True)
-class TeachRequest:
-    """Teach a model from labelled scans.
+class FinetuneRequest:
+    """Fine-tune a model on labeled scans.
 
     Attributes:
         output: the bundle to write.
-        cases: to learn from; may be empty where `teach` is given cases in memory.
-        validation: to choose the best state by; empty to hold out slices of the cases.
+        cases: training scans; may be empty if `finetune` gets cases in memory.
+        validation: scans that select the best state; empty to hold out slices of the training scans.
         names: names of label values, for label maps without.
         title: of the model; empty for one made from its labels.
         modality: "CT", "MR" or "" for that of the first scan.
         head: "hsam", "autosam", "cnn", "linear" or "" for that of the starting model or the default.
         encoder: id of an encoder, or "" for that of the starting model or the default.
-        start_from: id or file of a model to take over what fits; "" for the default, "scratch" for no model at all.
+        start_from: id or file of a model whose matching weights are used; "" for the default, "scratch" for none.
         adaptation: "frozen", "lora", "full" or "" for the default of the encoder.
         lora_blocks: adapters in the encoder's last k blocks; implies "lora".
         lora_rank: rank of the adapters.
         image_size: side of the network's input, or None for the default of the encoder.
         minutes: length of the whole job; 10 if neither this nor `epochs` is given.
         epochs: passes over the slices instead of minutes.
-        seed: of everything that is drawn.
+        seed: of all random numbers.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         batch_size: views per step.
         rate: highest learning rate, or None for the default of the adaptation.
         schedule: of the learning rate: "constant", "cosine", "hsam" for the warm-up and polynomial decay of H-SAM's
-            training, "autosam" for AutoSAM's tenth after each plateau of the loss, or "" for what measured best.
-        resume: go on where an interrupted run of the same output stopped.
+            training, "autosam" for AutoSAM's tenth after each plateau of the loss, or "" for the best measured one.
+        resume: continue an interrupted run with the same output.
         overwrite: whether files may be replaced.
         report: JSON file to write, or None.
         plot: PNG file to write, or None.
-        save_seconds: how often the state is written that `resume` goes on from.
-        cache_bytes: bound on the files that keep a frozen encoder's features.
-        cache_folder: where these files go, None for the system's folder for temporary files.
+        save_seconds: pause between two writes of the state that `resume` continues from.
+        cache_bytes: upper bound on the feature cache of a frozen encoder.
+        cache_folder: folder of the feature cache, None for the system's folder for temporary files.
     """
 
     output: Path
@@ -95,15 +97,15 @@ class TeachRequest:
 
 
 @dataclass(frozen=True)
-class TeachMetrics:
-    """Numbers of one look at the training.
+class ValidationMetrics:
+    """Numbers of one validation.
 
     Attributes:
-        step: steps of the optimizer so far.
+        step: optimizer steps so far.
         epoch: passes over the slices so far.
-        loss: running mean of the training loss; not a number before the first step.
+        loss: running mean of the training loss; NaN before the first step.
         dice: label name to Dice on the validation slices; empty if there are none.
-        best: whether this state is kept: the best so far, or hardly worse and later (`Looks`).
+        kept: whether the weights of this step were kept: the best so far, or hardly worse and later (`Validator`).
         eta_seconds: estimated remaining time, None while unknown.
     """
 
@@ -111,7 +113,7 @@ class TeachMetrics:
     epoch: float
     loss: float
     dice: dict[str, float] = field(default_factory=dict)
-    best: bool = False
+    kept: bool = False
     eta_seconds: float | None = None
 
     @property
@@ -119,10 +121,22 @@ class TeachMetrics:
         """Mean over the labels, None without validation."""
         return sum(self.dice.values()) / len(self.dice) if self.dice else None
 
+    def to_state(self) -> dict[str, Any]:
+        """Plain values for training states and reports, under the keys of version 0.1."""
+        values = asdict(self)
+        values["best"] = values.pop("kept")
+        return values
+
+    @classmethod
+    def from_state(cls, values: dict[str, Any]) -> ValidationMetrics:
+        """The inverse of `to_state`."""
+        others = {name: value for name, value in values.items() if name != "best"}
+        return cls(**others, kept=values["best"])
+
 
 @dataclass(frozen=True)
-class TeachPreview:
-    """One validation slice as the network sees it now.
+class ValidationPreview:
+    """One validation slice with the present prediction.
 
     Attributes:
         case: name of the scan.
@@ -141,7 +155,7 @@ class TeachPreview:
 
 @dataclass(frozen=True)
 class FinetuneNote:
-    """Something that a user should know, told as soon as it is known.
+    """Something that a user should know, told before the training.
 
     Attributes:
         sentence: what.
@@ -150,24 +164,26 @@ class FinetuneNote:
     sentence: str
 
 
-TeachEvents = Callable[[Any], None]
+FinetuneEvents = Callable[[Any], None]
+"""Called with every `ValidationMetrics` and `ValidationPreview`."""
 
 
 @dataclass(frozen=True)
-class TeachResult:
-    """What came out.
+class FinetuneResult:
+    """The outcome of a fine-tuning.
 
     Attributes:
         path: the bundle.
-        dice: label name to Dice of the kept state on the validation slices; empty without validation.
+        dice: label name to Dice of the kept weights on the validation slices; empty without validation.
         validated_on: "given case", "held-out slices of the same scan" or "nothing".
-        steps: of the optimizer.
+        steps: optimizer steps.
         epochs: passes over the slices.
-        seconds: of the whole job, interrupted runs included.
+        seconds: duration, interrupted runs included.
         stopped: why it ended: "budget", "no more progress", "cancelled" or "loss not a number".
-        notes: sentences on what was assumed, resampled, taken over or left out.
-        history: every `TeachMetrics`.
-        advice: those of the notes that whoever uses the model should read; the others say how it was made.
+        notes: sentences on what was assumed, resampled, initialized, or left out.
+        history: all validations.
+        advice: the notes that matter to users of the model; the others say how it was made.
+        model: the network with its manifest, in memory.
     """
 
     path: Path
@@ -178,9 +194,10 @@ class TeachResult:
     seconds: float
     stopped: str
     notes: tuple[str, ...]
-    history: tuple[TeachMetrics, ...]
+    history: tuple[ValidationMetrics, ...]
     advice: tuple[str, ...] = ()
+    model: LoadedModel | None = field(default=None, repr=False, compare=False)
 
 
 def ignore_events(event: Any) -> None:
-    """Accept and drop an event."""
+    """Drop an event."""

@@ -1,7 +1,7 @@
-"""A second network for slices along another plane, taught after the first one and only kept if both are better.
+"""A second network for slices along another plane, trained after the first one and kept only if it helps.
 
-It begins as a copy of the first network, which knows the structures and the scanner already, so it needs a fraction of
-the steps for slices that it has never looked along. Docs/teaching.md has the figures.
+It starts as a copy of the first network, which already knows the structures and the contrast, so it needs a fraction of
+the steps. Docs/teaching.md has the figures.
 """
 
 from __future__ import annotations
@@ -21,24 +21,23 @@ from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.preprocess.network_input import SliceWindow
 from HSAMSegmentLib.preprocess.regions import StackRegion
 from HSAMSegmentLib.runtime.tensors import to_array
-from HSAMSegmentLib.training.data.cases import Case
+from HSAMSegmentLib.training.data.cases import UNLABELED, Case
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
-from HSAMSegmentLib.training.loop.losses import UNLABELLED
-from HSAMSegmentLib.training.loop.trainer import Learner
-from HSAMSegmentLib.training.loop.validation import ValidationSet
-from HSAMSegmentLib.training.setup import TeachSetup, bank_of, draw_of
+from HSAMSegmentLib.training.data.validation_sets import ValidationSet
+from HSAMSegmentLib.training.loop.trainer import Trainer
+from HSAMSegmentLib.training.setup import TrainingSetup, slice_bank_of, training_set_of
 from HSAMSegmentLib.training.weight_transfer import transfer
 
 FIRST_PLANE_SHARE = 0.75
-"""Part of a training after which the first plane is done; the other one starts from what was learned until then."""
+"""Part of a training for the first network; the second one then starts from its weights."""
 
 _COMPARED_SLICES = 24
-"""Slices of the other plane, for each case, on which both networks together are compared with the first one alone."""
+"""Slices of the second plane, for each case, on which both networks are compared with the first one alone."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Mean Dice on the same voxels.
+class PlaneComparison:
+    """Mean Dice of one and of both networks on the same voxels.
 
     Attributes:
         alone: of the first network.
@@ -50,102 +49,106 @@ class Comparison:
 
     @property
     def is_better(self) -> bool:
-        """Whether the second network is worth its time."""
+        """Whether the second network helps."""
         return self.together > self.alone
 
 
-def sentence_on(plane: str, comparison: Comparison | None) -> str:
-    """What became of the second network; no comparison if it came to none."""
+def describe_second_plane(plane: str, comparison: PlaneComparison | None) -> str:
+    """A sentence on the second network; `comparison` is None if the training ended before one."""
     if comparison is None:
-        return f"It ended before a second network had learned {plane} slices: the model reads one plane."
+        return f"It ended before a second network was trained on {plane} slices: the model reads one plane."
     measured = f"Dice {comparison.together:.3f} instead of {comparison.alone:.3f}, where held-out slices cross these"
     if comparison.is_better:
         return f"A second network reads {plane} slices; both together are better ({measured})."
     return f"A second network for {plane} slices was left out, since both together are no better ({measured})."
 
 
-class OtherPlane:
-    """Slices along another plane and the network that learns them."""
+class SecondPlane:
+    """Slices along a second plane, and the trainer of their network."""
 
     def __init__(
-        self, plane: str, setup: TeachSetup, first: SegmentationNetwork, *, seed: int, batch_size: int
+        self, plane: str, setup: TrainingSetup, first: SegmentationNetwork, *, seed: int, batch_size: int
     ) -> None:
-        """Cut the slices and copy the network.
+        """Extract the slices and copy the network.
 
         Args:
             plane: "axial", "coronal" or "sagittal".
-            setup: of the first plane. What is held out there is not learned here either.
-            first: the first plane's network, taught.
-            seed: of all draws.
-            batch_size: views per step.
+            setup: of the first plane; voxels held out there are held out here as well.
+            first: the trained network of the first plane.
+            seed: of all random draws.
+            batch_size: slices per step.
         """
         self.plane, self._setup = plane, setup
-        self._plan = replace(setup.plan, slices=replace(setup.plan.slices, plane=plane))
-        banks = tuple(bank_of(self._without_held(case, bank), self._plan) for case, bank in self._taught())
-        self.draw = draw_of(banks, (), self._plan, num_classes=len(setup.labels), batch_size=batch_size)
+        self._recipe = replace(setup.recipe, slices=replace(setup.recipe.slices, plane=plane))
+        banks = tuple(
+            slice_bank_of(self._without_held(case, bank), self._recipe) for case, bank in self._training_cases()
+        )
+        self.training_set = training_set_of(
+            banks, (), self._recipe, num_classes=len(setup.labels), batch_size=batch_size
+        )
         network = copy.deepcopy(first).train().requires_grad_(True)
-        earlier = setup.start.other_planes.get(plane)
+        earlier = setup.initial.other_planes.get(plane)
         if earlier is not None:
-            transfer(earlier, network, old_labels=setup.start.old_labels, new_labels=setup.labels)
-        self.learner = Learner(
+            transfer(earlier, network, old_labels=setup.initial.old_labels, new_labels=setup.labels)
+        self.trainer = Trainer(
             network,
-            rate=self._plan.rate,
-            encoder_share=self._plan.encoder_share,
+            rate=self._recipe.rate,
+            encoder_share=self._recipe.encoder_share,
             seed=seed,
             device=next(network.parameters()).device,
-            schedule=self._plan.schedule,
+            schedule=self._recipe.schedule,
         )
 
-    def compare(self, first: SegmentationNetwork, between_batches: Callable[[], None]) -> Comparison | None:
-        """Dice of the first network alone and of both, where held-out slices and some of this plane's cross.
+    def compare(self, first: SegmentationNetwork, between_batches: Callable[[], None]) -> PlaneComparison | None:
+        """Dice of the first network alone and of both, where held-out slices and some slices of this plane intersect.
 
         Args:
             first: the first plane's network, in evaluation mode.
             between_batches: called before each slice; may raise to stop.
 
         Returns:
-            None if there is nothing to see there.
+            None if no label occurs there.
         """
         scores = []
-        for case, item in self._judged():
-            crossing = _Crossing(case, item, self._plan.slices.plane, self._setup)
-            scores += crossing.dice(first, self.learner.average.network, self._bank(case), between_batches)
-        return Comparison(*(float(value) for value in np.mean(scores, axis=0))) if scores else None
+        for case, item in self._validation_cases():
+            intersection = _Intersection(case, item, self._recipe.slices.plane, self._setup)
+            scores += intersection.dice(first, self.trainer.average.network, self._bank(case), between_batches)
+        return PlaneComparison(*(float(value) for value in np.mean(scores, axis=0))) if scores else None
 
     @property
     def compared_inputs(self) -> int:
-        """How many network inputs a comparison takes."""
-        return sum(len(item.slices) + _COMPARED_SLICES for item in self._setup.held)
+        """Number of network inputs of a comparison."""
+        return sum(len(item.slices) + _COMPARED_SLICES for item in self._setup.validation_sets)
 
-    def _taught(self) -> list[tuple[Case, SliceBank]]:
-        return list(zip(self._setup.training, self._setup.draw.banks))
+    def _training_cases(self) -> list[tuple[Case, SliceBank]]:
+        return list(zip(self._setup.training, self._setup.training_set.banks))
 
     def _bank(self, case: Case) -> SliceBank:
         """The slices of a case along this plane."""
-        cut = [bank for taught, bank in zip(self._setup.training, self.draw.banks) if taught is case]
-        return cut[0] if cut else bank_of(case, self._plan)
+        found = [bank for trained, bank in zip(self._setup.training, self.training_set.banks) if trained is case]
+        return found[0] if found else slice_bank_of(case, self._recipe)
 
-    def _judged(self) -> list[tuple[Case, ValidationSet]]:
-        """The cases with held-out slices: the given ones, or else those that are taught."""
+    def _validation_cases(self) -> list[tuple[Case, ValidationSet]]:
+        """The cases with validation slices: the validation cases, or otherwise the training cases."""
         if self._setup.validation:
-            return list(zip(self._setup.validation, self._setup.held))
-        held = {id(item.bank): item for item in self._setup.held}
-        return [(case, held[id(bank)]) for case, bank in self._taught() if id(bank) in held]
+            return list(zip(self._setup.validation, self._setup.validation_sets))
+        sets = {id(item.bank): item for item in self._setup.validation_sets}
+        return [(case, sets[id(bank)]) for case, bank in self._training_cases() if id(bank) in sets]
 
     def _without_held(self, case: Case, bank: SliceBank) -> Case:
-        """A case whose held-out slices of the first plane count as unlabelled."""
-        indices = [index for item in self._setup.held if item.bank is bank for index in item.slices]
+        """A case whose held-out slices of the first plane count as unlabeled."""
+        indices = [index for item in self._setup.validation_sets if item.bank is bank for index in item.slices]
         labels = case.labels.copy()
-        slice_frame(case.volume.geometry, self._setup.plan.slices.plane).to_stack(labels)[indices] = UNLABELLED
+        slice_frame(case.volume.geometry, self._setup.recipe.slices.plane).to_stack(labels)[indices] = UNLABELED
         return replace(case, labels=labels)
 
 
-class _Crossing:
-    """The voxels of a case where held-out slices of the first plane and some slices of another one cross."""
+class _Intersection:
+    """The voxels of a case in both its validation slices of the first plane and some slices of the second plane."""
 
-    def __init__(self, case: Case, item: ValidationSet, plane: str, setup: TeachSetup) -> None:
+    def __init__(self, case: Case, item: ValidationSet, plane: str, setup: TrainingSetup) -> None:
         self._case, self._item, self._setup = case, item, setup
-        self._first = slice_frame(case.volume.geometry, setup.plan.slices.plane)
+        self._first = slice_frame(case.volume.geometry, setup.recipe.slices.plane)
         self._other = slice_frame(case.volume.geometry, plane)
         filled = np.flatnonzero((self._other.to_stack(case.labels) != 0).any(axis=(1, 2)))
         chosen = np.linspace(0, len(filled) - 1, min(_COMPARED_SLICES, len(filled))).round().astype(int)
@@ -181,7 +184,7 @@ class _Crossing:
 
     def _logits(self, network: SegmentationNetwork, bank: SliceBank, index: int) -> Tensor:
         device = next(network.parameters()).device
-        last_only = self._setup.plan.prediction.stages == "last"
+        last_only = self._setup.recipe.prediction.stages == "last"
         with torch.inference_mode():
             stages = network.eval()(bank.all_tiles([index]).to(device)).stages
             return read_logits([bank.framing.logits(stage) for stage in stages], last_only=last_only)
@@ -193,9 +196,9 @@ def _whole(frame: SliceFrame) -> StackRegion:
 
 
 def _winner(logits: Tensor) -> np.ndarray:
-    return to_array(winning_channel(logits))[0]
+    return np.asarray(to_array(winning_channel(logits))[0])
 
 
 def _dice(found: np.ndarray, truth: np.ndarray, value: int) -> float:
     ours, theirs = found == value, truth == value
-    return 2.0 * np.count_nonzero(ours & theirs) / (np.count_nonzero(ours) + np.count_nonzero(theirs))
+    return float(2.0 * np.count_nonzero(ours & theirs) / (np.count_nonzero(ours) + np.count_nonzero(theirs)))

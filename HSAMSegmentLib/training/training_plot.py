@@ -1,4 +1,4 @@
-"""The course of a training as a picture: loss and Dice over the steps."""
+"""Plot loss and Dice over the steps of a training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from HSAMSegmentLib.runtime.atomic_files import atomic_output
-from HSAMSegmentLib.training.request import TeachMetrics
+from HSAMSegmentLib.training.request import ValidationMetrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ _LEGEND_ROWS = 12
 
 
 def write_plot(
-    history: Sequence[TeachMetrics],
+    history: Sequence[ValidationMetrics],
     path: Path,
     *,
     title: str = "",
@@ -26,8 +26,8 @@ def write_plot(
     """Draw the loss, and Dice per label where there is validation, to a PNG file.
 
     Args:
-        history: the looks at the training.
-        path: where to.
+        history: the validations.
+        path: of the PNG file.
         title: above the picture.
         validated_on: what the Dice was measured on, in words.
         overwrite: whether an existing file may be replaced.
@@ -51,17 +51,17 @@ def write_plot(
         figure.savefig(stream, format="png", dpi=120)
 
 
-def _draw_dice(axes: Axes, history: Sequence[TeachMetrics], validated_on: str) -> None:
+def _draw_dice(axes: Axes, history: Sequence[ValidationMetrics], validated_on: str) -> None:
     steps = [item.step for item in history]
     names = list(dict.fromkeys(name for item in history for name in item.dice))
     axes.set(xlabel="step", ylabel="Dice", ylim=(0, 1), title=f"Validation on {validated_on or 'nothing'}")
     axes.title.set_fontsize("medium")
     if not names:
-        axes.text(0.5, 0.5, "Nothing was validated.", ha="center", va="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "No validation", ha="center", va="center", transform=axes.transAxes)
         return
     for name in names:
         axes.plot(steps, [item.dice.get(name, float("nan")) for item in history], marker=".", label=name)
-    best = [item.step for item in history if item.best]
+    best = [item.step for item in history if item.kept]
     if best:
         axes.axvline(best[-1], color="gray", linestyle=":", label="kept")
     axes.legend(fontsize="small", ncols=1 + len(names) // _LEGEND_ROWS)

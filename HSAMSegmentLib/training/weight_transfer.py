@@ -1,4 +1,4 @@
-"""What a new network takes over from an older one: everything that fits, classes by name, and a list of it."""
+"""Copy weights between networks: tensors of the same name and shape, and classes by the names of their labels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _PER_CLASS_ENTRY = re.compile(r"(hypernetworks\w*)\.(\d+)\.")
 
 @dataclass(frozen=True)
 class TransferReport:
-    """What became of every tensor of the new network.
+    """The origin of every tensor of the new network.
 
     Attributes:
-        taken: names of tensors copied as they are.
-        by_class: names of tensors of which the rows or parts of common classes were copied.
+        taken: names of tensors copied whole.
+        by_class: names of tensors of which only the common classes were copied.
         new: names of tensors that keep their initial values.
-        common_labels: names of the classes that both networks know.
+        common_labels: names of the classes of both networks.
     """
 
     taken: tuple[str, ...]
@@ -32,12 +32,12 @@ class TransferReport:
 
     @property
     def sentence(self) -> str:
-        """What a user reads."""
+        """The report in words."""
         total = len(self.taken) + len(self.by_class) + len(self.new)
         known = f" Structures it already knew: {', '.join(self.common_labels)}." if self.common_labels else ""
         return (
-            f"Taken from the starting model: {len(self.taken)} of {total} tensors as they are, "
-            f"{len(self.by_class)} for the structures in common, {len(self.new)} start anew.{known}"
+            f"Taken from the starting model: {len(self.taken)} of {total} tensors, {len(self.by_class)} for the common "
+            f"structures only; {len(self.new)} are newly initialized.{known}"
         )
 
 
@@ -60,7 +60,7 @@ def transfer(
     old_labels: LabelSet | None,
     new_labels: LabelSet,
 ) -> TransferReport:
-    """Copy into a network what fits of another one's tensors.
+    """Copy the matching tensors of another network.
 
     A tensor of the same name and shape is copied, unless it belongs to classes (one row or one perceptron per channel):
     those follow the names of the labels.
@@ -73,7 +73,9 @@ def transfer(
     """
     channels = class_map(old_labels, new_labels)
     old_count, new_count = (0 if labels is None else len(labels) + 1 for labels in (old_labels, new_labels))
-    taken, by_class, new = [], [], []
+    taken: list[str] = []
+    by_class: list[str] = []
+    new: list[str] = []
     for name, tensor in target.state_dict().items():
         origin = _origin(name, channels)
         found = source.get(origin) if origin is not None else None

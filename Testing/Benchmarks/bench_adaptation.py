@@ -30,10 +30,10 @@ from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.preprocess.rules import PredictionRule
 from HSAMSegmentLib.training.data.augment import AugmentRule, augment
 from HSAMSegmentLib.training.data.batches import gather
-from HSAMSegmentLib.training.data.focus import WHOLE_VIEW_SHARE, find_focus
+from HSAMSegmentLib.training.data.label_crop import WHOLE_SLICE_SHARE, find_label_crop
 from HSAMSegmentLib.training.data.sampling import BalancedSampler
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
-from HSAMSegmentLib.training.loop.losses import TEACHING_SMOOTHING, hsam_loss
+from HSAMSegmentLib.training.loop.losses import DICE_SMOOTHING, hsam_loss
 from HSAMSegmentLib.training.loop.optimizer import GRADIENT_LIMIT, make_optimizer, set_rate
 from HSAMSegmentLib.training.loop.trainer import (
     AVERAGE_DECAY,
@@ -46,7 +46,7 @@ from HSAMSegmentLib.training.loop.weight_average import WeightAverage
 from HSAMSegmentLib.training.recipe import augment_rule, prediction_rule, widened
 from HSAMSegmentLib.training.weight_transfer import transfer
 from HSAMSegmentLib.weights.loading import load_model
-from recipes.builtin_tasks import TASKS, EmbeddedTask, dataset_cases
+from recipes.builtin_tasks import TASKS, BuiltinTask, dataset_cases
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 BATCH = 4
@@ -84,7 +84,7 @@ VARIANTS = {
 }
 
 
-def start_network(task: EmbeddedTask, start: str, *, with_head: bool) -> SegmentationNetwork:
+def start_network(task: BuiltinTask, start: str, *, with_head: bool) -> SegmentationNetwork:
     """A network of the task with the encoder, and the head where it fits, of another model."""
     network = build_network(task.architecture)
     source = load_model(start)
@@ -110,18 +110,18 @@ def learn(
     share_of = warmed_constant_share if steady else warmed_cosine_share
     optimizer = make_optimizer(network, RATE, encoder_share=variant.encoder_share)
     sampler = BalancedSampler([bank], num_classes=num_classes)
-    focus, side = find_focus([bank], network.image_size), network.image_size
+    focus, side = find_label_crop([bank], network.image_size), network.image_size
     generator = torch.Generator().manual_seed(0)
     for step in range(steps[-1]):
         set_rate(optimizer, RATE * share_of(step, step / steps[-1]))
         items = sampler.draw(BATCH, generator)
-        whole = focus is None or float(torch.rand(1, generator=generator)) < WHOLE_VIEW_SHARE
+        whole = focus is None or float(torch.rand(1, generator=generator)) < WHOLE_SLICE_SHARE
         size = (side, side) if whole else focus.size
         centers = None if whole else torch.tensor([focus.centers_px[item.bank] for item in items])
         rule = widened(variant.first, variant.last, step)
         images, labels = augment(*gather((bank,), items), rule, size=size, generator=generator, centers_px=centers)
         stages = network.train()(images.contiguous(memory_format=torch.channels_last), labels).stages
-        loss = hsam_loss(stages, labels, last_weight=LAST_STAGE_WEIGHT, dice_weight=0.5, smoothing=TEACHING_SMOOTHING)
+        loss = hsam_loss(stages, labels, last_weight=LAST_STAGE_WEIGHT, dice_weight=0.5, smoothing=DICE_SMOOTHING)
         optimizer.zero_grad()
         (2.0 * loss).backward()
         nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_LIMIT)

@@ -30,18 +30,18 @@ from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.preprocess.rules import PredictionRule
 from HSAMSegmentLib.training.data.cases import Case
-from HSAMSegmentLib.training.finetune import teach
+from HSAMSegmentLib.training.finetune import finetune
 from HSAMSegmentLib.training.recipe import prediction_rule
-from HSAMSegmentLib.training.request import TeachRequest
+from HSAMSegmentLib.training.request import FinetuneRequest
 from HSAMSegmentLib.weights.loading import LoadedModel, load_model
-from recipes.builtin_tasks import TASKS, EmbeddedTask, dataset_cases
-from recipes.train_builtin import dataset_case
+from recipes.builtin_tasks import TASKS, BuiltinTask, dataset_cases
+from recipes.task_data import dataset_case
 
 RELATIVE_SLICES = 32
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
-def read(task: EmbeddedTask, names: list[str]) -> list[Case]:
+def read(task: BuiltinTask, names: list[str]) -> list[Case]:
     """Scans by their ids."""
     entries = {entry.id: entry for entry in dataset_cases(DATA / task.folder)}
     return [dataset_case(entries[name], task) for name in names]
@@ -59,7 +59,7 @@ def judged(found: list[np.ndarray], held: list[Case]) -> str:
     return f"mean Dice {dice:.3f}, Jaccard {jaccard:.3f}, HD95 {hd95:.2f} mm, ASD {asd:.2f} mm"
 
 
-def average_map(task: EmbeddedTask, held: list[Case]) -> list[np.ndarray]:
+def average_map(task: BuiltinTask, held: list[Case]) -> list[np.ndarray]:
     """The most frequent label in the scans that are not held out, at the same place of the frame and of the stack."""
     names = [entry.id for entry in dataset_cases(DATA / task.folder) if entry.id not in task.validation]
     counts = sum(_label_counts(framed(case, task).labels[:, 0], len(task.labels)) for case in read(task, names))
@@ -76,7 +76,7 @@ def _label_counts(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
     return torch.nn.functional.one_hot(labels[nearest].long(), num_classes + 1).permute(0, 3, 1, 2).float()
 
 
-def unet_way(task: EmbeddedTask, options: argparse.Namespace, taught: list[Case], held: list[Case]) -> str:
+def unet_way(task: BuiltinTask, options: argparse.Namespace, taught: list[Case], held: list[Case]) -> str:
     """MONAI's BasicUNet for the same minutes, read in one view with all its pieces and as `teach`'s models are."""
     network = unet_from_scratch(task, taught, options.minutes, seed=options.seed)
     plain = as_model(network, task, PredictionRule())
@@ -94,7 +94,7 @@ def segmented(model: LoadedModel, options: argparse.Namespace, held: list[Case],
     return judged([segmenter.segment(case.volume).segmentation.array for case in held], held)
 
 
-def stack_dice(found: list[np.ndarray], task: EmbeddedTask, held: list[Case]) -> str:
+def stack_dice(found: list[np.ndarray], task: BuiltinTask, held: list[Case]) -> str:
     """Mean Dice of label stacks that lie as the slices of the framed scans do."""
     values = [
         2.0
@@ -109,7 +109,7 @@ def stack_dice(found: list[np.ndarray], task: EmbeddedTask, held: list[Case]) ->
 def taught_way(way: str, options: argparse.Namespace, taught: list[Case], held: list[Case], folder: Path) -> str:
     """Teach in one way, such as "full" or "frozen:cnn", and judge."""
     adaptation, _, head = way.partition(":")
-    request = TeachRequest(
+    request = FinetuneRequest(
         output=folder / f"{adaptation}{head}.safetensors",
         minutes=options.minutes,
         start_from=options.start if adaptation != "scratch" else "scratch",
@@ -119,12 +119,12 @@ def taught_way(way: str, options: argparse.Namespace, taught: list[Case], held: 
         device="cpu",
         seed=options.seed,
     )
-    result = teach(request, cases=taught)
+    result = finetune(request, cases=taught)
     print(f"{way}: {result.steps} steps, {result.stopped}, {result.seconds / 60:.1f} min", *result.notes, sep="\n  ")
     return segmented(load_model(result.path), options, held)
 
 
-def taught_names(task: EmbeddedTask, options: argparse.Namespace) -> list[str]:
+def taught_names(task: BuiltinTask, options: argparse.Namespace) -> list[str]:
     """Ids of the scans to teach from: those named, those of a support set of the data set, or its first one."""
     if options.support:
         index = json.loads((DATA / task.folder / "dataset.json").read_text(encoding="utf-8"))

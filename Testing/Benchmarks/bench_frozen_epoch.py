@@ -29,14 +29,15 @@ from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
 from HSAMSegmentLib.training.data.augment import AugmentRule
-from HSAMSegmentLib.training.data.batches import CachedBatches, Draw
+from HSAMSegmentLib.training.data.batches import TrainingSet
 from HSAMSegmentLib.training.data.cases import make_case
 from HSAMSegmentLib.training.data.sampling import BalancedSampler
 from HSAMSegmentLib.training.data.slice_bank import build_slice_bank
 from HSAMSegmentLib.training.features.adaptation import FROZEN, SplitNetwork, set_trainable
-from HSAMSegmentLib.training.features.cached_features import KeepingRules, KeptFeatures, Unhurried
+from HSAMSegmentLib.training.features.cached_batches import CachedFeatureBatches
+from HSAMSegmentLib.training.features.cached_features import CachedFeatures, CacheOptions, UnlimitedEncoding
 from HSAMSegmentLib.training.loop.losses import autosam_loss, hsam_loss
-from HSAMSegmentLib.training.loop.trainer import Learner
+from HSAMSegmentLib.training.loop.trainer import Objective, Trainer
 from HSAMSegmentLib.training.recipe import NARROW_CNN_OPTIONS
 
 CPU = torch.device("cpu")
@@ -55,7 +56,7 @@ class Given(nn.Module):
         return self.embedding.expand(len(images), -1, -1, -1)
 
 
-class OneView(Unhurried):
+class OneView(UnlimitedEncoding):
     """Keeps the slices themselves: how many views there are does not matter to the time of a step."""
 
     def views(self, seconds: float) -> float:
@@ -63,11 +64,11 @@ class OneView(Unhurried):
         return 1.0
 
 
-def draw_of(size: int, slices: int) -> Draw:
+def training_set_of(size: int, slices: int) -> TrainingSet:
     """Slices of the phantom, framed to the size."""
     volume, truth = abdomen_phantom(geometry=phantom_geometry((256, 256, slices), (1.25, 1.25, 200.0 / slices)))
     bank = build_slice_bank(make_case(volume, truth), slices=SliceRule(), intensity=IntensityRule(), image_size=size)
-    return Draw((bank,), BalancedSampler([bank], num_classes=len(truth.labels)), AugmentRule(), size, BATCH)
+    return TrainingSet((bank,), BalancedSampler([bank], num_classes=len(truth.labels)), AugmentRule(), size, BATCH)
 
 
 def spent(work: Callable[[], object]) -> float:
@@ -86,7 +87,7 @@ def encoding_seconds(encoder: str, size: int, slices: int) -> tuple[float, torch
         return spent(lambda: [network.encode(image[None]) for image in images]) / slices, embedding
 
 
-def step_seconds(head: str, size: int, draw: Draw, embedding: torch.Tensor, epochs: int) -> float:
+def step_seconds(head: str, size: int, draw: TrainingSet, embedding: torch.Tensor, epochs: int) -> float:
     """Of the learning step, per view."""
     torch.manual_seed(0)
     form = "paper" if head == "hsam" else ""
@@ -95,15 +96,16 @@ def step_seconds(head: str, size: int, draw: Draw, embedding: torch.Tensor, epoc
     network = build_network(Architecture(EncoderSpec("sam_vit_b", size), head, classes, form=form, options=options))
     set_trainable(network, FROZEN)
     network.encoder = Given(embedding)
-    learner = Learner(network, rate=1e-4, encoder_share=1.0, seed=0, device=CPU)
+    trainer = Trainer(network, rate=1e-4, encoder_share=1.0, seed=0, device=CPU)
     split = SplitNetwork(network, FROZEN)
     with tempfile.TemporaryDirectory() as folder:
-        rules = KeepingRules(capacity_bytes=1 << 30, parent=Path(folder), pace=OneView())
-        kept = KeptFeatures(split, draw, (), CPU, torch.Generator().manual_seed(0), rules)
-        batches = CachedBatches(split, draw, CPU, kept)
+        rules = CacheOptions(capacity_bytes=1 << 30, parent=Path(folder), limits=OneView())
+        kept = CachedFeatures(split, draw, (), CPU, torch.Generator().manual_seed(0), rules)
+        batches = CachedFeatureBatches(split, draw, CPU, kept)
         steps = max(1, len(draw.sampler) // BATCH)
-        learner.step(batches, loss_of(head), 0.5)
-        seconds = spent(lambda: [learner.step(batches, loss_of(head), 0.5) for _ in range(epochs * steps)])
+        objective = Objective(batches, loss_of(head))
+        trainer.step([objective], 0.5)
+        seconds = spent(lambda: [trainer.step([objective], 0.5) for _ in range(epochs * steps)])
         batches.close()
     return seconds / (epochs * steps * BATCH)
 
@@ -130,7 +132,7 @@ def main() -> None:
     for size in options.sizes:
         encoding, embedding = encoding_seconds(options.encoder, size, options.encoded)
         print(f"{options.encoder} {size} px: encoding takes {encoding:.2f} s per view", flush=True)
-        draw = draw_of(size, options.slices)
+        draw = training_set_of(size, options.slices)
         for head in options.heads:
             step = step_seconds(head, size, draw, embedding, options.epochs)
             print(

@@ -26,8 +26,8 @@ from HSAMSegmentLib.models.encoders.segment_anything_parts import sam_modeling
 from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 from HSAMSegmentLib.training.data.cases import Case, make_case
-from HSAMSegmentLib.training.finetune import teach
-from HSAMSegmentLib.training.request import TeachRequest
+from HSAMSegmentLib.training.finetune import finetune
+from HSAMSegmentLib.training.request import FinetuneRequest
 from HSAMSegmentLib.weights.store import HOME_VARIABLE, Store
 
 WAYS = {"frozen": {}, "lora": {"lora_blocks": 2}, "full": {"adaptation": "full"}}
@@ -56,17 +56,17 @@ def random_sam(path: Path) -> None:
     torch.save(sam.Sam(image_encoder=encoder, prompt_encoder=prompts, mask_decoder=decoder).state_dict(), path)
 
 
-def request(folder: Path, size: int, way: str, **options: object) -> TeachRequest:
+def request(folder: Path, size: int, way: str, **options: object) -> FinetuneRequest:
     """A teaching on the random encoder."""
     output = folder / f"{way}-{time.monotonic_ns()}.safetensors"
     settings = {"encoder": "random-sam", "image_size": size, "device": "cpu", "cache_folder": folder}
-    return TeachRequest(output=output, **settings, **WAYS[way], **options)
+    return FinetuneRequest(output=output, **settings, **WAYS[way], **options)
 
 
 def keep_time(folder: Path, case: Case, size: int, way: str, minutes: float) -> None:
     """Teach for some minutes and print how long it took."""
     began = time.monotonic()
-    result = teach(request(folder, size, way, minutes=minutes), cases=[case])
+    result = finetune(request(folder, size, way, minutes=minutes), cases=[case])
     share = (time.monotonic() - began) / (60.0 * minutes)
     print(f"{way} {size} px, {minutes:g} min: {100 * share:.0f} % of the time, {result.steps} steps", flush=True)
 
@@ -90,7 +90,7 @@ def answer(folder: Path, case: Case, size: int, way: str, stage: str, delay: flo
 
     options = request(folder, size, way, epochs=2, save_seconds=1e9)
     try:
-        teach(options, cases=[case], progress=told, cancel=token)
+        finetune(options, cases=[case], progress=told, cancel=token)
         kept = "kept the best so far"
     except CancelledError:
         kept = "nothing to keep yet"

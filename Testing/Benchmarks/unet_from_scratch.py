@@ -19,15 +19,15 @@ from HSAMSegmentLib.preprocess.rules import PredictionRule
 from HSAMSegmentLib.training.data.augment import AugmentRule, augment
 from HSAMSegmentLib.training.data.batches import gather
 from HSAMSegmentLib.training.data.cases import Case
-from HSAMSegmentLib.training.data.focus import WHOLE_VIEW_SHARE, find_focus
+from HSAMSegmentLib.training.data.label_crop import WHOLE_SLICE_SHARE, find_label_crop
 from HSAMSegmentLib.training.data.sampling import BalancedSampler
 from HSAMSegmentLib.training.data.slice_bank import SliceBank, build_slice_bank
-from HSAMSegmentLib.training.loop.losses import TEACHING_SMOOTHING, hsam_loss
+from HSAMSegmentLib.training.loop.losses import DICE_SMOOTHING, hsam_loss
 from HSAMSegmentLib.training.loop.optimizer import GRADIENT_LIMIT, cosine_share, set_rate
 from HSAMSegmentLib.training.loop.weight_average import WeightAverage
 from HSAMSegmentLib.weights.loading import LoadedModel
 from HSAMSegmentLib.weights.manifest import EncoderSource, Manifest
-from recipes.builtin_tasks import EmbeddedTask
+from recipes.builtin_tasks import BuiltinTask
 
 FEATURES = (24, 24, 48, 96, 192, 24)
 RATE = 1e-3
@@ -48,7 +48,7 @@ class UNet(nn.Module):
         return StageLogits((self.net(images),))
 
 
-def unet_from_scratch(task: EmbeddedTask, taught: list[Case], minutes: float, seed: int = 0) -> UNet:
+def unet_from_scratch(task: BuiltinTask, taught: list[Case], minutes: float, seed: int = 0) -> UNet:
     """Train for some minutes on the taught scans."""
     torch.manual_seed(seed)
     banks = tuple(framed(case, task) for case in taught)
@@ -60,7 +60,7 @@ def unet_from_scratch(task: EmbeddedTask, taught: list[Case], minutes: float, se
     return average.network.eval()
 
 
-def as_model(network: UNet, task: EmbeddedTask, prediction: PredictionRule) -> LoadedModel:
+def as_model(network: UNet, task: BuiltinTask, prediction: PredictionRule) -> LoadedModel:
     """The network as a model that `Segmenter` takes; `task.slices` says how slices are framed."""
     manifest = Manifest(
         id="unet",
@@ -77,14 +77,14 @@ def as_model(network: UNet, task: EmbeddedTask, prediction: PredictionRule) -> L
     return LoadedModel(network, manifest, Path("unet.safetensors"))
 
 
-def framed(case: Case, task: EmbeddedTask) -> SliceBank:
+def framed(case: Case, task: BuiltinTask) -> SliceBank:
     """The slices of a scan as the task wants them."""
     return build_slice_bank(case, slices=task.slices, intensity=task.intensity, image_size=task.image_size)
 
 
 def _train(network, average, optimizer, banks, task, seconds: float, seed: int) -> None:
     sampler = BalancedSampler(banks, num_classes=len(task.labels))
-    focus = find_focus(banks, task.image_size)
+    focus = find_label_crop(banks, task.image_size)
     generator = torch.Generator().manual_seed(seed)
     rule = AugmentRule(rotation_degrees=20.0, scale=(0.8, 1.25), shift_px=6.0)
     started, step = time.monotonic(), 0
@@ -94,12 +94,12 @@ def _train(network, average, optimizer, banks, task, seconds: float, seed: int) 
         set_rate(optimizer, RATE * min(1.0, step / WARMUP_STEPS) * cosine_share(share))
         items = sampler.draw(BATCH, generator)
         size, centers = (task.image_size, task.image_size), None
-        if focus is not None and float(torch.rand(1, generator=generator)) >= WHOLE_VIEW_SHARE:
+        if focus is not None and float(torch.rand(1, generator=generator)) >= WHOLE_SLICE_SHARE:
             size, centers = focus.size, torch.tensor([focus.centers_px[item.bank] for item in items])
         images, labels = gather(banks, items)
         images, labels = augment(images, labels, rule, size=size, generator=generator, centers_px=centers)
         stages = network.train()(images.contiguous(memory_format=torch.channels_last)).stages
-        loss = 2.0 * hsam_loss(stages, labels, last_weight=1.0, dice_weight=0.5, smoothing=TEACHING_SMOOTHING)
+        loss = 2.0 * hsam_loss(stages, labels, last_weight=1.0, dice_weight=0.5, smoothing=DICE_SMOOTHING)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_LIMIT)

@@ -1,4 +1,4 @@
-"""Small labelled cases cut out of the real scans, for tests of teaching."""
+"""Small labeled cases cut out of the real scans, for tests of teaching."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(REPOSITORY / "Testing" / "Host"))
 
 def learned_steps(course) -> int:
     """Steps in the training state of a course that is on the disk."""
-    from HSAMSegmentLib.training.loop.checkpointing import load_state
+    from HSAMSegmentLib.training.state_files import load_state
 
     state = course.state_file(course.read_request().model_id)
     return load_state(state)["learner"]["steps"] if state.is_file() else 0

@@ -17,8 +17,8 @@ import torch
 from small_cases import small_case, thin_case
 
 from HSAMSegmentLib.errors import HSAMSegmentError
-from HSAMSegmentLib.training.finetune import teach
-from HSAMSegmentLib.training.request import TeachMetrics, TeachRequest
+from HSAMSegmentLib.training.finetune import finetune
+from HSAMSegmentLib.training.request import FinetuneRequest, ValidationMetrics
 
 
 class Teller:
@@ -59,13 +59,13 @@ def main() -> int:
     is_thin = options.pop("is_thin", False)
     cases = [thin_case(data), thin_case(data, "la_0RZDK210BSMWAA6467LU")] if is_thin else [small_case(data)]
     folders = {name: Path(options.pop(name)) for name in ("output", "cache_folder")}
-    request = TeachRequest(device="cpu", image_size=64, **folders, **options)
+    request = FinetuneRequest(device="cpu", image_size=64, **folders, **options)
     try:
-        result = teach(
+        result = finetune(
             request,
             cases=cases,
             progress=lambda progress: say(progress.stage, progress.detail),
-            events=lambda event: say("LOOK", event.step) if isinstance(event, TeachMetrics) else None,
+            events=lambda event: say("LOOK", event.step) if isinstance(event, ValidationMetrics) else None,
         )
     except HSAMSegmentError as error:
         say("ERROR", type(error).__name__, error)

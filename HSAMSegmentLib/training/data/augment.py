@@ -15,10 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from HSAMSegmentLib.training.data.cases import UNLABELED
+
+_CHANGED_STRUCTURES_SHARE = 0.6
+_LARGEST_ENHANCEMENT = 0.25
+
 
 @dataclass(frozen=True)
 class AugmentRule:
-    """How far an augmented view may be from its slice. Every range is symmetric or (lowest, highest).
+    """Ranges of the augmentation. Every range is symmetric or (lowest, highest).
 
     Attributes:
         rotation_degrees: largest rotation in plane.
@@ -36,6 +41,10 @@ class AugmentRule:
         blur_probability: how often the view passes through a coarser grid.
         lone_slice_probability: how often neighbors are replaced by the slice itself, as at the end of a stack.
         swap_neighbors: whether the slice before and the slice after may change places.
+        structure_contrast: standard deviation of the intensity offset of single structures, 0 for none.
+        structure_contrast_probability: how often a view gets such offsets, each for about 60 % of its structures.
+        enhancing_labels: label values that contrast medium brightens.
+        unenhanced_probability: how often these are darkened together, as before or long after contrast medium.
     """
 
     rotation_degrees: float = 15.0
@@ -53,6 +62,10 @@ class AugmentRule:
     blur_probability: float = 0.15
     lone_slice_probability: float = 0.1
     swap_neighbors: bool = False
+    structure_contrast: float = 0.0
+    structure_contrast_probability: float = 0.35
+    enhancing_labels: tuple[int, ...] = ()
+    unenhanced_probability: float = 0.15
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, for the manifest."""
@@ -60,7 +73,7 @@ class AugmentRule:
 
 
 def between(first: AugmentRule, second: AugmentRule, share: float) -> AugmentRule:
-    """Every range and probability a part of the way from the first rule to the second; all else is the second's.
+    """Interpolate ranges and probabilities between two rules; everything else is from the second rule.
 
     Args:
         first: the rule at share 0.
@@ -73,10 +86,12 @@ def between(first: AugmentRule, second: AugmentRule, share: float) -> AugmentRul
 
     mixed: dict[str, Any] = {}
     for name, value in asdict(second).items():
+        if name in ("elastic_cell_px", "enhancing_labels"):
+            continue
         start = getattr(first, name)
         if isinstance(value, tuple):
             mixed[name] = tuple(map(mix, start, value))
-        elif not isinstance(value, bool) and name != "elastic_cell_px":
+        elif not isinstance(value, bool):
             mixed[name] = mix(start, value)
     return replace(second, **mixed)
 
@@ -89,6 +104,7 @@ def augment(
     size: tuple[int, int],
     generator: torch.Generator,
     centers_px: Tensor | None = None,
+    noise_generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw one view of every slice.
 
@@ -97,8 +113,10 @@ def augment(
         labels: [B, H, W] integer, on the same device.
         rule: the ranges.
         size: rows and columns of the views.
-        generator: source of all randomness, on the CPU, so that the draws do not depend on the device.
+        generator: source of randomness on the CPU, so that the draws do not depend on the device.
         centers_px: [B, 2] center (column, row) of every view in the slice; None for the middle.
+        noise_generator: source of the white noise on the device of the images, which is faster there; None to use
+            `generator`.
 
     Returns:
         Views [B, 3, *size] in [0, 1] and their labels [B, *size], int64. What lies outside of the slice is 0.
@@ -108,7 +126,10 @@ def augment(
     looked_up = F.grid_sample(
         labels[:, None].to(images.dtype), grid, mode="nearest", padding_mode="zeros", align_corners=False
     )
-    return _change_intensities(_change_neighbors(views, rule, generator), rule, generator), looked_up[:, 0].long()
+    view_labels = looked_up[:, 0].long()
+    views = _change_neighbors(views, rule, generator)
+    views = _change_intensities(views, rule, generator, noise_generator or generator)
+    return _change_structures(views, view_labels, rule, generator), view_labels
 
 
 def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -181,7 +202,25 @@ def _change_neighbors(views: Tensor, rule: AugmentRule, generator: torch.Generat
     return torch.where(alone, views[:, 1:2].expand_as(views), views)
 
 
-def _change_intensities(views: Tensor, rule: AugmentRule, generator: torch.Generator) -> Tensor:
+def _change_structures(views: Tensor, labels: Tensor, rule: AugmentRule, generator: torch.Generator) -> Tensor:
+    """Change the intensity of single structures, as other phases of contrast medium do."""
+    if rule.structure_contrast <= 0:
+        return views
+    count = len(views)
+    offsets = rule.structure_contrast * torch.randn(count, UNLABELED + 1, generator=generator)
+    offsets *= torch.rand(count, UNLABELED + 1, generator=generator) < _CHANGED_STRUCTURES_SHARE
+    offsets *= _chosen(count, rule.structure_contrast_probability, generator)[:, None]
+    is_unenhanced = _chosen(count, rule.unenhanced_probability, generator)[:, None]
+    darker = is_unenhanced * _uniform(count, 0.0, _LARGEST_ENHANCEMENT, generator)[:, None]
+    offsets[:, list(rule.enhancing_labels)] -= darker
+    offsets[:, [0, UNLABELED]] = 0.0
+    field = offsets.to(views.device).gather(1, labels.flatten(1)).view_as(labels)[:, None]
+    return (views + F.avg_pool2d(field, 3, stride=1, padding=1)).clamp(0, 1)
+
+
+def _change_intensities(
+    views: Tensor, rule: AugmentRule, generator: torch.Generator, noise_generator: torch.Generator
+) -> Tensor:
     """Gamma, contrast, brightness, gain field, blur and noise, the same for all channels of a view."""
     count, device = len(views), views.device
 
@@ -197,7 +236,7 @@ def _change_intensities(views: Tensor, rule: AugmentRule, generator: torch.Gener
         gain = _smooth_field((count, 1, *size), max(size) // 3 + 1, generator, device)
         views = views * torch.exp(rule.bias_field * gain)
     views = _blur(views, rule, generator)
-    noise = torch.randn(views.shape, generator=generator).to(device)
+    noise = torch.randn(views.shape, generator=noise_generator, device=noise_generator.device).to(device)
     return (views + draw(0.0, rule.noise) * noise).clamp(0, 1)
 
 

@@ -1,4 +1,4 @@
-"""Cases: a volume with its labels on one grid, checked, before anything is taught from them."""
+"""Training cases: a volume with its labels on one grid, checked."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from HSAMSegmentLib.labels.grids import resample_labels, same_grid
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.labels.segmentation import Segmentation
 
+UNLABELED = 255
+"""Value of pixels without a label: they count in no loss and in no Dice."""
 _FEW_SLICES = 5
 _LARGE_PART = 0.25
 _LEAST_PART_WITHIN = 0.5
@@ -23,14 +25,14 @@ _LEAST_PART_WITHIN = 0.5
 
 @dataclass(frozen=True)
 class Case:
-    """A labelled volume.
+    """A labeled volume.
 
     Attributes:
         volume: the scan.
         labels: uint8 label values (k, j, i) on the volume's grid.
         label_set: what the values mean; only labels that occur.
-        labelled: bool for each slice along `labelled_axis`, or None if every slice counts as labelled.
-        labelled_axis: array axis of `labelled`.
+        labeled: bool for each slice along `labeled_axis`, or None if every slice counts as labeled.
+        labeled_axis: array axis of `labeled`.
         notes: sentences on what was resampled, assumed or left out.
         hashes: SHA-256 of the arrays, "volume" and "labels", and of the "voxels" whatever their order and type.
     """
@@ -38,8 +40,8 @@ class Case:
     volume: Volume
     labels: np.ndarray
     label_set: LabelSet
-    labelled: np.ndarray | None
-    labelled_axis: int
+    labeled: np.ndarray | None
+    labeled_axis: int
     notes: tuple[str, ...]
     hashes: dict[str, str]
 
@@ -67,7 +69,7 @@ def make_case(volume: Volume, segmentation: Segmentation) -> Case:
     """Check labels against their volume and bring them to its grid.
 
     Labels on another grid are resampled by nearest neighbor. If some slices have labels and slices between them have
-    none, or only a few neighboring slices have, the rest is taken for not labelled instead of for background.
+    none, or only a few neighboring slices have, the other slices count as unlabeled, not as background.
 
     Raises:
         TrainingError: if the labels are empty or lie elsewhere in space.
@@ -90,20 +92,20 @@ def make_case(volume: Volume, segmentation: Segmentation) -> Case:
     if missing:
         notes += (f"{', '.join(missing)}: in the list of labels of '{volume.name}', but in no voxel; left out.",)
     axis = 2 - slice_axis(volume.geometry)
-    labelled, sparse_notes = labelled_slices(array, axis, volume.name)
+    labeled, sparse_notes = labeled_slices(array, axis, volume.name)
     return Case(
         volume=volume,
         labels=array,
         label_set=LabelSet(kept),
-        labelled=labelled,
-        labelled_axis=axis,
+        labeled=labeled,
+        labeled_axis=axis,
         notes=volume.notes + notes + sparse_notes,
         hashes={"volume": array_hash(volume.array), "labels": array_hash(array), "voxels": voxel_hash(volume)},
     )
 
 
-def labelled_slices(labels: np.ndarray, axis: int, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Tell a sparsely labelled volume from a fully labelled one.
+def labeled_slices(labels: np.ndarray, axis: int, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Tell a sparsely labeled volume from a fully labeled one.
 
     Args:
         labels: (k, j, i).
@@ -111,7 +113,7 @@ def labelled_slices(labels: np.ndarray, axis: int, name: str) -> tuple[np.ndarra
         name: of the volume, for the sentence.
 
     Returns:
-        Which slices count as labelled, or None for all, and sentences on it.
+        Which slices count as labeled, or None for all, and sentences on it.
     """
     others = tuple(other for other in range(3) if other != axis)
     filled = (labels != 0).any(axis=others)
@@ -120,7 +122,7 @@ def labelled_slices(labels: np.ndarray, axis: int, name: str) -> tuple[np.ndarra
     if span == count and (count >= _FEW_SLICES or count >= _LARGE_PART * len(filled)):
         return None, ()
     return filled, (
-        f"'{name}' is labelled sparsely ({count} of {len(filled)} slices): the other slices are not taken for "
+        f"'{name}' is labeled sparsely ({count} of {len(filled)} slices): the other slices are not taken for "
         "background, they are not used.",
     )
 
@@ -135,7 +137,7 @@ def common_labels(cases: Sequence[Case]) -> tuple[list[Case], LabelSet, tuple[st
         TrainingError: if there are no cases.
     """
     if not cases:
-        raise TrainingError("There is nothing to teach from: give at least one volume with its labels.")
+        raise TrainingError("There are no training cases: give at least one volume with its labels.")
     merged: list[Label] = []
     for case in cases:
         known = {_key(label.name) for label in merged}
@@ -147,12 +149,12 @@ def common_labels(cases: Sequence[Case]) -> tuple[list[Case], LabelSet, tuple[st
         own = {_key(label.name) for label in case.label_set}
         lacking = [label.name for label in label_set if _key(label.name) not in own]
         if lacking:
-            notes.append(f"'{case.volume.name}' has no {', '.join(lacking)}: taken for not there.")
+            notes.append(f"'{case.volume.name}' has no {', '.join(lacking)}: it counts as absent there.")
     return [_renumbered(case, values) for case in cases], label_set, tuple(notes)
 
 
 def matched_labels(cases: Sequence[Case], label_set: LabelSet) -> tuple[list[Case], tuple[str, ...]]:
-    """Give cases for validation the values of the labels that are taught; other labels become background.
+    """Give validation cases the label values of the training; other labels become background.
 
     Raises:
         TrainingError: if a case has none of the labels.
@@ -163,11 +165,11 @@ def matched_labels(cases: Sequence[Case], label_set: LabelSet) -> tuple[list[Cas
         strange = [label.name for label in case.label_set if _key(label.name) not in values]
         if len(strange) == len(case.label_set):
             raise TrainingError(
-                f"'{case.volume.name}' cannot validate: it has none of the labels that are taught "
+                f"'{case.volume.name}' cannot be used for validation: it has none of the trained labels "
                 f"({', '.join(label.name for label in label_set)})."
             )
         if strange:
-            notes.append(f"'{case.volume.name}' also has {', '.join(strange)}, which is not taught: ignored.")
+            notes.append(f"'{case.volume.name}' also has {', '.join(strange)}, which is not trained: ignored.")
     return [_renumbered(case, values) for case in cases], tuple(notes)
 
 
@@ -246,7 +248,7 @@ def _on_grid(segmentation: Segmentation, volume: Volume) -> tuple[np.ndarray, tu
     after = np.count_nonzero(resampled) * volume.geometry.voxel_volume_ml
     note = f"The labels of '{volume.name}' are on another grid and were resampled to the volume's by nearest neighbor."
     if after < 0.9 * before:
-        note += f" {100 * (1 - after / before):.0f} % of the labelled volume lies outside of the scan and was left out."
+        note += f" {100 * (1 - after / before):.0f} % of the labeled volume lies outside of the scan and was left out."
     return resampled, (note,)
 
 

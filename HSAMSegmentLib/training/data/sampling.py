@@ -1,4 +1,4 @@
-"""Which slices a batch is made of: balanced over labels, so that small organs are seen as often as large ones."""
+"""Sample slices balanced over labels, so that small structures are seen as often as large ones."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
+from HSAMSegmentLib.training.data.cases import UNLABELED
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
-from HSAMSegmentLib.training.loop.losses import UNLABELLED
 
 
 @dataclass(frozen=True)
 class Item:
-    """One network input of the training set: which bank, which slice, which tile."""
+    """One network input of the training set: index of its bank, slice, and tile."""
 
     bank: int
     slice_index: int
@@ -22,7 +22,7 @@ class Item:
 
 
 class BalancedSampler:
-    """Draws items: first a label, evenly, then a slice with it; some draws go over all slices, empty ones included."""
+    """Draws a label uniformly and then a slice with it; some draws are from all slices, empty ones included."""
 
     def __init__(
         self,
@@ -32,12 +32,12 @@ class BalancedSampler:
         any_slice_share: float = 0.35,
         excluded: Sequence[frozenset[int]] = (),
     ) -> None:
-        """Sort the slices by what is in them.
+        """Index the slices by their labels.
 
         Args:
             banks: the training cases.
             num_classes: foreground classes K.
-            any_slice_share: share of the draws that go over all labelled slices.
+            any_slice_share: share of the draws that go over all labeled slices.
             excluded: for each bank the slices to leave out (held out for validation); empty for none.
         """
         self.items: list[Item] = []
@@ -56,12 +56,12 @@ class BalancedSampler:
         return [self._one(generator) for _ in range(count)]
 
     def spread(self, generator: torch.Generator) -> list[Item]:
-        """Each item once; whatever part of them is taken from the front, labels are in it as evenly as may be."""
+        """Each item once, in an order in which labels are balanced in any first part."""
         drawn = dict.fromkeys(self.draw(4 * len(self.items), generator))
         return [*drawn, *(item for item in self.items if item not in drawn)]
 
     def only(self, items: Sequence[Item]) -> BalancedSampler:
-        """The same over part of the items."""
+        """A sampler over a part of the items."""
         kept = set(items)
         other = copy.copy(self)
         other.items = [item for item in self.items if item in kept]
@@ -78,11 +78,11 @@ class BalancedSampler:
 
     def _add(self, number: int, bank: SliceBank, left_out: frozenset[int]) -> None:
         for index in range(len(bank)):
-            if not bank.labelled[index] or index in left_out:
+            if not bank.labeled[index] or index in left_out:
                 continue
             for tile in range(bank.tile_count):
                 item = Item(number, index, tile)
                 self.items.append(item)
-                for value in bank.labels[index, tile].unique().tolist():
-                    if value not in (0, UNLABELLED):
+                for value in torch.unique(bank.labels[index, tile]).tolist():
+                    if value not in (0, UNLABELED):
                         self.by_label[value - 1].append(item)

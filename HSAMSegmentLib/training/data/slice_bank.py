@@ -1,6 +1,6 @@
-"""The slices of one case as the network will see them: scaled, framed, with their labels, held in memory.
+"""The preprocessed slices of one case with their labels, in memory.
 
-Everything goes through `preprocess.network_input`, so that a network is taught on exactly what it later segments.
+They are made by `preprocess.network_input`, like the inputs of inference.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from HSAMSegmentLib.preprocess.intensity import scale_intensity
 from HSAMSegmentLib.preprocess.network_input import SliceFraming, context_indices, context_step
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
 from HSAMSegmentLib.runtime.tensors import to_tensor
-from HSAMSegmentLib.training.data.cases import Case
-from HSAMSegmentLib.training.loop.losses import UNLABELLED
+from HSAMSegmentLib.training.data.cases import UNLABELED, Case
 
 _CHUNK = 16
 
@@ -29,12 +28,12 @@ class SliceBank:
 
     Attributes:
         name: of the case.
-        images: float16 [n, tiles, S, S] in [0, 1].
-        labels: uint8 [n, tiles, S, S]; `UNLABELLED` in slices nobody labelled.
-        reference: uint8 [n, rows, cols], labels of the slices themselves, the truth of validation.
-        framing: leads from the network's input back to the slices.
+        images: float16 [n, tiles, S, S] in [0, 1], or uint8 in 0..255.
+        labels: uint8 [n, tiles, S, S]; `UNLABELED` in slices without labels.
+        reference: uint8 [n, rows, cols], labels on the grid of the slices, for validation.
+        framing: maps the network's output back to the slices.
         context_step: how many slices away the outer channels are, 0 for none.
-        labelled: bool [n], which slices have labels (background counts).
+        labeled: bool [n], which slices have labels (background counts).
         slice_spacing_mm: distance of the slices.
         pixel_spacing_mm: distance of rows and columns of `reference`.
     """
@@ -45,7 +44,7 @@ class SliceBank:
     reference: Tensor
     framing: SliceFraming
     context_step: int
-    labelled: np.ndarray
+    labeled: np.ndarray
     slice_spacing_mm: float
     pixel_spacing_mm: tuple[float, float]
 
@@ -61,12 +60,13 @@ class SliceBank:
         """Network input float32 [n, 3, S, S] of the given slices; tile 0 unless told otherwise."""
         index = context_indices(np.asarray(slices), len(self), self.context_step)
         tile = np.zeros(len(index), dtype=np.int64) if tiles is None else np.asarray(tiles)
-        return self.images[to_tensor(index.astype(np.int64)), to_tensor(tile.astype(np.int64))[:, None]].float()
+        found = self.images[to_tensor(index.astype(np.int64)), to_tensor(tile.astype(np.int64))[:, None]].float()
+        return found / 255.0 if self.images.dtype == torch.uint8 else found
 
     def all_tiles(self, slices: Sequence[int]) -> Tensor:
         """Network input float32 [n * tiles, 3, S, S], the tiles of a slice one after the other, as `framing` wants."""
-        repeated = np.repeat(np.asarray(slices), self.tile_count)
-        return self.inputs(repeated, np.tile(np.arange(self.tile_count), len(slices)))
+        tiles = range(self.tile_count)
+        return self.inputs([index for index in slices for _ in tiles], [tile for _ in slices for tile in tiles])
 
     def targets(self, slices: Sequence[int], tiles: Sequence[int] | None = None) -> Tensor:
         """Labels uint8 [n, S, S] of `inputs` with the same arguments."""
@@ -83,12 +83,12 @@ def build_slice_bank(case: Case, *, slices: SliceRule, intensity: IntensityRule,
     Args:
         case: volume and labels on one grid.
         slices: the model's rule for cutting and framing.
-        intensity: the model's rule for grey values.
+        intensity: the model's rule for gray values.
         image_size: side S of the network input.
     """
     stack, frame = to_slices(case.volume.array, case.volume.geometry, slices.plane)
     labels = np.ascontiguousarray(frame.to_stack(case.labels))
-    labelled = _labelled_slices(case, frame.axes[0], frame.reversed_axes[0])
+    labeled = _labeled_slices(case, frame.axes[0], frame.reversed_axes[0])
     framing = SliceFraming(
         slices,
         image_size=image_size,
@@ -98,7 +98,7 @@ def build_slice_bank(case: Case, *, slices: SliceRule, intensity: IntensityRule,
     scaled = frame.to_stack(scale_intensity(case.volume, intensity))
     framed_labels = [framing.labels(to_tensor(labels[n : n + _CHUNK])) for n in range(0, len(labels), _CHUNK)]
     targets = torch.cat(framed_labels).contiguous()
-    targets[to_tensor((~labelled).astype(np.uint8)).bool()] = UNLABELLED
+    targets[to_tensor((~labeled).astype(np.uint8)).bool()] = UNLABELED
     return SliceBank(
         name=case.volume.name,
         images=torch.cat([_framed(framing, scaled[n : n + _CHUNK]) for n in range(0, len(stack), _CHUNK)]),
@@ -106,7 +106,7 @@ def build_slice_bank(case: Case, *, slices: SliceRule, intensity: IntensityRule,
         reference=to_tensor(labels),
         framing=framing,
         context_step=context_step(slices, frame.slice_spacing_mm),
-        labelled=labelled,
+        labeled=labeled,
         slice_spacing_mm=frame.slice_spacing_mm,
         pixel_spacing_mm=frame.pixel_spacing_mm,
     )
@@ -116,9 +116,9 @@ def _framed(framing: SliceFraming, slices: np.ndarray) -> Tensor:
     return framing.images(to_tensor(np.ascontiguousarray(slices, dtype=np.float32))).half()
 
 
-def _labelled_slices(case: Case, axis: int, backwards: bool) -> np.ndarray:
-    """Which slices of the stack have labels: those of the case if it was labelled along this axis, else all."""
+def _labeled_slices(case: Case, axis: int, backwards: bool) -> np.ndarray:
+    """Which slices of the stack have labels: those of the case if it was labeled along this axis, else all."""
     count = case.labels.shape[axis]
-    if case.labelled is None or case.labelled_axis != axis:
+    if case.labeled is None or case.labeled_axis != axis:
         return np.ones(count, dtype=bool)
-    return case.labelled[::-1].copy() if backwards else case.labelled.copy()
+    return np.array(case.labeled[::-1] if backwards else case.labeled)

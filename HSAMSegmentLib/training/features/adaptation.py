@@ -1,9 +1,10 @@
-"""Which part of a network learns, and where the part that does not may be cut off and its results kept."""
+"""Which part of a network is trained, and where its frozen part ends, so that its results can be cached."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -11,16 +12,16 @@ from torch import Tensor
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.models.interface import Features, SegmentationNetwork, StageLogits
 from HSAMSegmentLib.models.lora import first_adapted_block
-from HSAMSegmentLib.training.features.token_subset import Cells
+from HSAMSegmentLib.training.features.token_subset import TokenSubset
 
 FROZEN, LORA, FULL = "frozen", "lora", "full"
 ADAPTATIONS = (FROZEN, LORA, FULL)
 
 
 def set_trainable(network: SegmentationNetwork, adaptation: str) -> None:
-    """Freeze what does not learn.
+    """Freeze what is not trained.
 
-    "frozen": the head learns. "lora": the head and the adapters. "full": everything.
+    "frozen": the head is trained. "lora": the head and the adapters. "full": everything.
 
     Raises:
         RequestError: if "lora" is asked for and the encoder has no adapters.
@@ -37,45 +38,45 @@ def set_trainable(network: SegmentationNetwork, adaptation: str) -> None:
 
 
 class SplitNetwork:
-    """A network cut where its frozen part ends.
+    """A network split where its frozen part ends.
 
-    `frozen_part` gives the same for the same image as long as the training lasts, so it may be kept; `learning_part`
-    goes on from there.
+    During a training, `frozen_part` gives the same result for the same image, so it can be cached; `trained_part`
+    continues from it.
     """
 
     def __init__(self, network: SegmentationNetwork, adaptation: str) -> None:
-        self.network = network
+        self.network: Any = network
         self.blocks = first_adapted_block(network.encoder) if adaptation == LORA else None
 
     @torch.no_grad()
     def frozen_part(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images [B, 3, S, S] to the tensors that are worth keeping, batch first."""
+        """Images [B, 3, S, S] to the tensors to cache, batch first."""
         if self.blocks is not None:
             return (self.network.encoder.forward_prefix(images, self.blocks),)
         features = self.network.encode(images)
         return (features.embedding, *features.skips)
 
-    def learning_part(
-        self, kept: tuple[Tensor, ...], labels: Tensor | None = None, cells: Cells | None = None
+    def trained_part(
+        self, cached: tuple[Tensor, ...], labels: Tensor | None = None, tokens: TokenSubset | None = None
     ) -> StageLogits:
         """From the result of `frozen_part` to the logits of all stages.
 
         Args:
-            kept: what `frozen_part` gave.
-            labels: [B, H, W] for heads that use them, of the cells alone if there are any.
-            cells: decode these parts of the embedding only, None for all of it.
+            cached: result of `frozen_part`.
+            labels: [B, H, W] for heads that use them; only those of the tokens if there is a subset.
+            tokens: the part of the embedding to decode, None for all of it.
         """
         if self.blocks is None:
-            features = Features(kept[0], tuple(kept[1:]))
+            features = Features(cached[0], tuple(cached[1:]))
         else:
-            features = Features(self.network.encoder.forward_suffix(kept[0], self.blocks))
-        if cells is None:
-            return self.network.decode(features, labels)
-        with cells.placed(self.network.head):
-            return self.network.decode(cells.take_features(features), labels)
+            features = Features(self.network.encoder.forward_suffix(cached[0], self.blocks))
+        if tokens is None:
+            return cast(StageLogits, self.network.decode(features, labels))
+        with tokens.placed(self.network.head):
+            return cast(StageLogits, self.network.decode(tokens.take_features(features), labels))
 
     def through(self, network: SegmentationNetwork) -> SplitNetwork:
-        """The same cut through another network with the same frozen part."""
+        """The same split of another network with the same frozen part."""
         other = copy.copy(self)
         other.network = network
         return other

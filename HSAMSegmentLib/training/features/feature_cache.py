@@ -1,8 +1,8 @@
-"""What a frozen encoder makes of slices and of augmented views of them: computed once, kept in memory-mapped files.
+"""Features of a frozen encoder for slices and augmented views, computed once and stored in memory-mapped files.
 
-An epoch then costs the head alone (with LoRA: the adapted blocks and the head). Numbers are kept as float16, which is
-finer than the noise that the heads get in training. The files lie in one private folder that goes away with the cache.
-What a killed process left behind goes away with the next cache, unless a training can still be resumed with it.
+An epoch then costs no more than the head (with LoRA: the adapted blocks and the head). Values are stored as float16,
+which is more precise than the noise that the heads get in training. The files are in a private folder that is removed
+with the cache. What a killed process leaves is removed with the next cache, unless a training can be resumed with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped,unused-ignore]
 import torch
 from torch import Tensor
 
@@ -27,23 +27,23 @@ from HSAMSegmentLib.errors import CheckpointError
 from HSAMSegmentLib.runtime.atomic_files import atomic_output, explain_write_error
 from HSAMSegmentLib.runtime.disk import require_free_space
 from HSAMSegmentLib.runtime.tensors import to_array, to_tensor
-from HSAMSegmentLib.training.loop.checkpointing import load_state, save_state
+from HSAMSegmentLib.training.state_files import load_state, save_state
 
 PREFIX = "hsamsegment-features-"
 DEFAULT_BYTES = 4 << 30
 MOST_VIEWS = 12
 _OWNER, _JOURNAL, _LABELS = "owner.json", "journal", "labels.npy"
-_KEPT_SECONDS = 7 * 24 * 3600
+_ABANDONED_SECONDS = 7 * 24 * 3600
 _LARGEST_FLOAT16 = 65504.0
 
 
 @dataclass(frozen=True)
 class CacheOwner:
-    """Which training a cache belongs to, so that it can take it up again after a kill.
+    """The training that a cache belongs to, so that it can be found again after a kill.
 
     Attributes:
-        key: a hash of everything that the features depend on.
-        state: the training state; while this file exists, for a week at most, the cache is not taken for abandoned.
+        key: hash of everything that the features depend on.
+        state: file of the training state; while it exists, for a week at most, the cache is not removed as abandoned.
     """
 
     key: str
@@ -56,10 +56,10 @@ def affordable_views(
     """How many views of every slice fit; at least one, the slice itself.
 
     Args:
-        slices: that are taught from.
+        slices: training slices.
         bytes_per_view: features and labels of one view.
         capacity_bytes: bound on the files together.
-        most: more than these bring little.
+        most: more views than this help little.
     """
     return int(max(1, min(most, capacity_bytes // max(slices * bytes_per_view, 1))))
 
@@ -94,7 +94,7 @@ class FeatureCache:
         base = base_folder(parent)
         remove_abandoned(base)
         self.bytes = entries * entry_bytes(feature_shapes, label_shape)
-        require_free_space(base, self.bytes, "Keeping the encoder's features")
+        require_free_space(base, self.bytes, "Caching the encoder's features")
         self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
         try:
             _write_owner(self.folder, owner)
@@ -109,7 +109,7 @@ class FeatureCache:
 
     @classmethod
     def adopt(cls, owner: CacheOwner, parent: Path | None = None) -> tuple[FeatureCache, dict[str, Any]] | None:
-        """Take over what a killed process of the same training left.
+        """Take over the cache of a killed process of the same training.
 
         Returns:
             The cache and the last note of its journal, or None if there is none.
@@ -142,7 +142,7 @@ class FeatureCache:
         return len(self._labels)
 
     def note(self, journal: dict[str, Any]) -> None:
-        """Write down how far the cache is filled: what `adopt` will give back.
+        """Record how far the cache is filled, for `adopt`.
 
         Raises:
             OutputError: if the disk is full.
@@ -178,7 +178,7 @@ class FeatureCache:
 
 
 def base_folder(parent: Path | None) -> Path:
-    """Where caches lie."""
+    """Folder in which caches are made."""
     return Path(parent) if parent else Path(tempfile.gettempdir())
 
 
@@ -188,10 +188,10 @@ def entry_bytes(feature_shapes: Sequence[tuple[int, ...]], label_shape: tuple[in
 
 
 def remove_abandoned(base: Path) -> None:
-    """Remove the folders of processes that are gone, unless a training can be resumed with them."""
+    """Remove the folders of ended processes, unless a training can be resumed with them."""
     for folder in _abandoned(base):
         state = _read_owner(folder).get("state", "")
-        is_recent = time.time() - folder.stat().st_mtime < _KEPT_SECONDS
+        is_recent = time.time() - folder.stat().st_mtime < _ABANDONED_SECONDS
         if not (state and Path(state).is_file() and is_recent):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -209,7 +209,7 @@ def _is_owned(folder: Path) -> bool:
         started = psutil.Process(int(number)).create_time()
     except psutil.Error:
         return False
-    return abs(started - _read_owner(folder).get("started", started)) < 1.0
+    return bool(abs(started - _read_owner(folder).get("started", started)) < 1.0)
 
 
 def _write_owner(folder: Path, owner: CacheOwner | None) -> None:
@@ -222,13 +222,14 @@ def _write_owner(folder: Path, owner: CacheOwner | None) -> None:
 
 def _read_owner(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / _OWNER).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = json.loads((folder / _OWNER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return facts
 
 
 def _new_file(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """A memory-mapped array whose disk space is taken at once: later, a full disk would kill the process."""
+    """A memory-mapped array with its disk space reserved: a disk that is full later would kill the process."""
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as stream:

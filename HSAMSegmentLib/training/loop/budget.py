@@ -1,4 +1,4 @@
-"""How long a training goes on: minutes that are kept, or epochs. No torch here."""
+"""The length of a training: minutes, which are kept to, or epochs. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ LATE_SHARE = 0.05
 
 
 class Budget:
-    """Tells how much of the training is done and when it must end.
+    """How much of a training is done, and when it ends.
 
-    With minutes, everything counts from the start of the job on: reading, encoding, validating, and the seconds kept
-    back for the last validation and for writing the model. With epochs, only steps count, so that the same seed gives
-    the same model.
+    With minutes, everything since the start counts: reading, encoding, validating, and the time reserved for the last
+    validation and for writing the model. With epochs, only steps count, so that the same seed gives the same model.
     """
 
     def __init__(
@@ -48,14 +47,14 @@ class Budget:
         self._earlier = 0.0
         self._total_steps = 0
         self._steps = 0
-        self.look_seconds = 0.0
+        self.validation_seconds = 0.0
         self.writing_seconds = 0.5
         self.step_seconds = 0.0
 
     @property
     def reserve_seconds(self) -> float:
-        """Kept back for the last look at the validation and for writing the model."""
-        return 1.1 * self.look_seconds + self.writing_seconds
+        """Reserved for the last validation and for writing the model."""
+        return 1.1 * self.validation_seconds + self.writing_seconds
 
     @property
     def seconds(self) -> float:
@@ -63,21 +62,21 @@ class Budget:
         return self._earlier + self._clock() - self._started
 
     def set_steps_per_epoch(self, steps: int) -> None:
-        """Tell how many steps an epoch has."""
+        """Set the steps of one epoch."""
         self._total_steps = (self.epochs or 0) * max(steps, 1)
 
     def resume(self, seconds: float, steps: int) -> None:
-        """Count what earlier runs used."""
+        """Add the time and the steps of earlier runs."""
         self._earlier, self._steps = seconds, steps
 
     def advance(self, seconds: float = 0.0) -> None:
-        """Count a step that took so long."""
+        """Count a step and its duration."""
         self._steps += 1
         self.step_seconds = seconds
 
     @property
     def fraction(self) -> float:
-        """Done part of the training, 0 to 1."""
+        """Completed part of the training, 0 to 1."""
         if self.minutes is None:
             return min(1.0, self._steps / max(self._total_steps, 1))
         available = max(60.0 * self.minutes - self.reserve_seconds, 1e-6)
@@ -85,9 +84,9 @@ class Budget:
 
     @property
     def is_used_up(self) -> bool:
-        """Whether the training must end: with minutes also if most of the next step would come too late.
+        """Whether to end the training; with minutes also if the next step would exceed the budget by too much.
 
-        That is half of it, or all but a twentieth of the budget if it is a long one.
+        Too much is more than half of the step or, for long steps, more than a twentieth of the budget.
         """
         if self.minutes is None:
             return self.fraction >= 1.0
@@ -105,26 +104,26 @@ class Budget:
         return spent / self._steps * max(self._total_steps - self._steps, 0)
 
 
-class EncodingPace:
-    """With epochs as many views as epochs; with minutes as many as leave most of the time for learning."""
+class BudgetedEncoding:
+    """Limits for the feature cache: one view per epoch, or as many as leave most of the minutes for training."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
 
     def enough(self, views: float) -> bool:
-        """See `kept_features.Pace`."""
+        """See `features.cached_features.EncodingLimits`."""
         if self._budget.minutes is None:
             return views >= (self._budget.epochs or 1)
         return self._budget.fraction > ENCODING_SHARE
 
     def views(self, seconds: float) -> float:
-        """See `kept_features.Pace`."""
+        """See `features.cached_features.EncodingLimits`."""
         if self._budget.minutes is None:
             return self._budget.epochs or 1
         return 1.5 * ENCODING_SHARE * 60.0 * self._budget.minutes / max(seconds, 1e-6)
 
-    def held_inputs(self, seconds: float) -> float:
-        """See `kept_features.Pace`."""
+    def validation_inputs(self, seconds: float) -> float:
+        """See `features.cached_features.EncodingLimits`."""
         if self._budget.minutes is None:
             return float("inf")
         return HELD_ENCODING_SHARE * 60.0 * self._budget.minutes / max(seconds, 1e-6)

@@ -10,15 +10,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from HSAMSegmentLib.runtime.progress import CancelToken
 
 
-class CancellableComputation(TorchDispatchMode):
-    """While entered, every operation of this thread first looks whether the work was cancelled, gradients included.
+class CancellableComputation(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While entered, every operation of this thread first checks for a cancel, gradients included.
 
-    On a CPU a training step of a large network takes many seconds, and most of that is its backward pass, where no code
-    of ours runs otherwise. Only for work that may stop anywhere: what is changed in place is left half-changed.
+    On a CPU a training step of a large network takes many seconds, most of them in the backward pass, where no Python
+    code runs otherwise. Only for work that may stop anywhere: changes in place may be left incomplete.
     """
 
     def __init__(self, cancel: CancelToken) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._cancel = cancel
 
     @classmethod
@@ -26,7 +26,9 @@ class CancellableComputation(TorchDispatchMode):
         """PyTorch's own hook: nothing here is compiled, so its compiler (seconds of imports) need not be loaded."""
         return False
 
-    def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         """Run the operation unless cancelled."""
         self._cancel.raise_if_cancelled()
         return func(*args, **(kwargs or {}))

@@ -1,7 +1,7 @@
 """Losses of H-SAM (Cheng et al., CVPR 2024) and AutoSAM (Hu et al., arXiv 2306.13731), sparse labels included.
 
-Labels are class numbers [B, H, W] of any integer type. Pixels whose label is no class, such as `UNLABELLED`, count
-nowhere: neither in the cross-entropy's mean nor in a sum of Dice. A batch without any labelled pixel has loss zero.
+Labels are class numbers [B, H, W] of any integer type. Pixels with any other value, such as `data.cases.UNLABELED`, are
+left out of the mean of the cross-entropy and of the sums of Dice. A batch without a labeled pixel has loss zero.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-UNLABELLED = 255
 OFFICIAL_SMOOTHING = 1e-5
-TEACHING_SMOOTHING = 50.0
+DICE_SMOOTHING = 50.0
 
 
 def hsam_loss(
@@ -56,7 +55,7 @@ def stage_loss(
         labels: [B, h, w].
         dice_weight: weight of Dice, between 0 and 1.
         smoothing: of Dice. With the official one, a class that is not in the batch costs 1 whatever is predicted, and
-            nothing is learned from its false positives; `TEACHING_SMOOTHING` makes them count.
+            nothing is learned from its false positives; `DICE_SMOOTHING` makes them count.
     """
     log_probabilities = logits.float().log_softmax(dim=1)
     belongs = class_masks(labels, logits.shape[1])
@@ -75,7 +74,7 @@ def autosam_loss(logits: Tensor, labels: Tensor, *, undefined_is_nan: bool = Fal
         logits: [B, T, h, w].
         labels: [B, n * h, n * w].
         undefined_is_nan: what the official code does where no class is left (a batch of background, predicted
-            perfectly): the loss is not a number, and training is lost. Otherwise Dice is then zero, which it is.
+            perfectly): the loss is NaN, and the training is lost. Otherwise Dice is then zero, which it is.
     """
     log_probabilities = logits.float().log_softmax(dim=1)
     belongs = class_shares(labels, logits.shape[1], logits.shape[-1])
@@ -86,7 +85,7 @@ def autosam_loss(logits: Tensor, labels: Tensor, *, undefined_is_nan: bool = Fal
 
 
 def class_masks(labels: Tensor, num_masks: int) -> Tensor:
-    """Which class every pixel [B, h, w] belongs to: bool [B, T, h, w], all false where the label is no class."""
+    """Which class every pixel [B, h, w] belongs to: bool [B, T, h, w], all false for other label values."""
     classes = torch.arange(num_masks, device=labels.device, dtype=labels.dtype)
     return labels[:, None] == classes[:, None, None]
 
@@ -144,5 +143,5 @@ def _nearest(source: int, target: int, device: torch.device) -> Tensor:
 
 
 def _cross_entropy(log_probabilities: Tensor, belongs: Tensor) -> Tensor:
-    """Mean over labelled pixels; as a sum over masks it is the same on every run on a GPU, too."""
+    """Mean over labeled pixels; as a sum over masks it is the same on every run on a GPU, too."""
     return -(belongs * log_probabilities).sum() / belongs.sum().clamp(min=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ GRADIENT_LIMIT = 2.0
 
 
 def make_optimizer(network: nn.Module, rate: float, *, encoder_share: float = 1.0) -> torch.optim.AdamW:
-    """AdamW on everything that learns; no decay on biases and norms.
+    """AdamW on all trained parameters, without decay on biases and norms.
 
     Args:
         network: with `requires_grad` set.
@@ -51,6 +52,6 @@ def cosine_share(progress: float) -> float:
     return LOWEST_RATE_SHARE + (1 - LOWEST_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def mixed_precision(device: torch.device) -> AbstractContextManager:
+def mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
     """bfloat16 on CUDA, which needs no scaling of gradients; float32 elsewhere."""
     return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()

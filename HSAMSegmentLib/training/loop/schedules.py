@@ -1,4 +1,4 @@
-"""Learning rates and stage weights over the course of a training. No torch.
+"""Learning rates and stage weights during a training. Does not import torch.
 
 H-SAM's (Cheng et al., CVPR 2024) depend on the step, AutoSAM's (Hu et al., arXiv 2306.13731) on the loss.
 """
@@ -31,11 +31,11 @@ def hsam_rate(step: int, *, base_rate: float, total_steps: int, warmup_steps: in
     done = max(step - 1, 0)
     if done < warmup_steps:
         return base_rate * (done + 1) / warmup_steps
-    return base_rate * (1 - (done - warmup_steps) / total_steps) ** POWER
+    return float(base_rate * (1 - (done - warmup_steps) / total_steps) ** POWER)
 
 
 def hsam_rate_share(step: int, progress: float) -> float:
-    """H-SAM's schedule as a share of the highest rate, for trainings whose length is known as it goes on.
+    """H-SAM's schedule as a share of the highest rate, for trainings whose number of steps is only estimated.
 
     Args:
         step: number of the step, from 0.
@@ -52,7 +52,7 @@ def hsam_last_stage_weight(epoch: float) -> float:
     Args:
         epoch: counted from 0; fractions are fine.
     """
-    return 0.6 ** (0.990**epoch)
+    return float(0.6 ** (0.990**epoch))
 
 
 def plateau_share(epoch_losses: Sequence[float]) -> float:

@@ -1,18 +1,18 @@
-"""A training that can stop at any step and go on to the same result: weights, average, optimizer, draws, best state."""
+"""The state of a training and its steps; it can be saved and resumed after any step with bit-identical results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from HSAMSegmentLib.errors import TrainingError
-from HSAMSegmentLib.models.interface import SegmentationNetwork
-from HSAMSegmentLib.training.data.batches import Batches
+from HSAMSegmentLib.models.interface import StageLogits
 from HSAMSegmentLib.training.loop.optimizer import (
     GRADIENT_LIMIT,
     cosine_share,
@@ -22,80 +22,113 @@ from HSAMSegmentLib.training.loop.optimizer import (
 )
 from HSAMSegmentLib.training.loop.schedules import hsam_rate_share, plateau_share
 from HSAMSegmentLib.training.loop.weight_average import WeightAverage
-from HSAMSegmentLib.training.request import TeachMetrics
+from HSAMSegmentLib.training.request import ValidationMetrics
 
 WARMUP_STEPS = 20
 AVERAGE_DECAY = 0.99
 STEADY_AVERAGE_DECAY = 0.998
-"""At a constant rate the average alone makes the weights settle, so it goes further back."""
+"""At a constant rate only the average lets the weights settle, so it is longer."""
 _SMOOTHING = 0.9
 _LARGEST_FLOAT16 = 65504.0
 
 
-class NotANumberError(TrainingError):
-    """The loss or a gradient is not a finite number."""
+class NonFiniteLossError(TrainingError):
+    """The loss or a gradient is infinite or NaN."""
 
 
-class Learner:
-    """Steps, and remembers the best weights."""
+LossOf = Callable[[Sequence[Tensor], Tensor], Tensor]
+"""From the logits of all stages and the labels [B, H, W] to a scalar."""
+
+
+class BatchSource(Protocol):
+    """Draws batches and runs the network."""
+
+    def forward(self, generator: torch.Generator) -> tuple[StageLogits, Tensor]:
+        """Logits of all stages and labels [B, H, W] of a new batch."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One term of a training step: a source of batches and the loss on them.
+
+    Attributes:
+        batches: draws a batch and runs the network.
+        loss_of: the loss.
+    """
+
+    batches: BatchSource
+    loss_of: LossOf
+
+
+class Trainer:
+    """Holds everything that changes in training: network, average, optimizer, random draws, steps, best weights."""
 
     def __init__(
         self,
-        network: SegmentationNetwork,
+        network: nn.Module,
         *,
         rate: float,
-        encoder_share: float,
         seed: int,
         device: torch.device,
+        encoder_share: float = 1.0,
         schedule: str = "cosine",
         steps_per_epoch: int = 1,
+        average_decay: float | None = None,
+        warmup_steps: int = WARMUP_STEPS,
     ) -> None:
         """
         Args:
-            network: on its device, `requires_grad` set for what learns.
+            network: on its device; `requires_grad` says what is trained.
             rate: highest learning rate.
-            encoder_share: factor on the rate of the encoder.
-            seed: of all draws.
+            seed: of all random draws.
             device: where the network is.
-            schedule: of the rate, one of `request.SCHEDULES`.
-            steps_per_epoch: for the schedule "autosam", which looks at the loss at the end of each epoch.
+            encoder_share: factor on the learning rate of the encoder.
+            schedule: of the learning rate, one of `request.SCHEDULES`.
+            steps_per_epoch: for the schedule "autosam", which compares the losses at the end of the epochs.
+            average_decay: of the weight average, None for the default of the schedule.
+            warmup_steps: steps until the schedules "constant" and "cosine" reach the highest rate.
         """
-        self.schedule, self.steps_per_epoch = schedule, steps_per_epoch
+        self.schedule, self.steps_per_epoch, self.warmup_steps = schedule, steps_per_epoch, warmup_steps
         self.epoch_losses: list[float] = []
-        self.network = network
+        self.network: Any = network
         self.device = device
         self.rate = rate
-        self.average = WeightAverage(network, decay=STEADY_AVERAGE_DECAY if schedule == "constant" else AVERAGE_DECAY)
+        self.average = WeightAverage(
+            network, decay=_average_decay(schedule) if average_decay is None else average_decay
+        )
         self.optimizer = make_optimizer(network, rate, encoder_share=encoder_share)
         self.generator = torch.Generator().manual_seed(seed)
         self.steps = 0
+        self.seconds = 0.0
         self.loss = float("nan")
+        self.last_losses: tuple[float, ...] = ()
         self.best: dict[str, Tensor] | None = None
         self.best_dice: float | None = None
         self.best_step = 0
         self.is_finished = False
-        self.history: list[TeachMetrics] = []
-        self.judged_on: list[list[int]] | None = None
-        """Slices of each validation set that the history was measured on, None before the first look."""
-        self._kept_names = _learned_names(network)
-        self.guard: Callable[[], AbstractContextManager] = nullcontext
+        self.history: list[ValidationMetrics] = []
+        self.validated_slices: list[list[int]] | None = None
+        """Slices of each validation set that the history was measured on, None before the first validation."""
+        self._trained_names = _trained_names(network)
+        self.guard: Callable[[], AbstractContextManager[Any]] = nullcontext
+        """Entered while gradients are computed."""
 
-    def step(self, batches: Batches, loss_of: Callable[..., Tensor], progress: float) -> None:
-        """One step of the optimizer; if it is interrupted, nothing has changed, not even the draws.
+    def step(self, objectives: Sequence[Objective], progress: float) -> None:
+        """Take one optimizer step; if it is interrupted, weights and random draws stay as they were.
 
         Args:
-            batches: where the views come from.
-            loss_of: (stages, labels) to a scalar.
-            progress: done part of the training, 0 to 1, for the learning rate.
+            objectives: their gradients are added up.
+            progress: completed part of the training, 0 to 1, for the learning rate.
 
         Raises:
-            NotANumberError: if the loss or a gradient is not finite; the weights are then as before the step.
+            NonFiniteLossError: if a loss or a gradient is not finite; the weights are then as before the step.
         """
+        began = time.monotonic()
         set_rate(self.optimizer, self.rate * self._rate_share(progress))
         draws, noise = self.generator.get_state(), torch.get_rng_state()
         try:
             with self.guard():
-                value = self._differentiate(batches, loss_of)
+                losses = self._compute_gradients(objectives)
         except BaseException:
             self.generator.set_state(draws)
             torch.set_rng_state(noise)
@@ -103,75 +136,86 @@ class Learner:
         self.optimizer.step()
         self.average.update(self.network)
         self.steps += 1
+        value = sum(losses) / len(losses)
+        self.last_losses = losses
         self.loss = value if self.steps == 1 else _SMOOTHING * self.loss + (1 - _SMOOTHING) * value
         if self.steps % self.steps_per_epoch == 0:
             self.epoch_losses.append(value)
+        self.seconds += time.monotonic() - began
 
     def _rate_share(self, progress: float) -> float:
-        """Share of the highest rate at the present step."""
+        """Share of the highest learning rate at the present step."""
         if self.schedule == "autosam":
             return plateau_share(self.epoch_losses)
-        return _RATE_SHARES[self.schedule](self.steps, progress)
+        if self.schedule == "hsam":
+            return hsam_rate_share(self.steps, progress)
+        share = warmed_cosine_share if self.schedule == "cosine" else warmed_constant_share
+        return share(self.steps, progress, self.warmup_steps)
 
-    def _differentiate(self, batches: Batches, loss_of: Callable[..., Tensor]) -> float:
-        """Loss of a batch; its gradients are left in the network."""
+    def _compute_gradients(self, objectives: Sequence[Objective]) -> tuple[float, ...]:
+        """The loss of each objective; the summed gradients are left in the network."""
         self.network.train()
         self.optimizer.zero_grad()
-        with mixed_precision(self.device):
-            logits, labels = batches.forward(self.generator)
-        loss = loss_of(logits.stages, labels)
-        loss.backward()
+        losses = []
+        for objective in objectives:
+            with mixed_precision(self.device):
+                logits, labels = objective.batches.forward(self.generator)
+            loss = objective.loss_of(logits.stages, labels)
+            torch.autograd.backward(loss)
+            losses.append(loss.detach())
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_LIMIT)
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            raise NotANumberError(f"The loss is not a number any more at step {self.steps + 1}. Try a lower rate.")
-        return float(loss.detach())
+        if not all(bool(torch.isfinite(value)) for value in (*losses, norm)):
+            raise NonFiniteLossError(f"The loss is not finite at step {self.steps + 1}. Try a lower rate.")
+        return tuple(float(loss) for loss in losses)
 
     @property
-    def is_sound(self) -> bool:
-        """Whether all averaged weights are numbers that a file in half precision can hold."""
+    def is_finite(self) -> bool:
+        """Whether all averaged weights are finite in half precision, in which they are stored."""
         state = self.average.network.state_dict()
-        return all(bool((state[name].abs() <= _LARGEST_FLOAT16).all()) for name in self._kept_names)
+        return all(bool((state[name].abs() <= _LARGEST_FLOAT16).all()) for name in self._trained_names)
 
     def keep_if_best(self, dice: float | None, margin: float = 0.0) -> bool:
-        """Remember the averaged weights if they are the best so far; without a Dice the newest are.
+        """Keep a copy of the averaged weights if they are the best so far; without a Dice the newest are kept.
 
         Args:
-            dice: of these weights, None where nothing is validated.
-            margin: how much less than the best Dice so far is as good, since it comes later; never less than the start.
+            dice: of these weights, None without validation.
+            margin: how far a later state may fall below the best Dice and still be kept, but not below the start.
         """
-        if dice is not None and self.best_dice is not None and not self._is_better(dice, margin):
+        if dice is not None and not self._is_better(dice, margin):
             return False
-        if not self.is_sound:
+        if not self.is_finite:
             return False
         state = self.average.network.state_dict()
-        self.best = {name: state[name].detach().cpu().clone() for name in self._kept_names}
+        self.best = {name: state[name].detach().cpu().clone() for name in self._trained_names}
         self.best_dice, self.best_step = dice, self.steps
         return True
 
     def _is_better(self, dice: float, margin: float) -> bool:
-        if margin == 0.0 or dice > self.best_dice:
-            return dice > self.best_dice
+        if self.best_dice is None or dice > self.best_dice:
+            return True
+        if margin == 0.0:
+            return False
         earlier = [(item.step, item.mean_dice) for item in self.history if item.mean_dice is not None]
         return all(dice >= known - (margin if step else 0.0) for step, known in earlier)
 
-    def load_best(self) -> SegmentationNetwork:
-        """The averaged network with its best weights."""
+    def load_best(self) -> Any:
+        """The averaged network with the kept weights."""
         if self.best is not None:
             self.average.network.load_state_dict(self.best, strict=False)
         return self.average.network
 
     def finish(self) -> None:
-        """Give back the memory that only further steps would need."""
+        """Free the memory that only further steps would need."""
         self.optimizer.zero_grad()
         self.optimizer.state.clear()
         self.is_finished = True
 
     def state(self) -> dict[str, Any]:
-        """Everything that `resume` needs; what does not learn is not in it, nor what `finish` gave back."""
+        """Everything that `resume` needs, without frozen weights and without what `finish` freed."""
         current, average = self.network.state_dict(), self.average.network.state_dict()
         return {
-            "network": {name: current[name] for name in self._kept_names},
-            "average": {name: average[name] for name in self._kept_names},
+            "network": {name: current[name] for name in self._trained_names},
+            "average": {name: average[name] for name in self._trained_names},
             "average_updates": self.average.updates,
             "optimizer": None if self.is_finished else self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
@@ -183,12 +227,12 @@ class Learner:
             "best": self.best,
             "best_dice": self.best_dice,
             "best_step": self.best_step,
-            "history": [asdict(item) for item in self.history],
-            "judged_on": self.judged_on,
+            "history": [item.to_state() for item in self.history],
+            "judged_on": self.validated_slices,
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Continue from a `state`."""
         self.network.load_state_dict(state["network"], strict=False)
         self.average.network.load_state_dict(state["average"], strict=False)
         self.average.updates = state["average_updates"]
@@ -203,26 +247,27 @@ class Learner:
         self.steps, self.loss = state["steps"], state["loss"]
         self.epoch_losses = list(state.get("epoch_losses", ()))
         self.best, self.best_dice, self.best_step = state["best"], state["best_dice"], state["best_step"]
-        self.history = [TeachMetrics(**item) for item in state["history"]]
-        self.judged_on = state.get("judged_on")
+        self.history = [ValidationMetrics.from_state(item) for item in state["history"]]
+        self.validated_slices = state.get("judged_on")
 
 
-def warmed_cosine_share(step: int, progress: float) -> float:
-    """Share of the highest learning rate at a step, counted from 0, and a part of the training."""
-    return min(1.0, (step + 1) / WARMUP_STEPS) * cosine_share(progress)
+def warmed_cosine_share(step: int, progress: float, warmup_steps: int = WARMUP_STEPS) -> float:
+    """Share of the highest learning rate at a step, counted from 0, and a completed part of the training."""
+    return warmed_constant_share(step, progress, warmup_steps) * cosine_share(progress)
 
 
-def warmed_constant_share(step: int, progress: float) -> float:
-    """Share of the highest learning rate at a step, counted from 0; the part of the training does not matter."""
+def warmed_constant_share(step: int, progress: float, warmup_steps: int = WARMUP_STEPS) -> float:
+    """Share of the highest learning rate at a step, counted from 0; `progress` has no influence."""
     del progress
-    return min(1.0, (step + 1) / WARMUP_STEPS)
+    return min(1.0, (step + 1) / warmup_steps)
 
 
-_RATE_SHARES = {"constant": warmed_constant_share, "cosine": warmed_cosine_share, "hsam": hsam_rate_share}
+def _average_decay(schedule: str) -> float:
+    return STEADY_AVERAGE_DECAY if schedule == "constant" else AVERAGE_DECAY
 
 
-def _learned_names(network: nn.Module) -> list[str]:
-    """Names of the tensors that change in training: what learns, and the head's buffers."""
+def _trained_names(network: nn.Module) -> list[str]:
+    """Names of the tensors that change in training: trained parameters and buffers."""
     learning = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     buffers = [name for name, _ in network.named_buffers() if name in network.state_dict()]
     return learning + buffers

@@ -1,4 +1,4 @@
-"""How good the network is on slices it does not learn from: whole cases, or blocks of slices of the taught volume."""
+"""Predict validation slices and measure their Dice."""
 
 from __future__ import annotations
 
@@ -14,30 +14,11 @@ from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.preprocess.rules import PredictionRule
 from HSAMSegmentLib.runtime.tensors import to_array
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
-
-GIVEN_CASE = "given case"
-SAME_SCAN = "held-out slices of the same scan"
+from HSAMSegmentLib.training.data.validation_sets import ValidationSet
 
 StagesOf = Callable[[SliceBank, Sequence[int]], Sequence[torch.Tensor]]
 
 _BATCH = 4
-_HELD_OUT_SHARE = 0.2
-_FEWEST_LABELLED = 6
-
-
-@dataclass(frozen=True)
-class ValidationSet:
-    """Slices to validate on.
-
-    Attributes:
-        bank: where they are.
-        slices: their indices, ascending.
-        source: `GIVEN_CASE` or `SAME_SCAN`.
-    """
-
-    bank: SliceBank
-    slices: tuple[int, ...]
-    source: str
 
 
 @dataclass(frozen=True)
@@ -58,44 +39,6 @@ class ValidationResult:
         """Mean over the labels that occur; 0 if none does."""
         known = [value for value in self.dice if not np.isnan(value)]
         return float(np.mean(known)) if known else 0.0
-
-
-def whole_case(bank: SliceBank) -> ValidationSet:
-    """All labelled slices of a case."""
-    return ValidationSet(bank, tuple(int(index) for index in np.flatnonzero(bank.labelled)), GIVEN_CASE)
-
-
-def hold_out_blocks(bank: SliceBank, *, share: float = _HELD_OUT_SHARE) -> ValidationSet | None:
-    """Two contiguous blocks of slices of a volume, a third and two thirds along its labelled slices.
-
-    Contiguous, because a slice between two taught ones is nearly known; two, because one block may miss an organ. A
-    slice without which a label could not be taught at all stays with the taught ones.
-
-    Returns:
-        None if too few slices have labels to spare some.
-    """
-    filled = np.flatnonzero((bank.reference.flatten(1) != 0).any(dim=1).numpy() & bank.labelled)
-    if len(filled) < _FEWEST_LABELLED:
-        return None
-    length = max(1, round(share * len(filled) / 2))
-    chosen: list[int] = []
-    for part in (1 / 3, 2 / 3):
-        first = round(part * len(filled) - length / 2)
-        chosen += [int(index) for index in filled[first : first + length]]
-    spared = _without_last_ones(bank, sorted(set(chosen)))
-    return ValidationSet(bank, tuple(spared), SAME_SCAN) if spared else None
-
-
-def _without_last_ones(bank: SliceBank, chosen: Sequence[int]) -> list[int]:
-    """The chosen slices, but for those that would take the last slice of a label with them."""
-    counts = torch.stack([torch.bincount(labels.flatten(), minlength=256) > 0 for labels in bank.reference])
-    left = counts[torch.from_numpy(bank.labelled)].sum(dim=0)
-    spared = []
-    for index in chosen:
-        if bool((left[counts[index]] > 1).all()):
-            left = left - counts[index].long()
-            spared.append(index)
-    return spared
 
 
 def predict_slices(
@@ -128,7 +71,8 @@ def predict_slices(
         group = slices[start : start + _BATCH]
         with torch.inference_mode():
             stages = stages_of(bank, group) if stages_of else _stages(network, bank.all_tiles(group).to(device), rule)
-            logits = sum(bank.framing.logits(stage) for stage in (stages[-1:] if rule.stages == "last" else stages))
+            used = stages[-1:] if rule.stages == "last" else stages
+            logits = torch.as_tensor(sum(bank.framing.logits(stage) for stage in used))
         found.append(to_array(logits.argmax(dim=1).to(torch.uint8)))
     return np.concatenate(found)
 
@@ -155,7 +99,7 @@ def validate(
         sets: what to validate on.
         num_classes: foreground classes K.
         device: where the network is.
-        step: take every n-th slice only, for a quick look at thin slices.
+        step: take every n-th slice only, for a quick validation on thin slices.
         between_batches: called before each batch; may raise to stop.
         stages_of: see `predict_slices`.
         rule: see `predict_slices`.

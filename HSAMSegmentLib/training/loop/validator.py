@@ -1,154 +1,151 @@
-"""Looks at a training: when to validate, what is told then, and which state is kept."""
+"""When to validate, on which slices, which weights to keep, and when to stop early."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 
 from HSAMSegmentLib.preprocess.rules import PredictionRule
 from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.training.features.cached_features import KeptFeatures, thinned
+from HSAMSegmentLib.training.data.validation_sets import SAME_SCAN, ValidationSet, thinned
+from HSAMSegmentLib.training.features.cached_features import CachedFeatures
 from HSAMSegmentLib.training.loop.budget import Budget
 from HSAMSegmentLib.training.loop.interruption import CancellableComputation
-from HSAMSegmentLib.training.loop.trainer import Learner
-from HSAMSegmentLib.training.loop.validation import SAME_SCAN, StagesOf, ValidationSet, predict_slices, validate
-from HSAMSegmentLib.training.request import TeachEvents, TeachMetrics, TeachPreview
+from HSAMSegmentLib.training.loop.trainer import Trainer
+from HSAMSegmentLib.training.loop.validation import StagesOf, predict_slices, validate
+from HSAMSegmentLib.training.request import FinetuneEvents, ValidationMetrics, ValidationPreview
+from HSAMSegmentLib.training.setup import TrainingSetup
 
-if TYPE_CHECKING:
-    from HSAMSegmentLib.training.setup import TeachSetup
-
-LOOKS = 20
+VALIDATIONS = 20
 PATIENCE = 7
-LOOK_SHARE = 0.05
-"""Part of a budget in minutes that one look may take where the validation slices are encoded anew each time."""
+VALIDATION_SHARE = 0.05
+"""Part of a budget in minutes that one validation may take if the slices are encoded anew each time."""
 SAME_SCAN_MARGIN = 0.02
-_ALL_LOOKS_SHARE = 0.15
+_ALL_VALIDATIONS_SHARE = 0.15
 _LEAST_FRACTION = 0.5
 _QUICK_SECONDS = 1.0
 
 
-class Looks:
+class Validator:
     """Validates the averaged weights at a steady pace and keeps the best.
 
-    All looks of a training are taken on the same slices, the first one before the first step where the starting model
-    knows an organ: what is kept is then never worse than the start.
+    All validations of a training use the same slices. If the starting model knows one of the labels, the first
+    validation comes before the first step, so the result is never worse than the start.
     """
 
     def __init__(
-        self, setup: TeachSetup, learner: Learner, budget: Budget, events: TeachEvents, cancel: CancelToken
+        self, setup: TrainingSetup, trainer: Trainer, budget: Budget, events: FinetuneEvents, cancel: CancelToken
     ) -> None:
-        self._setup, self._learner, self._budget = setup, learner, budget
+        self._setup, self._trainer, self._budget = setup, trainer, budget
         self._events, self._cancel = events, cancel
         self._steps_per_epoch = setup.steps_per_epoch
-        self._kept: KeptFeatures | None = None
-        self.held: tuple[ValidationSet, ...] = setup.held
-        self._looked_at = self._look_seconds = 0.0
+        self._features: CachedFeatures | None = None
+        self.sets: tuple[ValidationSet, ...] = setup.validation_sets
+        self._validated_at = self._validation_seconds = 0.0
 
-    def use_kept(self, kept: KeptFeatures) -> None:
-        """Decode kept features of the validation slices from now on, instead of encoding these each time."""
-        self._kept, self.held = kept, kept.held
+    def use_cache(self, features: CachedFeatures) -> None:
+        """From now on, decode cached features of the validation slices instead of encoding the slices each time."""
+        self._features, self.sets = features, features.validation_sets
 
     @property
     def encoding_seconds(self) -> float | None:
-        """How long a frozen encoder took for one view, None if nobody measured it."""
-        return None if self._kept is None else self._kept.encoding_seconds
+        """Measured seconds of a frozen encoder for one view, None if unknown."""
+        return None if self._features is None else self._features.encoding_seconds
 
     def resume(self) -> None:
-        """Go on with the slices that were looked at before; count the pause to the next look from now on."""
-        self._looked_at = self._budget.seconds
-        if self.is_settled:
-            slices = self._learner.judged_on
-            self.held = tuple(replace(item, slices=tuple(kept)) for item, kept in zip(self.held, slices))
+        """Continue with the slices of earlier validations; the pause until the next one starts now."""
+        self._validated_at = self._budget.seconds
+        slices = self._trainer.validated_slices
+        if slices is not None:
+            self.sets = tuple(replace(item, slices=tuple(kept)) for item, kept in zip(self.sets, slices))
 
     def begin(self) -> bool:
-        """Settle the slices, and look at the start of a training if it knows an organ.
+        """Choose the slices, and validate the starting model if it knows one of the labels.
 
         Returns:
-            Whether only a part of the slices is used, because the budget in minutes is short for this network.
+            Whether only a part of the slices is used, since the budget in minutes is short for this network.
         """
-        if not self.held or self.is_settled:
+        if not self.sets or self.are_slices_fixed:
             return False
         is_part = self._budget.minutes is not None and self.thin(self._seconds_per_input())
-        if self._setup.start.facts["common_labels"] and not self._learner.steps:
-            self.look()
+        if self._setup.initial.facts["common_labels"] and not self._trainer.steps:
+            self.validate()
         return is_part
 
     @property
-    def is_settled(self) -> bool:
-        """Whether a look was taken, so that the slices stay the same from now on."""
-        return self._learner.judged_on is not None
+    def are_slices_fixed(self) -> bool:
+        """Whether there was a validation, so that the slices may not change any more."""
+        return self._trainer.validated_slices is not None
 
     def thin(self, seconds_per_input: float) -> bool:
-        """With minutes, validate on as few slices as make a look short; returns whether that is fewer than before.
+        """With minutes, reduce the slices until a validation is short; returns whether any were dropped.
 
-        After the first look the slices stay: a Dice on others could not be compared.
+        After the first validation the slices stay, since Dice on other slices could not be compared.
         """
-        if self._budget.minutes is None or self.is_settled:
+        if self._budget.minutes is None or self.are_slices_fixed:
             return False
-        most = LOOK_SHARE * 60.0 * self._budget.minutes / max(seconds_per_input, 1e-6)
-        before, self.held = self.held, thinned(self.held, most)
-        return sum(len(item.slices) for item in self.held) < sum(len(item.slices) for item in before)
+        most = VALIDATION_SHARE * 60.0 * self._budget.minutes / max(seconds_per_input, 1e-6)
+        before, self.sets = self.sets, thinned(self.sets, most)
+        return sum(len(item.slices) for item in self.sets) < sum(len(item.slices) for item in before)
 
     @property
     def is_due(self) -> bool:
         """With epochs at steps that do not depend on interruptions, with minutes at a steady pace."""
-        if self._learner.steps == 0 or self.has_looked:
+        if self._trainer.steps == 0 or self.is_up_to_date:
             return False
         if self._budget.minutes is None:
             total = self._steps_per_epoch * (self._budget.epochs or 1)
-            return self._learner.steps % max(self._steps_per_epoch, total // LOOKS) == 0
-        pause = max(60.0 * self._budget.minutes / LOOKS, self._look_seconds / _ALL_LOOKS_SHARE)
-        return self._budget.seconds >= self._looked_at + pause
+            return self._trainer.steps % max(self._steps_per_epoch, total // VALIDATIONS) == 0
+        pause = max(60.0 * self._budget.minutes / VALIDATIONS, self._validation_seconds / _ALL_VALIDATIONS_SHARE)
+        return self._budget.seconds >= self._validated_at + pause
 
     @property
-    def has_looked(self) -> bool:
-        """Whether the last look was at the present step."""
-        return bool(self._learner.history) and self._learner.history[-1].step == self._learner.steps
+    def is_up_to_date(self) -> bool:
+        """Whether the last validation was at the present step."""
+        return bool(self._trainer.history) and self._trainer.history[-1].step == self._trainer.steps
 
     @property
-    def is_pointless_to_go_on(self) -> bool:
-        """Whether many looks in a row found nothing better; never in the first half."""
-        if not self.held or self._budget.fraction < _LEAST_FRACTION:
+    def has_converged(self) -> bool:
+        """Whether many validations in a row found nothing better; never in the first half of the budget."""
+        if not self.sets or self._budget.fraction < _LEAST_FRACTION:
             return False
-        return sum(1 for item in self._learner.history if item.step > self._learner.best_step) >= PATIENCE
+        return sum(1 for item in self._trainer.history if item.step > self._trainer.best_step) >= PATIENCE
 
-    def look(self) -> None:
-        """Validate the averaged weights, keep them if they are the best, and tell."""
+    def validate(self) -> None:
+        """Validate the averaged weights, keep them if they are the best, and emit the numbers."""
         started = self._budget.seconds
-        self._learner.judged_on = [list(item.slices) for item in self.held]
-        dice, mean = self._validate() if self.held else ({}, None)
-        best = self._learner.keep_if_best(mean, self._margin)
-        if self.held and best:
+        self._trainer.validated_slices = [list(item.slices) for item in self.sets]
+        dice, mean = self._dice() if self.sets else ({}, None)
+        kept = self._trainer.keep_if_best(mean, self._margin)
+        if self.sets and kept:
             self._preview()
-        metrics = TeachMetrics(
-            step=self._learner.steps,
-            epoch=self._learner.steps / self._steps_per_epoch,
-            loss=self._learner.loss,
+        metrics = ValidationMetrics(
+            step=self._trainer.steps,
+            epoch=self._trainer.steps / self._steps_per_epoch,
+            loss=self._trainer.loss,
             dice=dice,
-            best=best,
+            kept=kept,
             eta_seconds=self._budget.eta_seconds,
         )
-        self._learner.history.append(metrics)
+        self._trainer.history.append(metrics)
         self._events(metrics)
-        self._looked_at = self._budget.seconds
-        self._look_seconds = self._looked_at - started
-        self._budget.look_seconds = max(self._budget.look_seconds, self._look_seconds)
+        self._validated_at = self._budget.seconds
+        self._validation_seconds = self._validated_at - started
+        self._budget.validation_seconds = max(self._budget.validation_seconds, self._validation_seconds)
 
     def _seconds_per_input(self) -> float:
-        """How long the network takes for one slice; the first pass of all is slower than the others."""
-        item, seconds = self.held[0], float("inf")
+        """Seconds of the network for one input; the first pass is slower, so the faster of two counts."""
+        item, seconds = self.sets[0], float("inf")
         for _ in range(2):
             began = time.monotonic()
             with CancellableComputation(self._cancel):
                 predict_slices(
-                    self._learner.average.network,
+                    self._trainer.average.network,
                     item.bank,
                     item.slices[:1],
-                    device=self._learner.device,
+                    device=self._trainer.device,
                     stages_of=self._stages_of,
                 )
             seconds = min(seconds, time.monotonic() - began)
@@ -156,13 +153,13 @@ class Looks:
                 break
         return seconds / item.bank.tile_count
 
-    def _validate(self) -> tuple[dict[str, float], float]:
+    def _dice(self) -> tuple[dict[str, float], float]:
         with CancellableComputation(self._cancel):
             result = validate(
-                self._learner.average.network,
-                self.held,
+                self._trainer.average.network,
+                self.sets,
                 num_classes=len(self._setup.labels),
-                device=self._learner.device,
+                device=self._trainer.device,
                 between_batches=self._cancel.raise_if_cancelled,
                 stages_of=self._stages_of,
                 rule=self._rule,
@@ -172,52 +169,47 @@ class Looks:
 
     @property
     def _margin(self) -> float:
-        """How much less Dice a later state may have and still be kept.
+        """How far a later state may fall below the best Dice and still be kept.
 
-        While views widen, a later state knows more of what the taught scan does not show, and its other slices do not
-        tell.
+        While the augmentation widens, later weights generalize better to other scans, which Dice on slices of the same
+        scan does not show.
         """
-        widens = self._setup.plan.augment_first is not None
-        return SAME_SCAN_MARGIN if widens and all(item.source == SAME_SCAN for item in self.held) else 0.0
+        widens = self._setup.recipe.augment_first is not None
+        return SAME_SCAN_MARGIN if widens and all(item.source == SAME_SCAN for item in self.sets) else 0.0
 
     @property
     def _rule(self) -> PredictionRule:
-        """As in segmenting, but in one view: a look has to be short."""
-        return PredictionRule(self._setup.plan.prediction.stages)
+        """As in inference, but without test-time augmentation, to keep validations short."""
+        return PredictionRule(self._setup.recipe.prediction.stages)
 
     @property
     def _stages_of(self) -> StagesOf | None:
-        kept = self._kept
-        if kept is None:
+        features = self._features
+        if features is None:
             return None
-        return lambda bank, slices: kept.stages(self._learner.average.network, bank, slices, self._learner.device)
+        return lambda bank, slices: features.stages(self._trainer.average.network, bank, slices, self._trainer.device)
 
     def _preview(self) -> None:
-        """The validation slice with the most labelled pixels."""
-        held = self.held[0]
-        filled = (held.bank.reference[list(held.slices)] != 0).flatten(1).sum(dim=1)
-        index = held.slices[int(filled.argmax())]
+        """Emit the validation slice with the most labeled pixels."""
+        item = self.sets[0]
+        filled = (item.bank.reference[list(item.slices)] != 0).flatten(1).sum(dim=1)
+        index = item.slices[int(filled.argmax())]
         with CancellableComputation(self._cancel):
             predicted = predict_slices(
-                self._learner.average.network,
-                held.bank,
+                self._trainer.average.network,
+                item.bank,
                 [index],
-                device=self._learner.device,
+                device=self._trainer.device,
                 stages_of=self._stages_of,
                 rule=self._rule,
             )[0]
-        image = held.bank.framing.logits(held.bank.all_tiles([index])[:, 1:2])[0, 0]
+        image = item.bank.framing.logits(item.bank.all_tiles([index])[:, 1:2])[0, 0]
         self._events(
-            TeachPreview(
-                case=held.bank.name,
+            ValidationPreview(
+                case=item.bank.name,
                 slice_index=index,
                 image=(image.clamp(0, 1) * 255).to(torch.uint8).numpy(),
-                reference=held.bank.reference[index].numpy(),
+                reference=item.bank.reference[index].numpy(),
                 predicted=predicted,
             )
         )
-
-
-def names_of(sets: Sequence[ValidationSet]) -> str:
-    """What the Dice was measured on, in words."""
-    return " and ".join(sorted({item.source for item in sets})) or "nothing"

@@ -15,8 +15,10 @@ from HSAMSegmentLib.errors import CancelledError, OutputError, RequestError
 from HSAMSegmentLib.runtime.disk_space_monitor import ScratchRoom
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 from HSAMSegmentLib.training.data.cases import Case
-from HSAMSegmentLib.training.finetune import TeachJob
-from HSAMSegmentLib.training.request import TeachMetrics, TeachPreview, TeachRequest, TeachResult
+from HSAMSegmentLib.training.finetune import train
+from HSAMSegmentLib.training.finetune_state import FinetuneState
+from HSAMSegmentLib.training.preparation import prepare
+from HSAMSegmentLib.training.request import FinetuneRequest, FinetuneResult, ValidationMetrics, ValidationPreview
 from HSAMSegmentLib.weights.bundle import read_manifest
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.workflows.context import Context, Emit
@@ -60,19 +62,19 @@ def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelTok
     emit(Progress(0.0, "Reading the scans"))
     cases = _open_cases(request, course, cancel)
     teller = _Teller(course, emit)
-    job = TeachJob(_engine_request(request, course), teller.progress, teller.event, cancel)
+    engine_request = _engine_request(request, course)
+    job = prepare(engine_request, cases=cases, progress=teller.progress, events=teller.event, cancel=cancel)
     teller.job = job
-    job.prepare(cases, None)
     if request.finish:
         cancel.cancel()  # what is on the disk is all that there will be
     else:
-        learning = [parameter for parameter in job.learner.network.parameters() if parameter.requires_grad]
+        learning = [parameter for parameter in job.trainer.network.parameters() if parameter.requires_grad]
         weights = sum(parameter.numel() for parameter in learning)
-        watch.room = ScratchRoom(course.folder, weights, has_second=bool(job.setup.plan.other_plane))
+        watch.room = ScratchRoom(course.folder, weights, has_second=bool(job.setup.recipe.second_plane))
     result = _learn(job, course, watch)
-    if job.looks.encoding_seconds is not None:
-        encoder = job.setup.plan.architecture.encoder
-        note_pace(Store(request.store_folder or None).folder, encoder, request.device, job.looks.encoding_seconds)
+    if job.validator.encoding_seconds is not None:
+        encoder = job.setup.recipe.architecture.encoder
+        note_pace(Store(request.store_folder or None).folder, encoder, request.device, job.validator.encoding_seconds)
     wish = course.wish()
     if wish == PAUSE or (cancel.is_cancelled and not wish and not request.finish):
         return _outcome(request, course, result, "", "paused")
@@ -83,7 +85,7 @@ def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelTok
     return outcome
 
 
-def _learn(job: TeachJob, course: Course, watch: _Watch) -> TeachResult:
+def _learn(job: FinetuneState, course: Course, watch: _Watch) -> FinetuneResult:
     """Run; where the disk got full meanwhile, that is what is told.
 
     Raises:
@@ -94,7 +96,7 @@ def _learn(job: TeachJob, course: Course, watch: _Watch) -> TeachResult:
         "and go on."
     )
     try:
-        result = job.run()
+        result = train(job)
     except (OutputError, CancelledError) as error:
         if watch.is_full:
             raise full from error
@@ -142,8 +144,8 @@ def _start_dice(history: tuple[Look, ...]) -> dict[str, float]:
     return history[0].dice if history and history[0].step == 0 else {}
 
 
-def _engine_request(request: TeachJobRequest, course: Course) -> TeachRequest:
-    return TeachRequest(
+def _engine_request(request: TeachJobRequest, course: Course) -> FinetuneRequest:
+    return FinetuneRequest(
         output=course.model_file(request.model_id),
         title=request.title,
         head=request.head,
@@ -195,7 +197,7 @@ class _Teller:
     """Turns what the teaching tells into events of the job, into the history and into the picture."""
 
     def __init__(self, course: Course, emit: Emit) -> None:
-        self.job: TeachJob | None = None
+        self.job: FinetuneState | None = None
         self._course, self._emit = course, emit
         self._told = 0.0
 
@@ -208,16 +210,16 @@ class _Teller:
 
     def event(self, event: object) -> None:
         """Keep and pass on a look, or a picture."""
-        if isinstance(event, TeachMetrics):
+        if isinstance(event, ValidationMetrics):
             look = _look(event, self.job.budget.seconds)
             self._course.add_look(look)
             self._emit(Metrics(look.step, _values(look)))
-        elif isinstance(event, TeachPreview):
+        elif isinstance(event, ValidationPreview):
             self._show(event)
 
-    def _show(self, preview: TeachPreview) -> None:
+    def _show(self, preview: ValidationPreview) -> None:
         setup, path = self.job.setup, self._course.preview_file
-        spacing = setup.held[0].bank.pixel_spacing_mm
+        spacing = setup.validation_sets[0].bank.pixel_spacing_mm
         try:
             write_pair(
                 preview.image, preview.reference, preview.predicted, tuple(setup.labels), path, pixel_spacing_mm=spacing
@@ -228,9 +230,9 @@ class _Teller:
         self._emit(TeachPicture(str(path), preview.case, preview.slice_index))
 
 
-def _look(metrics: TeachMetrics, seconds: float) -> Look:
+def _look(metrics: ValidationMetrics, seconds: float) -> Look:
     loss = metrics.loss if math.isfinite(metrics.loss) else None
-    return Look(metrics.step, round(seconds, 2), loss, dict(metrics.dice), metrics.best)
+    return Look(metrics.step, round(seconds, 2), loss, dict(metrics.dice), metrics.kept)
 
 
 def _values(look: Look) -> dict[str, float]:
@@ -257,7 +259,7 @@ def _store(request: TeachJobRequest, course: Course, path: Path) -> str:
 
 
 def _outcome(
-    request: TeachJobRequest, course: Course, result: TeachResult, model_id: str, stopped: str
+    request: TeachJobRequest, course: Course, result: FinetuneResult, model_id: str, stopped: str
 ) -> TaughtOutcome:
     manifest = read_manifest(result.path)
     return TaughtOutcome(

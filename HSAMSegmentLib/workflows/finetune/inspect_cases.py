@@ -91,7 +91,7 @@ def run(request: InspectRequest, context: Context) -> CaseSummary:
 
 def summarize(case: Case) -> CaseSummary:
     """What is in a case that was read."""
-    axis = case.labelled_axis
+    axis = case.labeled_axis
     per_slice = present_values(case.labels, axis)
     organs = tuple(OrganSummary(label, int(per_slice[:, label.value].sum())) for label in case.label_set)
     return CaseSummary(
@@ -102,7 +102,7 @@ def summarize(case: Case) -> CaseSummary:
         notes=case.notes,
         shape=case.labels.shape,
         modality=case.volume.modality,
-        slices_across=slices_across(case.volume.geometry) if case.labelled is None else 0,
+        slices_across=slices_across(case.volume.geometry) if case.labeled is None else 0,
     )
 
 

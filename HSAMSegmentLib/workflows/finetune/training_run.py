@@ -133,7 +133,7 @@ class Course:
         return self.folder / f"{model_id}.safetensors"
 
     def state_file(self, model_id: str) -> Path:
-        """The training state, as `training.loop.checkpointing.state_path` has it."""
+        """The training state, as `training.state_files.state_path` has it."""
         return self.folder / f"{model_id}.safetensors.training"
 
     def is_taught(self, model_id: str) -> bool:

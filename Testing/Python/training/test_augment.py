@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from HSAMSegmentLib.training.data.augment import AugmentRule, augment, between
-from HSAMSegmentLib.training.loop.losses import UNLABELLED
+from HSAMSegmentLib.training.data.cases import UNLABELED
 
 STILL = AugmentRule(
     rotation_degrees=0,
@@ -46,9 +48,9 @@ def test_a_rule_without_any_change_returns_the_slices_themselves():
 
 def test_labels_keep_their_values_under_the_strongest_deformation():
     images, _ = batch()
-    labels = torch.tensor([0, 7, UNLABELLED], dtype=torch.uint8)[torch.randint(0, 3, (3, 48, 48), generator=seeded())]
+    labels = torch.tensor([0, 7, UNLABELED], dtype=torch.uint8)[torch.randint(0, 3, (3, 48, 48), generator=seeded())]
     _, looked_up = augment(images, labels, STRONG, size=(64, 64), generator=seeded())
-    assert set(looked_up.unique().tolist()) == {0, 7, UNLABELLED}
+    assert set(looked_up.unique().tolist()) == {0, 7, UNLABELED}
 
 
 def test_the_same_seed_gives_the_same_views_and_another_seed_others():
@@ -124,3 +126,24 @@ def test_a_rule_on_the_way_to_another_begins_and_ends_with_these_and_has_every_r
     middle = between(first, last, 0.5)
     assert (middle.rotation_degrees, middle.noise, middle.elastic_cell_px) == (40, 0.05, 32)
     assert middle.scale == pytest.approx((0.7, 1.4))
+
+
+def test_only_structures_change_with_their_contrast_and_enhancing_ones_can_get_darker():
+    images, labels = torch.full((64, 3, 48, 48), 0.5), torch.zeros(64, 48, 48, dtype=torch.uint8)
+    labels[:, 8:20, 8:20], labels[:, 28:40, 8:20], labels[:, 8:20, 28:40] = 1, 2, UNLABELED
+    rule = replace(
+        STILL, shift_px=0, elastic_px=0, structure_contrast=1e-6, enhancing_labels=(2,), unenhanced_probability=0.5
+    )
+    views, found = augment(images, labels, rule, size=(48, 48), generator=torch.Generator().manual_seed(0))
+    inside = views[:, :, 9:19, 9:19], views[:, :, 29:39, 9:19], views[:, :, 9:19, 29:39]
+    first, second, unlabeled = (part.flatten(1).mean(dim=1) for part in inside)
+    torch.testing.assert_close(first, torch.full((64,), 0.5), atol=1e-4, rtol=0)
+    torch.testing.assert_close(unlabeled, torch.full((64,), 0.5), atol=1e-4, rtol=0)
+    is_darker = second < 0.499
+    assert 16 < int(is_darker.sum()) < 48
+    assert float(second.min()) >= 0.5 - 0.25 - 1e-4
+    assert torch.equal(found.to(torch.uint8), labels)
+    strong = replace(rule, structure_contrast=0.1, structure_contrast_probability=1.0, enhancing_labels=())
+    views, _ = augment(images, labels, strong, size=(48, 48), generator=torch.Generator().manual_seed(0))
+    assert 0.03 < float(views[:, 1, 14, 14].std()) < 0.12
+    assert float((views[:, 1, 24, 24] - 0.5).abs().max()) < 1e-4

@@ -16,13 +16,14 @@ from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
 from HSAMSegmentLib.training.data.augment import AugmentRule
-from HSAMSegmentLib.training.data.batches import CachedBatches, Draw
+from HSAMSegmentLib.training.data.batches import TrainingSet
 from HSAMSegmentLib.training.data.sampling import BalancedSampler
 from HSAMSegmentLib.training.data.slice_bank import build_slice_bank
+from HSAMSegmentLib.training.data.validation_sets import ValidationSet
 from HSAMSegmentLib.training.features.adaptation import FROZEN, LORA, SplitNetwork, set_trainable
-from HSAMSegmentLib.training.features.cached_features import KeepingRules, KeptFeatures, Unhurried
+from HSAMSegmentLib.training.features.cached_batches import CachedFeatureBatches
+from HSAMSegmentLib.training.features.cached_features import CachedFeatures, CacheOptions, UnlimitedEncoding
 from HSAMSegmentLib.training.features.feature_cache import PREFIX, CacheOwner, FeatureCache, affordable_views
-from HSAMSegmentLib.training.loop.validation import ValidationSet
 
 CPU = torch.device("cpu")
 TINY_VIT = {"embed_dim": 32, "depth": 3, "num_heads": 2, "global_attn_indexes": [2]}
@@ -110,15 +111,15 @@ def test_the_number_of_views_follows_the_bound():
     assert affordable_views(1, 1, capacity_bytes=1 << 40) == 12
 
 
-def _draw(data_folder) -> Draw:
+def _draw(data_folder) -> TrainingSet:
     case = small_case(data_folder)
     rule = SliceRule(framing="spacing", pixel_spacing_mm=2.5)
     bank = build_slice_bank(case, slices=rule, intensity=IntensityRule(), image_size=64)
-    return Draw((bank,), BalancedSampler([bank], num_classes=2), AugmentRule(), 64, 3)
+    return TrainingSet((bank,), BalancedSampler([bank], num_classes=2), AugmentRule(), 64, 3)
 
 
-def kept_features(split, draw: Draw, rules: KeepingRules, held=()) -> KeptFeatures:
-    return KeptFeatures(split, draw, held, CPU, torch.Generator().manual_seed(0), rules)
+def cached_features(split, draw: TrainingSet, rules: CacheOptions, held=()) -> CachedFeatures:
+    return CachedFeatures(split, draw, held, CPU, torch.Generator().manual_seed(0), rules)
 
 
 @pytest.mark.parametrize(
@@ -136,14 +137,14 @@ def test_logits_from_kept_features_are_those_of_the_whole_network(data_folder, t
     set_trainable(network, adaptation)
     draw = _draw(data_folder)
     split = SplitNetwork(network, adaptation)
-    features = kept_features(split, draw, KeepingRules(capacity_bytes=14 * 2 * (1 << 20), parent=tmp_path))
-    batches = CachedBatches(split, draw, CPU, features)
+    features = cached_features(split, draw, CacheOptions(capacity_bytes=14 * 2 * (1 << 20), parent=tmp_path))
+    batches = CachedFeatureBatches(split, draw, CPU, features)
     item = features.items[5]
     kept, labels = features.cache.read([5])
     images = draw.banks[0].inputs([item.slice_index])
     with torch.inference_mode():
         expected = network(images).stages[-1]
-        found = split.learning_part(kept, labels).stages[-1]
+        found = split.trained_part(kept, labels).stages[-1]
     assert torch.equal(labels, draw.banks[0].targets([item.slice_index]).long())
     torch.testing.assert_close(found, expected, atol=2e-2, rtol=2e-2)
     logits, drawn_labels = batches.forward(torch.Generator().manual_seed(1))
@@ -153,13 +154,13 @@ def test_logits_from_kept_features_are_those_of_the_whole_network(data_folder, t
     assert not any(tmp_path.iterdir())
 
 
-class HalfOfTheSlices(Unhurried):
+class HalfOfTheSlices(UnlimitedEncoding):
     """Time for every other slice, and for three slices to validate on."""
 
     def enough(self, views: float) -> bool:
         return views >= 0.5
 
-    def held_inputs(self, seconds: float) -> float:
+    def validation_inputs(self, seconds: float) -> float:
         return 3
 
 
@@ -172,26 +173,26 @@ def hurried(data_folder, tmp_path, monkeypatch):
     set_trainable(network, FROZEN)
     draw = _draw(data_folder)
     held = ValidationSet(draw.banks[0], tuple(range(1, 13)), "given case")
-    rules = KeepingRules(capacity_bytes=1 << 30, parent=tmp_path, pace=HalfOfTheSlices())
-    features = kept_features(SplitNetwork(network, FROZEN), draw, rules, (held,))
+    rules = CacheOptions(capacity_bytes=1 << 30, parent=tmp_path, limits=HalfOfTheSlices())
+    features = cached_features(SplitNetwork(network, FROZEN), draw, rules, (held,))
     yield network, draw, features
     features.close()
 
 
 def test_slices_there_was_no_time_for_are_never_drawn(hurried):
     network, draw, features = hurried
-    assert len(features.kept_items) == 7
-    batches = CachedBatches(SplitNetwork(network, FROZEN), draw, CPU, features)
-    assert set(batches.sampler.items) == set(features.kept_items)
+    assert len(features.cached_items) == 7
+    batches = CachedFeatureBatches(SplitNetwork(network, FROZEN), draw, CPU, features)
+    assert set(batches.sampler.items) == set(features.cached_items)
     assert all(batches.sampler.by_label)
-    for item in features.kept_items:
+    for item in features.cached_items:
         _, labels = features.cache.read(features.entries([item], torch.Generator().manual_seed(0)))
         assert torch.equal(labels, draw.banks[0].targets([item.slice_index]).long())
 
 
 def test_slices_to_validate_on_are_spread_evenly_and_decoded_from_what_was_kept(hurried):
     network, draw, features = hurried
-    assert features.held[0].slices == (3, 7, 11)
+    assert features.validation_sets[0].slices == (3, 7, 11)
     with torch.inference_mode():
         found = features.stages(network, draw.banks[0], [7, 3], CPU)[-1]
         expected = network(draw.banks[0].all_tiles([7, 3])).stages[-1]
@@ -200,8 +201,8 @@ def test_slices_to_validate_on_are_spread_evenly_and_decoded_from_what_was_kept(
 
 def test_every_entry_belongs_to_one_view_of_one_slice(hurried):
     _, _, features = hurried
-    entries = [features.entries([item], torch.Generator().manual_seed(1))[0] for item in features.kept_items]
-    held = set(features._held_entries.values())
+    entries = [features.entries([item], torch.Generator().manual_seed(1))[0] for item in features.cached_items]
+    held = set(features._validation_entries.values())
     assert len(set(entries)) == len(entries)
     assert not held & set(entries)
     assert sorted({*entries, *held}) == list(range(10))

@@ -10,7 +10,8 @@ import torch
 from parity_weights import GoldenFile
 from scipy.ndimage import zoom
 
-from HSAMSegmentLib.training.loop.losses import UNLABELLED, autosam_loss, hsam_loss, reduced_labels, stage_loss
+from HSAMSegmentLib.training.data.cases import UNLABELED
+from HSAMSegmentLib.training.loop.losses import autosam_loss, hsam_loss, reduced_labels, stage_loss
 from HSAMSegmentLib.training.loop.schedules import hsam_last_stage_weight
 
 AUTOSAM_CASES = ("random", "one_class_absent", "good_prediction")
@@ -114,18 +115,18 @@ def test_a_perfectly_predicted_background_is_zero_and_not_a_number_only_on_reque
 
 
 @pytest.mark.parametrize("loss", [stage_loss, autosam_loss])
-def test_unlabelled_pixels_count_nowhere(loss):
+def test_unlabeled_pixels_count_nowhere(loss):
     logits, labels = _random_problem()
     sparse = labels.clone()
-    sparse[1] = UNLABELLED
+    sparse[1] = UNLABELED
     assert loss(logits, sparse).item() == pytest.approx(loss(logits[:1], labels[:1]).item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("loss", [stage_loss, autosam_loss])
-def test_unlabelled_pixels_get_no_gradient(loss):
+def test_unlabeled_pixels_get_no_gradient(loss):
     logits, labels = _random_problem()
     logits.requires_grad_()
-    labels[:, :4] = UNLABELLED
+    labels[:, :4] = UNLABELED
     loss(logits, labels).backward()
     assert logits.grad[:, :, :4].abs().max() == 0
     assert logits.grad[:, :, 4:].abs().min() > 0
@@ -134,7 +135,7 @@ def test_unlabelled_pixels_get_no_gradient(loss):
 @pytest.mark.parametrize("loss", [stage_loss, autosam_loss])
 def test_a_batch_without_any_label_has_no_loss(loss):
     logits, labels = _random_problem()
-    assert loss(logits, torch.full_like(labels, UNLABELLED)).item() == 0
+    assert loss(logits, torch.full_like(labels, UNLABELED)).item() == 0
 
 
 def test_byte_labels_are_as_good_as_long_ones():
@@ -163,6 +164,6 @@ def test_finer_labels_count_by_the_share_of_each_class_in_a_pixel():
 def test_finer_pixels_without_a_label_count_nowhere():
     logits, labels = _random_problem()
     finer = labels.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
-    finer[:, :12, :] = UNLABELLED
+    finer[:, :12, :] = UNLABELED
     lower = autosam_loss(logits[:, :, 6:], labels[:, 6:])
     assert autosam_loss(logits, finer) == pytest.approx(lower.item(), rel=1e-6)

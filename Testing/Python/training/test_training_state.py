@@ -11,13 +11,14 @@ from HSAMSegmentLib.errors import CheckpointError, OutputError
 from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 from HSAMSegmentLib.runtime.progress import CancelToken
+from HSAMSegmentLib.training.data.validation_sets import ValidationSet
 from HSAMSegmentLib.training.loop.budget import Budget
-from HSAMSegmentLib.training.loop.checkpointing import PeriodicSaver, load_state, save_state, state_path
-from HSAMSegmentLib.training.loop.trainer import Learner
-from HSAMSegmentLib.training.loop.validation import ValidationSet
-from HSAMSegmentLib.training.loop.validator import PATIENCE, Looks
+from HSAMSegmentLib.training.loop.checkpointer import Checkpointer
+from HSAMSegmentLib.training.loop.trainer import Objective, Trainer
+from HSAMSegmentLib.training.loop.validator import PATIENCE, Validator
 from HSAMSegmentLib.training.loop.weight_average import WeightAverage
-from HSAMSegmentLib.training.request import TeachMetrics
+from HSAMSegmentLib.training.request import ValidationMetrics
+from HSAMSegmentLib.training.state_files import load_state, save_state, state_path
 
 
 class Clock:
@@ -65,17 +66,23 @@ def test_nothing_in_a_state_file_is_executed(tmp_path):
 
 def test_saving_happens_at_the_pace_that_was_asked_for(tmp_path):
     clock, saved = Clock(), []
-    saver = PeriodicSaver(lambda: saved.append(clock.now), every_seconds=20.0, clock=clock)
+
+    def state() -> dict[str, float]:
+        saved.append(clock.now)
+        return {"seconds": clock.now}
+
+    saver = Checkpointer(tmp_path / "state", state, every_seconds=20.0, clock=clock)
     for second in range(0, 61, 5):
         clock.now = float(second)
         saver.tick()
     assert saved == [20.0, 40.0, 60.0]
+    assert saver.load() == {"seconds": 60.0}
 
 
 def test_a_state_that_cannot_be_written_is_a_complaint_and_no_end(tmp_path):
-    saver = PeriodicSaver(lambda: save_state(tmp_path / "gone" / "state", {"steps": 1}), every_seconds=0.0)
-    assert not saver.now()
-    assert "state" in saver.complaint
+    saver = Checkpointer(tmp_path / "gone" / "state", lambda: {"steps": 1}, every_seconds=0.0)
+    assert not saver.save()
+    assert "state" in saver.error
 
 
 def small_network():
@@ -100,33 +107,37 @@ def test_the_average_follows_closely_at_first_and_shares_what_does_not_learn():
     assert moved[-1] == pytest.approx(1.0, abs=1e-3)
 
 
-def looks_after(found: list[float], fraction: float) -> Looks:
-    """Looks of a training that is so far, with these Dice one after the other."""
+def looks_after(found: list[float], fraction: float) -> Validator:
+    """Validator of a training that is so far, with these Dice one after the other."""
     network = small_network()
-    learner = Learner(network, rate=1e-3, encoder_share=1.0, seed=0, device=torch.device("cpu"))
+    trainer = Trainer(network, rate=1e-3, encoder_share=1.0, seed=0, device=torch.device("cpu"))
     budget = Budget(epochs=100)
     budget.set_steps_per_epoch(1)
     budget.resume(0.0, int(100 * fraction))
     for step, dice in enumerate(found, start=1):
-        learner.steps = step
-        best = learner.keep_if_best(dice)
-        learner.history.append(TeachMetrics(step=step, epoch=step, loss=1.0, dice={"liver": dice}, best=best))
+        trainer.steps = step
+        kept = trainer.keep_if_best(dice)
+        trainer.history.append(ValidationMetrics(step=step, epoch=step, loss=1.0, dice={"liver": dice}, kept=kept))
     held = (ValidationSet(None, (0,), "given case"),)
-    setup = SimpleNamespace(held=held, steps_per_epoch=1, labels=())
-    return Looks(setup, learner, budget, lambda event: None, CancelToken())
+    setup = SimpleNamespace(validation_sets=held, steps_per_epoch=1, labels=())
+    return Validator(setup, trainer, budget, lambda event: None, CancelToken())
 
 
 def test_learning_stops_when_the_dice_has_not_risen_for_a_while_but_never_in_the_first_half():
     rising, stuck = [0.1 * number for number in range(1, 10)], [0.8, *[0.7] * PATIENCE]
-    assert not looks_after(rising, 0.9).is_pointless_to_go_on
-    assert looks_after(stuck, 0.9).is_pointless_to_go_on
-    assert not looks_after(stuck, 0.4).is_pointless_to_go_on
-    assert not looks_after(stuck[:-1], 0.9).is_pointless_to_go_on
+    assert not looks_after(rising, 0.9).has_converged
+    assert looks_after(stuck, 0.9).has_converged
+    assert not looks_after(stuck, 0.4).has_converged
+    assert not looks_after(stuck[:-1], 0.9).has_converged
 
 
 def test_the_state_with_the_best_dice_is_kept_not_the_last_one():
-    learner = looks_after([0.3, 0.9, 0.5], 0.9)._learner
-    assert (learner.best_step, learner.best_dice) == (2, 0.9)
+    trainer = looks_after([0.3, 0.9, 0.5], 0.9)._trainer
+    assert (trainer.best_step, trainer.best_dice) == (2, 0.9)
+
+
+def squares(stages, labels):
+    return stages[0].square().mean()
 
 
 class SameImage:
@@ -140,13 +151,13 @@ class SameImage:
 
 
 def test_at_a_constant_rate_the_first_steps_are_small_and_all_others_alike_up_to_the_end():
-    learner = Learner(
+    trainer = Trainer(
         small_network(), rate=1e-3, encoder_share=1.0, seed=0, device=torch.device("cpu"), schedule="constant"
     )
     rates = []
     for step in range(30):
-        learner.step(SameImage(learner.network), lambda stages, labels: stages[0].square().mean(), step / 29)
-        rates.append(learner.optimizer.param_groups[0]["lr"])
+        trainer.step([Objective(SameImage(trainer.network), squares)], step / 29)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
     assert rates[0] == pytest.approx(5e-5)
     assert rates[20:] == pytest.approx([1e-3] * 10)
 
@@ -162,28 +173,28 @@ def test_at_a_constant_rate_the_first_steps_are_small_and_all_others_alike_up_to
     ids=["a little less", "only against the best", "much less", "less than the start"],
 )
 def test_with_a_margin_a_later_state_is_kept_that_is_hardly_worse_but_never_one_below_the_start(found, kept):
-    learner = Learner(small_network(), rate=1e-3, encoder_share=1.0, seed=0, device=torch.device("cpu"))
+    trainer = Trainer(small_network(), rate=1e-3, encoder_share=1.0, seed=0, device=torch.device("cpu"))
     for step, dice in enumerate(found):
-        learner.steps = step
-        best = learner.keep_if_best(dice, 0.02)
-        learner.history.append(TeachMetrics(step=step, epoch=step, loss=1.0, dice={"liver": dice}, best=best))
-    assert learner.best_step == kept
-    assert learner.best_dice == found[kept]
+        trainer.steps = step
+        is_kept = trainer.keep_if_best(dice, 0.02)
+        trainer.history.append(ValidationMetrics(step=step, epoch=step, loss=1.0, dice={"liver": dice}, kept=is_kept))
+    assert trainer.best_step == kept
+    assert trainer.best_dice == found[kept]
 
 
 def test_with_autosams_schedule_the_rate_falls_when_the_loss_of_epochs_does_not_and_a_resumed_one_knows():
     facts = {"rate": 1e-3, "encoder_share": 1.0, "seed": 0, "device": torch.device("cpu")}
-    learner = Learner(small_network(), **facts, schedule="autosam", steps_per_epoch=2)
+    trainer = Trainer(small_network(), **facts, schedule="autosam", steps_per_epoch=2)
 
     def flat(stages, labels):
         return 1.0 + 0.0 * stages[0].sum()
 
     rates = []
     for _ in range(2 * 23):
-        learner.step(SameImage(learner.network), flat, 0.5)
-        rates.append(learner.optimizer.param_groups[0]["lr"])
+        trainer.step([Objective(SameImage(trainer.network), flat)], 0.5)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([1e-3] * 44 + [1e-4] * 2)
-    resumed = Learner(small_network(), **facts, schedule="autosam", steps_per_epoch=2)
-    resumed.resume(learner.state())
-    resumed.step(SameImage(resumed.network), flat, 0.5)
+    resumed = Trainer(small_network(), **facts, schedule="autosam", steps_per_epoch=2)
+    resumed.resume(trainer.state())
+    resumed.step([Objective(SameImage(resumed.network), flat)], 0.5)
     assert resumed.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)

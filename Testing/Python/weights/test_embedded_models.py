@@ -13,13 +13,14 @@ from HSAMSegmentLib.evaluation.metrics import compare
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.labels.segmentation import Segmentation
-from HSAMSegmentLib.training.loop.checkpointing import save_state
+from HSAMSegmentLib.training.state_files import save_state
 from HSAMSegmentLib.weights.bundle import read_manifest
 from HSAMSegmentLib.weights.loading import load_model
 from HSAMSegmentLib.weights.resources import embedded_models_folder
 from recipes.builtin_tasks import TASKS, dataset_cases
 from recipes.export_builtin import export
-from recipes.train_builtin import build_networks, dataset_case
+from recipes.task_data import dataset_case
+from recipes.train_builtin import build_networks
 
 TOLERANCE = 0.005
 MOST_BYTES = 40e6
@@ -63,7 +64,7 @@ def test_a_state_that_has_learned_from_the_held_out_scans_is_not_judged_on_them(
     networks = build_networks()
     taught = {task.id: list(task.validation) for task in TASKS}
     save_state(tmp_path / "state", {"average": networks.state_dict(), "taught": taught, "steps": 1, "seconds": 1.0})
-    with pytest.raises(TrainingError, match="held out to judge it"):
+    with pytest.raises(TrainingError, match="trained on validation scans"):
         export(tmp_path / "state", tmp_path, tmp_path / "models")
 
 

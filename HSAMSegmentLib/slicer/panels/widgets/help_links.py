@@ -30,7 +30,7 @@ ANCHORS = {
     "OSError": OUTPUT,
     "PermissionError": OUTPUT,
     "TrainingError": TEACHING,
-    "NotANumberError": TEACHING,
+    "NonFiniteLossError": TEACHING,
     "DependencyError": PACKAGES,
     "MissingPackageError": PACKAGES,
     "ModuleNotFoundError": PACKAGES,

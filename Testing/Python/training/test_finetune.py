@@ -18,12 +18,12 @@ from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.training.data.cases import make_case
-from HSAMSegmentLib.training.finetune import teach
+from HSAMSegmentLib.training.finetune import finetune
 from HSAMSegmentLib.training.loop.budget import Budget
-from HSAMSegmentLib.training.loop.checkpointing import state_path
 from HSAMSegmentLib.training.loop.losses import hsam_loss
-from HSAMSegmentLib.training.loop.trainer import Learner
-from HSAMSegmentLib.training.request import TeachMetrics, TeachPreview, TeachRequest, TeachResult
+from HSAMSegmentLib.training.loop.trainer import Objective, Trainer
+from HSAMSegmentLib.training.request import FinetuneRequest, FinetuneResult, ValidationMetrics, ValidationPreview
+from HSAMSegmentLib.training.state_files import state_path
 from HSAMSegmentLib.weights.bundle import read_tensors
 from HSAMSegmentLib.weights.loading import load_model
 from HSAMSegmentLib.weights.store import Store
@@ -36,9 +36,9 @@ def case(data_folder):
     return small_case(data_folder)
 
 
-def request(folder: Path, **options) -> TeachRequest:
+def request(folder: Path, **options) -> FinetuneRequest:
     settings = {"epochs": 2, "device": "cpu", "image_size": 64, "cache_folder": folder, **options}
-    return TeachRequest(output=folder / "taught.safetensors", **settings)
+    return FinetuneRequest(output=folder / "taught.safetensors", **settings)
 
 
 class Cancelling:
@@ -48,7 +48,7 @@ class Cancelling:
         self.cancel, self.left = CancelToken(), looks
 
     def __call__(self, event: object) -> None:
-        if isinstance(event, TeachMetrics) and event.step:
+        if isinstance(event, ValidationMetrics) and event.step:
             self.left -= 1
             if self.left == 0:
                 self.cancel.cancel()
@@ -58,7 +58,7 @@ class Cancelling:
 class Taught:
     """A finished training and everything it told."""
 
-    result: TeachResult
+    result: FinetuneResult
     events: list
     folder: Path
 
@@ -68,12 +68,12 @@ def taught(case, tmp_path_factory, one_thread) -> Taught:
     """Two epochs on the small abdomen."""
     folder, events = tmp_path_factory.mktemp("taught"), []
     options = request(folder, report=folder / "report.json", plot=folder / "plot.png")
-    return Taught(teach(options, cases=[case], events=events.append), events, folder)
+    return Taught(finetune(options, cases=[case], events=events.append), events, folder)
 
 
 @pytest.mark.slow
 def test_a_taught_model_is_a_file_that_segments(case, tmp_path):
-    result = teach(request(tmp_path, epochs=12), cases=[case])
+    result = finetune(request(tmp_path, epochs=12), cases=[case])
     model = load_model(result.path)
     assert [label.name for label in model.manifest.labels] == ["liver", "right kidney"]
     found = Segmenter(model, device="cpu").segment(case.volume).segmentation
@@ -104,8 +104,8 @@ def test_a_taught_model_goes_by_its_name_once_it_is_in_the_store(taught, tmp_pat
 
 
 def test_events_tell_loss_dice_of_each_label_and_show_a_slice(taught):
-    looks = [event for event in taught.events if isinstance(event, TeachMetrics)]
-    previews = [event for event in taught.events if isinstance(event, TeachPreview)]
+    looks = [event for event in taught.events if isinstance(event, ValidationMetrics)]
+    previews = [event for event in taught.events if isinstance(event, ValidationPreview)]
     steps = taught.result.steps
     assert [look.step for look in looks] == [0, steps // 2, steps], "the starting model knows both organs"
     assert all(set(look.dice) == {"liver", "right kidney"} for look in looks)
@@ -117,21 +117,21 @@ def test_events_tell_loss_dice_of_each_label_and_show_a_slice(taught):
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(case, taught, tmp_path):
     weights = read_tensors(taught.result.path)
-    again = teach(request(tmp_path), cases=[case])
+    again = finetune(request(tmp_path), cases=[case])
     assert all(torch.equal(tensor, weights[name]) for name, tensor in read_tensors(again.path).items())
-    other = teach(request(tmp_path, overwrite=True, seed=1, epochs=1), cases=[case])
+    other = finetune(request(tmp_path, overwrite=True, seed=1, epochs=1), cases=[case])
     assert not all(torch.equal(tensor, weights[name]) for name, tensor in read_tensors(other.path).items())
 
 
 @pytest.mark.parametrize("adaptation", ["full", pytest.param("frozen", marks=pytest.mark.slow)])
 def test_a_resumed_training_ends_where_an_uninterrupted_one_does(case, taught, tmp_path, adaptation):
     options = {"epochs": 2, "adaptation": adaptation, "overwrite": True}
-    whole = taught.result if adaptation == "full" else teach(request(tmp_path, **options), cases=[case])
+    whole = taught.result if adaptation == "full" else finetune(request(tmp_path, **options), cases=[case])
     weights = read_tensors(whole.path)
     stop = Cancelling(looks=1)
-    interrupted = teach(request(tmp_path, **options), cases=[case], events=stop, cancel=stop.cancel)
+    interrupted = finetune(request(tmp_path, **options), cases=[case], events=stop, cancel=stop.cancel)
     assert interrupted.stopped == "cancelled"
-    resumed = teach(request(tmp_path, resume=True, **options), cases=[case])
+    resumed = finetune(request(tmp_path, resume=True, **options), cases=[case])
     assert any("Resumed" in note for note in resumed.notes)
     assert resumed.steps > interrupted.steps
     assert all(torch.equal(tensor, weights[name]) for name, tensor in read_tensors(resumed.path).items())
@@ -139,7 +139,7 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(case, taught, t
 
 def test_cancelling_keeps_a_model_that_can_be_used(case, tmp_path):
     stop = Cancelling(looks=1)
-    result = teach(request(tmp_path, epochs=50), cases=[case], events=stop, cancel=stop.cancel)
+    result = finetune(request(tmp_path, epochs=50), cases=[case], events=stop, cancel=stop.cancel)
     assert result.stopped == "cancelled"
     assert load_model(result.path).network.num_classes == 2
 
@@ -148,23 +148,23 @@ def test_cancelling_before_anything_was_learned_leaves_no_file(case, tmp_path):
     cancel = CancelToken()
     cancel.cancel()
     with pytest.raises(CancelledError):
-        teach(request(tmp_path), cases=[case], cancel=cancel)
+        finetune(request(tmp_path), cases=[case], cancel=cancel)
     assert not (tmp_path / "taught.safetensors").exists()
 
 
 def test_resuming_with_other_labels_is_refused(case, data_folder, tmp_path):
     stop = Cancelling(looks=1)
-    teach(request(tmp_path, epochs=50), cases=[case], events=stop, cancel=stop.cancel)
+    finetune(request(tmp_path, epochs=50), cases=[case], events=stop, cancel=stop.cancel)
     volume, labels = small_volume(data_folder)
     liver = make_case(volume, segmentation_of(np.where(labels == 1, labels, 0).astype(np.uint8), volume.geometry))
     with pytest.raises(RequestError, match="other scans, labels or options"):
-        teach(request(tmp_path, epochs=50, resume=True, overwrite=True), cases=[liver])
+        finetune(request(tmp_path, epochs=50, resume=True, overwrite=True), cases=[liver])
 
 
 def test_a_frozen_encoder_stays_as_it_was_and_the_head_learns(case, taught, tmp_path):
     before = read_tensors(taught.result.path)
     options = {"adaptation": "frozen", "start_from": str(taught.result.path), "epochs": 1}
-    after = read_tensors(teach(request(tmp_path, **options), cases=[case]).path)
+    after = read_tensors(finetune(request(tmp_path, **options), cases=[case]).path)
     encoder = [name for name in before if name.startswith("encoder.")]
     assert all(torch.equal(before[name], after[name]) for name in encoder)
     assert not torch.equal(before["head.decoder1.mask_tokens"], after["head.decoder1.mask_tokens"])
@@ -173,7 +173,7 @@ def test_a_frozen_encoder_stays_as_it_was_and_the_head_learns(case, taught, tmp_
 def test_a_model_with_other_labels_hands_on_what_fits(taught, data_folder, tmp_path):
     volume, labels = small_volume(data_folder)
     renamed = make_case(volume, segmentation_of(labels, volume.geometry, {1: "tumor", 2: "right kidney"}))
-    result = teach(request(tmp_path, epochs=1, start_from=str(taught.result.path)), cases=[renamed])
+    result = finetune(request(tmp_path, epochs=1, start_from=str(taught.result.path)), cases=[renamed])
     sentence = next(note for note in result.notes if note.startswith("Taken from the starting model"))
     assert "right kidney" in sentence
     assert "tumor" not in sentence
@@ -183,24 +183,24 @@ def test_one_labelled_slice_and_one_class_are_enough_to_start(data_folder, tmp_p
     volume, labels = small_volume(data_folder)
     one = np.zeros_like(labels)
     one[7] = labels[7] == 1
-    result = teach(request(tmp_path), cases=[make_case(volume, segmentation_of(one, volume.geometry))])
+    result = finetune(request(tmp_path), cases=[make_case(volume, segmentation_of(one, volume.geometry))])
     assert result.validated_on == "nothing"
     assert result.dice == {}
-    assert any("Too few labelled slices" in note for note in result.notes)
+    assert any("Too few labeled slices" in note for note in result.notes)
     assert any("sparsely" in note for note in result.notes)
     assert load_model(result.path).network.num_classes == 1
 
 
 def test_given_scans_to_validate_on_are_used_instead_of_held_out_slices(case, data_folder, tmp_path):
     other = small_case(data_folder, "chaos_t2_03")
-    result = teach(request(tmp_path, epochs=1), cases=[case], validation=[other])
+    result = finetune(request(tmp_path, epochs=1), cases=[case], validation=[other])
     assert result.validated_on == "given case"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["autosam", "cnn", "linear"])
 def test_every_head_can_be_taught(case, tmp_path, head):
-    result = teach(request(tmp_path, head=head, epochs=1, adaptation="frozen"), cases=[case])
+    result = finetune(request(tmp_path, head=head, epochs=1, adaptation="frozen"), cases=[case])
     assert load_model(result.path).manifest.architecture.head == head
 
 
@@ -224,45 +224,45 @@ class Poisoned:
 def test_a_loss_that_is_no_number_any_more_leaves_the_weights_and_the_best_state_as_they_were():
     torch.manual_seed(0)
     network = build_network(Architecture(EncoderSpec("compact", 64), "hsam", 1, form="paper", options={"mlp_dim": 64}))
-    learner = Learner(network, rate=1e-3, encoder_share=1.0, seed=0, device=torch.device("cpu"))
-    batches = Poisoned(network, sound=2)
+    trainer = Trainer(network, rate=1e-3, encoder_share=1.0, seed=0, device=torch.device("cpu"))
+    objective = Objective(Poisoned(network, sound=2), lambda stages, labels: hsam_loss(stages, labels, last_weight=0.6))
     for _ in range(2):
-        learner.step(batches, lambda stages, labels: hsam_loss(stages, labels, last_weight=0.6), 0.1)
-    learner.keep_if_best(0.5)
+        trainer.step([objective], 0.1)
+    trainer.keep_if_best(0.5)
     before = {name: tensor.clone() for name, tensor in network.named_parameters()}
-    draws = learner.generator.get_state()
-    with pytest.raises(TrainingError, match="not a number"):
-        learner.step(batches, lambda stages, labels: hsam_loss(stages, labels, last_weight=0.6), 0.1)
+    draws = trainer.generator.get_state()
+    with pytest.raises(TrainingError, match="not finite"):
+        trainer.step([objective], 0.1)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.named_parameters())
-    assert torch.equal(draws, learner.generator.get_state())
-    assert all(bool(torch.isfinite(tensor).all()) for tensor in learner.load_best().state_dict().values())
+    assert torch.equal(draws, trainer.generator.get_state())
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in trainer.load_best().state_dict().values())
 
 
 def test_a_loss_that_never_was_a_number_is_an_error(case, tmp_path):
     broken = replace(case, volume=replace(case.volume, array=np.full_like(case.volume.array, 0)))
     poisoned = replace(broken, volume=replace(broken.volume, array=broken.volume.array.astype(np.float32) * np.nan))
-    with pytest.raises(TrainingError, match="not a number"):
-        teach(request(tmp_path, epochs=1), cases=[poisoned])
+    with pytest.raises(TrainingError, match="not finite"):
+        finetune(request(tmp_path, epochs=1), cases=[poisoned])
     assert not (tmp_path / "taught.safetensors").exists()
 
 
 def test_an_existing_file_is_not_replaced_unasked(case, tmp_path):
     (tmp_path / "taught.safetensors").write_bytes(b"precious")
     with pytest.raises(OutputError, match="exists"):
-        teach(request(tmp_path), cases=[case])
+        finetune(request(tmp_path), cases=[case])
     assert (tmp_path / "taught.safetensors").read_bytes() == b"precious"
 
 
 def test_adapters_without_a_sam_encoder_are_refused(case, tmp_path):
     with pytest.raises(RequestError, match="SAM"):
-        teach(request(tmp_path, lora_blocks=2), cases=[case])
+        finetune(request(tmp_path, lora_blocks=2), cases=[case])
 
 
 def test_labels_of_the_model_are_numbered_from_one(data_folder, tmp_path):
     volume, labels = small_volume(data_folder)
     moved = np.array([0, 9, 40, 0, 0], np.uint8)[labels]
     case = make_case(volume, segmentation_of(moved, volume.geometry, {9: "liver", 40: "right kidney"}))
-    manifest = load_model(teach(request(tmp_path, epochs=1), cases=[case]).path).manifest
+    manifest = load_model(finetune(request(tmp_path, epochs=1), cases=[case]).path).manifest
     assert isinstance(manifest.labels, LabelSet)
     assert [(label.value, label.name) for label in manifest.labels] == [(1, "liver"), (2, "right kidney")]
 

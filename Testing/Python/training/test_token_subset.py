@@ -9,11 +9,11 @@ from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.interface import Features
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 from HSAMSegmentLib.training.features.token_subset import (
-    RECTANGLE_CELLS,
-    Cells,
-    rectangle_cells,
-    scattered_cells,
+    RECTANGLE_TOKENS,
+    TokenSubset,
+    rectangular_subset,
     scattered_shape,
+    scattered_subset,
 )
 
 GRID = (6, 8)
@@ -37,9 +37,9 @@ def features_for(net) -> Features:
     )
 
 
-def all_cells_in_another_order() -> Cells:
+def all_cells_in_another_order() -> TokenSubset:
     numbers = torch.stack([torch.randperm(48, generator=seeded(view)) for view in range(2)]).view(2, *GRID)
-    return Cells(numbers // GRID[1], numbers % GRID[1], GRID)
+    return TokenSubset(numbers // GRID[1], numbers % GRID[1], GRID)
 
 
 @pytest.mark.parametrize("head", ["hsam", "samed", "autosam", "linear"])
@@ -66,7 +66,7 @@ def test_afterwards_the_head_takes_whole_embeddings_again():
 
 
 def test_maps_of_every_resolution_are_taken_at_the_same_places():
-    cells = scattered_cells(3, (32, 40), seeded(), torch.device("cpu"))
+    cells = scattered_subset(3, (32, 40), seeded(), torch.device("cpu"))
     rows = torch.arange(32 * 4).view(1, 1, -1, 1).expand(3, 1, -1, 40 * 4)
     found = cells.take(rows)
     assert found.shape == (3, 1, 4 * 16, 4 * 16)
@@ -75,14 +75,14 @@ def test_maps_of_every_resolution_are_taken_at_the_same_places():
 
 
 def test_scattered_cells_come_one_from_each_tile_and_differ_from_view_to_view():
-    cells = scattered_cells(4, (32, 32), seeded(), torch.device("cpu"))
+    cells = scattered_subset(4, (32, 32), seeded(), torch.device("cpu"))
     tiles = torch.arange(16)
     assert bool((cells.rows // 2 == tiles[:, None]).all())
     assert bool((cells.columns // 2 == tiles).all())
     assert not torch.equal(cells.rows[0], cells.rows[1])
     drawn = torch.zeros(32, 32)
     for seed in range(40):
-        cells = scattered_cells(1, (32, 32), seeded(seed), torch.device("cpu"))
+        cells = scattered_subset(1, (32, 32), seeded(seed), torch.device("cpu"))
         drawn.view(-1)[cells.index] += 1
     assert int(drawn.min()) >= 1
 
@@ -92,15 +92,15 @@ def test_of_larger_grids_a_smaller_part_is_decoded():
 
 
 def test_a_grid_that_is_no_larger_is_taken_whole_and_in_order():
-    cells = scattered_cells(2, (14, 16), seeded(), torch.device("cpu"))
+    cells = scattered_subset(2, (14, 16), seeded(), torch.device("cpu"))
     assert torch.equal(cells.index[0], torch.arange(14 * 16))
 
 
 def test_rectangles_lie_inside_and_most_hold_something_labelled():
     labels = torch.zeros(200, 512, 512, dtype=torch.uint8)
     labels[:, 500:, 500:] = 1
-    cells = rectangle_cells(labels, (32, 32), seeded())
-    assert cells.rows.shape == (200, *RECTANGLE_CELLS)
+    cells = rectangular_subset(labels, (32, 32), seeded())
+    assert cells.rows.shape == (200, *RECTANGLE_TOKENS)
     assert int(cells.rows.max()) <= 31
     assert bool((cells.columns.diff(dim=2) == 1).all())
     share = (cells.take_labels(labels).flatten(1) == 1).any(dim=1).float().mean()
@@ -109,6 +109,6 @@ def test_rectangles_lie_inside_and_most_hold_something_labelled():
 
 def test_gradients_reach_the_embedding_through_the_cells():
     embedding = torch.randn(1, 4, 32, 32, requires_grad=True)
-    cells = scattered_cells(1, (32, 32), seeded(), torch.device("cpu"))
+    cells = scattered_subset(1, (32, 32), seeded(), torch.device("cpu"))
     cells.take(embedding).sum().backward()
     assert int(embedding.grad[0, 0].sum()) == 16 * 16

@@ -14,10 +14,11 @@ from HSAMSegmentLib.errors import ModelNotFoundError
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.models.building import build_encoder
 from HSAMSegmentLib.models.specification import EncoderSpec
-from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.training.data.cases import make_case
-from HSAMSegmentLib.training.finetune import TeachJob, teach
-from HSAMSegmentLib.training.request import TeachRequest, TeachResult
+from HSAMSegmentLib.training.finetune import finetune, train
+from HSAMSegmentLib.training.finetune_state import FinetuneState
+from HSAMSegmentLib.training.preparation import prepare
+from HSAMSegmentLib.training.request import FinetuneRequest, FinetuneResult
 from HSAMSegmentLib.weights.bundle import read_shapes
 from HSAMSegmentLib.weights.loading import load_model
 from HSAMSegmentLib.weights.store import HOME_VARIABLE, Store
@@ -38,31 +39,30 @@ def case(data_folder):
     return small_case(data_folder)
 
 
-def request(folder: Path, **options) -> TeachRequest:
+def request(folder: Path, **options) -> FinetuneRequest:
     settings = {"epochs": 2, "device": "cpu", "image_size": 64, "cache_folder": folder, "head": "linear", **options}
-    return TeachRequest(output=folder / "taught.safetensors", encoder="small-sam", **settings)
+    return FinetuneRequest(output=folder / "taught.safetensors", encoder="small-sam", **settings)
 
 
 @pytest.fixture(scope="module")
-def adapted(home, case, tmp_path_factory) -> tuple[TeachResult, dict[int, int], TeachJob]:
+def adapted(home, case, tmp_path_factory) -> tuple[FinetuneResult, dict[int, int], FinetuneState]:
     """A training with adapters in the last two of four blocks, and how many images went through each block."""
     folder = tmp_path_factory.mktemp("adapted")
-    job = TeachJob(request(folder, lora_blocks=2), lambda progress: None, lambda event: None, CancelToken())
-    job.prepare([case], None)
+    job = prepare(request(folder, lora_blocks=2), cases=[case])
     passed = {0: 0, 3: 0}
     for index in passed:
 
         def count(module, inputs, index=index):
             passed[index] += len(inputs[0])
 
-        job.learner.network.encoder.blocks[index].register_forward_pre_hook(count)
-    return job.run(), passed, job
+        job.trainer.network.encoder.blocks[index].register_forward_pre_hook(count)
+    return train(job), passed, job
 
 
 def test_with_adapters_in_the_last_blocks_the_first_blocks_see_each_view_once(adapted):
     result, passed, job = adapted
-    views = 2 * len(job.setup.draw.sampler)
-    held = sum(len(item.slices) for item in job.setup.held)
+    views = 2 * len(job.setup.training_set.sampler)
+    held = sum(len(item.slices) for item in job.setup.validation_sets)
     assert passed[0] == views + held
     assert passed[3] == result.steps * job.request.batch_size
 
@@ -80,7 +80,7 @@ def test_a_file_with_adapters_holds_no_encoder_and_names_its_own(adapted, home):
 
 def test_a_model_with_adapters_segments_on_the_scans_own_grid(adapted, case):
     result, _, job = adapted
-    assert any(bool(tensor.any()) for name, tensor in job.learner.network.named_parameters() if "lora_q_up" in name)
+    assert any(bool(tensor.any()) for name, tensor in job.trainer.network.named_parameters() if "lora_q_up" in name)
     found = Segmenter(load_model(result.path), device="cpu").segment(case.volume).segmentation
     assert found.geometry == case.volume.geometry
 
@@ -89,10 +89,10 @@ def test_a_bundle_with_other_classes_hands_on_its_adapters_and_the_classes_in_co
     result, _, _ = adapted
     volume, labels = small_volume(data_folder)
     renamed = make_case(volume, segmentation_of(labels, volume.geometry, {1: "tumor", 2: "right kidney"}))
-    options = TeachRequest(
+    options = FinetuneRequest(
         output=tmp_path / "next.safetensors", start_from=str(result.path), epochs=1, lora_blocks=2, device="cpu"
     )
-    again = teach(options, cases=[renamed])
+    again = finetune(options, cases=[renamed])
     sentence = next(note for note in again.notes if note.startswith("Taken from the starting model"))
     assert "already knew: right kidney." in sentence
     manifest = load_model(again.path).manifest
@@ -104,14 +104,14 @@ def test_a_bundle_with_other_classes_hands_on_its_adapters_and_the_classes_in_co
 
 def test_a_head_taught_anew_keeps_the_adapters_that_its_encoder_works_with(adapted, case, tmp_path):
     result, _, _ = adapted
-    options = TeachRequest(
+    options = FinetuneRequest(
         output=tmp_path / "next.safetensors",
         start_from=str(result.path),
         epochs=1,
         device="cpu",
         cache_folder=tmp_path,
     )
-    again = load_model(teach(options, cases=[case]).path)
+    again = load_model(finetune(options, cases=[case]).path)
     assert again.manifest.training["settings"]["adaptation"] == "frozen"
     before = load_model(result.path).network.encoder.state_dict()
     after = again.network.encoder.state_dict()
@@ -120,9 +120,9 @@ def test_a_head_taught_anew_keeps_the_adapters_that_its_encoder_works_with(adapt
 
 
 def test_an_encoder_that_is_not_there_is_named_with_what_is(home, case, tmp_path):
-    options = TeachRequest(output=tmp_path / "m.safetensors", encoder="small-samm", epochs=1)
+    options = FinetuneRequest(output=tmp_path / "m.safetensors", encoder="small-samm", epochs=1)
     with pytest.raises(ModelNotFoundError, match="Did you mean small-sam"):
-        teach(options, cases=[case])
+        finetune(options, cases=[case])
 
 
 @pytest.mark.slow
@@ -135,9 +135,9 @@ def test_mobile_sams_encoder_can_be_taught_on(home, case, parity_folder, tmp_pat
     state.update({f"image_encoder.{key}": tensor for key, tensor in encoder.state_dict().items()})
     torch.save(state, tmp_path / "mobile.pt")
     Store(home).import_file(tmp_path / "mobile.pt", model_id="my-mobile")
-    options = TeachRequest(
+    options = FinetuneRequest(
         output=tmp_path / "m.safetensors", encoder="my-mobile", head="linear", epochs=1, image_size=128, device="cpu"
     )
-    manifest = load_model(teach(options, cases=[case]).path).manifest
+    manifest = load_model(finetune(options, cases=[case]).path).manifest
     assert manifest.architecture.encoder.name == "mobile_sam"
     assert manifest.encoder_source.model_id == "my-mobile"

@@ -13,11 +13,10 @@ from small_cases import segmentation_of, small_case, small_volume
 from HSAMSegmentLib.errors import TrainingError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
-from HSAMSegmentLib.training.data.cases import common_labels, make_case, matched_labels, read_case
+from HSAMSegmentLib.training.data.cases import UNLABELED, common_labels, make_case, matched_labels, read_case
 from HSAMSegmentLib.training.data.sampling import BalancedSampler
 from HSAMSegmentLib.training.data.slice_bank import build_slice_bank
-from HSAMSegmentLib.training.loop.losses import UNLABELLED
-from HSAMSegmentLib.training.loop.validation import hold_out_blocks
+from HSAMSegmentLib.training.data.validation_sets import hold_out_blocks
 
 RULE = SliceRule(framing="spacing", pixel_spacing_mm=2.5, context="adjacent", context_mm=7.7)
 
@@ -27,7 +26,7 @@ def drawn(data_folder):
     return small_volume(data_folder)
 
 
-def bank_of(case, size: int = 64, rule: SliceRule = RULE):
+def slice_bank_of(case, size: int = 64, rule: SliceRule = RULE):
     return build_slice_bank(case, slices=rule, intensity=IntensityRule(), image_size=size)
 
 
@@ -36,7 +35,7 @@ def test_a_case_is_read_from_files_and_named(data_folder):
     names = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
     case = read_case(folder / "images" / "chaos_t2_02.nii.gz", folder / "labels" / "chaos_t2_02.nii.gz", names=names)
     assert [label.name for label in case.label_set] == list(names.values())
-    assert case.labelled is None
+    assert case.labeled is None
     assert case.labels.shape == case.volume.array.shape
 
 
@@ -104,16 +103,16 @@ def test_a_label_that_occurs_nowhere_is_left_out_and_said(drawn):
     assert any("right kidney" in note for note in case.notes)
 
 
-def test_unlabelled_slices_between_labelled_ones_are_not_background(drawn):
+def test_unlabeled_slices_between_labelled_ones_are_not_background(drawn):
     volume, labels = drawn
     sparse = labels.copy()
     kept = [2, 6, 10]
     sparse[[index for index in range(14) if index not in kept]] = 0
     case = make_case(volume, segmentation_of(sparse, volume.geometry))
     assert any("sparsely" in note for note in case.notes)
-    bank = bank_of(case)
+    bank = slice_bank_of(case)
     for index in range(14):
-        assert bool((bank.labels[index] == UNLABELLED).all()) == (index not in kept)
+        assert bool((bank.labels[index] == UNLABELED).all()) == (index not in kept)
     sampler = BalancedSampler([bank], num_classes=len(case.label_set))
     assert sorted({item.slice_index for item in sampler.items}) == kept
 
@@ -123,7 +122,7 @@ def test_a_whole_organ_in_a_block_of_slices_leaves_the_rest_background(drawn):
     block = labels.copy()
     block[:4] = 0
     block[11:] = 0
-    assert make_case(volume, segmentation_of(block, volume.geometry)).labelled is None
+    assert make_case(volume, segmentation_of(block, volume.geometry)).labeled is None
 
 
 def test_labels_of_the_same_name_get_the_same_value_in_all_cases(drawn):
@@ -142,12 +141,12 @@ def test_a_case_to_validate_on_without_any_of_the_labels_is_refused(drawn):
     taught = make_case(volume, segmentation_of(labels, volume.geometry))
     strange = make_case(volume, segmentation_of(labels, volume.geometry, {1: "heart", 2: "lung"}))
     _, label_set, _ = common_labels([taught])
-    with pytest.raises(TrainingError, match="cannot validate"):
+    with pytest.raises(TrainingError, match="cannot be used for validation"):
         matched_labels([strange], label_set)
 
 
 def test_no_case_at_all_is_refused():
-    with pytest.raises(TrainingError, match="nothing to teach from"):
+    with pytest.raises(TrainingError, match="no training cases"):
         common_labels([])
 
 
@@ -158,7 +157,7 @@ def test_slices_of_a_bank_are_framed_as_in_segmenting(drawn):
 
     volume, labels = drawn
     rule = SliceRule(framing="spacing", pixel_spacing_mm=2.0, context="adjacent", context_mm=8.0)
-    bank = bank_of(make_case(volume, segmentation_of(labels, volume.geometry)), 96, rule)
+    bank = slice_bank_of(make_case(volume, segmentation_of(labels, volume.geometry)), 96, rule)
     stack, frame = to_slices(volume.array, volume.geometry, rule.plane)
     framing = SliceFraming(rule, image_size=96, slice_shape=stack.shape[1:], pixel_spacing_mm=frame.pixel_spacing_mm)
     source = NetworkInput(
@@ -174,7 +173,7 @@ def test_slices_of_a_bank_are_framed_as_in_segmenting(drawn):
 
 def test_small_organs_are_drawn_as_often_as_large_ones(data_folder):
     case = small_case(data_folder)
-    bank = bank_of(case)
+    bank = slice_bank_of(case)
     sampler = BalancedSampler([bank], num_classes=2, any_slice_share=0.0)
 
     drawn = sampler.draw(400, torch.Generator().manual_seed(0))
@@ -185,7 +184,7 @@ def test_small_organs_are_drawn_as_often_as_large_ones(data_folder):
 
 
 def test_held_out_slices_come_in_blocks_and_are_never_drawn(data_folder):
-    bank = bank_of(small_case(data_folder))
+    bank = slice_bank_of(small_case(data_folder))
     held = hold_out_blocks(bank)
     assert 2 <= len(held.slices) <= 5
     sampler = BalancedSampler([bank], num_classes=2, excluded=[frozenset(held.slices)])
@@ -197,5 +196,5 @@ def test_too_few_labelled_slices_are_all_needed_for_learning(drawn):
     volume, labels = drawn
     few = labels.copy()
     few[3:] = 0
-    bank = bank_of(make_case(volume, segmentation_of(few, volume.geometry)))
+    bank = slice_bank_of(make_case(volume, segmentation_of(few, volume.geometry)))
     assert hold_out_blocks(bank) is None

@@ -15,9 +15,10 @@ from stored_models import encoder_file
 from HSAMSegmentLib.errors import CancelledError, OutputError, TrainingError
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 from HSAMSegmentLib.training.data.cases import make_case
-from HSAMSegmentLib.training.finetune import TeachJob, teach
-from HSAMSegmentLib.training.loop.checkpointing import load_state, state_path
-from HSAMSegmentLib.training.request import TeachMetrics, TeachRequest
+from HSAMSegmentLib.training.finetune import finetune, train
+from HSAMSegmentLib.training.preparation import prepare
+from HSAMSegmentLib.training.request import FinetuneRequest, ValidationMetrics
+from HSAMSegmentLib.training.state_files import load_state, state_path
 from HSAMSegmentLib.weights.bundle import read_tensors
 from HSAMSegmentLib.weights.loading import load_model
 from HSAMSegmentLib.weights.store import HOME_VARIABLE, Store
@@ -38,7 +39,7 @@ def case(data_folder):
     return small_case(data_folder)
 
 
-def request(folder: Path, **options) -> TeachRequest:
+def request(folder: Path, **options) -> FinetuneRequest:
     settings = {
         "epochs": 3,
         "device": "cpu",
@@ -48,13 +49,13 @@ def request(folder: Path, **options) -> TeachRequest:
         "encoder": "small-sam",
         **options,
     }
-    return TeachRequest(output=folder / "taught.safetensors", **settings)
+    return FinetuneRequest(output=folder / "taught.safetensors", **settings)
 
 
 @pytest.fixture(scope="module")
 def whole(case, tmp_path_factory) -> dict[str, torch.Tensor]:
     """The weights of a run that nobody disturbed."""
-    return read_tensors(teach(request(tmp_path_factory.mktemp("whole")), cases=[case]).path)
+    return read_tensors(finetune(request(tmp_path_factory.mktemp("whole")), cases=[case]).path)
 
 
 def same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> bool:
@@ -72,24 +73,24 @@ def test_a_disk_that_gets_full_while_learning_keeps_the_last_state_and_the_train
     case, whole, small_disk, tmp_path
 ):
     def fill_at_the_first_look(event: object) -> None:
-        if isinstance(event, TeachMetrics) and event.step == 3:
+        if isinstance(event, ValidationMetrics) and event.step == 3:
             fill(small_disk)
 
     options = {"save_seconds": 0.0, "cache_folder": tmp_path}
     with pytest.raises(OutputError, match="free"):
-        teach(request(small_disk, **options), cases=[case], events=fill_at_the_first_look)
+        finetune(request(small_disk, **options), cases=[case], events=fill_at_the_first_look)
     assert load_state(state_path(small_disk / "taught.safetensors"))["learner"]["steps"] == 3
     assert {item.name for item in small_disk.iterdir()} == {"filler", "taught.safetensors.training"}
     (small_disk / "filler").unlink()
-    resumed = teach(request(small_disk, resume=True, overwrite=True, **options), cases=[case])
+    resumed = finetune(request(small_disk, resume=True, overwrite=True, **options), cases=[case])
     assert "Resumed at step 3." in resumed.notes
     assert same(read_tensors(resumed.path), whole)
 
 
 def test_features_that_do_not_fit_on_the_disk_are_refused_in_a_sentence(case, small_disk, tmp_path):
     filler = fill(small_disk)
-    with pytest.raises(OutputError, match=r"Keeping the encoder's features needs .* free"):
-        teach(request(tmp_path, cache_folder=small_disk), cases=[case])
+    with pytest.raises(OutputError, match=r"Caching the encoder's features needs .* free"):
+        finetune(request(tmp_path, cache_folder=small_disk), cases=[case])
     assert list(small_disk.iterdir()) == [filler]
     assert not (tmp_path / "taught.safetensors").exists()
 
@@ -106,19 +107,18 @@ def test_the_space_for_features_is_taken_at_once_so_that_a_full_disk_cannot_kill
 
 
 def test_a_rate_that_is_far_too_high_ends_with_the_best_state_before_it(case, tmp_path):
-    job = TeachJob(request(tmp_path, rate=1e18), lambda progress: None, lambda event: None, CancelToken())
-    job.prepare([case], None)
-    job.look()
-    result = job.run()
+    job = prepare(request(tmp_path, rate=1e18), cases=[case])
+    job.validator.validate()
+    result = train(job)
     assert result.stopped == "loss not a number"
-    assert any("not a number any more" in note and "is kept" in note for note in result.notes)
+    assert any("not finite" in note and "are kept" in note for note in result.notes)
     assert load_model(result.path).manifest.training["kept_step"] == 0
     assert all(bool(torch.isfinite(tensor).all()) for tensor in read_tensors(result.path).values())
 
 
 def test_a_rate_that_ruins_the_first_step_leaves_no_file(case, tmp_path):
     with pytest.raises(TrainingError, match="lower rate"):
-        teach(request(tmp_path, rate=1e18), cases=[case])
+        finetune(request(tmp_path, rate=1e18), cases=[case])
     assert not (tmp_path / "taught.safetensors").exists()
 
 
@@ -143,7 +143,7 @@ def questions_of(case, folder: Path) -> dict[str, int]:
     def told(progress: Progress) -> None:
         begun.setdefault(progress.stage, (1 << 40) - token.left)
 
-    teach(request(folder), cases=[case], progress=told, cancel=token)
+    finetune(request(folder), cases=[case], progress=told, cancel=token)
     begun["end"] = (1 << 40) - token.left
     return begun
 
@@ -156,15 +156,15 @@ def test_a_cancel_in_the_middle_of_any_stage_loses_nothing_that_was_learned(case
     assert begun["Learning"] - begun["Encoding the slices"] > 500
     with pytest.raises(CancelledError):
         middle = (begun["Encoding the slices"] + begun["Learning"]) // 2
-        teach(request(tmp_path / "encoding"), cases=[case], cancel=Counting(middle))
+        finetune(request(tmp_path / "encoding"), cases=[case], cancel=Counting(middle))
     assert {item.name for item in (tmp_path / "encoding").iterdir()} == {"taught.safetensors.training"}
     span = begun["end"] - begun["Learning"]
     for name, part in (("first", 0.1), ("middle", 0.5), ("last", 0.9)):
         token = Counting(begun["Learning"] + int(part * span))
-        stopped = teach(request(tmp_path / name), cases=[case], cancel=token)
+        stopped = finetune(request(tmp_path / name), cases=[case], cancel=token)
         assert stopped.stopped == "cancelled"
         assert load_model(stopped.path).network.num_classes == 2
-        resumed = teach(request(tmp_path / name, resume=True, overwrite=True), cases=[case])
+        resumed = finetune(request(tmp_path / name, resume=True, overwrite=True), cases=[case])
         assert same(read_tensors(resumed.path), whole)
 
 
@@ -172,10 +172,9 @@ def test_a_label_that_only_held_out_slices_would_have_is_taught(data_folder, tmp
     volume, labels = small_volume(data_folder)
     rare = labels.copy()
     rare[5][labels[5] == 1] = 3
-    job = TeachJob(request(tmp_path), lambda progress: None, lambda event: None, CancelToken())
-    job.prepare([make_case(volume, segmentation_of(rare, volume.geometry))], None)
-    assert all(job.setup.draw.sampler.by_label)
-    assert job.setup.held
+    job = prepare(request(tmp_path), cases=[make_case(volume, segmentation_of(rare, volume.geometry))])
+    assert all(job.setup.training_set.sampler.by_label)
+    assert job.setup.validation_sets
 
 
 def test_a_scan_that_does_not_overlap_its_labels_leaves_no_file(case, data_folder, tmp_path):
@@ -184,5 +183,5 @@ def test_a_scan_that_does_not_overlap_its_labels_leaves_no_file(case, data_folde
     volume, labels = small_volume(data_folder)
     elsewhere = replace(volume.geometry, origin_mm=(9000.0, 0.0, 0.0))
     with pytest.raises(TrainingError, match="do not overlap"):
-        teach(request(tmp_path), cases=[make_case(volume, segmentation_of(labels, elsewhere))])
+        finetune(request(tmp_path), cases=[make_case(volume, segmentation_of(labels, elsewhere))])
     assert not any(tmp_path.iterdir())

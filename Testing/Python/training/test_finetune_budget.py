@@ -13,10 +13,10 @@ import pytest
 from small_cases import small_case
 from stored_models import encoder_file
 
-from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.training.finetune import TeachJob
+from HSAMSegmentLib.training.finetune import train
 from HSAMSegmentLib.training.loop.budget import Budget
-from HSAMSegmentLib.training.request import TeachMetrics, TeachRequest
+from HSAMSegmentLib.training.preparation import prepare
+from HSAMSegmentLib.training.request import FinetuneRequest, ValidationMetrics
 from HSAMSegmentLib.weights.store import HOME_VARIABLE, Store
 
 BLOCKS = 4
@@ -76,21 +76,20 @@ def slowed(network, clock: Clock, seconds_per_image: float) -> None:
 
 def taught(folder: Path, case, clock: Clock, seconds_per_image: float, validation=None, **options):
     """Teach for a minute on a network that is so slow; the seconds that passed and the looks."""
-    looks: list[TeachMetrics] = []
+    looks: list[ValidationMetrics] = []
     settings = {"minutes": 1.0, "device": "cpu", "image_size": 64, "cache_folder": folder, "head": "linear", **options}
     settings.setdefault("encoder", "small-sam")
-    request = TeachRequest(output=folder / "taught.safetensors", **settings)
+    request = FinetuneRequest(output=folder / "taught.safetensors", **settings)
 
     def listen(event: object) -> None:
-        if isinstance(event, TeachMetrics):
+        if isinstance(event, ValidationMetrics):
             looks.append(event)
 
-    job = TeachJob(request, lambda progress: None, listen, CancelToken())
-    job.budget = Budget(minutes=1.0, clock=clock)
-    job.prepare([case], validation)
-    for network in (job.learner.network, job.learner.average.network):
+    budget = Budget(minutes=1.0, clock=clock)
+    job = prepare(request, cases=[case], validation=validation, events=listen, budget=budget)
+    for network in (job.trainer.network, job.trainer.average.network):
         slowed(network, clock, seconds_per_image)
-    result = job.run()
+    result = train(job)
     return clock.now, looks, result
 
 

@@ -19,11 +19,11 @@ from HSAMSegmentLib.models.building import build_encoder, build_network
 from HSAMSegmentLib.models.sizes import encoder_weights, encoding_bytes, head_weights
 from HSAMSegmentLib.models.specification import HEADS, Architecture, EncoderSpec
 from HSAMSegmentLib.training.data.slice_bank import build_slice_bank
+from HSAMSegmentLib.training.data.validation_sets import hold_out_blocks
 from HSAMSegmentLib.training.features import feature_cache
 from HSAMSegmentLib.training.features.token_subset import scattered_shape
-from HSAMSegmentLib.training.loop.validation import hold_out_blocks
-from HSAMSegmentLib.training.recipe import make_plan
-from HSAMSegmentLib.training.request import TeachRequest
+from HSAMSegmentLib.training.recipe import make_recipe
+from HSAMSegmentLib.training.request import FinetuneRequest
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.events import Metrics
@@ -72,7 +72,7 @@ def test_the_compact_network_is_told_to_a_quarter():
 
 def test_what_the_estimate_assumes_is_what_the_engine_does(data_folder, tmp_path):
     case = small_case(data_folder)
-    plan = make_plan(TeachRequest(tmp_path / "m.safetensors", image_size=64), [case], None, 2)
+    plan = make_recipe(FinetuneRequest(tmp_path / "m.safetensors", image_size=64), [case], None, 2)
     bank = build_slice_bank(case, slices=plan.slices, intensity=plan.intensity, image_size=64)
     assert held_out(summarize(case).labelled_slices) == len(hold_out_blocks(bank).slices)
     assert (MOST_VIEWS, CACHE_BYTES) == (feature_cache.MOST_VIEWS, feature_cache.DEFAULT_BYTES)
@@ -81,7 +81,7 @@ def test_what_the_estimate_assumes_is_what_the_engine_does(data_folder, tmp_path
 
 
 class Disk:
-    """Looks at the files of a course while it runs, and pauses it at the second look at the validation."""
+    """Validator at the files of a course while it runs, and pauses it at the second look at the validation."""
 
     def __init__(self, course: Course) -> None:
         self.course, self.features, self._looks = course, 0, 0
@@ -120,12 +120,12 @@ def test_a_teaching_on_a_small_sam_encoder_takes_about_the_memory_that_was_estim
         "import sys\n"
         "from pathlib import Path\n"
         "from small_cases import small_case\n"
-        "from HSAMSegmentLib.training.request import TeachRequest\n"
-        "from HSAMSegmentLib.training.finetune import teach\n"
+        "from HSAMSegmentLib.training.request import FinetuneRequest\n"
+        "from HSAMSegmentLib.training.finetune import finetune\n"
         "folder = Path(sys.argv[2])\n"
-        "options = TeachRequest(folder / 'm.safetensors', start_from=str(folder / 'tiny.safetensors'), epochs=1,\n"
+        "options = FinetuneRequest(folder / 'm.safetensors', start_from=str(folder / 'tiny.safetensors'), epochs=1,\n"
         "                       device='cpu', cache_folder=folder)\n"
-        "teach(options, cases=[small_case(Path(sys.argv[1]))])\n"
+        "finetune(options, cases=[small_case(Path(sys.argv[1]))])\n"
         "print(highest())\n"
     )
     needed = estimate(

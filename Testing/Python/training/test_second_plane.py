@@ -16,15 +16,16 @@ from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.models.interface import StageLogits
 from HSAMSegmentLib.runtime.disk_space_monitor import ScratchRoom
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
-from HSAMSegmentLib.training.data.cases import make_case
-from HSAMSegmentLib.training.finetune import TeachJob, teach
-from HSAMSegmentLib.training.loop.checkpointing import state_path
-from HSAMSegmentLib.training.loop.losses import UNLABELLED
-from HSAMSegmentLib.training.loop.validator import Looks
-from HSAMSegmentLib.training.recipe import make_plan
-from HSAMSegmentLib.training.request import TeachRequest, ignore_events
-from HSAMSegmentLib.training.second_plane import Comparison, OtherPlane, sentence_on
-from HSAMSegmentLib.training.setup import bank_of
+from HSAMSegmentLib.training.data.cases import UNLABELED, make_case
+from HSAMSegmentLib.training.finetune import finetune, train
+from HSAMSegmentLib.training.finetune_state import FinetuneState
+from HSAMSegmentLib.training.loop.validator import Validator
+from HSAMSegmentLib.training.preparation import prepare
+from HSAMSegmentLib.training.recipe import make_recipe
+from HSAMSegmentLib.training.request import FinetuneRequest
+from HSAMSegmentLib.training.second_plane import PlaneComparison, SecondPlane, describe_second_plane
+from HSAMSegmentLib.training.setup import slice_bank_of
+from HSAMSegmentLib.training.state_files import state_path
 from HSAMSegmentLib.weights.bundle import read_tensors
 from HSAMSegmentLib.weights.loading import load_model
 from HSAMSegmentLib.workflows.finetune.cost_estimate import footprint
@@ -45,13 +46,13 @@ def cases(case, data_folder):
     return [case, thin_case(data_folder, "la_0RZDK210BSMWAA6467LU")]
 
 
-def request(folder: Path, **options) -> TeachRequest:
+def request(folder: Path, **options) -> FinetuneRequest:
     settings = {"epochs": 1, "device": "cpu", "image_size": SIZE, **options}
-    return TeachRequest(output=folder / "taught.safetensors", **settings)
+    return FinetuneRequest(output=folder / "taught.safetensors", **settings)
 
 
 def plane_of(cases, folder: Path, **options) -> str:
-    return make_plan(request(folder, **options), cases, None, 1).other_plane
+    return make_recipe(request(folder, **options), cases, None, 1).second_plane
 
 
 def with_grid(case, **changes):
@@ -75,8 +76,8 @@ def taught(cases, tmp_path_factory, one_thread):
     """Two epochs, a quarter of the steps on sagittal slices, the second network kept whatever it is worth."""
     folder = tmp_path_factory.mktemp("taught")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Comparison, "is_better", True)
-        return teach(request(folder, epochs=2), cases=cases)
+        patch.setattr(PlaneComparison, "is_better", True)
+        return finetune(request(folder, epochs=2), cases=cases)
 
 
 def test_thin_slices_of_few_scans_get_a_second_network(case, data_folder, tmp_path):
@@ -101,37 +102,36 @@ def test_sparse_labels_are_not_read_across(case, tmp_path):
     labels = case.labels.copy()
     labels[::2] = 0
     sparse = make_case(case.volume, segmentation_of(labels, case.volume.geometry, {1: "left atrium"}))
-    assert sparse.labelled is not None
+    assert sparse.labeled is not None
     assert plane_of([case, sparse], tmp_path) == ""
 
 
-def prepared(cases, folder: Path, **options) -> TeachJob:
-    job = TeachJob(request(folder, **options), lambda progress: None, ignore_events, CancelToken())
-    job.prepare(cases, None)
+def prepared(cases, folder: Path, **options) -> FinetuneState:
+    job = prepare(request(folder, **options), cases=cases)
     return job
 
 
-def other_plane_of(job: TeachJob) -> OtherPlane:
-    return OtherPlane("sagittal", job.setup, job.learner.average.network, seed=0, batch_size=4)
+def other_plane_of(job: FinetuneState) -> SecondPlane:
+    return SecondPlane("sagittal", job.setup, job.trainer.average.network, seed=0, batch_size=4)
 
 
 def test_what_is_held_out_of_one_plane_is_not_learned_along_another(case, cases, tmp_path):
     job = prepared(cases, tmp_path)
-    bank = other_plane_of(job).draw.banks[0]
-    held = list(job.setup.held[0].slices)
+    bank = other_plane_of(job).training_set.banks[0]
+    held = list(job.setup.validation_sets[0].slices)
     labels = case.labels.copy()
-    slice_frame(case.volume.geometry).to_stack(labels)[held] = UNLABELLED
+    slice_frame(case.volume.geometry).to_stack(labels)[held] = UNLABELED
     np.testing.assert_array_equal(
         bank.reference.numpy(), slice_frame(case.volume.geometry, "sagittal").to_stack(labels)
     )
-    assert (bank.reference == UNLABELLED).any(dim=(1, 2)).all()
-    assert (case.labels != UNLABELLED).all(), "the case itself stays as it was"
-    assert (bank.labels == UNLABELLED).any()
+    assert (bank.reference == UNLABELED).any(dim=(1, 2)).all()
+    assert (case.labels != UNLABELED).all(), "the case itself stays as it was"
+    assert (bank.labels == UNLABELED).any()
 
 
 def test_the_second_network_begins_as_the_first_one(cases, tmp_path):
     job = prepared(cases, tmp_path)
-    first, second = job.learner.average.network.state_dict(), other_plane_of(job).learner.network.state_dict()
+    first, second = job.trainer.average.network.state_dict(), other_plane_of(job).trainer.network.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -166,8 +166,8 @@ def oracle(banks, wrong: float) -> Oracle:
 def test_both_together_are_compared_with_the_first_alone_on_held_out_voxels(cases, tmp_path, wrong, is_better):
     job = prepared(cases, tmp_path)
     other = other_plane_of(job)
-    other.learner.average.network = oracle([bank_of(case, other._plan) for case in job.setup.training], wrong)
-    comparison = other.compare(oracle(job.setup.draw.banks, 0.2), lambda: None)
+    other.trainer.average.network = oracle([slice_bank_of(case, other._recipe) for case in job.setup.training], wrong)
+    comparison = other.compare(oracle(job.setup.training_set.banks, 0.2), lambda: None)
     assert comparison.is_better == is_better
     assert 0.3 < comparison.alone < 0.95
     if is_better:
@@ -175,8 +175,8 @@ def test_both_together_are_compared_with_the_first_alone_on_held_out_voxels(case
 
 
 def test_a_second_network_that_does_not_help_is_left_out(cases, tmp_path, monkeypatch):
-    monkeypatch.setattr(Comparison, "is_better", False)
-    result = teach(request(tmp_path), cases=cases)
+    monkeypatch.setattr(PlaneComparison, "is_better", False)
+    result = finetune(request(tmp_path), cases=cases)
     model = load_model(result.path)
     assert model.manifest.architecture.planes == ()
     assert not model.network.other_planes
@@ -198,9 +198,9 @@ def test_a_model_with_two_networks_is_one_file_that_segments(case, taught):
 
 
 def test_the_same_seed_gives_the_same_two_networks_also_after_a_pause(cases, taught, tmp_path, monkeypatch):
-    monkeypatch.setattr(Comparison, "is_better", True)
+    monkeypatch.setattr(PlaneComparison, "is_better", True)
     stop = CancelIn(steps=2)
-    paused = teach(request(tmp_path, epochs=2), cases=cases, progress=stop, cancel=stop.cancel)
+    paused = finetune(request(tmp_path, epochs=2), cases=cases, progress=stop, cancel=stop.cancel)
     assert paused.stopped == "cancelled"
     assert load_model(paused.path).manifest.architecture.planes == (), "it has learned next to nothing by then"
     assert any(note.startswith("It ended before a second network") for note in paused.notes)
@@ -209,7 +209,7 @@ def test_the_same_seed_gives_the_same_two_networks_also_after_a_pause(cases, tau
     )
     assert state_path(paused.path).stat().st_size == pytest.approx(needed.state_bytes, rel=0.1)
     assert taught.path.stat().st_size == pytest.approx(needed.model_bytes, rel=0.1)
-    resumed = teach(request(tmp_path, epochs=2, resume=True, overwrite=True), cases=cases)
+    resumed = finetune(request(tmp_path, epochs=2, resume=True, overwrite=True), cases=cases)
     assert f"Resumed at step {paused.steps}." in resumed.notes
     assert not state_path(resumed.path).exists()
     assert resumed.steps == taught.steps
@@ -220,28 +220,27 @@ def test_the_same_seed_gives_the_same_two_networks_also_after_a_pause(cases, tau
 
 
 def test_a_cancel_is_answered_inside_of_a_slow_step_of_the_second_network(cases, tmp_path, monkeypatch):
-    monkeypatch.setattr("HSAMSegmentLib.training.finetune._SLOW_SECONDS", -1.0)
+    monkeypatch.setattr("HSAMSegmentLib.training.finetune_state._SLOW_SECONDS", -1.0)
     cancel, seen = CancelToken(), []
-    job = TeachJob(request(tmp_path, epochs=2), lambda progress: None, ignore_events, cancel)
-    job.prepare(cases, None)
+    job = prepare(request(tmp_path, epochs=2), cases=cases, cancel=cancel)
 
     def cancel_within(module, inputs) -> None:
-        if job.other is not None and module is job.other.learner.network.encoder:
-            seen.append(job.other.learner.steps)
+        if job.second_plane is not None and module is job.second_plane.trainer.network.encoder:
+            seen.append(job.second_plane.trainer.steps)
             cancel.cancel()
 
     handle = torch.nn.modules.module.register_module_forward_pre_hook(cancel_within)
     try:
-        assert job.run().stopped == "cancelled"
+        assert train(job).stopped == "cancelled"
     finally:
         handle.remove()
     assert seen == [0]
-    assert job.other.learner.steps == 0, "what was interrupted is thrown away"
+    assert job.second_plane.trainer.steps == 0, "what was interrupted is thrown away"
 
 
 def test_a_model_with_two_networks_hands_on_both(cases, taught, tmp_path):
     job = prepared(cases, tmp_path, start_from=str(taught.path))
-    second = other_plane_of(job).learner.network.state_dict()
+    second = other_plane_of(job).trainer.network.state_dict()
     weights = read_tensors(taught.path)
     assert all(torch.equal(second[name].half(), weights[f"other_planes.sagittal.{name}"]) for name in second)
 
@@ -259,7 +258,7 @@ def test_without_anything_held_out_there_is_one_network(case, tmp_path):
     labels = np.zeros_like(case.labels)
     labels[12:17] = case.labels[12:17]
     short = make_case(case.volume, segmentation_of(labels, case.volume.geometry, {1: "left atrium"}))
-    result = teach(request(tmp_path), cases=[short, short])
+    result = finetune(request(tmp_path), cases=[short, short])
     assert result.validated_on == "nothing"
     assert load_model(result.path).manifest.architecture.planes == ()
     assert not any("second network" in note for note in result.notes)
@@ -267,33 +266,32 @@ def test_without_anything_held_out_there_is_one_network(case, tmp_path):
 
 def test_scans_to_validate_on_decide_about_the_second_network(cases, data_folder, tmp_path):
     other = thin_case(data_folder, "la_1D7CUD1955YZPGK8XHJX")
-    result = teach(request(tmp_path), cases=cases, validation=[other])
+    result = finetune(request(tmp_path), cases=cases, validation=[other])
     assert result.validated_on == "given case"
     assert any("where held-out slices cross" in note for note in result.notes)
 
 
 def test_a_first_plane_that_ended_early_gets_a_second_one_of_a_third_of_its_length(cases, tmp_path, monkeypatch):
-    monkeypatch.setattr(Looks, "is_pointless_to_go_on", property(lambda looks: looks._learner.steps >= 6))
+    monkeypatch.setattr(Validator, "has_converged", property(lambda validator: validator._trainer.steps >= 6))
     told: list[Progress] = []
-    job = TeachJob(request(tmp_path, epochs=4), told.append, ignore_events, CancelToken())
-    job.prepare(cases, None)
-    assert job.run().stopped == "no more progress"
-    first, second = job.learner.steps, job.other.learner.steps
-    assert 6 <= first < 0.75 * 4 * job.steps_per_epoch
+    job = prepare(request(tmp_path, epochs=4), cases=cases, progress=told.append)
+    assert train(job).stopped == "no more progress"
+    first, second = job.trainer.steps, job.second_plane.trainer.steps
+    assert 6 <= first < 0.75 * 4 * job.setup.steps_per_epoch
     assert second == pytest.approx(first / 3, abs=1)
 
 
 def test_sentences_say_what_became_of_it():
-    assert "0.912 instead of 0.900" in sentence_on("sagittal", Comparison(alone=0.9, together=0.912))
-    assert "left out" in sentence_on("sagittal", Comparison(alone=0.9, together=0.9))
-    assert "reads one plane" in sentence_on("sagittal", None)
+    assert "0.912 instead of 0.900" in describe_second_plane("sagittal", PlaneComparison(alone=0.9, together=0.912))
+    assert "left out" in describe_second_plane("sagittal", PlaneComparison(alone=0.9, together=0.9))
+    assert "reads one plane" in describe_second_plane("sagittal", None)
 
 
 def test_the_room_and_the_memory_of_a_second_network_are_counted(case, data_folder, tmp_path):
     thick = small_case(data_folder)
     assert summarize(case).slices_across == case.volume.geometry.size[0]
     assert summarize(thick).slices_across == 0
-    architecture = make_plan(request(tmp_path), [case], None, 1).architecture
+    architecture = make_recipe(request(tmp_path), [case], None, 1).architecture
     one, two = (footprint([summarize(item)] * 2, architecture, includes_encoder=True) for item in (thick, case))
     assert two.state_bytes / one.state_bytes == pytest.approx(7 / 5)
     assert two.model_bytes == 2 * one.model_bytes

@@ -1,0 +1,224 @@
+"""Everything that belongs to one fine-tuning in progress, and how it is prepared, saved, and resumed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.models.interface import SegmentationNetwork
+from HSAMSegmentLib.runtime.atomic_files import refuse_existing
+from HSAMSegmentLib.runtime.devices import choose_device
+from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, interruptible
+from HSAMSegmentLib.training.data.augment import AugmentRule
+from HSAMSegmentLib.training.data.batches import Batches
+from HSAMSegmentLib.training.features.adaptation import set_trainable
+from HSAMSegmentLib.training.loop.batch_size_probe import BatchSizeProbe
+from HSAMSegmentLib.training.loop.budget import Budget
+from HSAMSegmentLib.training.loop.checkpointer import Checkpointer
+from HSAMSegmentLib.training.loop.interruption import CancellableComputation
+from HSAMSegmentLib.training.loop.losses import DICE_SMOOTHING, autosam_loss, hsam_loss
+from HSAMSegmentLib.training.loop.schedules import hsam_last_stage_weight
+from HSAMSegmentLib.training.loop.trainer import Objective, Trainer
+from HSAMSegmentLib.training.loop.validator import Validator
+from HSAMSegmentLib.training.request import SCHEDULES, FinetuneEvents, FinetuneRequest
+from HSAMSegmentLib.training.second_plane import PlaneComparison, SecondPlane
+from HSAMSegmentLib.training.setup import TrainingSetup
+from HSAMSegmentLib.training.state_files import state_path
+
+Result = TypeVar("Result")
+
+DICE_WEIGHT = 0.5
+_SLOW_SECONDS = 0.3
+_WRITTEN_PER_SECOND = 50e6
+_PLOT_SECONDS = 1.5
+
+
+class FinetuneState:
+    """One fine-tuning in progress: its parts, and what they share.
+
+    Attributes:
+        request: the request.
+        setup: data, recipe, initialized network.
+        trainer: weights, optimizer, random draws, history.
+        validator: when and on what to validate.
+        checkpointer: saves the state that `resume` continues from.
+        budget: minutes or epochs.
+        second_plane: a second network for another plane and its trainer, None without.
+        comparison: whether the second network helps, None before it is known.
+        notes: sentences for the result; `advice` are those that matter to users of the model.
+    """
+
+    def __init__(
+        self, request: FinetuneRequest, progress: ProgressCallback, cancel: CancelToken, budget: Budget | None = None
+    ) -> None:
+        """Check the request; `attach` adds the rest once the data are read.
+
+        Raises:
+            OutputError: if an output exists and may not be replaced.
+            RequestError: if options are unknown or exclude each other.
+        """
+        for path in (request.output, request.report, request.plot):
+            if path is not None:
+                refuse_existing(path, request.overwrite)
+        if request.schedule not in ("", *SCHEDULES):
+            raise RequestError(f"The schedule '{request.schedule}' is unknown; choose {', '.join(SCHEDULES)}.")
+        self.request, self.progress, self.cancel = request, progress, cancel
+        self.budget = budget or Budget(minutes=request.minutes, epochs=request.epochs)
+        self.device = torch.device(choose_device(request.device).name)
+        self.notes: list[str] = []
+        self.advice: list[str] = []
+        self.second_plane: SecondPlane | None = None
+        self.comparison: PlaneComparison | None = None
+        self.first_plane_fraction = 1.0
+
+    def attach(self, setup: TrainingSetup, events: FinetuneEvents) -> None:
+        """Create trainer, validator, and checkpointer."""
+        request, recipe = self.request, setup.recipe
+        self.setup = setup
+        network = setup.initial.network.to(self.device)
+        set_trainable(network, recipe.adaptation)
+        self.trainer = Trainer(
+            network,
+            rate=recipe.rate,
+            encoder_share=recipe.encoder_share,
+            seed=request.seed,
+            device=self.device,
+            schedule=recipe.schedule,
+            steps_per_epoch=setup.steps_per_epoch,
+        )
+        self.trainer.guard = self.guard
+        self.budget.set_steps_per_epoch(setup.steps_per_epoch)
+        self.budget.writing_seconds += self._writing_seconds()
+        self.validator = Validator(setup, self.trainer, self.budget, events, self.cancel)
+        self.checkpointer = Checkpointer(state_path(request.output), self.state, every_seconds=request.save_seconds)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of both networks."""
+        return self.trainer.steps + (self.second_plane.trainer.steps if self.second_plane is not None else 0)
+
+    @property
+    def has_second_plane(self) -> bool:
+        """Whether a second network is trained after the first one."""
+        return bool(self.setup.recipe.second_plane and self.setup.validation_sets)
+
+    def stepper(self, trainer: Trainer, batches: Batches, stage: str) -> Callable[[], None]:
+        """A function that takes one step, saves from time to time, and reports progress.
+
+        Args:
+            trainer: of either network.
+            batches: its batches.
+            stage: for the progress report.
+        """
+        probe = BatchSizeProbe(self.budget, batches)
+        objective = Objective(batches, self.loss)
+
+        def step() -> None:
+            self.cancel.raise_if_cancelled()
+            began = time.monotonic()
+            trainer.step([objective], self.budget.fraction)
+            self.budget.advance(time.monotonic() - began)
+            self.note(probe.after_step())
+            self.checkpointer.tick()
+            self.report(stage, f"step {self.steps}, loss {trainer.loss:.3f}")
+
+        return step
+
+    def loss(self, stages: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """The loss of the head at the present step."""
+        if len(stages) == 1 and self.setup.recipe.architecture.head != "samed":
+            return autosam_loss(stages[0], labels)
+        return 2.0 * hsam_loss(
+            stages,
+            labels,
+            last_weight=hsam_last_stage_weight(self.steps / self.setup.steps_per_epoch),
+            dice_weight=DICE_WEIGHT,
+            smoothing=DICE_SMOOTHING,
+        )
+
+    def augmentation_of(self, trainer: Trainer) -> Callable[[], AugmentRule]:
+        """A function that returns the augmentation at the trainer's present step."""
+        return lambda: self.setup.recipe.augment_at(trainer.steps)
+
+    def start_second_plane(self, first: SegmentationNetwork) -> SecondPlane:
+        """Extract the slices of the second plane, and copy the first network."""
+        setup, request = self.setup, self.request
+        self.report("Cutting the slices")
+        plane = self.interruptible(
+            lambda: SecondPlane(
+                setup.recipe.second_plane, setup, first, seed=request.seed, batch_size=request.batch_size
+            )
+        )
+        plane.trainer.guard = self.guard
+        return plane
+
+    def guard(self) -> AbstractContextManager[Any]:
+        """Checks for a cancel in every operation of a slow step; quick steps are checked in between."""
+        is_slow = self.budget.step_seconds > _SLOW_SECONDS or self.budget.step_seconds == 0.0
+        return CancellableComputation(self.cancel) if is_slow else nullcontext()
+
+    def interruptible(self, work: Callable[[], Result]) -> Result:
+        """Run work that cannot check for a cancel itself; on a cancel it is abandoned."""
+        return interruptible(work, self.cancel)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `restore` needs."""
+        return {
+            "learner": self.trainer.state(),
+            "other": None if self.second_plane is None else self.second_plane.trainer.state(),
+            "seconds": self.budget.seconds,
+            "look_seconds": self.budget.validation_seconds,
+            "first_part": self.first_plane_fraction,
+            "facts": self.setup.facts(self.request),
+        }
+
+    def resume(self) -> None:
+        """Continue from the saved state, if the request says so and there is one.
+
+        Raises:
+            RequestError: if the state belongs to other scans, labels or options.
+            CheckpointError: if its file is damaged.
+        """
+        if not self.request.resume:
+            return
+        state = self.checkpointer.load()
+        if state is None:
+            self.note(["There was no interrupted training of this model to resume: a new one was started."])
+            return
+        if state["facts"] != self.setup.facts(self.request):
+            raise RequestError(
+                "The interrupted training used other scans, labels or options. Start it with the same ones, or delete "
+                f"{self.checkpointer.path.name} to start a new one."
+            )
+        self.trainer.resume(state["learner"])
+        if state["other"] is not None:
+            self.second_plane = self.start_second_plane(self.trainer.load_best())
+            self.second_plane.trainer.resume(state["other"])
+        self.budget.resume(state["seconds"], self.steps)
+        self.budget.validation_seconds, self.first_plane_fraction = state["look_seconds"], state["first_part"]
+        self.validator.resume()
+        self.note([f"Resumed at step {self.steps}."])
+
+    def report(self, stage: str, detail: str = "") -> None:
+        """Report progress."""
+        self.progress(Progress(self.budget.fraction, stage, detail, self.budget.eta_seconds))
+
+    def note(self, sentences: Sequence[str]) -> None:
+        """Add sentences to the notes."""
+        self.notes += [sentence for sentence in sentences if sentence not in self.notes]
+
+    def advise(self, sentences: Sequence[str]) -> None:
+        """Add sentences to the notes that matter to users of the model, too."""
+        self.note(sentences)
+        self.advice += [sentence for sentence in sentences if sentence not in self.advice]
+
+    def _writing_seconds(self) -> float:
+        """Estimated duration of writing the model in half precision and the plot."""
+        trained = sum(parameter.numel() for parameter in self.trainer.network.parameters() if parameter.requires_grad)
+        return float(2.0 * trained / _WRITTEN_PER_SECOND + (_PLOT_SECONDS if self.request.plot else 0.0))

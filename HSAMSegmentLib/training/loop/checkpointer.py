@@ -1,0 +1,71 @@
+"""Saves a training at a steady pace, so that a killed process loses seconds of work."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from HSAMSegmentLib.errors import OutputError
+from HSAMSegmentLib.training.state_files import load_state, save_state
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpointer:
+    """Writes the state of a training to one file; a full disk is reported once and does not end the training."""
+
+    def __init__(
+        self,
+        path: Path,
+        state_of_training: Callable[[], dict[str, Any]],
+        *,
+        every_seconds: float = 20.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            path: the file; an older state is replaced.
+            state_of_training: collects what is saved: nested dicts, lists, numbers, strings, and tensors.
+            every_seconds: pause between two saves of `tick`.
+            clock: seconds.
+        """
+        self.path = path
+        self._state_of_training = state_of_training
+        self._every = every_seconds
+        self._clock = clock
+        self._saved_at = clock()
+        self.error = ""
+
+    def tick(self) -> bool:
+        """Save if it is time to; returns whether the state was saved."""
+        if self._clock() - self._saved_at < self._every:
+            return False
+        return self.save()
+
+    def save(self) -> bool:
+        """Save now; returns whether that worked, otherwise `error` holds the reason."""
+        try:
+            save_state(self.path, self._state_of_training())
+        except OutputError as error:
+            if not self.error:
+                logger.warning("The training state could not be saved: %s", error)
+            self.error = str(error)
+            return False
+        finally:
+            self._saved_at = self._clock()
+        return True
+
+    def load(self) -> dict[str, Any] | None:
+        """The saved state, None if there is none.
+
+        Raises:
+            CheckpointError: if the file is damaged.
+        """
+        return load_state(self.path) if self.path.is_file() else None
+
+    def remove(self) -> None:
+        """Delete the file."""
+        self.path.unlink(missing_ok=True)

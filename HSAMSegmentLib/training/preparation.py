@@ -1,0 +1,105 @@
+"""Read and check the cases, derive the recipe, and build the network of a fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from HSAMSegmentLib.runtime.progress import CancelToken, ProgressCallback, ignore_progress
+from HSAMSegmentLib.training.data.cases import (
+    Case,
+    common_labels,
+    distinct_cases,
+    matched_labels,
+    read_case,
+    refuse_taught_validation,
+)
+from HSAMSegmentLib.training.data.slice_bank import SliceBank
+from HSAMSegmentLib.training.data.validation_sets import ValidationSet, hold_out_blocks, whole_case
+from HSAMSegmentLib.training.finetune_state import FinetuneState
+from HSAMSegmentLib.training.initialization import initialize_network, open_initial_weights
+from HSAMSegmentLib.training.loop.budget import Budget
+from HSAMSegmentLib.training.recipe import make_recipe
+from HSAMSegmentLib.training.request import CaseFiles, FinetuneEvents, FinetuneNote, FinetuneRequest, ignore_events
+from HSAMSegmentLib.training.setup import TrainingSetup, slice_bank_of, training_set_of
+
+
+def prepare(
+    request: FinetuneRequest,
+    *,
+    cases: Sequence[Case] | None = None,
+    validation: Sequence[Case] | None = None,
+    progress: ProgressCallback = ignore_progress,
+    events: FinetuneEvents = ignore_events,
+    cancel: CancelToken | None = None,
+    budget: Budget | None = None,
+) -> FinetuneState:
+    """Prepare a fine-tuning up to its first step, or up to the step where it was interrupted.
+
+    Args:
+        request: the request.
+        cases: training cases in memory, instead of the files of the request.
+        validation: validation cases in memory, instead of the files of the request.
+        progress: called with the progress.
+        events: called with every `ValidationMetrics` and `ValidationPreview`.
+        cancel: to interrupt it.
+        budget: instead of one from the minutes or epochs of the request.
+
+    Raises:
+        HSAMSegmentError: as `finetune`.
+    """
+    run = FinetuneState(request, progress, cancel or CancelToken(), budget)
+    torch.manual_seed(request.seed)
+    run.report("Reading the scans")
+    distinct, doubled = distinct_cases(_cases(run, request.cases, cases))
+    training, labels, notes = common_labels(distinct)
+    given, more_notes = matched_labels(_cases(run, request.validation, validation), labels)
+    refuse_taught_validation(training, given)
+    run.advise([*doubled, *notes, *more_notes])
+    for sentence in run.advice:  # what is odd about the scans is told before the training, not after it
+        events(FinetuneNote(sentence))
+    run.report("Building the network")
+    weights = run.interruptible(lambda: open_initial_weights(request))
+    recipe = make_recipe(request, training, weights.manifest, len(labels), weights.encoder)
+    initial = run.interruptible(lambda: initialize_network(weights, recipe, labels))
+    run.note(initial.notes)
+    run.report("Cutting the slices")
+    banks, given_banks = (
+        tuple(run.interruptible(lambda case=case: slice_bank_of(case, recipe)) for case in group)  # type: ignore[misc]
+        for group in (training, given)
+    )
+    validation_sets = _validation_sets(run, banks, given_banks)
+    training_set = training_set_of(
+        banks, validation_sets, recipe, num_classes=len(labels), batch_size=request.batch_size
+    )
+    setup = TrainingSetup(labels, recipe, initial, tuple(training), tuple(given), training_set, validation_sets)
+    run.attach(setup, events)
+    run.resume()
+    return run
+
+
+def _cases(run: FinetuneState, files: Sequence[CaseFiles], given: Sequence[Case] | None) -> list[Case]:
+    """The given cases, or those of the files."""
+    found = list(given or ())
+    if given is None:
+        names = run.request.names or None
+        for item in files:
+            found.append(run.interruptible(lambda item=item: read_case(item.image, item.labels, names=names)))  # type: ignore[misc]
+    for case in found:
+        run.advise(case.notes)
+    return found
+
+
+def _validation_sets(
+    run: FinetuneState, banks: tuple[SliceBank, ...], given: tuple[SliceBank, ...]
+) -> tuple[ValidationSet, ...]:
+    """The validation cases, or otherwise slices held out of the training cases."""
+    if given:
+        return tuple(whole_case(bank) for bank in given)
+    sets = tuple(item for item in map(hold_out_blocks, banks) if item is not None)
+    if sets:
+        run.note(["Validated on held-out slices of the same scan: this Dice does not predict Dice on other scans."])
+    else:
+        run.note(["Too few labeled slices to hold some out: there was no validation, and the last weights are kept."])
+    return sets
