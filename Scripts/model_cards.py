@@ -5,7 +5,10 @@ python Scripts/model_cards.py
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from HSAMSegmentLib.weights.bundle import read_manifest
 from HSAMSegmentLib.weights.model_card import model_card

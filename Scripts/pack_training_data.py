@@ -6,7 +6,10 @@ python Scripts/pack_training_data.py --tasks abdomen-ct --data ../shared/data --
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.builtin_tasks import dataset_cases, tasks_of
 from recipes.packed_slices import scan_slices, write_pack
