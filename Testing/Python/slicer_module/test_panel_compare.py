@@ -197,7 +197,7 @@ def test_a_file_that_is_no_segmentation_is_refused_in_a_sentence(stand, scene, d
     nodes, count = stand.part.nodes, scene.GetNumberOfNodes()
     (tmp_path / "damaged.seg.nrrd").write_bytes(b"NRRD0004 and then nothing")
     for path, sentence in (
-        (data_folder / "ct_totalsegmentator" / "images" / "ct_example_30.nii.gz", "it is a scan and no label map"),
+        (data_folder / "ct_totalsegmentator" / "images" / "ct_example_30.nii.gz", "it is a scan, not a label map"),
         (tmp_path / "damaged.seg.nrrd", "damaged.seg.nrrd"),
     ):
         stand.answers.path = str(path)
