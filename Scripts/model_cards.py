@@ -12,21 +12,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from HSAMSegmentLib.weights.bundle import read_manifest
 from HSAMSegmentLib.weights.model_card import model_card
-from recipes.builtin_tasks import TASKS
+from recipes.builtin_tasks import ALL_TASKS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 INTRODUCTION = """# The embedded models
 
 Written by `Scripts/model_cards.py` from the manifests of the bundles in `Resources/Models`; do not edit by hand.
-Trained by `Scripts/train_embedded.py`, judged and written by `Scripts/export_embedded.py`. One compact encoder for all,
-an H-SAM head (paper form) for each; the encoder lies in the bundle of the first.
+Trained by `Scripts/train_embedded.py`, judged and written by `Scripts/export_embedded.py`. One compact encoder for the
+three MR models, in the bundle of the first, and one for CT; an H-SAM head (paper form) for each.
 """
 
 
 def main() -> None:
     """Write the file."""
     folder = REPOSITORY / "Resources" / "Models"
-    cards = [model_card(read_manifest(folder / f"{task.id}.safetensors")) for task in TASKS]
+    cards = [model_card(read_manifest(folder / f"{task.id}.safetensors")) for task in ALL_TASKS]
     (REPOSITORY / "Docs").mkdir(exist_ok=True)
     (REPOSITORY / "Docs" / "embedded_models.md").write_text("\n".join([INTRODUCTION, *cards]), encoding="utf-8")
 
