@@ -55,10 +55,14 @@ def read_dicom_seg(path: Path, content: Dataset) -> Segmentation:
     frames = list(_frames(path, content))
     geometry, slices = _geometry(path, content, frames)
     masks, notes = _masks(content)
-    array, overlap = _merged(masks, frames, slices, geometry, sorted(described))
+    values = {number: value for value, number in enumerate(sorted(described), start=1)}
+    if all(number <= _MOST_SEGMENTS for number in described):
+        values = {number: number for number in described}
+    notes += _undescribed(masks, frames, values)
+    array, overlap = _merged(masks, frames, slices, geometry, values)
     if overlap:
         notes += (f"Segments overlap in {overlap} voxels; there the smaller segment was kept.",)
-    return Segmentation(array, geometry, _label_set(described), name_without_suffix(path), notes)
+    return Segmentation(array, geometry, _label_set(described, values), name_without_suffix(path), notes)
 
 
 def _frames(path: Path, content: Dataset) -> Iterator[_Frame]:
@@ -128,14 +132,26 @@ def _orientation(path: Path, found: Sequence[Dataset | None]) -> tuple[np.ndarra
 def _step(positions: np.ndarray, depths: np.ndarray, normal: np.ndarray, measures: Dataset) -> np.ndarray:
     """LPS mm from one slice to the next; frames may be missing between two that are there."""
     distinct = np.unique(np.round(depths / _SAME_PLACE_MM)) * _SAME_PLACE_MM
-    stated = float(measures.get("SpacingBetweenSlices", 0) or 0)
+    between, thickness = (float(measures.get(name, 0) or 0) for name in ("SpacingBetweenSlices", "SliceThickness"))
     if len(distinct) < 2:
-        return normal * (stated or float(measures.get("SliceThickness", 0) or 0) or 1.0)
-    smallest = float(np.diff(distinct).min())
-    is_multiple = stated > 0 and abs(smallest / stated - round(smallest / stated)) < _STEP_TOLERANCE
-    distance = stated if is_multiple and smallest >= stated * (1 - _STEP_TOLERANCE) else smallest
+        return normal * (between or thickness or 1.0)
+    gaps = np.diff(distinct)
+    distance = float(gaps.min())
+    is_even = len(gaps) > 1 and np.ptp(gaps) < _STEP_TOLERANCE * distance
+    if _divides(between, gaps):
+        distance = between
+    elif not is_even and _divides(thickness, gaps):  # empty frames were left out between those that are there
+        distance = thickness
     low, high = positions[int(np.argmin(depths))], positions[int(np.argmax(depths))]
     return (high - low) / max(1, round(float(distinct[-1] - distinct[0]) / distance))
+
+
+def _divides(length: float, gaps: np.ndarray) -> bool:
+    """Whether all distances are whole multiples of a length."""
+    if length <= 0:
+        return False
+    times = gaps / length
+    return bool(np.all(np.rint(times) >= 1) and np.abs(times - np.rint(times)).max() < _STEP_TOLERANCE)
 
 
 def _masks(content: Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -150,36 +166,52 @@ def _masks(content: Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _merged(
-    masks: np.ndarray, frames: Sequence[_Frame], slices: Sequence[int], geometry: Geometry, numbers: Sequence[int]
+    masks: np.ndarray, frames: Sequence[_Frame], slices: Sequence[int], geometry: Geometry, values: dict[int, int]
 ) -> tuple[np.ndarray, int]:
     """uint8 labels (k, j, i), the smallest segment painted last, and how many voxels two segments share."""
     array = np.zeros(geometry.shape, dtype=np.uint8)
     if all(frame.segment == 0 for frame in frames):
+        table = np.zeros(max(int(masks.max(initial=0)), *values) + 1, dtype=np.uint8)
+        table[list(values)] = list(values.values())
         for frame in frames:
-            array[slices[frame.index]] = masks[frame.index]
+            array[slices[frame.index]] = table[masks[frame.index]]
         return array, 0
-    sizes = dict.fromkeys(numbers, 0)
+    frames = [frame for frame in frames if frame.segment in values]
+    sizes = dict.fromkeys(values, 0)
     for frame in frames:
-        sizes[frame.segment] = sizes.get(frame.segment, 0) + int(np.count_nonzero(masks[frame.index]))
+        sizes[frame.segment] += int(np.count_nonzero(masks[frame.index]))
     overlap = 0
     for number in sorted(sizes, key=lambda item: -sizes[item]):
         for frame in (frame for frame in frames if frame.segment == number):
             part, mask = array[slices[frame.index]], masks[frame.index].astype(bool)
             overlap += int(np.count_nonzero(part[mask]))
-            part[mask] = number
+            part[mask] = values[number]
     return array, overlap
 
 
-def _label_set(described: dict[int, Any]) -> LabelSet:
+def _undescribed(masks: np.ndarray, frames: Sequence[_Frame], values: dict[int, int]) -> tuple[str, ...]:
+    """A sentence on voxels of segments that the file does not describe."""
+    if all(frame.segment == 0 for frame in frames):
+        found = {int(number) for number in np.unique(masks)} - {0}
+    else:
+        found = {frame.segment for frame in frames if masks[frame.index].any()}
+    unknown = sorted(found - set(values))
+    if not unknown:
+        return ()
+    return (f"Segment {', '.join(map(str, unknown))} is not described in the file, and was left out.",)
+
+
+def _label_set(described: dict[int, Any], values: dict[int, int]) -> LabelSet:
     labels: list[Label] = []
     for number in sorted(described):
         item = described[number]
         name = str(item.get("SegmentLabel", "") or "").strip() or f"Segment {number}"
-        unique = unique_name(name, [label.name for label in labels], number)
+        value = values[number]
+        unique = unique_name(name, [label.name for label in labels], value)
         known = find_structure(name)
-        color = _color(item) or (known.color if known else fallback_color(number))
+        color = _color(item) or (known.color if known else fallback_color(value))
         terms = _terminology(item) or (known.terminology if known else None)
-        labels.append(Label(number, unique, color, terms, known.single_piece if known else False))
+        labels.append(Label(value, unique, color, terms, known.single_piece if known else False))
     return LabelSet(tuple(labels))
 
 

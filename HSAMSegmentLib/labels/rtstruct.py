@@ -6,7 +6,7 @@ contour within another one is a hole, and a hole that is cut in by a keyhole wor
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 _MOST_STRUCTURES = 255
 _FLAT_VOXELS = 0.5
-_IN_PLANE_VOXELS = 0.25
+_SAME_PLANE_VOXELS = 0.25
+_ROUNDING_VOXELS = 1e-3
 
 
 def read_rtstruct(path: Path, content: Dataset, grid: Geometry) -> Segmentation:
@@ -52,6 +53,9 @@ def read_rtstruct(path: Path, content: Dataset, grid: Geometry) -> Segmentation:
         labels.append(_label(number, name, item, [label.name for label in labels]))
         if left_out:
             notes.append(f'{left_out} contours of "{name}" are not closed (points, open lines), and were left out.')
+        beyond = _beyond(item.ContourSequence, grid)
+        if beyond:
+            notes.append(f'{beyond} contours of "{name}" reach beyond the scan, and were cut off there.')
     if not any(mask.any() for mask in masks):
         raise VolumeError(f'"{path.name}" has no closed contour within the scan; check that both belong together.')
     array, overlap = np.zeros(grid.shape, dtype=np.uint8), 0
@@ -65,21 +69,24 @@ def read_rtstruct(path: Path, content: Dataset, grid: Geometry) -> Segmentation:
 
 def _label(number: int, name: str, item: Dataset, taken: list[str]) -> Label:
     known = find_structure(name)
-    stored = item.get("ROIDisplayColor")
-    color = (known.color if known else fallback_color(number)) if stored is None else _rgb(stored)
+    color = _color(item, known.color if known else fallback_color(number))
     terms = known.terminology if known else None
     return Label(number, unique_name(name, taken, number), color, terms, known.single_piece if known else False)
 
 
-def _rgb(stored: list[int]) -> tuple[float, float, float]:
-    red, green, blue = (min(max(float(part), 0.0), 255.0) / 255.0 for part in list(stored)[:3])
+def _color(item: Dataset, otherwise: tuple[float, float, float]) -> tuple[float, float, float]:
+    """The display color of a structure, if the file gives one of three parts."""
+    stored = item.get("ROIDisplayColor")
+    if not isinstance(stored, Sequence) or isinstance(stored, str) or len(stored) != 3:
+        return otherwise
+    red, green, blue = (min(max(float(part), 0.0), 255.0) / 255.0 for part in stored)
     return (red, green, blue)
 
 
 def _rasterized(path: Path, name: str, contours: list[Dataset], grid: Geometry) -> tuple[np.ndarray, int]:
     """bool (k, j, i) of one structure, and how many of its contours are not closed."""
     to_index = np.linalg.inv(grid.ijk_to_lps)
-    by_depth: dict[float, list[np.ndarray]] = defaultdict(list)
+    drawn: list[tuple[float, np.ndarray]] = []
     left_out = 0
     for item in contours:
         if not str(item.get("ContourGeometricType", "")).upper().startswith("CLOSED"):
@@ -92,19 +99,40 @@ def _rasterized(path: Path, name: str, contours: list[Dataset], grid: Geometry) 
                 f'The contours of "{name}" in "{path.name}" do not lie in the slices of this scan; choose the one '
                 "that they were drawn on."
             )
-        by_depth[round(float(indices[:, 2].mean()), 2)].append(indices[:, :2])
+        drawn.append((float(indices[:, 2].mean()), indices[:, :2]))
     mask = np.zeros(grid.shape, dtype=bool)
-    depths = np.array(sorted(by_depth))
-    if not len(depths):
+    if not drawn:
         return mask, left_out
+    by_depth = _planes(drawn)
+    depths = np.array(sorted(by_depth))
     planes = {depth: _filled(by_depth[depth], grid.shape[1:]) for depth in by_depth}
     # Contours may be drawn on every other slice, or between two: a slice takes the nearest within half their distance.
     reach = max(0.5, float(np.diff(depths).min()) / 2) if len(depths) > 1 else 0.5
     for k in range(grid.size[2]):
         nearest = float(depths[int(np.argmin(np.abs(depths - k)))])
-        if abs(nearest - k) <= reach + _IN_PLANE_VOXELS * 1e-3:
+        if abs(nearest - k) <= reach + _ROUNDING_VOXELS:
             mask[k] = planes[nearest]
     return mask, left_out
+
+
+def _beyond(contours: list[Dataset], grid: Geometry) -> int:
+    """How many closed contours have a point outside of the grid."""
+    to_index = np.linalg.inv(grid.ijk_to_lps)
+    count = 0
+    for item in contours:
+        if str(item.get("ContourGeometricType", "")).upper().startswith("CLOSED"):
+            points = np.array(item.ContourData, dtype=float).reshape(-1, 3) @ to_index[:3, :3].T + to_index[:3, 3]
+            count += bool(np.any(points < -1.0) or np.any(points > np.array(grid.size)))
+    return count
+
+
+def _planes(drawn: list[tuple[float, np.ndarray]]) -> dict[float, list[np.ndarray]]:
+    """Contours by the depth of their plane; depths that differ by less than a quarter of a slice are one plane."""
+    planes: dict[float, list[np.ndarray]] = {}
+    for depth, polygon in sorted(drawn, key=lambda item: item[0]):
+        known = next((other for other in planes if abs(other - depth) <= _SAME_PLANE_VOXELS), None)
+        planes.setdefault(depth if known is None else known, []).append(polygon)
+    return planes
 
 
 def _filled(polygons: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:

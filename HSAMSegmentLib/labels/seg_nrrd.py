@@ -146,4 +146,4 @@ def _color(text: str) -> tuple[float, float, float] | None:
         parts = tuple(min(max(float(part.replace(",", ".")), 0.0), 1.0) for part in text.split())
     except ValueError:
         return None
-    return parts if len(parts) == 3 else None
+    return parts if len(parts) == 3 and all(math.isfinite(part) for part in parts) else None

@@ -79,7 +79,7 @@ KNOWN_STRUCTURES: tuple[Structure, ...] = (
         "post cava",
         pieces=True,
     ),
-    _structure("portal vein", "32764006", "Portal vein", (0, 122, 171), pieces=True),
+    _structure("portal vein", "32764006", "Portal vein", (0, 122, 171), "portal and splenic vein", pieces=True),
     _structure("bladder", "89837001", "Bladder", (222, 154, 132), "urinary bladder"),
     _structure("prostate", "41216001", "Prostate", (230, 158, 140), "prostate gland"),
     _structure("uterus", "35039007", "Uterus", (255, 181, 158)),

@@ -186,3 +186,76 @@ def test_a_dicom_image_is_not_taken_for_labels(scan):
     _, paths, _ = scan
     with pytest.raises(VolumeError, match="kind MR, not a segmentation"):
         read_segmentation(paths[0])
+
+
+def test_contours_of_one_plane_stay_together_when_their_depths_differ_by_rounding(scan):
+    folder, _, geometry = scan
+    i, j, _ = geometry.size
+    outer, inner = rectangle(0.5, i - 1.5, 0.5, j - 1.5, 1), rectangle(1.5, i - 2.5, 1.5, 2.5, 1)
+    inner[:, 2] += 0.02
+    contours = {"liver": [("CLOSED_PLANAR", outer), ("CLOSED_PLANAR", inner)]}
+    found = read_segmentation(write_rtstruct(folder / "rtstruct.dcm", geometry, contours))
+    assert found.array[1, 1, 1] == 1
+    assert not found.array[1, 2, 2 : i - 2].any()
+
+
+def test_contours_beyond_the_scan_and_odd_colors_are_no_obstacle(scan):
+    folder, _, geometry = scan
+    i, j, _ = geometry.size
+    contours = {"liver": [("CLOSED_PLANAR", rectangle(-6, i + 4, 0.5, j - 1.5, 1))]}
+    path = write_rtstruct(folder / "rtstruct.dcm", geometry, contours)
+    data = pydicom.dcmread(path)
+    data.ROIContourSequence[0].ROIDisplayColor = 7
+    data.save_as(path)
+    found = read_segmentation(path)
+    assert found.array[1, 1].all()
+    assert any("reach beyond the scan" in note for note in found.notes)
+
+
+def change_seg(path, change):
+    data = pydicom.dcmread(path)
+    change(data)
+    data.save_as(path)
+    return read_segmentation(path)
+
+
+def test_segment_numbers_beyond_eight_bits_are_numbered_anew(scan, tmp_path):
+    _, paths, geometry = scan
+    array = two_organs(geometry)
+
+    def renumber(data):
+        data.SegmentSequence[1].SegmentNumber = 300
+        for frame in data.PerFrameFunctionalGroupsSequence:
+            identified = frame.SegmentIdentificationSequence[0]
+            if identified.ReferencedSegmentNumber == 2:
+                identified.ReferencedSegmentNumber = 300
+
+    found = change_seg(write_seg(tmp_path / "seg.dcm", paths, array, "BINARY"), renumber)
+    assert {label.value: label.name for label in found.labels} == NAMES
+    np.testing.assert_array_equal(resample_array(found.array, found.geometry, geometry), array)
+
+
+def test_a_segment_that_is_not_described_is_left_out_and_said(scan, tmp_path):
+    _, paths, geometry = scan
+
+    def forget(data):
+        data.SegmentSequence = data.SegmentSequence[:1]
+
+    found = change_seg(write_seg(tmp_path / "seg.dcm", paths, two_organs(geometry), "BINARY"), forget)
+    assert set(np.unique(found.array)) == {0, 1}
+    assert any("Segment 2 is not described" in note for note in found.notes)
+
+
+def test_frames_left_out_between_two_do_not_stretch_the_slices(scan, tmp_path):
+    _, paths, geometry = scan
+    array = np.zeros(geometry.shape, dtype=np.uint8)
+    array[0, 1, 1] = array[3, 1, 1] = 1
+
+    def without_spacing(data):
+        for measures in data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence:
+            if "SpacingBetweenSlices" in measures:
+                del measures.SpacingBetweenSlices
+
+    found = change_seg(write_seg(tmp_path / "seg.dcm", paths, array, "BINARY"), without_spacing)
+    assert found.geometry.spacing_mm[2] == pytest.approx(geometry.spacing_mm[2], rel=1e-3)
+    np.testing.assert_array_equal(resample_array(found.array, found.geometry, geometry), array)

@@ -37,7 +37,7 @@ from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 FORM = "HSAMSegmentCompare.ui"
 FIRST, SECOND = "CompareFirst", "CompareSecond"
-KINDS = "Segmentations and label maps (*.seg.nrrd *.nrrd *.nii.gz *.nii *.mha *.mhd)"
+KINDS = "Segmentations and label maps (*.seg.nrrd *.nrrd *.nii.gz *.nii *.mha *.mhd *.dcm)"
 
 
 class ComparePart:

@@ -36,7 +36,7 @@ from HSAMSegmentLib.workflows.finetune.training_run import UnfinishedCourse, new
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 SCANS = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm)"
-LABELS = "Labels (*.seg.nrrd *.nrrd *.nii *.nii.gz *.mha *.mhd)"
+LABELS = "Labels (*.seg.nrrd *.nrrd *.nii *.nii.gz *.mha *.mhd *.dcm)"
 CLOSE_SECONDS = 2.5
 
 
