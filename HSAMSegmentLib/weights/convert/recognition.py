@@ -46,7 +46,9 @@ _SAM_PARTS = re.compile(
 _TINY_VIT_PARTS = re.compile(
     r"image_encoder\.(patch_embed|layers|norm_head|head|neck)\.(?!.*(adapter|lora))", re.IGNORECASE
 )
-_BESIDE_ENCODER = re.compile(r"(image_encoder|mask_decoder|prompt_encoder|pe_layer)\.|pixel_(mean|std)$")
+_BESIDE_ENCODER = re.compile(
+    r"(image_encoder|mask_decoder2?|prompt_encoder2?|pe_layer)\.(?!.*([Aa]dapter|[Ll]o[Rr][Aa]|hf_))|pixel_(mean|std)$|w_[ab]_\d+$"
+)
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,7 @@ def _refuse_foreign_parts(state: Mapping[str, Any], known: re.Pattern[str], file
 
 def _adapter_file(state: Mapping[str, Any], file: str) -> OfficialFile:
     """H-SAM or SAMed: adapters of all blocks, prompt encoder, one or two decoders."""
+    _refuse_foreign_parts(state, _SAM_PARTS, file)
     indexes = sorted(int(match[1]) for match in map(_ADAPTER_A.match, state) if match)
     rank, width = state["w_a_000"].shape
     for index in indexes:

@@ -21,7 +21,7 @@ def load_segmentation_file(path: str | Path, name: str = ""):
         name: for the node, by default that of the file.
 
     Returns:
-        The segmentation node, on the grid of the file.
+        The segmentation node, on the grid of the file; what reading noted is in its description.
 
     Raises:
         VolumeError: if there is no such file, or if it is no segmentation.
@@ -38,6 +38,7 @@ def load_segmentation_file(path: str | Path, name: str = ""):
         "vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name or read.name)
     )
     node.CreateDefaultDisplayNodes()
+    node.SetDescription(" ".join(read.notes))
     size = read.geometry.size
     image = shared_labelmap(read.array, (0, size[0], 0, size[1], 0, size[2]), read.geometry)
     add_labels(node, read.labels, image)

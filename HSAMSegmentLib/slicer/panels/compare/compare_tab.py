@@ -137,7 +137,10 @@ class ComparePart:
             return
         try:
             self._dependencies.ensure()
-            selector.setCurrentNode(load_segmentation_file(path))
+            node = load_segmentation_file(path)
+            selector.setCurrentNode(node)
+            if node.GetDescription():
+                self.status.say(node.GetDescription())
         except (HSAMSegmentError, OSError) as error:
             self.status.fail(ending_of(error))
 
