@@ -191,7 +191,7 @@ def reason_of_failure(lines: deque[str]) -> str:
             "The package server cannot be reached; check the network or the proxy (HTTPS_PROXY) and start this again.",
         ),
         (
-            r"No matching distribution found for torch",
+            r"No matching distribution found for torch|Cannot install torch",
             f"There is no such PyTorch for Python {platform.python_version()} on {platform.machine()}; use another "
             f"Python, or name another version in the environment variable {TORCH_VARIABLE}.",
         ),

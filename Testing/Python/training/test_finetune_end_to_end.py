@@ -79,12 +79,14 @@ def test_correct_and_learn_ends_in_a_better_model_that_can_be_shared(
 
     stand.answers.path = str(tmp_path / "liver.safetensors")
     stand.click(stand.ui.exportButton)
+    stand.wait(lambda: not stand.part.models.is_busy, seconds=120.0)
     other = slicer.util.loadVolume(str(folder / "images" / "ct_pulm.nii.gz"), {})
     here = labels_of(stand.shared_engine.run(Order(other, outcome.model_id)))
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "elsewhere"))
     elsewhere = TeachStand(host, Store())
     elsewhere.answers.path = str(tmp_path / "liver.safetensors")
     elsewhere.click(elsewhere.ui.importButton)
+    elsewhere.wait(lambda: not elsewhere.part.models.is_busy, seconds=120.0)
     imported = elsewhere.part.models.selected
     assert imported.title == outcome.title
     there = labels_of(elsewhere.shared_engine.run(Order(other, imported.id)))
