@@ -25,15 +25,7 @@ OLDEST_PYTHON = (3, 9)
 TORCH_VARIABLE = "HSAMSEGMENT_TORCH"
 NEEDED_GB = 4.0
 LAST_LINES = 15
-PHANTOM_MODEL = "abdomen-mr-t2"
-PHANTOM_PROGRAM = """
-import sys
-import SimpleITK
-from HSAMSegmentLib.images.sitk_images import image_of
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom
-volume, _ = abdomen_phantom()
-SimpleITK.WriteImage(image_of(volume.array, volume.geometry), sys.argv[1])
-"""
+DEMO_SCAN = Path("Testing") / "Data" / "ct_totalsegmentator" / "images" / "ct_example_full.nii.gz"
 
 
 class SetupError(Exception):
@@ -204,19 +196,18 @@ def reason_of_failure(lines: deque[str]) -> str:
 
 
 def demo(environment: Environment, arguments: argparse.Namespace) -> int:
-    """Segment a scan, or the synthetic phantom, with an embedded model; show the volumes and the picture."""
+    """Segment a scan, by default a CT scan of the repository, with a built-in model; show volumes and picture."""
     if arguments.scan is not None and not Path(arguments.scan).exists():
         raise SetupError(f"There is no scan {arguments.scan}.")
     environment.ensure()
     folder = environment.root / "build" / "demo"
     folder.mkdir(parents=True, exist_ok=True)
-    scan = Path(arguments.scan).resolve() if arguments.scan is not None else make_phantom(environment, folder)
+    scan = Path(arguments.scan).resolve() if arguments.scan is not None else environment.root / DEMO_SCAN
     name = re.sub(r"(\.nii|\.seg)?\.[A-Za-z0-9]+$", "", scan.name) or "scan"
     picture, result = folder / f"{name}.png", folder / f"{name}.seg.nrrd"
     command = [str(environment.python), "-m", "HSAMSegmentLib", "segment", str(scan), "--output", str(result)]
     command += ["--preview", str(picture), "--overwrite"]
-    model = arguments.model or (PHANTOM_MODEL if arguments.scan is None else None)
-    command += ["--model", model] if model is not None else []
+    command += ["--model", arguments.model] if arguments.model is not None else []
     say(f"Segmenting {scan}")
     code = subprocess.run(command, cwd=environment.root, check=False).returncode
     if code == 0:
@@ -224,21 +215,6 @@ def demo(environment: Environment, arguments: argparse.Namespace) -> int:
         if not arguments.no_open:
             show_picture(picture)
     return code
-
-
-def make_phantom(environment: Environment, folder: Path) -> Path:
-    """Write the synthetic phantom and return its path.
-
-    Raises:
-        SetupError: if that fails.
-    """
-    path = folder / "phantom.nii.gz"
-    say("No scan was named: a synthetic phantom is made. It shows that everything works, not how good a model is.")
-    command = [str(environment.python), "-c", PHANTOM_PROGRAM, str(path)]
-    done = subprocess.run(command, cwd=environment.root, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SetupError(f"The phantom could not be made:\n{done.stderr}".rstrip())
-    return path
 
 
 def show_picture(picture: Path) -> None:
@@ -272,7 +248,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Set HSAMSegment up in .venv and run it.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     show = commands.add_parser("demo", help="segment a scan and show the result", allow_abbrev=False)
-    show.add_argument("scan", nargs="?", help="a scan; a synthetic phantom is made if none is named")
+    show.add_argument("scan", nargs="?", help="a scan; a CT scan of the repository if none is named")
     show.add_argument("--model", metavar="ID|FILE", help="the model to use; see 'hsam-segment models'")
     show.add_argument("--no-open", action="store_true", help="do not open the picture")
     show.set_defaults(run=demo)
