@@ -48,11 +48,11 @@ def run(request: TeachJobRequest, context: Context) -> TaughtOutcome:
     if not course.folder.is_dir():
         raise RequestError(f"The folder of the teaching, {course.folder}, is gone. Start it anew.")
     course.mark_running()
-    course.ask_for("")
     try:
         with _watching(course, context.cancel) as watch:
             return _run(request, course, context.emit, context.cancel, watch)
     finally:
+        course.ask_for("")
         course.mark_idle()
 
 
@@ -60,10 +60,12 @@ def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelTok
     if course.is_taught(request.model_id):
         return _store_again(request, course)
     emit(Progress(0.0, "Reading the scans"))
+    engine_request = _engine_request(request, course)
+    watch.heeds_wishes = not engine_request.resume
     cases = _open_cases(request, course, cancel)
     teller = _Teller(course, emit)
-    engine_request = _engine_request(request, course)
     job = prepare(engine_request, cases=cases, progress=teller.progress, events=teller.event, cancel=cancel)
+    watch.heeds_wishes = True
     teller.job = job
     if request.finish:
         cancel.cancel()  # what is on the disk is all that there will be
@@ -161,11 +163,19 @@ def _engine_request(request: TeachJobRequest, course: Course) -> FinetuneRequest
 
 
 class _Watch:
-    """Turns a wish for a pause or a stop, and a full disk, into a cancel: the teaching then keeps what it has."""
+    """Turns a wish for a pause or a stop, and a full disk, into a cancel: the teaching then keeps what it has.
+
+    Attributes:
+        room: watches the disk, None before training.
+        is_full: whether the disk is full.
+        heeds_wishes: False while a saved state is being read; a wish then waits until there is something to keep.
+        ended: set when there is nothing left to watch.
+    """
 
     def __init__(self, course: Course, cancel: CancelToken) -> None:
         self.room: ScratchRoom | None = None
         self.is_full = False
+        self.heeds_wishes = True
         self.ended = threading.Event()
         self._course, self._cancel = course, cancel
 
@@ -176,7 +186,7 @@ class _Watch:
             if self.room is not None and time.monotonic() >= next_look:
                 next_look = time.monotonic() + ROOM_SECONDS
                 self.is_full = self.room.look()
-            if self.is_full or self._course.wish():
+            if self.is_full or (self.heeds_wishes and self._course.wish()):
                 self._cancel.cancel()
                 return
 

@@ -136,6 +136,11 @@ class Course:
         """The training state, as `training.state_files.state_path` has it."""
         return self.folder / f"{model_id}.safetensors.training"
 
+    @property
+    def has_state(self) -> bool:
+        """Whether learned weights are on the disk."""
+        return any(any(self.folder.glob(pattern)) for pattern in ("*.safetensors", "*.safetensors.training"))
+
     def is_taught(self, model_id: str) -> bool:
         """Whether the model was taught to its end: the bundle is there, and no state to go on with."""
         return self.model_file(model_id).is_file() and not self.state_file(model_id).is_file()
@@ -277,8 +282,7 @@ def _unfinished(course: Course) -> list[UnfinishedCourse]:
     except HSAMSegmentError as error:
         logger.warning("%s", error)
         return []
-    has_state = any(path(request.model_id).is_file() for path in (course.state_file, course.model_file))
-    return [UnfinishedCourse(request, course.history(), has_state)]
+    return [UnfinishedCourse(request, course.history(), course.has_state)]
 
 
 def _is_abandoned(course: Course) -> bool:

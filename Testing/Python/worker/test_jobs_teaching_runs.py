@@ -95,6 +95,19 @@ def test_a_pause_keeps_everything_and_resuming_ends_in_a_model(tmp_path, data_fo
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("wish", "ending"), [(PAUSE, "paused"), (STOP, "stopped")])
+def test_a_wish_before_the_saved_state_is_read_is_heeded_and_loses_nothing(tmp_path, data_folder, wish, ending):
+    request = small_request(tmp_path, data_folder, minutes=2.0)
+    course = Course(request.folder)
+    paused = outcome_of(run(request, Context(Log(2, lambda: course.ask_for(PAUSE)))))
+    course.ask_for(wish)
+    outcome = outcome_of(run(replace(request, resume=True)))
+    assert outcome.stopped == ending
+    assert outcome.steps >= paused.steps
+    assert bool(outcome.model_id) == (wish == STOP)
+
+
+@pytest.mark.slow
 def test_a_stop_keeps_the_best_so_far_as_a_model(tmp_path, data_folder):
     request = small_request(tmp_path, data_folder, minutes=2.0)
     course = Course(request.folder)

@@ -76,6 +76,7 @@ class TeachRun:
 
     def _begin(self, course: Course, title: str, labels, history=()) -> None:
         self._course, self._wish = course, ""
+        course.ask_for("")  # the wish to a process that was killed is not for the next one
         self._live.begin(title, labels, tuple(history))
         self.refresh_buttons()
 
@@ -110,7 +111,8 @@ class TeachRun:
             self._status.fail(_with_comfort(event, course))
         elif isinstance(event, Cancelled):
             self._status.say(_("Ended before anything was learned."))
-        if (isinstance(event, Cancelled) and wish == STOP) or not course.request_file.is_file():
+        is_stopped_empty = isinstance(event, Cancelled) and wish == STOP and not course.has_state
+        if is_stopped_empty or not course.request_file.is_file():
             course.remove()  # nothing in it is of use
         self._on_end(model_id)
 
