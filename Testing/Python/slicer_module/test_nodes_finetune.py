@@ -47,12 +47,12 @@ def exported(tmp_path, volume, segmentation, names=None):
     from HSAMSegmentLib.workflows.finetune.inspect_cases import finetune_labels, open_case
 
     pair = NodePair(volume, segmentation)
-    names = names or {organ.label.name: organ.label.name for organ in pair.look().organs}
+    names = names or {organ.label.name: organ.label.name for organ in pair.summarize().organs}
     case, writers = pair.export(tmp_path, 1, names)
     chain = ExportChain(writers)
     while not chain.step():
         pass
-    return open_case(case, finetune_labels([pair.look()], names, ()))
+    return open_case(case, finetune_labels([pair.summarize()], names, ()))
 
 
 def test_the_worker_sees_exactly_what_was_drawn(scan, tmp_path):
