@@ -22,7 +22,7 @@ from HSAMSegmentLib.training.state_files import load_state, save_state
 from HSAMSegmentLib.weights.loading import load_model
 from recipes.builtin_tasks import BuiltinTask, tasks_of
 from recipes.packed_slices import read_pack
-from recipes.task_data import TaskData, read_banks, task_data
+from recipes.task_data import TaskData, read_task, task_data
 from recipes.train_builtin import BuiltinTraining, Settings, describe, train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -45,7 +45,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
     parser.add_argument("--packed", type=Path, help="folder of files from pack_training_data.py, instead of --data")
-    parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "embedded.training")
+    parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "builtin.training")
     parser.add_argument("--minutes", type=float, required=True, help="of training in all, earlier runs included")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda for bfloat16")
     parser.add_argument("--batch-factor", type=int, default=1, help="larger batches, to fill a GPU")
@@ -72,7 +72,7 @@ def read_data(task: BuiltinTask, options: argparse.Namespace) -> TaskData:
     device = torch.device(options.device)
     if options.packed:
         return task_data(task, read_pack(options.packed / f"{task.id}.npz", task, device), device)
-    return task_data(task, read_banks(task, options.data), device)
+    return read_task(task, options.data, device)
 
 
 def main() -> None:
