@@ -45,7 +45,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
     parser.add_argument("--packed", type=Path, help="folder of files from pack_training_data.py, instead of --data")
-    parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "embedded.training")
+    parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "builtin.training")
     parser.add_argument("--minutes", type=float, required=True, help="of training in all, earlier runs included")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda for bfloat16")
     parser.add_argument("--batch-factor", type=int, default=1, help="larger batches, to fill a GPU")
