@@ -77,6 +77,7 @@ class SegmentationResult:
         batch_size: slices per run, at the end.
         timings_s: seconds by stage ("network", "postprocessing", ..., "total").
         other_planes: planes that were read besides that of the slices.
+        dicom_files: DICOM files of the scan in the order of its slices, which DICOM results refer to; else none.
     """
 
     segmentation: Segmentation
@@ -91,6 +92,7 @@ class SegmentationResult:
     batch_size: int = 1
     timings_s: dict[str, float] = field(default_factory=dict)
     other_planes: tuple[str, ...] = ()
+    dicom_files: tuple[Path, ...] = ()
 
     def __getitem__(self, name: str) -> LabelResult:
         """What is known about a structure, by its name in any case.
