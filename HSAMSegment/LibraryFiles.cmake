@@ -21,6 +21,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/evaluation/metrics.py
   HSAMSegmentLib/evaluation/structure_pairs.py
   HSAMSegmentLib/evaluation/surface_distance.py
+  HSAMSegmentLib/export/__init__.py
+  HSAMSegmentLib/export/contours.py
+  HSAMSegmentLib/export/dicom_seg.py
+  HSAMSegmentLib/export/origin.py
+  HSAMSegmentLib/export/rtstruct.py
+  HSAMSegmentLib/export/source_images.py
   HSAMSegmentLib/images/__init__.py
   HSAMSegmentLib/images/geometry.py
   HSAMSegmentLib/images/modality.py
@@ -63,6 +69,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/io/scan_folder.py
   HSAMSegmentLib/io/volume_files.py
   HSAMSegmentLib/labels/__init__.py
+  HSAMSegmentLib/labels/cielab.py
   HSAMSegmentLib/labels/dicom_seg.py
   HSAMSegmentLib/labels/dicom_segmentations.py
   HSAMSegmentLib/labels/grids.py

@@ -6,9 +6,9 @@ import argparse
 
 from HSAMSegmentLib.cli.console import Console, format_seconds, format_table
 from HSAMSegmentLib.errors import RequestError, VolumeError
+from HSAMSegmentLib.export.formats import ENDINGS
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.inference.result import LabelResult, SegmentationResult
-from HSAMSegmentLib.labels.segmentation_files import SEGMENTATION_OUTPUT_SUFFIXES
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.inputs import VolumeInput
@@ -36,7 +36,7 @@ def _wants_folder(arguments: argparse.Namespace) -> bool:
     Raises:
         RequestError: if arguments for one scan or for a folder of scans are given for the other.
     """
-    is_file_name = arguments.output.name.lower().endswith(SEGMENTATION_OUTPUT_SUFFIXES)
+    is_file_name = arguments.output.name.lower().endswith(ENDINGS)
     if arguments.input.is_dir() and not is_file_name:
         given = [name for name in ("preview", "report", "series") if getattr(arguments, name) is not None]
         if given:
@@ -46,9 +46,8 @@ def _wants_folder(arguments: argparse.Namespace) -> bool:
                 "series give OUTPUT the name of a file, for example organs.seg.nrrd."
             )
         return True
-    if arguments.previews or arguments.format is not None:
-        name = "--previews" if arguments.previews else "--format"
-        raise RequestError(f"{name} is for a folder of scans, with a folder as OUTPUT; for one scan see --preview.")
+    if arguments.previews:
+        raise RequestError("--previews is for a folder of scans, with a folder as OUTPUT; for one scan see --preview.")
     return False
 
 
@@ -72,7 +71,9 @@ def _options(arguments: argparse.Namespace) -> SegmentOptions:
 def _segment_scan(arguments: argparse.Namespace, options: SegmentOptions, console: Console, cancel: CancelToken) -> int:
     from HSAMSegmentLib.workflows.segment.segment_scan import segment_scan
 
-    files = OutputFiles(arguments.output, arguments.preview, arguments.report, arguments.overwrite)
+    files = OutputFiles(
+        arguments.output, arguments.preview, arguments.report, arguments.overwrite, format=arguments.format or ""
+    )
     request = SegmentRequest(
         input=VolumeInput(path=str(arguments.input), series=arguments.series or ""),
         model=str(arguments.model or ""),
@@ -103,7 +104,7 @@ def _segment_folder(
         device=arguments.device,
         options=options,
         preview=arguments.previews,
-        suffix=arguments.format or SEGMENTATION_OUTPUT_SUFFIXES[0],
+        suffix=arguments.format or FolderRequest.suffix,
         overwrite=arguments.overwrite,
     )
     result = segment_folder(request, Context(console.progress, cancel))

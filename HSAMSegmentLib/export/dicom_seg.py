@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,10 +94,8 @@ def _object(
 
 def require_highdicom() -> None:
     """RequestError, which tells how to install it, if highdicom is missing."""
-    try:
-        import highdicom  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise RequestError(HIGHDICOM_HINT) from error
+    if find_spec("highdicom") is None:
+        raise RequestError(HIGHDICOM_HINT)
 
 
 def software_version() -> str:

@@ -15,16 +15,18 @@ class OutputFiles:
     """Where the results of one scan go.
 
     Attributes:
-        segmentation: label file; its suffix is the format.
+        segmentation: the file of the organs.
         preview: picture, or None.
         report: JSON report, or None.
         overwrite: whether existing files may be replaced.
+        format: name of the segmentation's format ("rtstruct"), "" for that of its suffix.
     """
 
     segmentation: Path
     preview: Path | None = None
     report: Path | None = None
     overwrite: bool = False
+    format: str = ""
 
     def all(self) -> tuple[Path, ...]:
         """Every file that is asked for."""
