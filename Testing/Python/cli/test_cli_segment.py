@@ -79,7 +79,7 @@ def test_the_ending_of_a_name_is_the_format_and_a_nifti_scan_is_none_for_dicom(p
     done = program("segment", "series", "-o", "out.dcm", "--model", model_file, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert {label.name for label in read_segmentation(program.folder / "out.dcm").labels} >= {"gray"}
-    done = program("segment", scan, "-o", "other.dcm", "--model", model_file, "--format", "rtstruct")
+    done = program("segment", scan, "-o", "other.dcm", "--model", model_file, "--format", "rtstruct", "--quiet")
     assert done.returncode == 8
     assert "the scan is no DICOM series" in one_line(done)
     done = program("segment", scan, "-o", "out.stl", "--model", model_file, "--format", "mesh")
