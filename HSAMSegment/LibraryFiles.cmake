@@ -24,9 +24,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/export/__init__.py
   HSAMSegmentLib/export/contours.py
   HSAMSegmentLib/export/dicom_seg.py
+  HSAMSegmentLib/export/formats.py
   HSAMSegmentLib/export/origin.py
   HSAMSegmentLib/export/rtstruct.py
   HSAMSegmentLib/export/source_images.py
+  HSAMSegmentLib/export/surface_files.py
+  HSAMSegmentLib/export/surfaces.py
   HSAMSegmentLib/images/__init__.py
   HSAMSegmentLib/images/geometry.py
   HSAMSegmentLib/images/modality.py
@@ -39,6 +42,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/inference/multi_planar.py
   HSAMSegmentLib/inference/options.py
   HSAMSegmentLib/inference/plane_reader.py
+  HSAMSegmentLib/inference/plausibility.py
   HSAMSegmentLib/inference/postprocess.py
   HSAMSegmentLib/inference/predictor.py
   HSAMSegmentLib/inference/reference_route.py
@@ -240,6 +244,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/loop/validator.py
   HSAMSegmentLib/training/loop/weight_average.py
   HSAMSegmentLib/training/preparation.py
+  HSAMSegmentLib/training/ranges.py
   HSAMSegmentLib/training/recipe.py
   HSAMSegmentLib/training/request.py
   HSAMSegmentLib/training/result.py
@@ -271,9 +276,11 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/weights/loading.py
   HSAMSegmentLib/weights/manifest.py
   HSAMSegmentLib/weights/model_card.py
+  HSAMSegmentLib/weights/renamed_models.py
   HSAMSegmentLib/weights/resources.py
   HSAMSegmentLib/weights/store.py
   HSAMSegmentLib/weights/store_entries.py
+  HSAMSegmentLib/weights/training_ranges.py
   HSAMSegmentLib/worker/__init__.py
   HSAMSegmentLib/worker/array_export.py
   HSAMSegmentLib/worker/fallback.py

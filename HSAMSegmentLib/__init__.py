@@ -28,7 +28,9 @@ if TYPE_CHECKING:
         evaluate,
         list_models,
         load_model,
+        measure,
         read_segmentation,
+        read_statistics,
         read_volume,
         segment,
     )
@@ -52,14 +54,27 @@ __all__ = [
     "evaluate",
     "list_models",
     "load_model",
+    "measure",
     "read_segmentation",
+    "read_statistics",
     "read_volume",
     "segment",
 ]
 
 _HOMES = {
     **dict.fromkeys(
-        ("Evaluation", "evaluate", "list_models", "load_model", "read_segmentation", "read_volume", "segment"), "api"
+        (
+            "Evaluation",
+            "evaluate",
+            "list_models",
+            "load_model",
+            "measure",
+            "read_segmentation",
+            "read_statistics",
+            "read_volume",
+            "segment",
+        ),
+        "api",
     ),
     "CancelToken": "runtime.progress",
     "Geometry": "images.geometry",

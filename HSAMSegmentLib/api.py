@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from HSAMSegmentLib.images.volume import Volume
     from HSAMSegmentLib.inference.result import SegmentationResult
     from HSAMSegmentLib.labels.segmentation import Segmentation
+    from HSAMSegmentLib.measurement.table import Statistics
     from HSAMSegmentLib.weights.loading import LoadedModel
     from HSAMSegmentLib.weights.store import Store
     from HSAMSegmentLib.weights.store_entries import ModelEntry
@@ -132,6 +133,48 @@ def evaluate(
     return Evaluation(compare(first, second, convention, organs=tuple(structures)))
 
 
+def measure(labels: Labels, scan: Scan | None = None) -> Statistics:
+    """Measure volume, surface, place, shape and intensities of each structure.
+
+    Args:
+        labels: a file, a result of `segment`, or a `Segmentation`, such as a corrected one.
+        scan: as for `segment`, for the intensities; without it these are left out.
+
+    Returns:
+        One row per structure.
+
+    Raises:
+        HSAMSegmentError: if a file cannot be read, or labels and scan do not belong together.
+    """
+    from HSAMSegmentLib.inference.result import SegmentationResult
+    from HSAMSegmentLib.labels.grids import resample_labels
+    from HSAMSegmentLib.measurement.scan import measure_scan
+    from HSAMSegmentLib.measurement.table import Statistics, table_rows
+
+    volume = None if scan is None else _volume_behind(scan)
+    segmentation = _labels(labels, None if volume is None else volume.geometry)
+    if volume is not None:
+        segmentation = resample_labels(segmentation, volume.geometry)
+    known = labels.labels if isinstance(labels, SegmentationResult) else ()
+    measured = measure_scan(segmentation, volume, confidences={item.label.name: item.confidence for item in known})
+    name = segmentation.name if volume is None else volume.name
+    model = labels.model_id if isinstance(labels, SegmentationResult) else ""
+    return Statistics(tuple(table_rows(name, measured, model=model)))
+
+
+def read_statistics(folder: str | Path) -> Statistics:
+    """The statistics of all scans whose results are in a folder, from the reports beside them.
+
+    Raises:
+        RequestError: if there is no such folder, or no report in it.
+    """
+    from HSAMSegmentLib.measurement.table import Statistics
+    from HSAMSegmentLib.workflows.segment.folder_statistics import folder_rows
+
+    rows, notes = folder_rows(Path(folder))
+    return Statistics(tuple(rows), tuple(notes))
+
+
 def read_segmentation(path: str | Path) -> Segmentation:
     """Read labels with their names from a file.
 
@@ -218,6 +261,13 @@ class Evaluation:
         columns = ("name", "state", "dice", "jaccard", "hd95", "asd", "prediction_ml", "reference_ml")
         rows = [{name: getattr(score, name) for name in columns} for score in self.comparison.scores]
         return pandas.DataFrame(rows, columns=list(columns)).set_index("name")
+
+
+def _volume_behind(scan: Scan) -> Volume:
+    from HSAMSegmentLib.io.volume_files import read_volume as read
+
+    path, volume = _opened(scan)
+    return read(path) if volume is None else volume
 
 
 def _labels(source: Labels, grid: Geometry | None) -> Segmentation:

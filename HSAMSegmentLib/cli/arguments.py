@@ -72,6 +72,12 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--preview", metavar="PNG", type=Path, help="write a picture with outlines; for one scan")
     parser.add_argument("--report", metavar="JSON", type=Path, help="write volumes, confidence, warnings; for one scan")
+    parser.add_argument(
+        "--statistics",
+        metavar="CSV",
+        type=Path,
+        help="write volume, surface, intensities, place and confidence of each structure, for one scan or a folder",
+    )
     parser.add_argument("--previews", action="store_true", help="a picture per scan, for a folder of scans")
     parser.add_argument(
         "--format",

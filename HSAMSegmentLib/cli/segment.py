@@ -72,7 +72,12 @@ def _segment_scan(arguments: argparse.Namespace, options: SegmentOptions, consol
     from HSAMSegmentLib.workflows.segment.segment_scan import segment_scan
 
     files = OutputFiles(
-        arguments.output, arguments.preview, arguments.report, arguments.overwrite, format=arguments.format or ""
+        arguments.output,
+        arguments.preview,
+        arguments.report,
+        arguments.overwrite,
+        statistics=arguments.statistics,
+        format=arguments.format or "",
     )
     request = SegmentRequest(
         input=VolumeInput(path=str(arguments.input), series=arguments.series or ""),
@@ -95,6 +100,8 @@ def _segment_scan(arguments: argparse.Namespace, options: SegmentOptions, consol
 def _segment_folder(
     arguments: argparse.Namespace, options: SegmentOptions, console: Console, cancel: CancelToken
 ) -> int:
+    from HSAMSegmentLib.report.segmentation_report import REPORT_SUFFIX
+    from HSAMSegmentLib.workflows.segment.folder_statistics import check_folder_table, write_folder_table
     from HSAMSegmentLib.workflows.segment.segment_folder import DONE, DONE_BEFORE, FAILED, SKIPPED, segment_folder
 
     request = FolderRequest(
@@ -107,12 +114,20 @@ def _segment_folder(
         suffix=arguments.format or FolderRequest.suffix,
         overwrite=arguments.overwrite,
     )
+    if arguments.statistics is not None:
+        check_folder_table(arguments.statistics, overwrite=arguments.overwrite)
     result = segment_folder(request, Context(console.progress, cancel))
     rows = [(item.scan.name, item.status, item.model, ", ".join(item.found) or "-") for item in result.scans]
     console.result(format_table(("scan", "status", "model", "found"), rows))
     for item in result.scans:
         if item.message:
             console.note(f"{item.scan.name}: {item.message}")
+    if arguments.statistics is not None:
+        finished = [item.scan.name + REPORT_SUFFIX for item in result.scans if item.status in (DONE, DONE_BEFORE)]
+        folder = arguments.output
+        reports, table = [folder / name for name in finished], arguments.statistics
+        for note in write_folder_table(reports, folder, table, overwrite=arguments.overwrite):
+            console.note(note)
     counts = ", ".join(f"{result.count(status)} {status}" for status in (DONE, DONE_BEFORE, FAILED, SKIPPED))
     console.note(f"{counts}; see {result.summary}. For research only, not for clinical decisions.")
     return VolumeError.exit_code if result.count(FAILED) else 0
