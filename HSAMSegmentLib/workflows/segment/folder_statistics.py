@@ -69,8 +69,8 @@ def reports_below(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.rglob(f"*{REPORT_SUFFIX}") if not path.name.startswith("."))
     if not found:
         raise RequestError(
-            f"There is no report (*{REPORT_SUFFIX}) in {folder}; choose the folder that a folder of scans was segmented "
-            "into."
+            f"There is no report (*{REPORT_SUFFIX}) in {folder}; choose a folder of results, which a "
+            "folder of scans was segmented into."
         )
     return found
 

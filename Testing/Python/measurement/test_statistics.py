@@ -56,7 +56,7 @@ def test_the_numbers_are_those_of_itk():
         assert mine.surface_cm2 == pytest.approx(shapes.GetPerimeter(value) / 100)
         x, y, z = shapes.GetCentroid(value)
         np.testing.assert_allclose((mine.centroid_r_mm, mine.centroid_a_mm, mine.centroid_s_mm), (-x, -y, z))
-        i, j, k, wide, high, deep = shapes.GetBoundingBox(value)
+        wide, high, deep = shapes.GetBoundingBox(value)[3:]
         extent = (mine.extent_right_left_mm, mine.extent_front_back_mm, mine.extent_head_feet_mm)
         np.testing.assert_allclose(extent, np.array((wide, high, deep)) * GRID.spacing_mm)
         assert mine.mean == pytest.approx(values.GetMean(value))
@@ -103,8 +103,11 @@ def test_they_do_not_depend_on_how_the_scan_is_stored():
             Segmentation(array, geometry, segmentation.labels), Volume(array_and_geometry(image)[0], geometry)
         )
         for mine, other in zip(expected, found):
-            for name, value in mine.to_json().items():
+            numbers = {name: value for name, value in mine.to_json().items() if isinstance(value, float)}
+            assert len(numbers) > 15 or not mine.found
+            for name, value in numbers.items():
                 assert getattr(other, name) == pytest.approx(value, rel=1e-5, abs=1e-4), (mine.structure, name)
+            assert (other.structure, other.side, other.voxels) == (mine.structure, mine.side, mine.voxels)
 
 
 def test_sheared_slices_have_their_true_volume_and_place():
@@ -157,7 +160,7 @@ def test_exchanged_sides_are_told_also_of_liver_and_spleen(axis):
 
 def test_pieces_doubt_range_and_border_are_told():
     segmentation, _ = scan()
-    segmentation.array[0:3, 0:6, 0:6] = 1
+    segmentation.array[0:4, 0:7, 0:8] = 1
     segmentation.array[15:20, 36:40, 46:49] = 2
     found = kinds(
         segmentation,
