@@ -84,8 +84,14 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/labels/seg_nrrd.py
   HSAMSegmentLib/labels/segmentation.py
   HSAMSegmentLib/labels/segmentation_files.py
+  HSAMSegmentLib/labels/sides.py
   HSAMSegmentLib/labels/structures.py
   HSAMSegmentLib/labels/terminology.py
+  HSAMSegmentLib/measurement/__init__.py
+  HSAMSegmentLib/measurement/findings.py
+  HSAMSegmentLib/measurement/scan.py
+  HSAMSegmentLib/measurement/statistics.py
+  HSAMSegmentLib/measurement/table.py
   HSAMSegmentLib/models/__init__.py
   HSAMSegmentLib/models/building.py
   HSAMSegmentLib/models/encoders/__init__.py
@@ -316,6 +322,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/__init__.py
   HSAMSegmentLib/workflows/segment/folder_job.py
   HSAMSegmentLib/workflows/segment/folder_request.py
+  HSAMSegmentLib/workflows/segment/folder_statistics.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
   HSAMSegmentLib/workflows/segment/outcome.py

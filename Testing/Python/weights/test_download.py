@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from http_stand import HttpStand, http_stand
+from fake_server import FakeServer, fake_server
 
 from HSAMSegmentLib.errors import CancelledError, CheckpointError, DownloadError, OutputError
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
@@ -27,8 +27,8 @@ QUICK = DownloadSettings(connect_timeout_s=2, stall_timeout_s=0.5, attempts=3, b
 
 @pytest.fixture
 def server():
-    with http_stand() as stand:
-        yield stand
+    with fake_server() as started:
+        yield started
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def leave_part(server: HttpStand, folder: Path, sha256: str = SHA256, size: int | None = len(CONTENT)) -> int:
+def leave_part(server: FakeServer, folder: Path, sha256: str = SHA256, size: int | None = len(CONTENT)) -> int:
     """Let a download break off in the middle, as after a kill, and return how much has arrived."""
     url = server.serve("/w", CONTENT, drop_after=1_000_000, drops=1)
     once = DownloadSettings(connect_timeout_s=2, stall_timeout_s=0.5, attempts=1)
@@ -142,7 +142,7 @@ def test_a_part_larger_than_the_file_is_dropped(server, tmp_path):
 
 def test_a_part_with_an_unreadable_note_is_dropped(server, tmp_path):
     leave_part(server, tmp_path)
-    (tmp_path / "weights.pth.part.json").write_text("{nonsense")
+    (tmp_path / "weights.pth.tab.json").write_text("{nonsense")
     assert fetch(tmp_path, server.address + "/w").read_bytes() == CONTENT
     assert server.seen[0].range_start is None
 
@@ -265,7 +265,7 @@ def test_a_disk_that_fills_up_on_the_way_is_one_sentence(server, tmp_path):
     )
     arguments = [sys.executable, "-c", code, server.serve("/w", CONTENT), str(tmp_path / "w.pth")]
     run = subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert run.stdout.startswith("OutputError The disk is full: w.pth.part could not be written to")
+    assert run.stdout.startswith("OutputError The disk is full: w.pth.tab could not be written to")
     assert not (tmp_path / "w.pth").exists()
 
 
@@ -334,7 +334,7 @@ def test_two_processes_that_want_the_same_file_share_one_download(server, tmp_pa
 
 
 def test_the_proxy_of_the_environment_is_used(server, tmp_path, monkeypatch):
-    with http_stand() as proxy:
+    with fake_server() as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.address)
         monkeypatch.setenv("http_proxy", proxy.address)
         assert fetch(tmp_path, server.serve("/w", CONTENT)).read_bytes() == CONTENT

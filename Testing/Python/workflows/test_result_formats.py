@@ -39,7 +39,7 @@ def series(tmp_path):
 
 
 def run_folder(source, output, bundle, **changes):
-    store = Store(output.parent / "store", catalog=Catalog(()), embedded=output.parent / "none")
+    store = Store(output.parent / "store", catalog=Catalog(()), builtin=output.parent / "none")
     return segment_all_to(source, output, **{"model": bundle, "store": store, "options": OPTIONS, **changes})
 
 
