@@ -4,6 +4,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/__init__.py
   HSAMSegmentLib/__main__.py
   HSAMSegmentLib/api.py
+  HSAMSegmentLib/api_results.py
   HSAMSegmentLib/cli/__init__.py
   HSAMSegmentLib/cli/arguments.py
   HSAMSegmentLib/cli/console.py
@@ -21,6 +22,15 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/evaluation/metrics.py
   HSAMSegmentLib/evaluation/structure_pairs.py
   HSAMSegmentLib/evaluation/surface_distance.py
+  HSAMSegmentLib/export/__init__.py
+  HSAMSegmentLib/export/contours.py
+  HSAMSegmentLib/export/dicom_seg.py
+  HSAMSegmentLib/export/formats.py
+  HSAMSegmentLib/export/origin.py
+  HSAMSegmentLib/export/rtstruct.py
+  HSAMSegmentLib/export/source_images.py
+  HSAMSegmentLib/export/surface_files.py
+  HSAMSegmentLib/export/surfaces.py
   HSAMSegmentLib/images/__init__.py
   HSAMSegmentLib/images/geometry.py
   HSAMSegmentLib/images/modality.py
@@ -58,24 +68,33 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/io/dicom_sniff.py
   HSAMSegmentLib/io/folder_labels.py
   HSAMSegmentLib/io/image_files.py
+  HSAMSegmentLib/io/image_sources.py
   HSAMSegmentLib/io/nifti_files.py
   HSAMSegmentLib/io/placement.py
   HSAMSegmentLib/io/quiet.py
   HSAMSegmentLib/io/scan_folder.py
   HSAMSegmentLib/io/volume_files.py
   HSAMSegmentLib/labels/__init__.py
+  HSAMSegmentLib/labels/cielab.py
   HSAMSegmentLib/labels/dicom_seg.py
   HSAMSegmentLib/labels/dicom_segmentations.py
   HSAMSegmentLib/labels/grids.py
   HSAMSegmentLib/labels/label_names.py
   HSAMSegmentLib/labels/label_set.py
+  HSAMSegmentLib/labels/label_values.py
   HSAMSegmentLib/labels/layers.py
   HSAMSegmentLib/labels/rtstruct.py
   HSAMSegmentLib/labels/seg_nrrd.py
   HSAMSegmentLib/labels/segmentation.py
   HSAMSegmentLib/labels/segmentation_files.py
+  HSAMSegmentLib/labels/sides.py
   HSAMSegmentLib/labels/structures.py
   HSAMSegmentLib/labels/terminology.py
+  HSAMSegmentLib/measurement/__init__.py
+  HSAMSegmentLib/measurement/findings.py
+  HSAMSegmentLib/measurement/scan.py
+  HSAMSegmentLib/measurement/statistics.py
+  HSAMSegmentLib/measurement/table.py
   HSAMSegmentLib/models/__init__.py
   HSAMSegmentLib/models/building.py
   HSAMSegmentLib/models/encoders/__init__.py
@@ -306,6 +325,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/__init__.py
   HSAMSegmentLib/workflows/segment/folder_job.py
   HSAMSegmentLib/workflows/segment/folder_request.py
+  HSAMSegmentLib/workflows/segment/folder_statistics.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
   HSAMSegmentLib/workflows/segment/outcome.py

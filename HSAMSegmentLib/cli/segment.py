@@ -6,9 +6,9 @@ import argparse
 
 from HSAMSegmentLib.cli.console import Console, format_seconds, format_table
 from HSAMSegmentLib.errors import RequestError, VolumeError
+from HSAMSegmentLib.export.formats import ENDINGS
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.inference.result import LabelResult, SegmentationResult
-from HSAMSegmentLib.labels.segmentation_files import SEGMENTATION_OUTPUT_SUFFIXES
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.inputs import VolumeInput
@@ -36,7 +36,7 @@ def _wants_folder(arguments: argparse.Namespace) -> bool:
     Raises:
         RequestError: if arguments for one scan or for a folder of scans are given for the other.
     """
-    is_file_name = arguments.output.name.lower().endswith(SEGMENTATION_OUTPUT_SUFFIXES)
+    is_file_name = arguments.output.name.lower().endswith(ENDINGS)
     if arguments.input.is_dir() and not is_file_name:
         given = [name for name in ("preview", "report", "series") if getattr(arguments, name) is not None]
         if given:
@@ -46,9 +46,8 @@ def _wants_folder(arguments: argparse.Namespace) -> bool:
                 "series give OUTPUT the name of a file, for example organs.seg.nrrd."
             )
         return True
-    if arguments.previews or arguments.format is not None:
-        name = "--previews" if arguments.previews else "--format"
-        raise RequestError(f"{name} is for a folder of scans, with a folder as OUTPUT; for one scan see --preview.")
+    if arguments.previews:
+        raise RequestError("--previews is for a folder of scans, with a folder as OUTPUT; for one scan see --preview.")
     return False
 
 
@@ -72,7 +71,14 @@ def _options(arguments: argparse.Namespace) -> SegmentOptions:
 def _segment_scan(arguments: argparse.Namespace, options: SegmentOptions, console: Console, cancel: CancelToken) -> int:
     from HSAMSegmentLib.workflows.segment.segment_scan import segment_scan
 
-    files = OutputFiles(arguments.output, arguments.preview, arguments.report, arguments.overwrite)
+    files = OutputFiles(
+        arguments.output,
+        arguments.preview,
+        arguments.report,
+        arguments.overwrite,
+        statistics=arguments.statistics,
+        format=arguments.format or "",
+    )
     request = SegmentRequest(
         input=VolumeInput(path=str(arguments.input), series=arguments.series or ""),
         model=str(arguments.model or ""),
@@ -94,6 +100,8 @@ def _segment_scan(arguments: argparse.Namespace, options: SegmentOptions, consol
 def _segment_folder(
     arguments: argparse.Namespace, options: SegmentOptions, console: Console, cancel: CancelToken
 ) -> int:
+    from HSAMSegmentLib.report.segmentation_report import REPORT_SUFFIX
+    from HSAMSegmentLib.workflows.segment.folder_statistics import check_folder_table, write_folder_table
     from HSAMSegmentLib.workflows.segment.segment_folder import DONE, DONE_BEFORE, FAILED, SKIPPED, segment_folder
 
     request = FolderRequest(
@@ -103,15 +111,23 @@ def _segment_folder(
         device=arguments.device,
         options=options,
         preview=arguments.previews,
-        suffix=arguments.format or SEGMENTATION_OUTPUT_SUFFIXES[0],
+        suffix=arguments.format or FolderRequest.suffix,
         overwrite=arguments.overwrite,
     )
+    if arguments.statistics is not None:
+        check_folder_table(arguments.statistics, overwrite=arguments.overwrite)
     result = segment_folder(request, Context(console.progress, cancel))
     rows = [(item.scan.name, item.status, item.model, ", ".join(item.found) or "-") for item in result.scans]
     console.result(format_table(("scan", "status", "model", "found"), rows))
     for item in result.scans:
         if item.message:
             console.note(f"{item.scan.name}: {item.message}")
+    if arguments.statistics is not None:
+        finished = [item.scan.name + REPORT_SUFFIX for item in result.scans if item.status in (DONE, DONE_BEFORE)]
+        folder = arguments.output
+        reports, table = [folder / name for name in finished], arguments.statistics
+        for note in write_folder_table(reports, folder, table, overwrite=arguments.overwrite):
+            console.note(note)
     counts = ", ".join(f"{result.count(status)} {status}" for status in (DONE, DONE_BEFORE, FAILED, SKIPPED))
     console.note(f"{counts}; see {result.summary}. For research only, not for clinical decisions.")
     return VolumeError.exit_code if result.count(FAILED) else 0

@@ -20,7 +20,7 @@ class FolderRequest:
         device: "auto", "cpu", "cuda", ...
         options: organs, precision, post-processing; no region.
         preview: also write a picture per scan.
-        suffix: format of the segmentations.
+        suffix: format of the segmentations: its suffix, or its name ("dicom-seg").
         overwrite: do every scan again and replace what is there.
     """
 

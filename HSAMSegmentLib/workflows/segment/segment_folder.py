@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError, RequestError
+from HSAMSegmentLib.export.formats import format_named
 from HSAMSegmentLib.inference.options import selected_values
 from HSAMSegmentLib.io.scan_folder import Scan, find_scans
-from HSAMSegmentLib.labels.segmentation_files import SEGMENTATION_OUTPUT_SUFFIXES
 from HSAMSegmentLib.report.segmentation_report import REPORT_SUFFIX, read_report
 from HSAMSegmentLib.runtime.atomic_files import atomic_output, make_folder
 from HSAMSegmentLib.runtime.devices import choose_device
@@ -106,15 +106,12 @@ def segment_folder(request: FolderRequest, context: Context, on_scan: OnScan | N
         What became of each scan; the summary CSV is written after each of them.
 
     Raises:
-        RequestError: if there is no scan, or if the options do not fit.
+        RequestError: if there is no scan, if the options do not fit, or if a package that the format needs is missing.
         OutputError: if the output folder cannot be written to.
         ModelNotFoundError, CheckpointError, DeviceError: if the named model or device cannot be used at all.
         CancelledError: on cancel.
     """
-    if request.suffix not in SEGMENTATION_OUTPUT_SUFFIXES:
-        raise RequestError(
-            f"Segmentations end in {', '.join(SEGMENTATION_OUTPUT_SUFFIXES)}, not in '{request.suffix}'."
-        )
+    format_named(request.suffix).require()
     scans = interruptible(lambda: find_scans(request.source, ignored=Path(request.output)), context.cancel)
     choose_device(request.device)
     model = interruptible(lambda: context.models.named(request.model), context.cancel)
@@ -254,7 +251,7 @@ class _FolderRun:
     def _files(self, scan: Scan) -> OutputFiles:
         base = self._folder / scan.name
         return OutputFiles(
-            base.with_name(base.name + self._request.suffix),
+            base.with_name(base.name + format_named(self._request.suffix).suffix),
             base.with_name(base.name + PREVIEW_SUFFIX) if self._request.preview else None,
             base.with_name(base.name + REPORT_SUFFIX),
         )
