@@ -1,4 +1,4 @@
-"""What a worker does: one scan at a time, with the model of the scan before. No torch: the scheduler imports it, too."""
+"""What a worker does: one scan at a time, with the model of the scan before. No torch: the scheduler imports it."""
 
 from __future__ import annotations
 
