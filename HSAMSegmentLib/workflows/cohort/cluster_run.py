@@ -32,7 +32,6 @@ from HSAMSegmentLib.workflows.cohort.worker_health import WorkerHealth
 from HSAMSegmentLib.workflows.cohort.worker_task import (
     BY_SCAN,
     BY_WORKER,
-    RESOURCE,
     ScanAnswer,
     ScanTask,
     segment_task,
@@ -167,10 +166,9 @@ class _ClusterRun:
         is_choosy = others and len(others) < len(self._connection.workers())
         future = self._connection.client.submit(
             segment_task,
-            ScanTask(run.request, run.outcomes[job.index].scan, run.id, str(self._beacon)),
+            ScanTask(self._connection.request, run.outcomes[job.index].scan, run.id, str(self._beacon)),
             key=f"hsam-segment-{run.id}-{job.index}-{next(self._attempts)}",
             pure=False,
-            resources={RESOURCE: 1},
             workers=others if is_choosy else None,
         )
         self._jobs[future] = job

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import dask
@@ -16,7 +17,6 @@ from distributed.security import Security
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.runtime.free_cores import usable_cores
 from HSAMSegmentLib.runtime.progress import Progress
-from HSAMSegmentLib.workflows.cohort.worker_task import OneScanPerWorker
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.segment.claims import MOST_TRIES
 from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
@@ -32,15 +32,16 @@ class Connection:
 
     Attributes:
         client: of Dask; another one after `restore`.
+        request: for the workers.
     """
 
-    def __init__(self, address: str, security: Security | None = None) -> None:
+    def __init__(self, request: FolderRequest, address: str, security: Security | None = None) -> None:
         """Connect.
 
         Raises:
             RequestError: if there is no scheduler at this address.
         """
-        self._address, self._security = address, security
+        self.request, self._address, self._security = request, address, security
         self._workers: dict[str, int] = {}
         self._looked = 0.0
         try:
@@ -95,7 +96,6 @@ class Connection:
 
     def _open(self, seconds: int) -> Client:
         client = Client(self._address, timeout=seconds, security=self._security, set_as_default=False)
-        client.register_plugin(OneScanPerWorker())
         self._looked = 0.0
         return client
 
@@ -113,7 +113,7 @@ def connected(request: FolderRequest) -> Iterator[Connection]:
     """
     with dask.config.set({"distributed.comm.timeouts.connect": f"{FIRST_SECONDS}s"}), _quiet():
         if request.scheduler:
-            connection = Connection(request.scheduler)
+            connection = Connection(request, request.scheduler)
             try:
                 yield connection
             finally:
@@ -125,6 +125,8 @@ def connected(request: FolderRequest) -> Iterator[Connection]:
 def _with_local_workers(request: FolderRequest) -> Iterator[Connection]:
     # A scheduler runs the programs that it is sent as its user, so even on loopback it asks for certificates.
     security = Security.temporary()
+    threads = request.options.threads or max(1, usable_cores() // request.workers)
+    request = replace(request, options=replace(request.options, threads=threads))
     settings: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": MOST_TRIES - 1,
         "distributed.worker.daemon": True,
@@ -138,7 +140,7 @@ def _with_local_workers(request: FolderRequest) -> Iterator[Connection]:
             workers=_local_workers(request, security), scheduler=scheduler, security=security, silence_logs=False
         )
         try:
-            connection = Connection(cluster.scheduler_address, security)
+            connection = Connection(request, cluster.scheduler_address, security)
             try:
                 yield connection
             finally:
@@ -150,15 +152,14 @@ def _with_local_workers(request: FolderRequest) -> Iterator[Connection]:
 
 def _local_workers(request: FolderRequest, security: Security) -> dict[int, dict[str, Any]]:
     """A process per worker, each with its share of the cores, or with one GPU."""
-    threads = request.options.threads or max(1, usable_cores() // request.workers)
     devices = _visible_gpus() if request.device in ("auto", "cuda") else []
     workers = {}
     for number in range(request.workers):
-        environment = {"OMP_NUM_THREADS": str(threads)}
+        environment = {"OMP_NUM_THREADS": str(request.options.threads)}
         if devices:
             environment["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
         options = {
-            "nthreads": threads,
+            "nthreads": 1,
             "host": "127.0.0.1",
             "protocol": "tls://",
             "security": security,

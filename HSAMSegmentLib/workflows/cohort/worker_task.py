@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from distributed import get_worker
-from distributed.diagnostics.plugin import WorkerPlugin
 
 from HSAMSegmentLib.errors import (
     CancelledError,
@@ -29,9 +28,6 @@ from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.scan_outcome import FAILED, ScanOutcome
 
 logger = logging.getLogger(__name__)
-
-RESOURCE = "hsam_scan"
-"""Of each worker process there is one: however many threads it has, it segments one scan at a time."""
 
 BY_SCAN, BY_WORKER, UNCLEAR = "scan", "worker", "unclear"
 
@@ -72,17 +68,9 @@ class ScanAnswer:
     address: str = ""
 
 
-class OneScanPerWorker(WorkerPlugin):
-    """Gives each worker process room for one scan."""
-
-    name = "hsam-one-scan-per-worker"
-
-    async def setup(self, worker: Any) -> None:
-        """Called by Dask on every worker, those that join later included."""
-        await worker.set_resources(**{RESOURCE: 1})
-
-
 _one_at_a_time = threading.Lock()
+"""However many threads a worker has, it segments one scan at a time, with as many threads of torch."""
+
 _warm: dict[str, Any] = {}
 _tokens: dict[str, CancelToken] = {}
 

@@ -23,7 +23,7 @@ from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.workflows.segment.claims import FOLDER, Claims
 from HSAMSegmentLib.workflows.segment.run_manifest import read_manifest
-from HSAMSegmentLib.workflows.segment.scan_outcome import DONE, DONE_BEFORE, FAILED
+from HSAMSegmentLib.workflows.segment.scan_outcome import DONE, DONE_BEFORE
 
 pytest.importorskip("distributed", reason="needs the extra 'cluster'")
 pytestmark = pytest.mark.slow
