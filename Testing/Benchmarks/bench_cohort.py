@@ -89,7 +89,8 @@ def measure(folder: Path, workers: int, count: int) -> None:
     line = f"{title}: {len(rest)} scans after the first ones in {span:.1f} s, {used:.1f} s of processors"
     if workers <= 1:
         pause = (span - inside) / len(rest)
-        line += f"; {inside / len(rest):.2f} s per scan, pause {1000 * pause:.0f} ms = {100 * pause * len(rest) / span:.2f} %"
+        share = 100 * pause * len(rest) / span
+        line += f"; {inside / len(rest):.2f} s per scan, pause {1000 * pause:.0f} ms = {share:.2f} %"
     print(f"{line}; others used {others:.2f} of {psutil.cpu_count()} cores", flush=True)
 
 
