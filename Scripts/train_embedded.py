@@ -22,7 +22,7 @@ from HSAMSegmentLib.training.state_files import load_state, save_state
 from HSAMSegmentLib.weights.loading import load_model
 from recipes.builtin_tasks import BuiltinTask, tasks_of
 from recipes.packed_slices import read_pack
-from recipes.task_data import TaskData, read_banks, task_data
+from recipes.task_data import TaskData, read_task, task_data
 from recipes.train_builtin import BuiltinTraining, Settings, describe, train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -72,7 +72,7 @@ def read_data(task: BuiltinTask, options: argparse.Namespace) -> TaskData:
     device = torch.device(options.device)
     if options.packed:
         return task_data(task, read_pack(options.packed / f"{task.id}.npz", task, device), device)
-    return task_data(task, read_banks(task, options.data), device)
+    return read_task(task, options.data, device)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from HSAMSegmentLib.training.data.augment import AugmentRule
 from HSAMSegmentLib.training.loop.losses import DICE_SMOOTHING
 from HSAMSegmentLib.training.recipe import NEIGHBORS_MM
 from HSAMSegmentLib.weights.manifest import License
+from recipes.synthetic_contrast import ContrastRule
 
 HEAD_OPTIONS = {"mlp_dim": 256, "dropout": 0.1, "embedding_noise": 0.02}
 STRONG_INTENSITIES: dict[str, Any] = {
@@ -27,6 +28,19 @@ LAST_STAGE = PredictionRule(stages="last")
 THIN_SLICES = PredictionRule(stages="last", neighbors_mm=NEIGHBORS_MM)
 TWO_VIEWS = PredictionRule(stages="last", views=((0.0, 1.0), (15.0, 1.0)))
 INHERITED = "A model trained on these scans inherits the terms of the scans."
+
+
+@dataclass(frozen=True)
+class Source:
+    """A further data set of a task.
+
+    Attributes:
+        folder: of the data set, with a `dataset.json`.
+        labels: names of its label values 1..K; those that the task does not have count as background.
+    """
+
+    folder: str
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,9 @@ class BuiltinTask:
         weak_points: where it fails.
         intensity: how intensities are scaled.
         prediction: how the outputs are combined.
+        sources: further data sets; each step draws the same number of slices from each of them.
+        slice_size: side of the training slices that crops are cut from, 0 for `image_size`.
+        contrast: random contrast, None to train on real intensities alone.
     """
 
     id: str
@@ -84,6 +101,9 @@ class BuiltinTask:
     start_from: str = ""
     intensity: IntensityRule = field(default_factory=IntensityRule)
     prediction: PredictionRule = LAST_STAGE
+    sources: tuple[Source, ...] = ()
+    slice_size: int = 0
+    contrast: ContrastRule | None = None
 
     @property
     def architecture(self) -> Architecture:
@@ -279,10 +299,40 @@ ABDOMEN_CT = BuiltinTask(
     "least certain, and large lesions are not covered.",
 )
 
+ABDOMEN_MR = replace(
+    ABDOMEN,
+    id="abdomen-mr",
+    title="Abdomen, MR of any contrast",
+    batch_size=6,
+    full_size_batch=4,
+    centers_on_labels=True,
+    dice_smoothing=20.0,
+    start_from="abdomen-mr-t2",
+    validation=(*ABDOMEN.validation, *ABDOMEN_CT.validation),
+    augment=replace(
+        ABDOMEN.augment,
+        shift_px=16,
+        noise=0.06,
+        blur_probability=0.2,
+        lone_slice_probability=0.1,
+        swap_neighbors=True,
+    ),
+    sources=(Source("ct_btcv", ABDOMEN_CT.labels),),
+    slice_size=352,
+    contrast=ContrastRule(),
+)
+
+ABDOMEN_MR_WITHOUT_CT = replace(
+    ABDOMEN_MR, id="abdomen-mr-without-ct", sources=(), slice_size=0, validation=ABDOMEN.validation
+)
+"""For the table of what each part brings; it is not shipped."""
+
 TASKS = (ABDOMEN, HEART, ATRIUM)
 """Trained together: the first bundle holds the encoder of all."""
 
-ALL_TASKS = (*TASKS, ABDOMEN_CT)
+SHIPPED_TASKS = (*TASKS, ABDOMEN_CT)
+
+ALL_TASKS = (*TASKS, ABDOMEN_CT, ABDOMEN_MR, ABDOMEN_MR_WITHOUT_CT)
 
 
 def tasks_of(ids: Sequence[str], without: Sequence[str] = ()) -> tuple[BuiltinTask, ...]:

@@ -9,18 +9,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from HSAMSegmentLib.errors import TrainingError
 from HSAMSegmentLib.io.volume_files import read_volume
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.preprocess.network_input import context_indices
-from HSAMSegmentLib.training.data.cases import Case, make_case
+from HSAMSegmentLib.training.data.cases import UNLABELED, Case, make_case
 from HSAMSegmentLib.training.data.label_crop import label_box
 from HSAMSegmentLib.training.data.sampling import BalancedSampler, Item
 from HSAMSegmentLib.training.data.slice_bank import SliceBank, build_slice_bank
 from HSAMSegmentLib.training.data.validation_sets import ValidationSet, whole_case
-from recipes.builtin_tasks import BuiltinTask, DatasetCase, dataset_cases
+from recipes.builtin_tasks import BuiltinTask, DatasetCase, Source, dataset_cases
+from recipes.synthetic_contrast import ContrastRule, tissue_maps, tissue_means
 
 
 class SlicesOnDevice:
@@ -45,6 +47,27 @@ class SlicesOnDevice:
         self._images = torch.cat([bank.images[:, 0] for bank in banks]).to(device)
         self._labels = torch.cat([bank.labels[:, 0] for bank in banks]).to(device)
         self.centers_px = torch.tensor([_center(bank) for bank in banks])
+        self._tissues: Tensor | None = None
+        self._means: Tensor | None = None
+
+    def add_tissues(self, tissues: Sequence[Tissues]) -> None:
+        """Keep the tissue maps of all scans, in their order."""
+        self._tissues = torch.cat([item.maps for item in tissues]).to(self.device)
+        count = max(len(item.means) for item in tissues)
+        self._means = torch.stack([F.pad(item.means, (0, count - len(item.means))) for item in tissues])
+
+    def gather_tissues(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Tissue maps uint8 [B, 3, S, S] of drawn items, and the mean intensities [B, T] of the tissues.
+
+        Raises:
+            TrainingError: if there are no tissue maps.
+        """
+        if self._tissues is None or self._means is None:
+            raise TrainingError(
+                "Random contrast needs tissue maps; read the scans of the task instead of packed slices."
+            )
+        rows = torch.tensor([self._firsts[item.bank] + item.slice_index for item in items], device=self.device)
+        return self._tissues[self._neighbors[rows]], self._means[[item.bank for item in items]]
 
     def gather(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Inputs float32 [B, 3, S, S] in [0, 1] and labels uint8 [B, S, S] of drawn items."""
@@ -63,6 +86,41 @@ def _center(bank: SliceBank) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
+class Tissues:
+    """The tissues of one scan, see `synthetic_contrast`.
+
+    Attributes:
+        maps: uint8 [n, S, S].
+        means: mean intensity of each tissue.
+    """
+
+    maps: Tensor
+    means: Tensor
+
+
+class GroupSampler:
+    """Draws the same number of slices from each data set, whatever their sizes."""
+
+    def __init__(self, groups: Sequence[Sequence[int]], banks: Sequence[SliceBank], num_classes: int) -> None:
+        """
+        Args:
+            groups: indices of the banks of each data set.
+            banks: all training scans.
+            num_classes: foreground classes K.
+        """
+        whole = BalancedSampler(banks, num_classes=num_classes)
+        self._samplers = [
+            whole.only([item for item in whole.items if item.bank in group]) for group in map(set, groups)
+        ]
+
+    def draw(self, count: int, generator: torch.Generator) -> list[Item]:
+        """Draw `count` items, with replacement."""
+        number = len(self._samplers)
+        shares = [count // number + (index < count % number) for index in range(number)]
+        return [item for sampler, share in zip(self._samplers, shares) for item in sampler.draw(share, generator)]
+
+
+@dataclass(frozen=True)
 class TaskData:
     """The data of one task.
 
@@ -77,7 +135,7 @@ class TaskData:
     task: BuiltinTask
     scans: tuple[str, ...]
     slices: SlicesOnDevice
-    sampler: BalancedSampler
+    sampler: BalancedSampler | GroupSampler
     validation: tuple[ValidationSet, ...]
 
 
@@ -100,6 +158,55 @@ def task_data(task: BuiltinTask, banks: Sequence[SliceBank], device: torch.devic
         sampler=BalancedSampler(training, num_classes=len(task.labels)),
         validation=tuple(whole_case(by_name[name]) for name in task.validation),
     )
+
+
+def read_task(task: BuiltinTask, data_folder: Path, device: torch.device) -> TaskData:
+    """Read all scans of a task from their data sets; with tissue maps if its contrast is random.
+
+    Args:
+        task: the task.
+        data_folder: holds a folder for each data set.
+        device: that trains.
+
+    Raises:
+        TrainingError: if a data set, or a validation scan is missing.
+    """
+    if not task.sources and task.contrast is None:
+        return task_data(task, read_banks(task, data_folder), device)
+    banks: list[SliceBank] = []
+    tissues: list[Tissues] = []
+    groups: list[list[int]] = []
+    for source in (Source(task.folder, task.labels), *task.sources):
+        part = replace(task, folder=source.folder, labels=source.labels, image_size=task.slice_size or task.image_size)
+        known = read_banks(part, data_folder)
+        training = [number for number, bank in enumerate(known) if bank.name not in task.validation]
+        tissues += [_tissues(known[number], part) for number in training]
+        first = len(tissues) - len(training)
+        groups.append(list(range(first, len(tissues))))
+        banks += [_with_labels_of(bank, source.labels, task.labels) for bank in known]
+    data = task_data(task, banks, device)
+    data.slices.add_tissues(tissues)
+    training_banks = [bank for bank in banks if bank.name not in task.validation]
+    return replace(data, sampler=GroupSampler(groups, training_banks, len(task.labels)))
+
+
+def _tissues(bank: SliceBank, task: BuiltinTask) -> Tissues:
+    """Tissue maps of a scan, with all labels of its data set."""
+    rule = task.contrast or ContrastRule()
+    images, labels = bank.images[:, 0].float(), bank.labels[:, 0]
+    maps = tissue_maps(images, labels, clusters=rule.clusters)
+    return Tissues(maps, tissue_means(images, maps, rule.clusters + len(task.labels)))
+
+
+def _with_labels_of(bank: SliceBank, names: Sequence[str], wanted: Sequence[str]) -> SliceBank:
+    """A bank with the label values of the task; structures that it does not have become background."""
+    if tuple(names) == tuple(wanted):
+        return bank
+    table = torch.zeros(256, dtype=torch.uint8)
+    table[UNLABELED] = UNLABELED
+    for value, name in enumerate(names, start=1):
+        table[value] = wanted.index(name) + 1 if name in wanted else 0
+    return replace(bank, labels=table[bank.labels.long()], reference=table[bank.reference.long()])
 
 
 def read_banks(task: BuiltinTask, data_folder: Path) -> tuple[SliceBank, ...]:

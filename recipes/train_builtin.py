@@ -26,6 +26,7 @@ from HSAMSegmentLib.training.state_files import load_state
 from HSAMSegmentLib.training.weight_transfer import TransferReport, transfer
 from HSAMSegmentLib.weights.loading import LoadedModel
 from recipes.builtin_tasks import TASKS, BuiltinTask
+from recipes.synthetic_contrast import randomize_contrast
 from recipes.task_data import TaskData
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,8 @@ class TaskBatches:
         count = (task.full_size_batch or task.batch_size) if is_full else task.batch_size
         items = self._data.sampler.draw(count * self._factor, generator)
         images, labels = slices.gather(items)
+        if task.contrast is not None:
+            images = randomize_contrast(images, *slices.gather_tissues(items), task.contrast, generator)
         is_centered = task.centers_on_labels and not is_full
         centers = slices.centers_px[[item.bank for item in items]] if is_centered else None
         images, labels = augment(

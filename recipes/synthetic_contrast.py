@@ -1,0 +1,156 @@
+"""Random contrast from label maps: what a network has to ignore to read any sequence.
+
+Domain randomization as in SynthSeg (Billot et al., Medical Image Analysis 86 (2023) 102789), on slices: each labeled
+structure and each intensity cluster of the rest gets a random mean, a random share of its own texture, and noise. Some
+views keep the real image under a random tone curve, and some keep it as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.cluster.vq import kmeans
+from torch import Tensor
+from torch.nn import functional as F
+
+AIR = 0
+"""The tissue of the darkest cluster: air and padding."""
+_SAMPLES = 40_000
+_CURVE_POINTS = 6
+
+
+@dataclass(frozen=True)
+class ContrastRule:
+    """How often and how far contrast is changed.
+
+    Attributes:
+        synthetic_probability: how often a view is drawn from its tissues.
+        curve_probability: how often a view passes through a random tone curve.
+        inverted_share: share of the tone curves that fall.
+        band_probability: how often real intensities are squeezed into a part of the range, as a scan with metal or
+            lungs does it to soft tissue.
+        dark_air_probability: how often air stays dark in changed views.
+        texture: range of the factor on the deviation of a voxel from the mean of its tissue; below 0 it is inverted.
+        noise: largest standard deviation of the noise of a tissue.
+        clusters: of intensity, outside of the labeled structures.
+    """
+
+    synthetic_probability: float = 0.4
+    curve_probability: float = 0.25
+    inverted_share: float = 0.5
+    band_probability: float = 0.15
+    dark_air_probability: float = 0.85
+    texture: tuple[float, float] = (-1.5, 1.5)
+    noise: float = 0.06
+    clusters: int = 9
+
+
+def tissue_maps(images: Tensor, labels: Tensor, *, clusters: int, seed: int = 0) -> Tensor:
+    """Number the tissues of a scan: intensity clusters of the unlabeled rest, then the labeled structures.
+
+    Args:
+        images: [n, S, S] in [0, 1].
+        labels: [n, S, S], 0 for the rest.
+        clusters: of the rest; 0 is the darkest one.
+        seed: of the start of k-means.
+
+    Returns:
+        uint8 [n, S, S]: 0 to `clusters` - 1, then `clusters` + label - 1.
+    """
+    smooth = F.avg_pool2d(images[:, None].float(), 3, stride=1, padding=1)[:, 0]
+    rest = smooth[(labels == 0) & (smooth > 0)].numpy()
+    generator = np.random.default_rng(seed)
+    sample = generator.choice(rest, size=min(_SAMPLES, len(rest)), replace=False).astype(np.float64)
+    means, _ = kmeans(sample, np.quantile(sample, np.linspace(0.02, 0.98, clusters)))
+    means.sort()
+    edges = torch.from_numpy(((means[1:] + means[:-1]) / 2).astype(np.float32))
+    found = torch.bucketize(smooth, edges)
+    return torch.where(labels > 0, labels.long() + clusters - 1, found).to(torch.uint8)
+
+
+def tissue_means(images: Tensor, tissues: Tensor, count: int) -> Tensor:
+    """Mean intensity of each tissue of a scan, [count]; 0 for tissues that it lacks."""
+    flat = tissues.flatten().long()
+    sums = torch.zeros(count).index_add_(0, flat, images.flatten().float())
+    sizes = torch.zeros(count).index_add_(0, flat, torch.ones(len(flat)))
+    return sums / sizes.clamp(min=1)
+
+
+def randomize_contrast(
+    images: Tensor, tissues: Tensor, means: Tensor, rule: ContrastRule, generator: torch.Generator
+) -> Tensor:
+    """Change the contrast of network inputs.
+
+    Args:
+        images: [B, 3, H, W] in [0, 1].
+        tissues: uint8 [B, 3, H, W], from `tissue_maps`.
+        means: [B, T] mean intensity of each tissue in the scan of the view.
+        rule: how often and how far.
+        generator: source of randomness on the CPU.
+
+    Returns:
+        Inputs [B, 3, H, W] in [0, 1], those that were drawn to stay real unchanged.
+    """
+    kind = torch.rand(len(images), generator=generator)
+    out = images.clone()
+    for index in range(len(images)):
+        view, tissue = images[index], tissues[index].long()
+        if kind[index] < rule.synthetic_probability:
+            changed = _synthetic(view, tissue, means[index].to(view.device), rule, generator)
+        elif kind[index] < rule.synthetic_probability + rule.curve_probability:
+            changed = _through_curve(view, rule, generator)
+        elif kind[index] < rule.synthetic_probability + rule.curve_probability + rule.band_probability:
+            out[index] = _squeezed(view, generator)
+            continue
+        else:
+            continue
+        if _random(generator) < rule.dark_air_probability:
+            changed = torch.where(tissue == AIR, changed * 0.1 * _random(generator), changed)
+        out[index] = changed.clamp(0, 1)
+    return out
+
+
+def _random(generator: torch.Generator) -> float:
+    return float(torch.rand(1, generator=generator))
+
+
+def _synthetic(view: Tensor, tissue: Tensor, means: Tensor, rule: ContrastRule, generator: torch.Generator) -> Tensor:
+    """Draw every tissue anew: mean, share of its own texture, noise that is partly smooth."""
+    count, device = len(means), view.device
+    low, high = rule.texture
+    table = torch.stack(
+        [
+            torch.rand(count, generator=generator),
+            low + (high - low) * torch.rand(count, generator=generator),
+            rule.noise * torch.rand(count, generator=generator),
+        ]
+    ).to(device)
+    new_means, factors, noise = table
+    coarse = torch.randn(1, 3, view.shape[-2] // 3, view.shape[-1] // 3, generator=generator).to(device)
+    grain = F.interpolate(coarse, size=view.shape[-2:], mode="bilinear", align_corners=False)[0]
+    drawn = (new_means - factors * means)[tissue] + factors[tissue] * view + noise[tissue] * grain
+    if _random(generator) < 0.5:
+        drawn = F.avg_pool2d(drawn, 3, stride=1, padding=1)
+    return drawn
+
+
+def _through_curve(view: Tensor, rule: ContrastRule, generator: torch.Generator) -> Tensor:
+    """A monotone, piecewise linear tone curve; rising or falling."""
+    steps = torch.rand(_CURVE_POINTS - 1, generator=generator).square() + 0.02
+    points = torch.cat([torch.zeros(1), steps.cumsum(0)]) / steps.sum()
+    if _random(generator) < rule.inverted_share:
+        points = 1 - points
+    position = view.clamp(0, 1) * (_CURVE_POINTS - 1)
+    lower = position.floor().clamp(max=_CURVE_POINTS - 2).long()
+    points = points.to(view.device)
+    return torch.lerp(points[lower], points[lower + 1], position - lower)
+
+
+def _squeezed(view: Tensor, generator: torch.Generator) -> Tensor:
+    """All but the darkest voxels in a band of the range; these anywhere below it."""
+    first, second, third = torch.rand(3, generator=generator).tolist()
+    width = 0.25 + 0.6 * first
+    low = (1 - width) * second
+    return torch.where(view <= 0.01, torch.full_like(view, low * third), low + width * view)
