@@ -17,7 +17,7 @@ from HSAMSegmentLib.runtime.atomic_files import atomic_output, make_folder
 from HSAMSegmentLib.workflows.cohort.worker_task import ScanAnswer, sees_file
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
-from HSAMSegmentLib.workflows.segment.replace_results import finished_file, put_in_place
+from HSAMSegmentLib.workflows.segment.replace_results import atomic_replace, finished_file
 from HSAMSegmentLib.workflows.segment.scan_outcome import DONE_BEFORE, FAILED, ScanOutcome
 
 
@@ -94,4 +94,4 @@ class SentResults:
             for name in contents.keys() - {report.name}:
                 with atomic_output(own.get(name, folder / name), overwrite=True) as stream:
                     stream.write(contents[name])
-            put_in_place(temporary, files.segmentation, overwrite=True, write_report=write_last)
+            atomic_replace(temporary, files.segmentation, overwrite=True, write_report=write_last)

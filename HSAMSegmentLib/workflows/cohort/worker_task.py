@@ -71,7 +71,7 @@ class ScanAnswer:
 _one_at_a_time = threading.Lock()
 """However many threads a worker has, it segments one scan at a time, with as many threads of torch."""
 
-_warm: dict[str, Any] = {}
+_shared: dict[str, Any] = {}
 _tokens: dict[str, CancelToken] = {}
 
 
@@ -93,7 +93,7 @@ def segment_task(task: ScanTask) -> ScanAnswer:
     """
     with _one_at_a_time:
         worker = get_worker()
-        context = Context(cancel=_tokens.setdefault(task.run, CancelToken()), warm=_warm)
+        context = Context(cancel=_tokens.setdefault(task.run, CancelToken()), shared=_shared)
         context.cancel.raise_if_cancelled()
         task = replace(task, request=_pinned(task.request, worker.state.nthreads))
         began = time.perf_counter()

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from program_stand import environment
+from program_environment import environment
 from segment_requests import segment_all_to
 from small_models import write_bundle
 from small_scans import bright_boxes, write_scan
