@@ -7,6 +7,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/api_results.py
   HSAMSegmentLib/cli/__init__.py
   HSAMSegmentLib/cli/arguments.py
+  HSAMSegmentLib/cli/cohort_arguments.py
   HSAMSegmentLib/cli/console.py
   HSAMSegmentLib/cli/doctor.py
   HSAMSegmentLib/cli/evaluate.py
@@ -73,6 +74,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/io/placement.py
   HSAMSegmentLib/io/quiet.py
   HSAMSegmentLib/io/scan_folder.py
+  HSAMSegmentLib/io/scan_lists.py
   HSAMSegmentLib/io/volume_files.py
   HSAMSegmentLib/labels/__init__.py
   HSAMSegmentLib/labels/cielab.py
@@ -223,6 +225,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
   HSAMSegmentLib/training/data/augment.py
+  HSAMSegmentLib/training/data/batch_draws.py
   HSAMSegmentLib/training/data/batches.py
   HSAMSegmentLib/training/data/cases.py
   HSAMSegmentLib/training/data/label_crop.py
@@ -254,6 +257,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/loop/weight_average.py
   HSAMSegmentLib/training/preparation.py
   HSAMSegmentLib/training/ranges.py
+  HSAMSegmentLib/training/ranks.py
   HSAMSegmentLib/training/recipe.py
   HSAMSegmentLib/training/request.py
   HSAMSegmentLib/training/result.py
@@ -300,6 +304,14 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/worker/torch_probe.py
   HSAMSegmentLib/worker/worker_process.py
   HSAMSegmentLib/workflows/__init__.py
+  HSAMSegmentLib/workflows/cohort/__init__.py
+  HSAMSegmentLib/workflows/cohort/cluster_clock.py
+  HSAMSegmentLib/workflows/cohort/cluster_run.py
+  HSAMSegmentLib/workflows/cohort/connection.py
+  HSAMSegmentLib/workflows/cohort/dask_import.py
+  HSAMSegmentLib/workflows/cohort/sent_results.py
+  HSAMSegmentLib/workflows/cohort/worker_health.py
+  HSAMSegmentLib/workflows/cohort/worker_task.py
   HSAMSegmentLib/workflows/compare/__init__.py
   HSAMSegmentLib/workflows/compare/compare_job.py
   HSAMSegmentLib/workflows/compare/compare_request.py
@@ -323,8 +335,11 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/requests.py
   HSAMSegmentLib/workflows/run.py
   HSAMSegmentLib/workflows/segment/__init__.py
+  HSAMSegmentLib/workflows/segment/claims.py
   HSAMSegmentLib/workflows/segment/folder_job.py
   HSAMSegmentLib/workflows/segment/folder_request.py
+  HSAMSegmentLib/workflows/segment/folder_run.py
+  HSAMSegmentLib/workflows/segment/folder_scan.py
   HSAMSegmentLib/workflows/segment/folder_statistics.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
@@ -332,9 +347,13 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/replace_results.py
   HSAMSegmentLib/workflows/segment/result_files.py
   HSAMSegmentLib/workflows/segment/result_records.py
+  HSAMSegmentLib/workflows/segment/run_manifest.py
+  HSAMSegmentLib/workflows/segment/scan_outcome.py
   HSAMSegmentLib/workflows/segment/segment_folder.py
   HSAMSegmentLib/workflows/segment/segment_request.py
   HSAMSegmentLib/workflows/segment/segment_scan.py
+  HSAMSegmentLib/workflows/segment/shards.py
+  HSAMSegmentLib/workflows/segment/summary_file.py
   HSAMSegmentLib/workflows/stores.py
   HSAMSegmentLib/workflows/terminal_events.py
   HSAMSegmentLib/workflows/verify.py

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from HSAMSegmentLib.cli.cohort_arguments import add_cohort_arguments
 from HSAMSegmentLib.errors import RequestError
 
 PROGRAM = "hsam-segment"
@@ -50,8 +51,16 @@ class CommandParser(argparse.ArgumentParser):
 
 def add_segment(subparsers: argparse._SubParsersAction) -> None:
     """`segment INPUT -o OUTPUT`."""
-    parser = _command(subparsers, "segment", "Find the organs in a scan, a DICOM folder, or every scan of a folder.")
-    parser.add_argument("input", metavar="INPUT", type=Path, help="a volume file, a DICOM folder, or a folder of scans")
+    parser = _command(
+        subparsers,
+        "segment",
+        "Find the organs in a scan, a DICOM folder, or every scan of a folder or list.",
+        epilog="Lists of scans: a folder or BIDS data set; a glob pattern in quotes; a .csv file with a column 'path' "
+        "and, if wanted, 'id'; '-' for paths on standard input. A second run does only what is missing.",
+    )
+    parser.add_argument(
+        "input", metavar="INPUT", type=Path, help="a volume file, a DICOM folder, or a folder or list of scans"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -59,7 +68,7 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
         type=Path,
         required=True,
         help="a .seg.nrrd, .nrrd, .nii, .nii.gz, .mha, .dcm (DICOM Segmentation, or RT Structure Set with --format "
-        "rtstruct), .stl, .obj or .vtp file; a folder if INPUT is a folder of scans",
+        "rtstruct), .stl, .obj or .vtp file; a folder if INPUT is a folder or list of scans",
     )
     parser.add_argument("--model", metavar="ID|FILE", help="a model of 'hsam-segment models', or a model file")
     parser.add_argument("--organs", metavar="A,B", type=_names, default=(), help="only these; default: all")
@@ -100,6 +109,7 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--keep-islands", action="store_true", help="do not reduce organs to their largest piece")
     parser.add_argument("--keep-holes", action="store_true", help="do not fill holes")
     parser.add_argument("--keep-specks", action="store_true", help="do not drop specks")
+    add_cohort_arguments(parser)
     _common(parser, overwrite="replace OUTPUT, PNG and JSON if they exist")
 
 
