@@ -98,8 +98,8 @@ class Shell:
     def _on_tab(self, index: int) -> None:
         if self._shown is not None:
             self._shown.exit()
-        self._fit_height(index)
         self._shown = self._built(index)
+        self._fit_height()
         self._shown.show_parameters(self._parameter_node())
 
     def _on_idle(self) -> None:
@@ -115,11 +115,10 @@ class Shell:
             self._parts[entry.key] = part
         return self._parts[entry.key]
 
-    def _fit_height(self, shown: int) -> None:
-        """Let only the page in sight ask for room: a stack is otherwise as high as its highest page."""
-        for index, page in enumerate(self._pages):
-            policy = qt.QSizePolicy.Preferred if index == shown else qt.QSizePolicy.Ignored
-            page.setSizePolicy(qt.QSizePolicy.Preferred, policy)
+    def _fit_height(self) -> None:
+        """Hide the forms of the other pages: a stack asks every page for its height, whatever its size policy."""
+        for part in self._parts.values():
+            part.widget.setVisible(part is self._shown)
 
     def _load_form(self, name: str):
         widget = slicer.util.loadUI(self._form_path(name))

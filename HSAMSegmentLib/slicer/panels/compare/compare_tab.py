@@ -56,7 +56,7 @@ class ComparePart:
         self._dialogs = context.dialogs
         self._dependencies = Dependencies(context.dialogs, packages=COMPARING, torch=None, purpose=_("Comparing"))
         self._parameters: ParameterNode | None = None
-        self._shown: tuple[LabelSet | None, LabelSet | None] = (None, None)
+        self._shown: tuple[LabelSet | None, LabelSet | None] | None = None
         self._compared: Compared | None = None
         self._overlay = None
         self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, ui.helpLabel, self._dialogs)

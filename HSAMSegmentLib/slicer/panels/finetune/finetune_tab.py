@@ -289,7 +289,7 @@ class TeachPart:
 
     def _obstacle(self) -> str:
         """The first thing that keeps a teaching from starting, as a sentence."""
-        self.ui.estimateLabel.setText("")
+        self.ui.estimateLabel.visible = False
         if not self.pairs:
             return _("Add at least one scan with its segmentation.")
         for pair in self.pairs:
@@ -315,6 +315,7 @@ class TeachPart:
         )
         text = _("Starts from {title}. {needs}").format(title=start.title, needs=found.sentence)
         self.ui.estimateLabel.setText(text)
+        self.ui.estimateLabel.visible = True
         return found.problem
 
     # --- start and end

@@ -22,9 +22,8 @@ class StatusLine:
         self._details = ""
         self.is_about_readiness = True
         bar.setRange(0, _STEPS)
-        bar.setVisible(False)
-        copy_button.setVisible(False)
-        help_label.setVisible(False)
+        for widget in (label, bar, copy_button, help_label):
+            widget.setVisible(False)
         copy_button.connect("clicked()", self._copy)
 
     def say(self, text: str) -> None:
@@ -55,6 +54,7 @@ class StatusLine:
     def _show(self, text: str, color: str) -> None:
         self.is_about_readiness = not text
         self._label.setText(text)
+        self._label.setVisible(bool(text))
         self._label.setStyleSheet(f"color: {color};" if color else "")
         self._bar.setVisible(False)
         self._copy_button.setVisible(False)
