@@ -38,6 +38,7 @@ class PanelStand:
     def __init__(self, host, engine, store, node=None):
         import slicer
 
+        from HSAMSegmentLib.slicer.panels.scene_watch import SceneWatch
         from HSAMSegmentLib.slicer.panels.segment.segment_tab import SegmentPanel
         from HSAMSegmentLib.slicer.panels.widgets.model_list import StoreModels
 
@@ -50,6 +51,7 @@ class PanelStand:
         self.ui = self.panel.ui
         self.node = node or slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment")
         self.panel.show_parameters(self.node)
+        self._watch = SceneWatch(self.panel.look_at_scene)
 
     @property
     def status(self):
@@ -85,6 +87,7 @@ class PanelStand:
 
     def close(self):
         """Take the panel away."""
+        self._watch.close()
         self.panel.close()
         self.widget.setMRMLScene(None)
         self.widget.deleteLater()

@@ -25,6 +25,7 @@ class PartStand:
         import slicer
 
         from HSAMSegmentLib.slicer.panels.dependencies import Dependencies
+        from HSAMSegmentLib.slicer.panels.scene_watch import SceneWatch
         from HSAMSegmentLib.slicer.panels.tabs import PartContext
         from HSAMSegmentLib.slicer.panels.widgets.model_list import StoreModels
 
@@ -44,6 +45,7 @@ class PartStand:
         self.part.widget.show()
         self.node = node or slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment")
         self.part.show_parameters(self.node)
+        self._watch = SceneWatch(self.part.look_at_scene)
 
     @property
     def status(self):
@@ -66,6 +68,7 @@ class PartStand:
 
     def close(self):
         """Take the part away."""
+        self._watch.close()
         self.part.close()
         self.part.widget.setMRMLScene(None)
         self.part.widget.deleteLater()

@@ -11,6 +11,7 @@ import slicer
 
 from HSAMSegmentLib.slicer.panels.dependencies import Dependencies
 from HSAMSegmentLib.slicer.panels.engine import Engine
+from HSAMSegmentLib.slicer.panels.scene_watch import SceneWatch
 from HSAMSegmentLib.slicer.panels.tabs import PARTS, Part, PartContext, PartEntry
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs, SlicerDialogs
 from HSAMSegmentLib.slicer.panels.widgets.model_list import ModelSource, StoreModels
@@ -29,7 +30,7 @@ class Shell:
         models: ModelSource | None = None,
         dialogs: Dialogs | None = None,
     ) -> None:
-        """Make the tabs and build the first part.
+        """Make the tabs and build the first part; it shows the scene when the user enters the module.
 
         Args:
             engine: runs the jobs.
@@ -55,10 +56,12 @@ class Shell:
         self.widget = qt.QTabWidget()
         self._pages = [self._add_page(entry) for entry in parts]
         self._shown: Part | None = None
+        self._is_entered = False
         self.widget.connect("currentChanged(int)", self._on_tab)
         self._engine = engine
         self._on_tab(0)
         engine.when_idle = self._on_idle
+        self._watch = SceneWatch(self._on_scene)
 
     def open(self, key: str) -> Part:
         """Bring a part into sight."""
@@ -66,12 +69,18 @@ class Shell:
         return self._parts[key]
 
     def enter(self) -> None:
-        """The user came back to the module, or the scene is a new one."""
-        if self._shown is not None:
+        """The user came to the module."""
+        self._is_entered = True
+        self.show_scene()
+
+    def show_scene(self) -> None:
+        """The scene is a new one. Out of sight nothing is done: a parameter node would be made in every scene."""
+        if self._is_entered and self._shown is not None:
             self._shown.show_parameters(self._parameter_node())
 
     def exit(self) -> None:
         """The user left the module."""
+        self._is_entered = False
         if self._shown is not None:
             self._shown.exit()
 
@@ -83,6 +92,7 @@ class Shell:
     def close(self) -> None:
         """The panel goes away."""
         self._engine.when_idle = None
+        self._watch.close()
         for part in self._parts.values():
             part.close()
         self._parts, self._shown = {}, None
@@ -100,7 +110,11 @@ class Shell:
             self._shown.exit()
         self._shown = self._built(index)
         self._fit_height()
-        self._shown.show_parameters(self._parameter_node())
+        self.show_scene()
+
+    def _on_scene(self) -> None:
+        if self._is_entered and self._shown is not None:
+            self._shown.look_at_scene()
 
     def _on_idle(self) -> None:
         if self._shown is not None:

@@ -1,4 +1,4 @@
-"""Slicer's module panel around a module: a scroll area with height for width, the help section, the application's looks.
+"""Slicer's module panel around a module: a scroll area with height for width, the help section on top.
 
 What a form hides when it stands alone shows here: a page that asks for more height than it needs, a section that takes
 a share of the spare height, a list that makes the dock wide.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from panel_layout import cut_heads, cut_texts, gaps
+from panel_layout import gaps
 
 pytestmark = pytest.mark.host
 MODULE = Path(__file__).resolve().parents[3] / "HSAMSegment" / "HSAMSegment.py"

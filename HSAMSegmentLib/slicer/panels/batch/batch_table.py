@@ -17,6 +17,7 @@ from HSAMSegmentLib.slicer.panels.widgets.tables import (
     put_text,
     set_rows,
 )
+from HSAMSegmentLib.slicer.panels.widgets.tooltips import tip_of
 from HSAMSegmentLib.workflows.segment.folder_request import CANCELLED, DONE, FAILED, SKIPPED, WAITING, BatchRow
 
 _MOST_ROWS = 12
@@ -71,7 +72,7 @@ class BatchTable:
         color = {FAILED: PROBLEM_COLOR, SKIPPED: QUIET_COLOR, CANCELLED: QUIET_COLOR, WAITING: QUIET_COLOR}.get(
             row.state
         )
-        put_text(self._table, number, 0, row.name, tip="\n".join(text for text in (row.name, row.message) if text))
+        put_text(self._table, number, 0, row.name, tip=tip_of((row.name, row.message)))
         self._show_state(number, row, color or "")
         volumes = dict(row.volumes_ml)
         for position, organ in enumerate(self._organs or ()):

@@ -113,6 +113,11 @@ class TeachPart:
         self._show_offer()
         self._look_into_files()
 
+    def look_at_scene(self) -> None:
+        """Choose a pair that was just loaded, if none is chosen yet."""
+        if self._node is not None:
+            self._show_pair()
+
     def refresh(self) -> None:
         """The shared engine is free again; the teaching has its own."""
 

@@ -8,6 +8,7 @@ import qt
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.slicer.panels.widgets.swatches import swatch
+from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table
 from HSAMSegmentLib.workflows.segment.outcome import OrganOutcome, SegmentOutcome
 
 ORGAN, VOLUME, CONFIDENCE, UNCERTAIN = range(4)
@@ -24,14 +25,7 @@ class ResultTable:
         self._table = table
         self._go_to = go_to
         self._organs: list[OrganOutcome] = []
-        table.setColumnCount(4)
-        table.setHorizontalHeaderLabels([_("Organ"), _("Volume"), _("Confidence"), _("Least certain")])
-        table.verticalHeader().setVisible(False)
-        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
-        table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
-        table.verticalHeader().setDefaultSectionSize(_ROW_PIXELS)
-        table.setShowGrid(False)
-        table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
+        prepare_table(table, [_("Organ"), _("Volume"), _("Confidence"), _("Least certain")], stretched=ORGAN)
         table.connect("cellClicked(int,int)", self._on_click)
 
     def show(self, outcome: SegmentOutcome) -> None:

@@ -57,6 +57,11 @@ class ResultView:
         self._ui.learnFromButton.visible = self._learn_from is not None and written.volume_node is not None
         self._ui.resultSection.visible = True
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether there is a result."""
+        return self._written is not None
+
     def clear(self) -> None:
         """Show nothing."""
         self._written = None

@@ -71,6 +71,7 @@ class SegmentPanel:
         self._updating = False
         self._preview = LivePreview()
         self._segmented_scan = None
+        self._known_scans: list = []
         self._on_result: Callable[[dict[str, Any]], None] = self._on_downloaded
         self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, ui.helpLabel, self._dialogs)
         self.organs = OrganList(ui.organList, ui.allOrgansButton, ui.noOrgansButton, self._on_change)
@@ -106,6 +107,18 @@ class SegmentPanel:
         self._parameters = parameters
         self._on_change()
 
+    def look_at_scene(self) -> None:
+        """Choose a scan that was just loaded: what the slice views show now, else any if none was chosen."""
+        if self._parameters is None or self._is_running:
+            return
+        new = [node for node in _usable_scans() if node not in self._known_scans]
+        self._known_scans = _usable_scans()
+        is_chosen = self.ui.scanSelector.currentNode() is not None
+        if active_scan() in new:
+            self.ui.scanSelector.setCurrentNode(active_scan())
+        elif new and not is_chosen:
+            self.ui.scanSelector.setCurrentNode(new[0])
+
     def refresh(self) -> None:
         """The engine is free again."""
         if self._parameters is not None:
@@ -116,7 +129,7 @@ class SegmentPanel:
 
     def leave_scene(self) -> None:
         """The scene is about to be closed: a running job ends, nothing of it is kept."""
-        self._parameters = None
+        self._parameters, self._known_scans = None, []
         self._engine.cancel()
         self._engine.history.forget()
         self._preview.clear()
@@ -131,7 +144,8 @@ class SegmentPanel:
 
     def _show_nodes(self, parameters: ParameterNode) -> None:
         ui = self.ui
-        scan = parameters.reference(SCAN) or active_scan() or _only_scan()
+        self._known_scans = _usable_scans()
+        scan = parameters.reference(SCAN) or active_scan() or next(iter(self._known_scans), None)
         ui.scanSelector.setCurrentNode(scan)
         ui.outputSelector.setCurrentNode(parameters.reference(OUTPUT))
         ui.regionSelector.setCurrentNode(parameters.reference(REGION))
@@ -209,7 +223,8 @@ class SegmentPanel:
         button.text = _("Segment organs")
         button.enabled = not problem
         button.toolTip = problem or _("Segment the chosen organs.")
-        if problem or self.status.is_about_readiness:
+        is_result_left = self.result.is_shown and self.ui.scanSelector.currentNode() is None  # its sentence stays
+        if self.status.is_about_readiness or (problem and not is_result_left):
             self.status.say_ready(problem)
 
     @property
@@ -351,7 +366,7 @@ def build(context: PartContext) -> SegmentPanel:
     )
 
 
-def _only_scan():
-    """The first volume of the scene that can be segmented, or None."""
+def _usable_scans() -> list:
+    """The volumes of the scene that can be segmented."""
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    return next((node for node in nodes if is_in_scene(node) and not volume_problem(node)), None)
+    return [node for node in nodes if is_in_scene(node) and not volume_problem(node)]
