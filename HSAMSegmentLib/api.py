@@ -94,8 +94,8 @@ def segment(
             postprocess=PostprocessOptions() if postprocess else NO_POSTPROCESSING,
         ),
     )
-    warm = {"models": ModelCache(store, model=loaded)}
-    return segment_scan(request, Context(on_progress or ignore_event, cancel or CancelToken(), warm=warm), volume)
+    shared = {"models": ModelCache(store, model=loaded)}
+    return segment_scan(request, Context(on_progress or ignore_event, cancel or CancelToken(), shared=shared), volume)
 
 
 def evaluate(

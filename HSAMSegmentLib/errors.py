@@ -56,7 +56,7 @@ class OutputError(HSAMSegmentError):
 
 
 class TrainingError(HSAMSegmentError):
-    """Teaching cannot start or go on: no usable labels, a loss that is not a number, nothing to hold out."""
+    """Fine-tuning cannot start or go on: no usable labels, a loss that is not a number, nothing to hold out."""
 
     exit_code = 9
 

@@ -1,4 +1,4 @@
-"""Make the pictures of `Docs/tutorial.md` in the headless host: correct, teach, compare, batch and share, by clicks.
+"""Make the pictures of `Docs/tutorial.md` in the headless host: correct, fine-tune, compare, batch, share, by clicks.
 
 `python Scripts/make_tutorial_pictures.py [--minutes M] [--output FOLDER]`. They show the synthetic phantom and nothing
 else, so they may be published. The host has no Segment Editor: the phantom's own ground truth stands in for the
@@ -42,7 +42,7 @@ def main() -> int:
         try:
             tour.segment()
             tour.correct()
-            tour.teach(arguments.minutes)
+            tour.finetune(arguments.minutes)
             tour.compare()
             tour.segment_many()
         finally:
@@ -54,7 +54,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=6.0, help="how long to teach (default: 6)")
+    parser.add_argument("--minutes", type=float, default=6.0, help="how long to fine-tune (default: 6)")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "Resources" / "Screenshots")
     return parser.parse_args()
 
@@ -89,37 +89,37 @@ class Tour:
         self._before = copy_of(self._result, "Before the correction")
 
     def correct(self) -> None:
-        """The tab Teach with the slices worth correcting; then the correction."""
-        part = self._widget.shell.open("teach")
-        ui = part.ui
-        ui.teachScanSelector.setCurrentNode(self._volume)
-        ui.teachSegmentationSelector.setCurrentNode(self._result)
-        self._grab(part, ui.correctSection, "tutorial_correct.png")
+        """The tab Fine-tune with the slices worth correcting; then the correction."""
+        tab = self._widget.shell.open("finetune")
+        ui = tab.ui
+        ui.finetuneScanSelector.setCurrentNode(self._volume)
+        ui.finetuneSegmentationSelector.setCurrentNode(self._result)
+        self._grab(tab, ui.correctSection, "tutorial_correct.png")
         draw_truth(self._result, self._truth, self._volume)
 
-    def teach(self, minutes: float) -> None:
+    def finetune(self, minutes: float) -> None:
         """Learn from the corrected pair to the end: what is learned, how it went, the chart, the new model."""
-        part = self._widget.shell.open("teach")
-        ui = part.ui
+        tab = self._widget.shell.open("finetune")
+        ui = tab.ui
         ui.titleEdit.setText(MODEL_TITLE)
         ui.minutesBox.value = minutes
         ui.learnButton.click()
-        self._grab_from(part, ui.casesSection, ui.startButton, "tutorial_teach.png", without=(ui.correctSection,))
-        self._wait(lambda: not part.run.is_busy, lambda: ui.teachStatusLabel.text)
-        self._grab(part, ui.liveSection, "tutorial_live.png")
-        self._grab(part, ui.modelsSection, "tutorial_models.png")
-        self._grab_chart(part.live.chart.chart_node)
+        self._grab_from(tab, ui.casesSection, ui.startButton, "tutorial_finetune.png", without=(ui.correctSection,))
+        self._wait(lambda: not tab.run.is_busy, lambda: ui.finetuneStatusLabel.text)
+        self._grab(tab, ui.liveSection, "tutorial_live.png")
+        self._grab(tab, ui.modelsSection, "tutorial_models.png")
+        self._grab_chart(tab.live.chart.chart_node)
 
     def compare(self) -> None:
         """What the model found against the corrected segmentation, with the disagreement over a slice."""
-        part = self._widget.shell.open("compare")
-        ui = part.ui
+        tab = self._widget.shell.open("compare")
+        ui = tab.ui
         ui.firstSelector.setCurrentNode(self._before)
         ui.secondSelector.setCurrentNode(self._result)
         ui.compareButton.click()
-        self._wait(lambda: not part.engine.is_busy, lambda: ui.statusLabel.text)
+        self._wait(lambda: not tab.engine.is_busy, lambda: ui.statusLabel.text)
         ui.disagreementButton.click()
-        self._grab_from(part, ui.firstSelector, ui.saveButton, "tutorial_compare.png")
+        self._grab_from(tab, ui.firstSelector, ui.saveButton, "tutorial_compare.png")
         for node in (self._before, self._result):
             node.GetDisplayNode().SetVisibility(False)
         ui.scoreTable.cellClicked.emit(0, 0)
@@ -131,37 +131,37 @@ class Tour:
         """All scans of the scene with the tab Batch."""
         for number, seed in enumerate(OTHER_SEEDS, start=2):
             add_phantom(f"Phantom {number}", seed)
-        part = self._widget.shell.open("batch")
-        ui = part.ui
+        tab = self._widget.shell.open("batch")
+        ui = tab.ui
         ui.modelCombo.setCurrentIndex(max(ui.modelCombo.findData(DEFAULT_MODEL), 0))
         self._host.process_events()
         ui.batchButton.click()
         self._wait(lambda: ui.batchButton.text == "Segment all", lambda: ui.statusLabel.text)
-        self._grab_from(part, ui.modeCombo, ui.saveButton, "tutorial_batch.png")
+        self._grab_from(tab, ui.modeCombo, ui.saveButton, "tutorial_batch.png")
 
     def _wait(self, until: Callable[[], bool], status: Callable[[], str]) -> None:
         wait_until(self._host, until, status, LONGEST_WAIT_SECONDS)
 
-    def _fit(self, part) -> None:
+    def _fit(self, tab) -> None:
         """Give the panel the height that a part asks for; in the application it would scroll."""
-        panel, form = self._widget.parent, part.widget
+        panel, form = self._widget.parent, tab.widget
         for _ in range(3):  # labels that break their lines ask for their height when their width is settled
             self._host.process_events()
             asked = max(form.sizeHint().height(), form.layout().totalHeightForWidth(form.width))
             panel.resize(PANEL_WIDTH, asked + panel.height - form.height)
         self._host.process_events()
 
-    def _grab(self, part, section, name: str) -> None:
-        self._fit(part)
+    def _grab(self, tab, section, name: str) -> None:
+        self._fit(tab)
         section.grab().save(str(self._output / name))
 
-    def _grab_from(self, part, first, last, name: str, without=()) -> None:
+    def _grab_from(self, tab, first, last, name: str, without=()) -> None:
         """The panel from one widget to another one below it."""
         import qt
 
         for widget in without:
             widget.visible = False
-        self._fit(part)
+        self._fit(tab)
         page = first.window()
         top = first.mapTo(page, qt.QPoint(0, 0)).y() - 10
         bottom = last.mapTo(page, qt.QPoint(0, 0)).y() + last.height + 5

@@ -1,4 +1,4 @@
-"""Write the cards of the embedded models, from their manifests, to Docs/embedded_models.md.
+"""Write the cards of the built-in models, from their manifests, to Docs/builtin_models.md.
 
 python Scripts/model_cards.py
 """
@@ -15,10 +15,10 @@ from HSAMSegmentLib.weights.model_card import model_card
 from recipes.builtin_tasks import ALL_TASKS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-INTRODUCTION = """# The embedded models
+INTRODUCTION = """# The built-in models
 
 Written by `Scripts/model_cards.py` from the manifests of the bundles in `Resources/Models`; do not edit by hand.
-Trained by `Scripts/train_embedded.py`, judged and written by `Scripts/export_embedded.py`. One compact encoder for the
+Trained by `Scripts/train_builtin.py`, judged and written by `Scripts/export_builtin.py`. One compact encoder for the
 three MR models, in the bundle of the first, and one for CT; an H-SAM head (paper form) for each.
 """
 
@@ -28,7 +28,7 @@ def main() -> None:
     folder = REPOSITORY / "Resources" / "Models"
     cards = [model_card(read_manifest(folder / f"{task.id}.safetensors")) for task in ALL_TASKS]
     (REPOSITORY / "Docs").mkdir(exist_ok=True)
-    (REPOSITORY / "Docs" / "embedded_models.md").write_text("\n".join([INTRODUCTION, *cards]), encoding="utf-8")
+    (REPOSITORY / "Docs" / "builtin_models.md").write_text("\n".join([INTRODUCTION, *cards]), encoding="utf-8")
 
 
 if __name__ == "__main__":

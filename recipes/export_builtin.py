@@ -111,7 +111,7 @@ def manifest_of_task(
 
 def _training_facts(task: BuiltinTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> dict[str, Any]:
     return {
-        "script": "Scripts/train_embedded.py",
+        "script": "Scripts/train_builtin.py",
         "data": task.folder,
         "scans_taught": sorted(_trained_scans(task, state, hashes)),
         "scans_held_out": list(task.validation),

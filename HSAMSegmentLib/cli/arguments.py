@@ -77,10 +77,12 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--batch-size", metavar="N", type=_count, help="slices at once; default: what memory allows")
     parser.add_argument("--flip-averaging", action="store_true", help="average over flipped slices: slower, steadier")
     parser.add_argument(
-        "--single-view",
+        "--no-tta",
         action="store_true",
-        help="see each slice once, also with a model that averages over turned views or other planes: faster",
+        help="no test-time augmentation: one pass per slice, even for models that average over rotated slices or other "
+        "planes; faster",
     )
+    parser.add_argument("--single-view", action="store_true", dest="no_tta", help=argparse.SUPPRESS)  # name in 0.1
     parser.add_argument("--full-precision", action="store_true", help="compute in float32 throughout")
     parser.add_argument("--no-postprocessing", action="store_true", help="none of the three steps below")
     parser.add_argument("--keep-islands", action="store_true", help="do not reduce organs to their largest piece")
@@ -150,9 +152,14 @@ def add_doctor(subparsers: argparse._SubParsersAction) -> None:
     _common(parser)
 
 
-def add_teach(subparsers: argparse._SubParsersAction) -> None:
-    """`teach --case IMAGE LABELS -o MODEL`."""
-    parser = _command(subparsers, "teach", "Train a model of your own from one or more labeled scans.")
+def add_finetune(subparsers: argparse._SubParsersAction) -> None:
+    """`finetune --case IMAGE LABELS -o MODEL`; `teach`, its name in version 0.1, is not in the help."""
+    description = "Fine-tune a model on one or more labeled scans."
+    _add_finetune_options(_command(subparsers, "finetune", description))
+    _add_finetune_options(_command(subparsers, "teach", description, is_hidden=True))
+
+
+def _add_finetune_options(parser: CommandParser) -> None:
     pair = {"metavar": ("IMAGE", "LABELS"), "nargs": 2, "type": Path, "action": "append"}
     parser.add_argument("--case", required=True, dest="cases", help="a scan and its labels; may be repeated", **pair)
     parser.add_argument("--validate", default=[], help="a scan and its labels to choose the best state by", **pair)
@@ -180,9 +187,14 @@ def add_teach(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _command(
-    subparsers: argparse._SubParsersAction, name: str, description: str, epilog: str | None = None
+    subparsers: argparse._SubParsersAction,
+    name: str,
+    description: str,
+    epilog: str | None = None,
+    is_hidden: bool = False,
 ) -> CommandParser:
-    parser = subparsers.add_parser(name, help=description, description=description, epilog=epilog)
+    listed = {} if is_hidden else {"help": description}  # a command without help is not listed
+    parser = subparsers.add_parser(name, description=description, epilog=epilog, **listed)
     parser.set_defaults(parser=parser)
     return parser
 

@@ -1,4 +1,4 @@
-"""`hsam-segment teach`: train a model from labeled scans."""
+"""`hsam-segment finetune`: train a model from labeled scans."""
 
 from __future__ import annotations
 

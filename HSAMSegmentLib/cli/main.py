@@ -32,7 +32,7 @@ exit codes:
     6  a download failed
     7  no device can run the job
     8  the output exists already or cannot be written
-    9  teaching cannot start or go on
+    9  fine-tuning cannot start or go on
   130  cancelled (Ctrl-C or SIGTERM)
   141  whoever read the output closed it
 
@@ -40,7 +40,7 @@ For research only, not for clinical decisions.
 """
 
 MODULES = {"teach": "finetune"}
-"""Modules of subcommands that have another name than the subcommand."""
+"""Commands under their names of version 0.1."""
 
 
 def build_parser() -> CommandParser:
@@ -57,7 +57,7 @@ def build_parser() -> CommandParser:
     arguments.add_evaluate(subparsers)
     arguments.add_models(subparsers)
     arguments.add_doctor(subparsers)
-    arguments.add_teach(subparsers)
+    arguments.add_finetune(subparsers)
     return parser
 
 

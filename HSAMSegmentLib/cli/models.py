@@ -13,12 +13,12 @@ from HSAMSegmentLib.errors import CheckpointError, ModelNotFoundError, RequestEr
 from HSAMSegmentLib.runtime.disk import format_bytes
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.weights.store import Store
-from HSAMSegmentLib.weights.store_entries import BROKEN, EMBEDDED, STORED, ModelEntry, entry_from_file
+from HSAMSegmentLib.weights.store_entries import BROKEN, BUILT_IN, STORED, ModelEntry, entry_from_file
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
 from HSAMSegmentLib.workflows.run import run as run_workflow
 
-_STATUS_WORDS = {EMBEDDED: "built in", STORED: "stored", BROKEN: "broken"}
+_STATUS_WORDS = {BUILT_IN: "built in", STORED: "stored", BROKEN: "broken"}
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:

@@ -59,7 +59,7 @@ def _options(arguments: argparse.Namespace) -> SegmentOptions:
         roi=arguments.roi,
         batch_size=arguments.batch_size,
         precision="full" if arguments.full_precision else "auto",
-        view_averaging=not arguments.single_view,
+        view_averaging=not arguments.no_tta,
         flip_averaging=arguments.flip_averaging,
         postprocess=PostprocessOptions(
             largest_piece=not (untouched or arguments.keep_islands),

@@ -1,7 +1,7 @@
 """The logits of all planes that a volume is read along, put together.
 
 A network that looks along sagittal slices sees what one that looks along axial slices misses, and the other way round,
-so the mean of their logits is better than either. What it is worth is in Docs/teaching.md.
+so the mean of their logits is better than either. What it is worth is in Docs/finetuning.md.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from HSAMSegmentLib.images.orientation import SliceFrame
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.slice_predictor import BatchRules, CancellableOperations, SlicePredictor
-from HSAMSegmentLib.inference.through_plane_smoothing import NeighborMean
+from HSAMSegmentLib.inference.through_plane_smoothing import ThroughPlaneSmoothing
 from HSAMSegmentLib.preprocess.intensity import intensity_scaler
 from HSAMSegmentLib.preprocess.network_input import NetworkInput, SliceFraming
 from HSAMSegmentLib.preprocess.regions import StackRegion
@@ -121,7 +121,7 @@ def plane_reading(
         device=device,
         precision=options.precision,
         batch_size=options.batch_size,
-        neighbors=NeighborMean(
+        smoothing=ThroughPlaneSmoothing(
             sigma_mm=manifest.prediction.neighbors_mm, slice_spacing_mm=frame.slice_spacing_mm, count=len(source)
         ),
     )

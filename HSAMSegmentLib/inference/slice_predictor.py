@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from HSAMSegmentLib.errors import CheckpointError, DeviceError
 from HSAMSegmentLib.inference.confidence import SliceEvidence, read_logits, slice_evidence
-from HSAMSegmentLib.inference.test_time_augmentation import mean_over_views
-from HSAMSegmentLib.inference.through_plane_smoothing import NeighborMean
+from HSAMSegmentLib.inference.test_time_augmentation import mean_over_augmentations
+from HSAMSegmentLib.inference.through_plane_smoothing import ThroughPlaneSmoothing
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.preprocess.network_input import NetworkInput, SliceFraming, SliceWindow
 from HSAMSegmentLib.preprocess.rules import PLAIN_VIEW, View
@@ -73,7 +73,7 @@ class SlicePredictor:
         device: str,
         precision: str,
         batch_size: int | None,
-        neighbors: NeighborMean,
+        smoothing: ThroughPlaneSmoothing,
     ) -> None:
         """Bring the network to the device.
 
@@ -85,7 +85,7 @@ class SlicePredictor:
             neighbors: averages the logits of the stack.
         """
         self.warnings: list[str] = []
-        self._neighbors = neighbors
+        self._smoothing = smoothing
         self._network = network.eval()
         self._wanted_precision = precision
         self._wanted_batch = batch_size
@@ -154,7 +154,7 @@ class SlicePredictor:
             stop = min(first + max(1, self.batch_size // framing.tile_count), last)
             try:
                 with torch.inference_mode():
-                    found = use(self._neighbors.stages(compute, first, stop))
+                    found = use(self._smoothing.stages(compute, first, stop))
                 if not self._measured:
                     self._enlarge_batch()
                 return found
@@ -162,7 +162,7 @@ class SlicePredictor:
                 if not devices.is_out_of_memory(error):
                     raise
                 logger.info("Out of memory on %s at batch size %d: %s", self.device, self.batch_size, error)
-                self._neighbors.forget()
+                self._smoothing.forget()
             self._step_down(min(self.batch_size, (stop - first) * framing.tile_count))
 
     def _slice_logits(
@@ -173,7 +173,7 @@ class SlicePredictor:
         return [framing.logits(torch.cat(stage), rules.window) for stage in zip(*parts)]
 
     def _stages(self, images: Tensor, rules: BatchRules) -> list[Tensor]:
-        stages = mean_over_views(lambda view: self._one_view(view, rules), images, rules.views)
+        stages = mean_over_augmentations(lambda view: self._one_view(view, rules), images, rules.views)
         if all(bool(torch.isfinite(stage).all()) for stage in stages):
             return stages
         if self._dtype is None:

@@ -17,7 +17,7 @@ _UNSEEN_WEIGHT = 1e-3
 """Of a place that lies outside of a view: next to nothing, but enough where no view has it."""
 
 
-def mean_over_views(forward: Forward, images: Tensor, views: Sequence[View]) -> list[Tensor]:
+def mean_over_augmentations(forward: Forward, images: Tensor, views: Sequence[View]) -> list[Tensor]:
     """Logits of all stages, averaged over views of the images; the plain view alone is not touched at all.
 
     A place that a view does not show, such as a corner that was turned out of it, has next to no weight there.

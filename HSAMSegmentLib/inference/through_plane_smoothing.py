@@ -1,7 +1,7 @@
 """Logits averaged over neighboring slices, because a network that sees slices one by one flickers between them.
 
 The average is a Gaussian whose width is in millimeters, so it acts on thin slices and leaves thick ones as they are.
-What it is worth is in Docs/teaching.md.
+What it is worth is in Docs/finetuning.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Part:
         return self.first + len(self.stages[0])
 
 
-class NeighborMean:
+class ThroughPlaneSmoothing:
     """Averages the logits of a stack of slices, batch after batch; each slice is computed once."""
 
     def __init__(self, *, sigma_mm: float, slice_spacing_mm: float, count: int) -> None:

@@ -34,7 +34,7 @@ class StageLogits(NamedTuple):
 class SegmentationNetwork(nn.Module):
     """An encoder and a head: images in, logits of every stage out.
 
-    `encode` and `decode` are apart because teaching with a frozen encoder computes features once and decodes them many
+    `encode` and `decode` are apart since fine-tuning with a frozen encoder computes features once and decodes them many
     times. What it computes is for slices of one plane; `other_planes` holds a network of the same kind for each other
     plane that a volume shall be read along.
     """

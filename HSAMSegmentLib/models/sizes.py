@@ -60,7 +60,7 @@ def head_weights(architecture: Architecture) -> int:
     return base + each * architecture.num_classes
 
 
-def kept_bytes_per_view(spec: EncoderSpec) -> int:
+def cached_bytes_per_view(spec: EncoderSpec) -> int:
     """On the disk, of one view that a frozen encoder has seen: its embedding in half precision and its labels."""
     sizes = _sam_sizes(spec)
     grid = spec.image_size // sizes["patch_size"]

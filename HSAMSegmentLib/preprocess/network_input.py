@@ -1,4 +1,4 @@
-"""Slices to network input and logits back to slices, on the device. Shared by segmenting and teaching.
+"""Slices to network input and logits back to slices, on the device. Shared by segmenting and fine-tuning.
 
 `SliceFraming` knows the geometry of one slice size; `NetworkInput` hands out batches of a stack of slices.
 

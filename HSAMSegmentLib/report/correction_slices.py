@@ -1,4 +1,4 @@
-"""Which slices of a result teach a model most when a person corrects them: those it doubts, apart from each other."""
+"""Which slices of a result help a model most when a person corrects them: those it doubts, apart from each other."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def _turned(degrees: float) -> np.ndarray:
 
 
 def require_model() -> None:
-    """Skip if the embedded model is not installed."""
+    """Skip if the built-in model is not installed."""
     try:
         present = Store().find(MODEL).is_present
     except ModelNotFoundError:

@@ -13,7 +13,7 @@ from HSAMSegmentLib.training.data.cases import (
     distinct_cases,
     matched_labels,
     read_case,
-    refuse_taught_validation,
+    refuse_training_scans,
 )
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
 from HSAMSegmentLib.training.data.validation_sets import ValidationSet, hold_out_blocks, whole_case
@@ -55,7 +55,7 @@ def prepare(
     distinct, doubled = distinct_cases(_cases(run, request.cases, cases))
     training, labels, notes = common_labels(distinct)
     given, more_notes = matched_labels(_cases(run, request.validation, validation), labels)
-    refuse_taught_validation(training, given)
+    refuse_training_scans(training, given)
     run.advise([*doubled, *notes, *more_notes])
     for sentence in run.advice:  # what is odd about the scans is told before the training, not after it
         events(FinetuneNote(sentence))

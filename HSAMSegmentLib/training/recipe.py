@@ -21,7 +21,7 @@ from HSAMSegmentLib.weights.manifest import Manifest
 COMPACT = "compact"
 COMPACT_HEAD_OPTIONS = {"mlp_dim": 256, "dropout": 0.1, "embedding_noise": 0.02}
 NARROW_CNN_OPTIONS = {"width": 256}
-"""A quarter of AutoSAM's width, 1.3 instead of 20.7 million weights, for much faster steps (Docs/teaching.md)."""
+"""A quarter of AutoSAM's width, 1.3 instead of 20.7 million weights, for much faster steps (Docs/finetuning.md)."""
 SAM_ENCODERS = ("sam_vit", "custom")
 DEFAULT_HEAD = "hsam"
 SAM_IMAGE_SIZE = 512
@@ -151,7 +151,7 @@ def augment_rule(cases: int, adaptation: str = FULL) -> AugmentRule:
     """The final augmentation: the fewer scans, the stronger.
 
     If the whole network is trained, augmentation starts with the ranges for many scans and widens over 500 steps: short
-    trainings learn the plain cases first, and long ones do not overfit to the few scans (Docs/teaching.md). Several
+    trainings learn the plain cases first, and long ones do not overfit to the few scans (Docs/finetuning.md). Several
     scans need half of the range. Cached features have a fixed set of views, with half of the range as well.
     """
     if cases > FEW_CASES:

@@ -1,7 +1,7 @@
 """A second network for slices along another plane, trained after the first one and kept only if it helps.
 
 It starts as a copy of the first network, which already knows the structures and the contrast, so it needs a fraction of
-the steps. Docs/teaching.md has the figures.
+the steps. Docs/finetuning.md has the figures.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 
 from HSAMSegmentLib.errors import CheckpointError, ModelNotFoundError
 from HSAMSegmentLib.weights.manifest import License, Manifest
-from HSAMSegmentLib.weights.resources import CATALOG_FILE, embedded_models_folder
+from HSAMSegmentLib.weights.resources import CATALOG_FILE, builtin_models_folder
 
 CATALOG_SCHEMA_VERSION = 1
 ENCODER = "encoder"
@@ -210,7 +210,7 @@ def load_catalog(path: Path | None = None) -> Catalog:
     Raises:
         CheckpointError: if it is wrong.
     """
-    path = path if path is not None else embedded_models_folder() / CATALOG_FILE
+    path = path if path is not None else builtin_models_folder() / CATALOG_FILE
     try:
         return parse_catalog(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -42,7 +42,7 @@ class FileListing:
 
         Args:
             path: the file.
-            status: `EMBEDDED` or `STORED`, for a file that is not broken.
+            status: `BUILT_IN` or `STORED`, for a file that is not broken.
             known: the entry of the catalog whose file name it has, if any.
         """
         stamps = _stamps(path)

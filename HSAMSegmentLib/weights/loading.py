@@ -52,7 +52,7 @@ def load_model(reference: str | Path, *, store: Store | None = None, image_size:
     """Load a model by its id or from a file.
 
     Args:
-        reference: id of an embedded or stored model, or path of a bundle or of an official file (H-SAM, SAMed,
+        reference: id of a built-in or stored model, or path of a bundle or of an official file (H-SAM, SAMed,
             AutoSAM), whose labels are then those of the catalog's model of the same layout, or "class 1" and so on.
         store: where ids and encoders are looked up; None for the default one.
         image_size: for an official file that does not tell it.

@@ -1,4 +1,4 @@
-"""Model cards: what the manifest of an embedded bundle says, as Markdown. No torch here."""
+"""Model cards: what the manifest of a built-in bundle says, as Markdown. No torch here."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def model_card(manifest: Manifest) -> str:
         "",
         f"**Terms.** {manifest.license.terms}",
         "",
-        f"**Data.** `{training['data']}`: {len(training['scans_taught'])} scans taught, "
+        f"**Data.** `{training['data']}`: {len(training['scans_taught'])} scans trained on, "
         f"{len(training['scans_held_out'])} held out for the figures ({', '.join(training['scans_held_out'])}). "
         f"{training['steps']} steps, {training['minutes']:.0f} minutes of training on a CPU, together with the other "
-        f"embedded models. {training.get('note', '')}".strip(),
+        f"built-in models. {training.get('note', '')}".strip(),
         "",
     ]
     names = [label.name for label in manifest.labels]

@@ -1,4 +1,4 @@
-"""Where the files that come with the program are: catalog, embedded bundles, terminologies."""
+"""Where the files that come with the program are: catalog, built-in bundles, terminologies."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ def resource_folder() -> Path:
     )
 
 
-def embedded_models_folder() -> Path:
+def builtin_models_folder() -> Path:
     """The folder with the catalog and the bundles that come with the program."""
     return resource_folder() / "Models"

@@ -19,10 +19,10 @@ from HSAMSegmentLib.weights.download.partial_file import PartialFile
 from HSAMSegmentLib.weights.hash_cache import VerifiedHashes
 from HSAMSegmentLib.weights.importing import Importer, sidecar_path
 from HSAMSegmentLib.weights.listing import FILES
-from HSAMSegmentLib.weights.resources import embedded_models_folder
+from HSAMSegmentLib.weights.resources import builtin_models_folder
 from HSAMSegmentLib.weights.store_entries import (
     BROKEN,
-    EMBEDDED,
+    BUILT_IN,
     STORED,
     ModelEntry,
     entry_from_catalog,
@@ -49,7 +49,7 @@ def default_folder() -> Path:
 
 
 class Store:
-    """All models and encoders: embedded ones, those in the user's folder, and those the catalog could bring.
+    """All models and encoders: built-in ones, those in the user's folder, and those the catalog could bring.
 
     Nothing is created on the disk before something is stored.
 
@@ -60,11 +60,11 @@ class Store:
     """
 
     def __init__(
-        self, folder: Path | str | None = None, *, catalog: Catalog | None = None, embedded: Path | None = None
+        self, folder: Path | str | None = None, *, catalog: Catalog | None = None, builtin: Path | None = None
     ) -> None:
         self.folder = Path(folder).expanduser() if folder is not None else default_folder()
         self.catalog = catalog if catalog is not None else load_catalog()
-        self._embedded = embedded if embedded is not None else embedded_models_folder()
+        self._builtin = builtin if builtin is not None else builtin_models_folder()
         self._hashes = VerifiedHashes(self.models_folder)
 
     @property
@@ -73,7 +73,7 @@ class Store:
         return self.folder / "models"
 
     def models(self, kind: str | None = None) -> list[ModelEntry]:
-        """Everything there is or could be downloaded: embedded first, then stored, then available.
+        """Everything there is or could be downloaded: built-in first, then stored, then available.
 
         A file is read when it is new or changed; asking again costs a look at its date and size.
 
@@ -87,12 +87,12 @@ class Store:
         stored = sorted(
             self._stored_entries(), key=lambda entry: entry.path is not None and entry.path.stem != entry.id
         )
-        entries = without_repetitions([*self._embedded_entries(), *stored, *self._available_entries()])
+        entries = without_repetitions([*self._builtin_entries(), *stored, *self._available_entries()])
         entries = with_unknown_encoders_named(entries)
         return [entry for entry in entries if kind is None or entry.kind == kind]
 
-    def _embedded_entries(self) -> Iterator[ModelEntry]:
-        found = (FILES.entry(path, EMBEDDED) for path in sorted(self._embedded.glob(f"*{BUNDLE_SUFFIX}")))
+    def _builtin_entries(self) -> Iterator[ModelEntry]:
+        found = (FILES.entry(path, BUILT_IN) for path in sorted(self._builtin.glob(f"*{BUNDLE_SUFFIX}")))
         yield from (entry for entry in found if entry is not None)
 
     def _stored_files(self) -> list[Path]:
@@ -177,7 +177,7 @@ class Store:
         return [item for item in needed if not item.is_present]
 
     def sha256(self, path: Path) -> str:
-        """Hash of a stored or embedded file; remembered for files in the store."""
+        """Hash of a stored or built-in file; remembered for files in the store."""
         return self._hashes.sha256(path) if path.parent == self.models_folder else sha256_of(path)
 
     def download(
@@ -265,7 +265,7 @@ class Store:
             RequestError: if it comes with the program.
         """
         entry = self.find(model_id)
-        if entry.status == EMBEDDED:
+        if entry.status == BUILT_IN:
             raise RequestError(f"{entry.title} comes with the program and cannot be removed.")
         if not entry.is_removable:
             raise ModelNotFoundError(f"{entry.title} is not on this computer; there is nothing to remove.")

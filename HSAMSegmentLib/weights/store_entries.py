@@ -16,7 +16,7 @@ from HSAMSegmentLib.weights.convert.torch_header import read_torch_header
 from HSAMSegmentLib.weights.file_kind import SAFETENSORS, file_kind
 from HSAMSegmentLib.weights.manifest import License, Manifest
 
-EMBEDDED = "embedded"
+BUILT_IN = "embedded"
 STORED = "stored"
 AVAILABLE = "available"
 BROKEN = "broken"
@@ -31,7 +31,7 @@ class ModelEntry:
         id: name for the command line and for other models.
         title: as a user reads it.
         kind: "model" or "encoder".
-        status: `EMBEDDED` (comes with the program), `STORED` (downloaded, imported or taught), `AVAILABLE` (in the
+        status: `BUILT_IN` (comes with the program), `STORED` (downloaded, imported or fine-tuned), `AVAILABLE` (in the
             catalog, not on this computer) or `BROKEN` (a file that cannot be used; `problem` says why).
         path: the file, or None if it is not there.
         size_bytes: size of the file, or of the download.
@@ -64,7 +64,7 @@ class ModelEntry:
     @property
     def is_present(self) -> bool:
         """Whether the file is on this computer and usable."""
-        return self.status in (EMBEDDED, STORED)
+        return self.status in (BUILT_IN, STORED)
 
     @property
     def is_bundle(self) -> bool:
@@ -180,7 +180,7 @@ def entry_from_file(path: Path, status: str, manifest: Manifest | None) -> Model
 
     Args:
         path: the file.
-        status: `EMBEDDED` or `STORED`.
+        status: `BUILT_IN` or `STORED`.
         manifest: what lies beside an official file, if anything.
     """
     try:

@@ -1,4 +1,4 @@
-"""Runs jobs in one persistent worker process, which keeps models warm and can be killed without harm to its host."""
+"""Runs jobs in one persistent worker process, which keeps models loaded and can be killed without harm to its host."""
 
 from __future__ import annotations
 

@@ -71,8 +71,8 @@ class InlineRunner:
         return events
 
     def close(self) -> None:
-        """Forget what was kept warm."""
-        self._context.warm.clear()
+        """Unload the models."""
+        self._context.shared.clear()
 
 
 class ThreadRunner:

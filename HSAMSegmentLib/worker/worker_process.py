@@ -1,4 +1,4 @@
-"""The worker process: runs one job after the other and keeps what is warm, until nobody needs it."""
+"""The worker process: runs one job after the other and keeps models loaded, until its host ends it."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ class Watcher(threading.Thread):
     def run(self) -> None:
         """Look for commands often and for the parent now and then, for ever."""
         parent = _process(self._parent_pid)
-        next_look = 0.0
+        next_check = 0.0
         while True:
             for command in self._commands.read():
                 self._obey(command)
-            if time.monotonic() >= next_look:
+            if time.monotonic() >= next_check:
                 if not _is_alive(parent):
                     self._leave()
-                next_look = time.monotonic() + PARENT_SECONDS
+                next_check = time.monotonic() + PARENT_SECONDS
             time.sleep(COMMAND_SECONDS)
 
     def _obey(self, command: dict[str, Any]) -> None:

@@ -29,16 +29,16 @@ class Context:
         cancel: looked at between two pieces of work.
         hooks: name to "module:function"; "surfaces" turns labels into files of closed surfaces (it needs vtk, which
             the workflows do not import).
-        warm: what a later workflow with the same surroundings finds again, such as a loaded model.
+        shared: what a later workflow with the same surroundings finds again, such as a loaded model.
     """
 
     emit: Emit = ignore_event
     cancel: CancelToken = field(default_factory=CancelToken)
     hooks: dict[str, str] = field(default_factory=dict)
-    warm: dict[str, Any] = field(default_factory=dict)
+    shared: dict[str, Any] = field(default_factory=dict)
 
     def with_events(self, emit: Emit, cancel: CancelToken) -> Context:
-        """The same surroundings for one more workflow; what is warm is shared."""
+        """The same surroundings for one more workflow; loaded models are shared."""
         return replace(self, emit=emit, cancel=cancel)
 
     @property
@@ -51,7 +51,7 @@ class Context:
         """The models that stay loaded, made at first use (it imports torch)."""
         from HSAMSegmentLib.workflows.segment.model_cache import ModelCache
 
-        return self.warm.setdefault("models", ModelCache())
+        return self.shared.setdefault("models", ModelCache())
 
     def hook(self, name: str) -> Callable[..., Any] | None:
         """The function behind a hook, imported now; None if there is no such hook."""

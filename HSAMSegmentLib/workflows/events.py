@@ -38,7 +38,7 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class TeachPicture:
+class ValidationPicture:
     """A picture of a validation slice is there: reference and prediction side by side.
 
     Attributes:
@@ -100,9 +100,9 @@ class Cancelled:
     """The user cancelled; nothing is wrong."""
 
 
-Event = Union[Progress, Preview, Metrics, TeachPicture, ItemDone, Result, Failed, Cancelled]
+Event = Union[Progress, Preview, Metrics, ValidationPicture, ItemDone, Result, Failed, Cancelled]
 TERMINAL = (Result, Failed, Cancelled)
-_ALL = (Progress, Preview, Metrics, TeachPicture, ItemDone, Result, Failed, Cancelled)
+_ALL = (Progress, Preview, Metrics, ValidationPicture, ItemDone, Result, Failed, Cancelled)
 _KINDS = {kind.__name__.lower(): kind for kind in _ALL}
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Union, get_args
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.runtime.serialization import from_plain, to_plain
 from HSAMSegmentLib.workflows.compare.compare_request import CompareRequest
-from HSAMSegmentLib.workflows.finetune.finetune_request import InspectRequest, TeachJobRequest
+from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneJobRequest, InspectRequest
 from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
 from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
@@ -66,12 +66,14 @@ Request = Union[
     ExportModelRequest,
     VerifyRequest,
     ProbeRequest,
-    TeachJobRequest,
+    FinetuneJobRequest,
     InspectRequest,
     CompareRequest,
     FolderRequest,
 ]
 REQUESTS = {kind.kind: kind for kind in get_args(Request)}
+OLD_KINDS = {"teach": "finetune"}
+"""Kinds that earlier versions wrote into the folders of unfinished training runs."""
 
 
 def request_to_json(request: Request) -> dict[str, Any]:
@@ -87,6 +89,7 @@ def request_from_json(data: dict[str, Any]) -> Request:
     """
     fields = dict(data)
     kind = fields.pop("kind", None)
+    kind = OLD_KINDS.get(kind, kind)
     if kind not in REQUESTS:
         raise RequestError(f"A job of the kind '{kind}' is unknown; this version knows {', '.join(sorted(REQUESTS))}.")
     try:

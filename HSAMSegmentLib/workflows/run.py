@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 WORKFLOWS = {
     "segment": "HSAMSegmentLib.workflows.segment.segment_scan:run",
     "segment folder": "HSAMSegmentLib.workflows.segment.folder_job:run",
-    "teach": "HSAMSegmentLib.workflows.finetune.finetune_job:run",
+    "finetune": "HSAMSegmentLib.workflows.finetune.finetune_job:run",
     "inspect": "HSAMSegmentLib.workflows.finetune.inspect_cases:run",
     "compare": "HSAMSegmentLib.workflows.compare.compare_job:run",
     "download": "HSAMSegmentLib.workflows.download:run",

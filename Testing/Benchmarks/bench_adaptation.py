@@ -1,11 +1,11 @@
-"""What helps to learn from one scan: variants of the teaching step, each for the same numbers of steps.
+"""What helps to learn from one scan: variants of the fine-tuning step, each for the same numbers of steps.
 
-Taught on all slices of one scan, judged on the held-out scans of the same set by the Dice of the network's output, read
-as in segmenting but with all its pieces. Each line changes one thing against the line "default".
+Trained on all slices of one scan, judged on the held-out scans of the same set by the Dice of the network's output,
+read as in segmenting but with all its pieces. Each line changes one thing against the line "default".
 
     W="--without cardiac-mr-bssfp --state Scratch/unseen.training"
-    python Scripts/train_embedded.py $W --minutes 26
-    python Scripts/export_embedded.py $W --models Scratch/unseen --not-judged
+    python Scripts/train_builtin.py $W --minutes 26
+    python Scripts/export_builtin.py $W --models Scratch/unseen --not-judged
     python Testing/Benchmarks/bench_adaptation.py --start Scratch/unseen/abdomen-mr-t2.safetensors
 """
 
@@ -104,7 +104,7 @@ def _encoder_alone(network: nn.Module) -> dict[str, torch.Tensor]:
 def learn(
     network: SegmentationNetwork, bank: SliceBank, variant: Variant, steps: Sequence[int], num_classes: int
 ) -> Iterator[nn.Module]:
-    """The averaged network after each of some numbers of steps of the teaching's own kind."""
+    """The averaged network after each of some numbers of steps of the fine-tuning's own kind."""
     steady = variant.schedule == "constant"
     average = WeightAverage(network, decay=STEADY_AVERAGE_DECAY if steady else AVERAGE_DECAY)
     share_of = warmed_constant_share if steady else warmed_cosine_share

@@ -1,12 +1,12 @@
 """One labelled scan: what adaptation is worth, in Dice on held-out scans, for the same minutes.
 
-Each line teaches from the same scan and is judged on scans that nobody saw. "average map" looks at no image: the most
+Each line trains on the same scan and is judged on unseen scans. "average map" looks at no image: the most
 frequent label of each pixel and relative slice of all scans that are not held out.
 
-    python Scripts/train_embedded.py --without cardiac-mr-bssfp --state Scratch/unseen.training --minutes 12
+    python Scripts/train_builtin.py --without cardiac-mr-bssfp --state Scratch/unseen.training --minutes 12
     python Testing/Benchmarks/bench_few_shot.py --task cardiac-mr-bssfp --start MODEL --ways unet scratch full
 
-"unet" is MONAI's BasicUNet from scratch; "full" and "frozen" teach with the default head, "full:cnn" with another.
+"unet" is MONAI's BasicUNet from scratch; "full" and "frozen" fine-tune with the default head, "full:cnn" with another.
 A start that is to prove anything has not seen the data set.
 """
 
@@ -76,15 +76,15 @@ def _label_counts(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
     return torch.nn.functional.one_hot(labels[nearest].long(), num_classes + 1).permute(0, 3, 1, 2).float()
 
 
-def unet_way(task: BuiltinTask, options: argparse.Namespace, taught: list[Case], held: list[Case]) -> str:
-    """MONAI's BasicUNet for the same minutes, read in one view with all its pieces and as `teach`'s models are."""
-    network = unet_from_scratch(task, taught, options.minutes, seed=options.seed)
+def unet_way(task: BuiltinTask, options: argparse.Namespace, training: list[Case], held: list[Case]) -> str:
+    """MONAI's BasicUNet for the same minutes, read in one view with all its pieces and as `finetune`'s models are."""
+    network = unet_from_scratch(task, training, options.minutes, seed=options.seed)
     plain = as_model(network, task, PredictionRule())
-    as_taught = as_model(network, task, prediction_rule(task.architecture, len(taught)))
+    as_finetuned = as_model(network, task, prediction_rule(task.architecture, len(training)))
     everything = PostprocessOptions(largest_piece=False, fill_holes=False, minimum_ml=0.0)
     return (
         f"in one view, all pieces: {segmented(plain, options, held, postprocess=everything)}; "
-        f"as taught models are read: {segmented(as_taught, options, held)}"
+        f"as fine-tuned models are read: {segmented(as_finetuned, options, held)}"
     )
 
 
@@ -106,8 +106,8 @@ def stack_dice(found: list[np.ndarray], task: BuiltinTask, held: list[Case]) -> 
     return f"mean Dice {float(np.mean(values)):.3f}"
 
 
-def taught_way(way: str, options: argparse.Namespace, taught: list[Case], held: list[Case], folder: Path) -> str:
-    """Teach in one way, such as "full" or "frozen:cnn", and judge."""
+def finetuned_way(way: str, options: argparse.Namespace, training: list[Case], held: list[Case], folder: Path) -> str:
+    """Fine-tune in one way, such as "full" or "frozen:cnn", and judge."""
     adaptation, _, head = way.partition(":")
     request = FinetuneRequest(
         output=folder / f"{adaptation}{head}.safetensors",
@@ -119,25 +119,25 @@ def taught_way(way: str, options: argparse.Namespace, taught: list[Case], held: 
         device="cpu",
         seed=options.seed,
     )
-    result = finetune(request, cases=taught)
+    result = finetune(request, cases=training)
     print(f"{way}: {result.steps} steps, {result.stopped}, {result.seconds / 60:.1f} min", *result.notes, sep="\n  ")
     return segmented(load_model(result.path), options, held)
 
 
-def taught_names(task: BuiltinTask, options: argparse.Namespace) -> list[str]:
-    """Ids of the scans to teach from: those named, those of a support set of the data set, or its first one."""
+def training_names(task: BuiltinTask, options: argparse.Namespace) -> list[str]:
+    """Ids of the scans to train on: those named, those of a support set of the data set, or its first one."""
     if options.support:
         index = json.loads((DATA / task.folder / "dataset.json").read_text(encoding="utf-8"))
         return index["support_sets"][options.support]
-    return options.taught or [dataset_cases(DATA / task.folder)[0].id]
+    return options.training or [dataset_cases(DATA / task.folder)[0].id]
 
 
 def main() -> None:
-    """Teach in every way."""
+    """Fine-tune in every way."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=[task.id for task in TASKS], default="cardiac-mr-bssfp")
-    parser.add_argument("--taught", nargs="+", default=None, help="ids of the scans; default: the first of the set")
-    parser.add_argument("--support", help="teach from a support set that dataset.json names, such as hsam_4_scans")
+    parser.add_argument("--training", nargs="+", default=None, help="ids of the scans; default: the first of the set")
+    parser.add_argument("--support", help="train on a support set that dataset.json names, such as hsam_4_scans")
     parser.add_argument("--start", default="abdomen-mr-t2", help="model whose encoder is taken")
     parser.add_argument("--encoder", default="compact")
     parser.add_argument("--ways", nargs="+", default=["frozen", "full"])
@@ -147,15 +147,15 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     task = next(item for item in TASKS if item.id == options.task)
-    names = taught_names(task, options)
-    taught, held = read(task, names), read(task, list(task.validation))
+    names = training_names(task, options)
+    training, held = read(task, names), read(task, list(task.validation))
     print(f"average map: {stack_dice(average_map(task, held), task, held)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for way in options.ways:
             if way == "unet":
-                found = unet_way(task, options, taught, held)
+                found = unet_way(task, options, training, held)
             else:
-                found = taught_way(way, options, taught, held, Path(folder))
+                found = finetuned_way(way, options, training, held, Path(folder))
             print(f"{way}, {options.minutes:g} min, seed {options.seed}, from {', '.join(names)}: {found}", flush=True)
 
 

@@ -1,7 +1,7 @@
 """An epoch from kept features of a frozen encoder against an epoch that encodes every view anew.
 
 The encoder is SAM ViT-B (random weights: time does not depend on them), the slices are a phantom's with four organs. An
-epoch draws as many views as there are slices, in batches of four, and runs the teaching's own step: reading the kept
+epoch draws as many views as there are slices, in batches of four, and runs the fine-tuning's own step: reading the kept
 features, the head on the cells that a step decodes, loss, gradient, optimizer, average. An epoch that encodes anew does
 the same step and encodes each view before; encoding costs the same for every head and is measured once per size.
 
@@ -111,7 +111,7 @@ def step_seconds(head: str, size: int, draw: TrainingSet, embedding: torch.Tenso
 
 
 def loss_of(head: str) -> Callable[..., torch.Tensor]:
-    """The head's loss, as in teaching."""
+    """The head's loss, as in fine-tuning."""
     if head == "hsam":
         return lambda stages, labels: hsam_loss(stages, labels, last_weight=0.6, dice_weight=0.5)
     return lambda stages, labels: autosam_loss(stages[0], labels)

@@ -62,30 +62,30 @@ def _measure(name: str, act, until=lambda: True) -> None:
 
 
 def _compare(host, slices: int) -> None:
-    from parts_stand import PartStand
+    from tab_driver import TabDriver
 
-    from HSAMSegmentLib.slicer.panels.compare.compare_tab import ComparePart
+    from HSAMSegmentLib.slicer.panels.compare.compare_tab import CompareTab
 
     maps = [_label_map(_labels(slices, shift), name) for shift, name in ((6, "Mine"), (0, "Reference"))]
     segmentations = [_segmentation(item, f"{item.GetName()} segments") for item in maps]
-    stand = PartStand(host, ComparePart, None, models=())
+    driver = TabDriver(host, CompareTab, None, models=())
     for kind, nodes in (("segmentations", segmentations), ("label maps", maps)):
 
         def choose(pair=nodes):
-            stand.ui.firstSelector.setCurrentNode(pair[0])
-            stand.ui.secondSelector.setCurrentNode(pair[1])
+            driver.ui.firstSelector.setCurrentNode(pair[0])
+            driver.ui.secondSelector.setCurrentNode(pair[1])
 
         _measure(f"{kind}: choosing", choose)
-        _measure(f"{kind}: comparing", stand.ui.compareButton.click, lambda: not stand.part.engine.is_busy)
-        print(stand.status)
-        _measure(f"{kind}: showing what differs", stand.ui.disagreementButton.click)
-    stand.close()
+        _measure(f"{kind}: comparing", driver.ui.compareButton.click, lambda: not driver.tab.engine.is_busy)
+        print(driver.status)
+        _measure(f"{kind}: showing what differs", driver.ui.disagreementButton.click)
+    driver.close()
 
 
 def _batch(host, scans: int) -> None:
     import slicer
     from panel_fixtures import store_of_one_model
-    from parts_stand import PartStand
+    from tab_driver import TabDriver
 
     from HSAMSegmentLib.slicer.panels.batch.batch_tab import build
     from HSAMSegmentLib.slicer.panels.engine import Engine
@@ -97,11 +97,11 @@ def _batch(host, scans: int) -> None:
         slicer.util.addVolumeFromArray(noise.normal(50, 100, SCAN_SHAPE).astype(np.int16), None, f"Scan {number + 1}")
     with tempfile.TemporaryDirectory() as folder, store_of_one_model(Path(folder), modality="") as store:
         engine = Engine()
-        stand = PartStand(host, build, engine, StoreModels(store))
-        _measure("batch", stand.ui.batchButton.click, lambda: stand.ui.batchButton.text == "Segment all")
-        print(stand.status)
-        _measure("batch: a click on a row", lambda: stand.ui.batchTable.cellClicked.emit(1, 0))
-        stand.close()
+        driver = TabDriver(host, build, engine, StoreModels(store))
+        _measure("batch", driver.ui.batchButton.click, lambda: driver.ui.batchButton.text == "Segment all")
+        print(driver.status)
+        _measure("batch: a click on a row", lambda: driver.ui.batchTable.cellClicked.emit(1, 0))
+        driver.close()
         engine.close()
 
 

@@ -1,7 +1,7 @@
-"""The reference of the few-shot benchmark: MONAI's BasicUNet from scratch, on the views that teaching uses.
+"""The reference of the few-shot benchmark: MONAI's BasicUNet from scratch, on the views that fine-tuning uses.
 
-It gets the slices, sampler, window and loss of `teach`, the views that many scans are taught under, and a rate that
-falls: the wide views of few scans slow it down (Docs/teaching.md).
+It gets the slices, sampler, window and loss of `finetune`, the views of trainings on many scans, and a rate that
+falls: the wide views of few scans slow it down (Docs/finetuning.md).
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class UNet(nn.Module):
         return StageLogits((self.net(images),))
 
 
-def unet_from_scratch(task: BuiltinTask, taught: list[Case], minutes: float, seed: int = 0) -> UNet:
-    """Train for some minutes on the taught scans."""
+def unet_from_scratch(task: BuiltinTask, training: list[Case], minutes: float, seed: int = 0) -> UNet:
+    """Train for some minutes on the training scans."""
     torch.manual_seed(seed)
-    banks = tuple(framed(case, task) for case in taught)
+    banks = tuple(framed(case, task) for case in training)
     network = UNet(len(task.labels), task.image_size).to(memory_format=torch.channels_last)
     average = WeightAverage(network, decay=0.99)
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.05)

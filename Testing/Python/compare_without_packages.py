@@ -26,19 +26,19 @@ def main():
     from slicerhost import start_host
 
     host = start_host()
-    from parts_stand import PartStand
-    from test_mrml_comparison import add_segmentation, blocks
+    from tab_driver import TabDriver
+    from test_nodes_comparison import add_segmentation, blocks
 
-    from HSAMSegmentLib.slicer.panels.compare.compare_tab import ComparePart
+    from HSAMSegmentLib.slicer.panels.compare.compare_tab import CompareTab
 
     nodes = [add_segmentation(blocks(shift), name) for shift, name in ((1, "Mine"), (0, "Reference"))]
-    stand = PartStand(host, ComparePart, None, models=())
-    for selector, node in zip((stand.ui.firstSelector, stand.ui.secondSelector), nodes):
+    driver = TabDriver(host, CompareTab, None, models=())
+    for selector, node in zip((driver.ui.firstSelector, driver.ui.secondSelector), nodes):
         selector.setCurrentNode(node)
-    stand.click(stand.ui.compareButton)
-    stand.wait(lambda: not stand.part.engine.is_busy)
-    print(stand.status, stand.answers.questions, sorted(MISSING & set(sys.modules)), sep="\n")
-    stand.close()
+    driver.click(driver.ui.compareButton)
+    driver.wait(lambda: not driver.tab.engine.is_busy)
+    print(driver.status, driver.answers.questions, sorted(MISSING & set(sys.modules)), sep="\n")
+    driver.close()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 
 import pytest
-from panel_stand import PanelStand
+from panel_driver import PanelDriver
 from untrained_model import write_untrained_model
 
 
@@ -20,7 +20,7 @@ def store_of_one_model(home, **facts):
     write_untrained_model(home / "models" / "tiny.safetensors", **facts)
     before = os.environ.get(HOME_VARIABLE)
     os.environ[HOME_VARIABLE] = str(home)
-    yield Store(catalog=Catalog(()), embedded=home / "none")
+    yield Store(catalog=Catalog(()), builtin=home / "none")
     os.environ.pop(HOME_VARIABLE)
     if before is not None:
         os.environ[HOME_VARIABLE] = before
@@ -53,11 +53,11 @@ def ct_scan(scene, data_folder):
 
 
 @pytest.fixture
-def stand(host, engine, store, ct_scan):
+def driver(host, engine, store, ct_scan):
     """The panel, with the scan chosen."""
-    stand = PanelStand(host, engine, store)
-    yield stand
+    driver = PanelDriver(host, engine, store)
+    yield driver
     if engine.is_busy:
         engine.cancel()
-        stand.wait()
-    stand.close()
+        driver.wait()
+    driver.close()

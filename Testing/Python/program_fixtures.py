@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from program_stand import environment
+from program_environment import environment
 
 
 @pytest.fixture

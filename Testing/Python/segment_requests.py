@@ -19,7 +19,7 @@ from HSAMSegmentLib.workflows.segment.segment_scan import segment_scan
 def context_for(model=None, store=None, progress=ignore_event, cancel=None) -> Context:
     """A context with a loaded model, or with a store of its own."""
     loaded = model if isinstance(model, LoadedModel) else None
-    return Context(progress, cancel or CancelToken(), warm={"models": ModelCache(store, model=loaded)})
+    return Context(progress, cancel or CancelToken(), shared={"models": ModelCache(store, model=loaded)})
 
 
 def reference_of(model) -> str:

@@ -1,4 +1,4 @@
-"""Small labeled cases cut out of the real scans, for tests of teaching."""
+"""Small labeled cases cut out of the real scans, for tests of fine-tuning."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class SamEncoder(nn.Module):
     def forward_prefix(self, images: Tensor, blocks: int) -> Tensor:
         """Patch embedding, positions and the first `blocks` blocks: [B, 3, S, S] to tokens [B, h, h, C].
 
-        A frozen prefix gives the same tokens for the same image, so teaching may keep them.
+        A frozen prefix gives the same tokens for the same image, so fine-tuning may keep them.
         """
         if images.shape[-2:] != (self.image_size, self.image_size):
             raise ValueError(

@@ -192,7 +192,7 @@ class WindowBlock(nn.Module):
         super().__init__()
         self.attn = WindowAttention(dim, num_heads, window_size)
         self.local_conv = ConvNorm(dim, dim, 3, groups=dim)
-        self.mlp = Perceptron(dim, dim * mlp_ratio)
+        self.mlp = FeedForward(dim, dim * mlp_ratio)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, dim, H, W] to the same shape."""
@@ -259,7 +259,7 @@ class WindowAttention(nn.Module):
         return torch.cat([bias[..., real], padding], dim=-1)
 
 
-class Perceptron(nn.Module):
+class FeedForward(nn.Module):
     """Normalization and two linear layers.
 
     Args:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Run(NamedTuple):
+class TokenRun(NamedTuple):
     """Windows of equal length that lie side by side along one axis: `count` of them, `size` tokens each."""
 
     start: int
@@ -23,8 +23,8 @@ class Run(NamedTuple):
 class Tile(NamedTuple):
     """Windows of one shape: the product of a run of rows and a run of columns."""
 
-    rows: Run
-    columns: Run
+    rows: TokenRun
+    columns: TokenRun
 
     @property
     def area(self) -> int:
@@ -50,7 +50,7 @@ def put(tokens: Tensor, tile: Tile, windows: Tensor) -> None:
     place.copy_(windows.reshape(place.shape))
 
 
-def _runs(length: int, side: int) -> list[Run]:
+def _runs(length: int, side: int) -> list[TokenRun]:
     full, rest = divmod(length, side)
-    runs = [Run(0, full, side), Run(full * side, 1, rest)]
+    runs = [TokenRun(0, full, side), TokenRun(full * side, 1, rest)]
     return [run for run in runs if run.count and run.size]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from HSAMSegmentLib.models.heads.positional_grid import PositionalGrid
-from HSAMSegmentLib.models.heads.sam_decoder import DecoderOutput, Perceptron, read_masks
+from HSAMSegmentLib.models.heads.sam_decoder import DecoderOutput, HypernetworkMlp, read_masks
 from HSAMSegmentLib.models.heads.two_way_transformer import TwoWayTransformer
 from HSAMSegmentLib.models.heads.upscaling import Upscaling
 from HSAMSegmentLib.models.interface import Features, StageLogits
@@ -51,9 +51,9 @@ class AutoSamHead(nn.Module):
         channels = (embed_dim, embed_dim // 4, embed_dim // 8)
         self.upscaling = Upscaling(channels=channels, norms=(True, False), skip_channels=tuple(skip_channels)[:2])
         self.hypernetworks = nn.ModuleList(
-            [Perceptron(in_dim=embed_dim, hidden_dim=embed_dim, out_dim=channels[-1], num_layers=3)]
+            [HypernetworkMlp(in_dim=embed_dim, hidden_dim=embed_dim, out_dim=channels[-1], num_layers=3)]
         )
-        self.iou_prediction_head = Perceptron(
+        self.iou_prediction_head = HypernetworkMlp(
             in_dim=embed_dim, hidden_dim=embed_dim, out_dim=MASK_TOKENS_PER_CLASS, num_layers=3
         )
 

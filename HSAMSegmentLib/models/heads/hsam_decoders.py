@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from HSAMSegmentLib.models.heads.sam_decoder import DecoderOutput, Perceptron, read_masks
+from HSAMSegmentLib.models.heads.sam_decoder import DecoderOutput, HypernetworkMlp, read_masks
 from HSAMSegmentLib.models.heads.two_way_transformer import TwoWayTransformer
 from HSAMSegmentLib.models.heads.upscaling import Upscaling
 
@@ -76,9 +76,12 @@ class RefiningDecoder(nn.Module):
             channels=(2 * fine, fine, finest), norms=(True, True), skip_channels=skip_channels[2:]
         )
         self.hypernetworks = nn.ModuleList(
-            Perceptron(in_dim=embed_dim, hidden_dim=embed_dim, out_dim=finest, num_layers=5) for _ in range(num_masks)
+            HypernetworkMlp(in_dim=embed_dim, hidden_dim=embed_dim, out_dim=finest, num_layers=5)
+            for _ in range(num_masks)
         )
-        self.iou_prediction_head = Perceptron(in_dim=embed_dim, hidden_dim=embed_dim, out_dim=num_masks, num_layers=3)
+        self.iou_prediction_head = HypernetworkMlp(
+            in_dim=embed_dim, hidden_dim=embed_dim, out_dim=num_masks, num_layers=3
+        )
 
     def forward(
         self,

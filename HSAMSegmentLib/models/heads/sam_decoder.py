@@ -13,7 +13,7 @@ from HSAMSegmentLib.models.heads.two_way_transformer import TwoWayTransformer
 from HSAMSegmentLib.models.heads.upscaling import Upscaling
 
 
-class Perceptron(nn.Module):
+class HypernetworkMlp(nn.Module):
     """Linear layers with a ReLU between each two."""
 
     def __init__(self, *, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int) -> None:
@@ -95,10 +95,12 @@ class SamDecoder(nn.Module):
         channels = (embed_dim, embed_dim // 4, embed_dim // 8)
         self.upscaling = Upscaling(channels=channels, norms=(True, False), skip_channels=skip_channels[:2])
         self.hypernetworks = nn.ModuleList(
-            Perceptron(in_dim=embed_dim, hidden_dim=embed_dim, out_dim=channels[-1], num_layers=3)
+            HypernetworkMlp(in_dim=embed_dim, hidden_dim=embed_dim, out_dim=channels[-1], num_layers=3)
             for _ in range(num_masks)
         )
-        self.iou_prediction_head = Perceptron(in_dim=embed_dim, hidden_dim=embed_dim, out_dim=num_masks, num_layers=3)
+        self.iou_prediction_head = HypernetworkMlp(
+            in_dim=embed_dim, hidden_dim=embed_dim, out_dim=num_masks, num_layers=3
+        )
 
     def forward(
         self, image: Tensor, image_pe: Tensor, grid: tuple[int, int], skips: Sequence[Tensor] = ()

@@ -1,4 +1,4 @@
-"""The module's panel: a row of tabs, one per part, each built when it is opened for the first time."""
+"""The module's panel: a row of tabs, each built when it is opened for the first time."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import slicer
 from HSAMSegmentLib.slicer.panels.dependencies import Dependencies
 from HSAMSegmentLib.slicer.panels.engine import Engine
 from HSAMSegmentLib.slicer.panels.scene_watch import SceneWatch
-from HSAMSegmentLib.slicer.panels.tabs import PARTS, Part, PartContext, PartEntry
+from HSAMSegmentLib.slicer.panels.tabs import TABS, Tab, TabContext, TabEntry
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs, SlicerDialogs
 from HSAMSegmentLib.slicer.panels.widgets.model_list import ModelSource, StoreModels
 
 
 class Shell:
-    """Owns the tabs, and tells the parts what happens to them and to the scene."""
+    """Owns the tabs, and tells them what happens to them and to the scene."""
 
     def __init__(
         self,
@@ -26,36 +26,36 @@ class Shell:
         form_path: Callable[[str], str],
         parameter_node: Callable[[], Any],
         *,
-        parts: tuple[PartEntry, ...] = PARTS,
+        tabs: tuple[TabEntry, ...] = TABS,
         models: ModelSource | None = None,
         dialogs: Dialogs | None = None,
     ) -> None:
-        """Make the tabs and build the first part; it shows the scene when the user enters the module.
+        """Make the tabs and build the first one; it shows the scene when the user enters the module.
 
         Args:
             engine: runs the jobs.
             form_path: path of a form, given its file name.
             parameter_node: the parameter node of the current scene.
-            parts: what is on the tabs.
+            tabs: which tabs there are.
             models: where the list of models comes from.
             dialogs: asks the user.
         """
         self._form_path = form_path
         self._parameter_node = parameter_node
-        self._entries = parts
-        self._parts: dict[str, Part] = {}
+        self._entries = tabs
+        self._built_tabs: dict[str, Tab] = {}
         dialogs = dialogs or SlicerDialogs()
-        self._context = PartContext(
+        self._context = TabContext(
             engine=engine,
             models=models or StoreModels(),
             dialogs=dialogs,
             dependencies=Dependencies(dialogs),
             load_form=self._load_form,
-            open_part=self.open,
+            open_tab=self.open,
         )
         self.widget = qt.QTabWidget()
-        self._pages = [self._add_page(entry) for entry in parts]
-        self._shown: Part | None = None
+        self._pages = [self._add_page(entry) for entry in tabs]
+        self._shown: Tab | None = None
         self._is_entered = False
         self.widget.connect("currentChanged(int)", self._on_tab)
         self._engine = engine
@@ -63,10 +63,10 @@ class Shell:
         engine.when_idle = self._on_idle
         self._watch = SceneWatch(self._on_scene)
 
-    def open(self, key: str) -> Part:
-        """Bring a part into sight."""
+    def open(self, key: str) -> Tab:
+        """Bring a tab into sight."""
         self.widget.setCurrentIndex([entry.key for entry in self._entries].index(key))
-        return self._parts[key]
+        return self._built_tabs[key]
 
     def enter(self) -> None:
         """The user came to the module."""
@@ -86,18 +86,18 @@ class Shell:
 
     def leave_scene(self) -> None:
         """The scene is about to be closed."""
-        for part in self._parts.values():
-            part.leave_scene()
+        for tab in self._built_tabs.values():
+            tab.leave_scene()
 
     def close(self) -> None:
         """The panel goes away."""
         self._engine.when_idle = None
         self._watch.close()
-        for part in self._parts.values():
-            part.close()
-        self._parts, self._shown = {}, None
+        for tab in self._built_tabs.values():
+            tab.close()
+        self._built_tabs, self._shown = {}, None
 
-    def _add_page(self, entry: PartEntry):
+    def _add_page(self, entry: TabEntry):
         page = qt.QWidget()
         layout = qt.QVBoxLayout(page)
         layout.setContentsMargins(0, 6, 0, 0)
@@ -120,19 +120,19 @@ class Shell:
         if self._shown is not None:
             self._shown.refresh()
 
-    def _built(self, index: int) -> Part:
+    def _built(self, index: int) -> Tab:
         entry = self._entries[index]
-        if entry.key not in self._parts:
+        if entry.key not in self._built_tabs:
             module, function = entry.builder.split(":")
-            part = getattr(importlib.import_module(module), function)(self._context)
-            self._pages[index].layout().addWidget(part.widget)
-            self._parts[entry.key] = part
-        return self._parts[entry.key]
+            tab = getattr(importlib.import_module(module), function)(self._context)
+            self._pages[index].layout().addWidget(tab.widget)
+            self._built_tabs[entry.key] = tab
+        return self._built_tabs[entry.key]
 
     def _fit_height(self) -> None:
         """Hide the forms of the other pages: a stack asks every page for its height, whatever its size policy."""
-        for part in self._parts.values():
-            part.widget.setVisible(part is self._shown)
+        for tab in self._built_tabs.values():
+            tab.widget.setVisible(tab is self._shown)
 
     def _load_form(self, name: str):
         widget = slicer.util.loadUI(self._form_path(name))

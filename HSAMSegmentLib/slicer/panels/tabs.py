@@ -1,7 +1,7 @@
-"""The parts of the module's panel, each on a tab of its own: which there are, and what each of them must offer.
+"""The tabs of the module's panel: which there are, and what each of them must offer.
 
-To add or replace a part, write a function `build(context: PartContext) -> Part` and name it in `PARTS`. Its module is
-imported, and the function called, when the user opens its tab for the first time, so a part costs nothing before.
+To add or replace a tab, write a function `build(context: TabContext) -> Tab` and name it in `TABS`. Its module is
+imported, and the function called, when the user opens it for the first time, so a tab costs nothing before.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from HSAMSegmentLib.slicer.panels.engine import Engine
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
 from HSAMSegmentLib.slicer.panels.widgets.model_list import ModelSource
 
-SEGMENT, TEACH, COMPARE, BATCH = "segment", "teach", "compare", "batch"
+SEGMENT, FINETUNE, COMPARE, BATCH = "segment", "finetune", "compare", "batch"
 
 
-class Part(Protocol):
-    """What the shell asks of a part. All calls come on the main thread.
+class Tab(Protocol):
+    """What the shell asks of a tab. All calls come on the main thread.
 
     Attributes:
-        widget: the root widget, which the shell puts on the tab.
+        widget: the root widget, which the shell puts on its page.
     """
 
     widget: Any
 
     def show_parameters(self, node) -> None:
-        """The part is in sight, or the scene is a new one: show it, and keep settings in this parameter node.
+        """The tab is in sight, or the scene is a new one: show it, and keep settings in this parameter node.
 
-        Called when its tab or the module is opened, and after a scene was closed or loaded.
+        Called when the tab or the module is opened, and after a scene was closed or loaded.
         """
 
     def look_at_scene(self) -> None:
@@ -48,21 +48,21 @@ class Part(Protocol):
         """The scene is about to be closed: end what belongs to it, hold no node any longer."""
 
     def close(self) -> None:
-        """The module is reloaded or the application ends: end everything that the part started."""
+        """The module is reloaded or the application ends: end everything that the tab started."""
 
 
 @dataclass(frozen=True)
-class PartContext:
-    """What a part stands on.
+class TabContext:
+    """What all tabs share.
 
     Attributes:
-        engine: runs one job at a time for the whole module, its worker keeps the model warm. A part whose jobs shall
+        engine: runs one job at a time for the whole module, its worker keeps the model loaded. A tab whose jobs shall
             run beside those of the others makes an `Engine` of its own, and closes it.
         models: where the list of models comes from.
         dialogs: asks the user.
         dependencies: knows which packages are missing, and installs them after a question.
         load_form: makes the widgets of a form, given its file name in `Resources/UI`, bound to the scene.
-        open_part: brings another part into sight, given its key, and returns it: "Learn from this scan".
+        open_tab: brings another tab into sight, given its key, and returns it: "Learn from this scan".
     """
 
     engine: Engine
@@ -70,15 +70,15 @@ class PartContext:
     dialogs: Dialogs
     dependencies: Dependencies
     load_form: Callable[[str], Any]
-    open_part: Callable[[str], Part]
+    open_tab: Callable[[str], Tab]
 
 
 @dataclass(frozen=True)
-class PartEntry:
+class TabEntry:
     """One tab.
 
     Attributes:
-        key: what other parts call it by.
+        key: what other tabs call it by.
         title: on the tab.
         hint: its tooltip.
         builder: "module:function" of its `build`.
@@ -90,26 +90,26 @@ class PartEntry:
     builder: str
 
 
-PARTS = (
-    PartEntry(
+TABS = (
+    TabEntry(
         SEGMENT,
         _("Segment"),
         _("Segment the organs of a scan with one click."),
         "HSAMSegmentLib.slicer.panels.segment.segment_tab:build",
     ),
-    PartEntry(
-        TEACH,
-        _("Teach"),
+    TabEntry(
+        FINETUNE,
+        _("Fine-tune"),
         _("Make a model of your own from labeled scans."),
         "HSAMSegmentLib.slicer.panels.finetune.finetune_tab:build",
     ),
-    PartEntry(
+    TabEntry(
         COMPARE,
         _("Compare"),
         _("Dice, distances and volumes of two segmentations."),
         "HSAMSegmentLib.slicer.panels.compare.compare_tab:build",
     ),
-    PartEntry(
+    TabEntry(
         BATCH,
         _("Batch"),
         _("Segment many scans, a sequence, or a folder."),

@@ -205,15 +205,15 @@ def distinct_cases(cases: Sequence[Case]) -> tuple[list[Case], tuple[str, ...]]:
     return list(kept.values()), tuple(notes)
 
 
-def refuse_taught_validation(training: Sequence[Case], validation: Sequence[Case]) -> None:
+def refuse_training_scans(training: Sequence[Case], validation: Sequence[Case]) -> None:
     """Make sure that no scan both trains and validates, by its voxels and not by its path.
 
     Raises:
         TrainingError: naming the scan.
     """
-    taught = {case.hashes["voxels"] for case in training}
+    learned = {case.hashes["voxels"] for case in training}
     for case in validation:
-        if case.hashes["voxels"] in taught:
+        if case.hashes["voxels"] in learned:
             raise TrainingError(
                 f"'{case.volume.name}' is given for validation and for training, so its Dice would say nothing about "
                 "other scans. Validate on another scan, or on none: slices of the training scans are then held out."

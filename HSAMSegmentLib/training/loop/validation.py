@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from HSAMSegmentLib.errors import TrainingError
-from HSAMSegmentLib.inference.test_time_augmentation import mean_over_views
+from HSAMSegmentLib.inference.test_time_augmentation import mean_over_augmentations
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.preprocess.rules import PredictionRule
 from HSAMSegmentLib.runtime.tensors import to_array
@@ -78,7 +78,7 @@ def predict_slices(
 
 
 def _stages(network: SegmentationNetwork, images: torch.Tensor, rule: PredictionRule) -> list[torch.Tensor]:
-    return mean_over_views(lambda view: network(view).stages, images, rule.views)
+    return mean_over_augmentations(lambda view: network(view).stages, images, rule.views)
 
 
 def validate(

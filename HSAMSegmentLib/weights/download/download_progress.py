@@ -12,7 +12,7 @@ _REPORT_EVERY_S = 0.2
 _SPEED_WINDOW_S = 5.0
 
 
-class Meter:
+class DownloadProgress:
     """Turns counted bytes into `Progress` reports: fraction, speed of the last seconds, ETA."""
 
     def __init__(self, report: ProgressCallback, stage: str) -> None:

@@ -21,7 +21,7 @@ from HSAMSegmentLib.errors import CheckpointError, DownloadError
 from HSAMSegmentLib.runtime.atomic_files import explain_write_error, make_folder
 from HSAMSegmentLib.runtime.disk import format_bytes, require_free_space
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, ignore_progress
-from HSAMSegmentLib.weights.download.download_progress import Meter
+from HSAMSegmentLib.weights.download.download_progress import DownloadProgress
 from HSAMSegmentLib.weights.download.http_response import Head, Transfer
 from HSAMSegmentLib.weights.download.partial_file import Origin, PartialFile
 from HSAMSegmentLib.weights.file_kind import looks_like_web_page
@@ -167,7 +167,7 @@ class _Download:
         self._check = check
         self._settings = settings
         self._partial = PartialFile(target)
-        self._meter = Meter(progress, f"Downloading {remote.title}")
+        self._shown = DownloadProgress(progress, f"Downloading {remote.title}")
 
     def run(self) -> Path:
         self._partial.load(self._remote.sha256, self._cancel.raise_if_cancelled)
@@ -285,7 +285,7 @@ class _Download:
 
     def _receive(self, transfer: Transfer, total: int | None) -> None:
         limit = total if total is not None else _LARGEST_SURPRISE * self._remote.approximate_bytes
-        self._meter.start(self._partial.size, total)
+        self._shown.start(self._partial.size, total)
         for chunk in transfer.chunks():
             if self._partial.size == 0 and looks_like_web_page(chunk[:256]):
                 self._partial.remove()
@@ -294,7 +294,7 @@ class _Download:
                 self._partial.remove()
                 raise _MirrorError(f"it sent more than the {limit} bytes that the file should have")
             self._partial.append(chunk)
-            self._meter.add(len(chunk))
+            self._shown.add(len(chunk))
         if total is not None and self._partial.size < total:
             raise _TransientError(f"the connection ended after {self._partial.size} of {total} bytes")
 
@@ -317,7 +317,7 @@ class _Download:
                 self._partial.remove()
                 raise _MirrorError(str(error).rstrip(".")) from error
         self._partial.rename_to(self._target)
-        self._meter.finish()
+        self._shown.finish()
         return self._target
 
 

@@ -1,4 +1,4 @@
-"""What a teaching will need, said before it starts: memory, disk and time. No torch here.
+"""What a fine-tuning will need, said before it starts: memory, disk and time. No torch here.
 
 All of it is derived: from the network's description, the slices, what the engine keeps of each and what it writes. The
 disk is an upper bound, as how many views of a slice are kept depends on how fast they are encoded.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from HSAMSegmentLib.models.sizes import encoder_weights, encoding_bytes, head_weights, kept_bytes_per_view
+from HSAMSegmentLib.models.sizes import cached_bytes_per_view, encoder_weights, encoding_bytes, head_weights
 from HSAMSegmentLib.models.specification import Architecture
 from HSAMSegmentLib.runtime.disk import DISK_RESERVE_BYTES, format_bytes
 from HSAMSegmentLib.runtime.disk_space_monitor import SECOND_STATE_COPIES, STATE_COPIES
@@ -38,7 +38,7 @@ _BATCH = 4
 
 
 @dataclass(frozen=True)
-class TeachEstimate:
+class CostEstimate:
     """What will be needed.
 
     Attributes:
@@ -92,7 +92,7 @@ class TeachEstimate:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a teaching writes and holds, part by part.
+    """What a fine-tuning writes and holds, part by part.
 
     Attributes:
         state_bytes: one training state on the disk.
@@ -117,7 +117,7 @@ def footprint(cases: Sequence[CaseSummary], architecture: Architecture, *, inclu
     """Derive all parts.
 
     Args:
-        cases: what is taught from.
+        cases: what is learned from.
         architecture: what is built.
         includes_encoder: whether the model's file will hold the encoder.
     """
@@ -149,10 +149,10 @@ def _slices_across(cases: Sequence[CaseSummary], architecture: Architecture) -> 
 
 
 def _feature_bytes(cases: Sequence[CaseSummary], architecture: Architecture, views: int) -> int:
-    """So many views of each slice that is taught, and the held-out slices once."""
+    """So many views of each training slice, and the held-out slices once."""
     held = sum(held_out(case.labelled_slices) for case in cases)
-    taught = sum(case.slices for case in cases) - held
-    return (held + views * taught) * kept_bytes_per_view(architecture.encoder)
+    learned = sum(case.slices for case in cases) - held
+    return (held + views * learned) * cached_bytes_per_view(architecture.encoder)
 
 
 def decoded_cells(image_size: int) -> int:
@@ -175,11 +175,11 @@ def estimate(
     minutes: float,
     scratch: Path,
     encoding_seconds: float | None = None,
-) -> TeachEstimate:
+) -> CostEstimate:
     """Estimate.
 
     Args:
-        cases: what is taught from.
+        cases: what is learned from.
         architecture: what is built.
         includes_encoder: whether the model's file will hold the encoder.
         copied_bytes: what is copied out of the scene.
@@ -192,7 +192,7 @@ def estimate(
     memory = BASE_BYTES + parts.slice_bytes + max(loading, parts.network_bytes + parts.working_bytes)
     fixed = copied_bytes + 2 * parts.state_bytes  # a new state is written beside the old one
     reserve = DISK_RESERVE_BYTES if parts.feature_bytes else 0
-    return TeachEstimate(
+    return CostEstimate(
         memory_bytes=memory,
         gpu_bytes=GPU_BASE_BYTES + parts.network_bytes + parts.working_bytes,
         disk_bytes=fixed + reserve + max(parts.feature_bytes, parts.model_bytes),

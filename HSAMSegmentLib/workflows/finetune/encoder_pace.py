@@ -1,4 +1,4 @@
-"""How long an encoder takes for one slice on this computer, kept from one teaching to the next. No torch here."""
+"""How long an encoder takes for one slice on this computer, kept from one fine-tuning to the next. No torch here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILE_NAME = "encoding-paces.json"
 
 
 def note_pace(folder: Path, encoder: EncoderSpec, device: str, seconds: float) -> None:
-    """Keep what was measured; a disk that is full is no reason to lose a teaching.
+    """Keep what was measured; a disk that is full is no reason to lose a fine-tuning.
 
     Args:
         folder: of the store.

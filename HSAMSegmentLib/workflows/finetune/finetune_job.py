@@ -1,4 +1,4 @@
-"""The job that teaches a model and puts it into the store. Imports torch."""
+"""The job that fine-tunes a model and puts it into the store. Imports torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from HSAMSegmentLib.errors import CancelledError, OutputError, RequestError
-from HSAMSegmentLib.runtime.disk_space_monitor import ScratchRoom
+from HSAMSegmentLib.runtime.disk_space_monitor import DiskSpaceMonitor
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 from HSAMSegmentLib.training.data.cases import Case
 from HSAMSegmentLib.training.finetune import train
@@ -22,12 +22,12 @@ from HSAMSegmentLib.training.request import FinetuneRequest, FinetuneResult, Val
 from HSAMSegmentLib.weights.bundle import read_manifest
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.workflows.context import Context, Emit
-from HSAMSegmentLib.workflows.events import Metrics, TeachPicture
+from HSAMSegmentLib.workflows.events import Metrics, ValidationPicture
 from HSAMSegmentLib.workflows.finetune.encoder_pace import note_pace
-from HSAMSegmentLib.workflows.finetune.finetune_request import TaughtOutcome, TeachJobRequest
+from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneJobRequest, FinetuneOutcome
 from HSAMSegmentLib.workflows.finetune.inspect_cases import keep_copy, open_case
 from HSAMSegmentLib.workflows.finetune.model_summary import card_text
-from HSAMSegmentLib.workflows.finetune.training_run import PAUSE, Course, Look, new_model_id
+from HSAMSegmentLib.workflows.finetune.training_run import PAUSE, TrainingRun, ValidationRecord, new_model_id
 from HSAMSegmentLib.workflows.finetune.validation_picture import write_pair
 
 logger = logging.getLogger(__name__)
@@ -37,65 +37,67 @@ ROOM_SECONDS = 1.0
 PROGRESS_SECONDS = 0.1
 
 
-def run(request: TeachJobRequest, context: Context) -> TaughtOutcome:
+def run(request: FinetuneJobRequest, context: Context) -> FinetuneOutcome:
     """Fine-tune a model and store it. What was learned stays in the training run on any error.
 
     Raises:
-        HSAMSegmentError: from reading, teaching or storing; CancelledError if nothing was learned before a cancel.
+        HSAMSegmentError: from reading, fine-tuning or storing; CancelledError if nothing was learned before a cancel.
     """
-    context.warm.clear()  # a model kept for segmenting would only take memory away
-    course = Course(request.folder)
-    if not course.folder.is_dir():
-        raise RequestError(f"The folder of the teaching, {course.folder}, is gone. Start it anew.")
-    course.mark_running()
+    context.shared.clear()  # a model kept for segmenting would only take memory away
+    training_run = TrainingRun(request.folder)
+    if not training_run.folder.is_dir():
+        raise RequestError(f"The folder of the fine-tuning, {training_run.folder}, is gone. Start it anew.")
+    training_run.mark_running()
     try:
-        with _watching(course, context.cancel) as watch:
-            return _run(request, course, context.emit, context.cancel, watch)
+        with _watching(training_run, context.cancel) as watch:
+            return _run(request, training_run, context.emit, context.cancel, watch)
     finally:
-        course.ask_for("")
-        course.mark_idle()
+        training_run.ask_for("")
+        training_run.mark_idle()
 
 
-def _run(request: TeachJobRequest, course: Course, emit: Emit, cancel: CancelToken, watch: _Watch) -> TaughtOutcome:
-    if course.is_taught(request.model_id):
-        return _store_again(request, course)
+def _run(
+    request: FinetuneJobRequest, training_run: TrainingRun, emit: Emit, cancel: CancelToken, watch: _Watch
+) -> FinetuneOutcome:
+    if training_run.is_complete(request.model_id):
+        return _store_again(request, training_run)
     emit(Progress(0.0, "Reading the scans"))
-    engine_request = _engine_request(request, course)
+    engine_request = _engine_request(request, training_run)
     watch.heeds_wishes = not engine_request.resume
-    cases = _open_cases(request, course, cancel)
-    teller = _Teller(course, emit)
-    job = prepare(engine_request, cases=cases, progress=teller.progress, events=teller.event, cancel=cancel)
+    cases = _open_cases(request, training_run, cancel)
+    reporter = _Reporter(training_run, emit)
+    job = prepare(engine_request, cases=cases, progress=reporter.progress, events=reporter.event, cancel=cancel)
     watch.heeds_wishes = True
-    teller.job = job
+    reporter.job = job
     if request.finish:
         cancel.cancel()  # what is on the disk is all that there will be
     else:
         learning = [parameter for parameter in job.trainer.network.parameters() if parameter.requires_grad]
         weights = sum(parameter.numel() for parameter in learning)
-        watch.room = ScratchRoom(course.folder, weights, has_second=bool(job.setup.recipe.second_plane))
-    result = _learn(job, course, watch)
+        watch.room = DiskSpaceMonitor(training_run.folder, weights, has_second=bool(job.setup.recipe.second_plane))
+    result = _learn(job, training_run, watch)
     if job.validator.encoding_seconds is not None:
         encoder = job.setup.recipe.architecture.encoder
         note_pace(Store(request.store_folder or None).folder, encoder, request.device, job.validator.encoding_seconds)
-    wish = course.wish()
+    wish = training_run.wish()
     if wish == PAUSE or (cancel.is_cancelled and not wish and not request.finish):
-        return _outcome(request, course, result, "", "paused")
-    model_id = _store(request, course, result.path)
+        return _outcome(request, training_run, result, "", "paused")
+    model_id = _store(request, training_run, result.path)
     stopped = "stopped" if result.stopped == "cancelled" else result.stopped
-    outcome = _outcome(request, course, result, model_id, stopped)
-    course.remove_after_success()
+    outcome = _outcome(request, training_run, result, model_id, stopped)
+    training_run.remove_after_success()
     return outcome
 
 
-def _learn(job: FinetuneState, course: Course, watch: _Watch) -> FinetuneResult:
+def _learn(job: FinetuneState, training_run: TrainingRun, watch: _Watch) -> FinetuneResult:
     """Run; where the disk got full meanwhile, that is what is told.
 
     Raises:
         OutputError: if there is no room any more to save what is learned.
     """
     full = OutputError(
-        f"The disk of {course.folder} is full, so what is learned could not be saved any more. Free some space on it "
-        "and go on."
+        f"The disk of {training_run.folder} is full, so what is learned could not be saved any more. Free some space "
+        "on it and go on."
     )
     try:
         result = train(job)
@@ -108,26 +110,26 @@ def _learn(job: FinetuneState, course: Course, watch: _Watch) -> FinetuneResult:
     return result
 
 
-def _open_cases(request: TeachJobRequest, course: Course, cancel: CancelToken) -> list[Case]:
-    """Read all cases; those of files are copied, so that the course can go on when the files are gone."""
+def _open_cases(request: FinetuneJobRequest, training_run: TrainingRun, cancel: CancelToken) -> list[Case]:
+    """Read all cases; those of files are copied, so that the training run can go on when the files are gone."""
     cases, sources = [], []
     for number, source in enumerate(request.cases, start=1):
         cancel.raise_if_cancelled()
         case = open_case(source, request.labels)
         cases.append(case)
-        sources.append(keep_copy(case, course.folder, number) if source.scan.path else source)
+        sources.append(keep_copy(case, training_run.folder, number) if source.scan.path else source)
     if sources != list(request.cases):
-        course.write_request(replace(request, cases=tuple(sources), resume=False, finish=False))
+        training_run.write_request(replace(request, cases=tuple(sources), resume=False, finish=False))
     return cases
 
 
-def _store_again(request: TeachJobRequest, course: Course) -> TaughtOutcome:
-    """What was taught to the end and could not be stored then."""
-    path = course.model_file(request.model_id)
-    manifest, history = read_manifest(path), course.history()
+def _store_again(request: FinetuneJobRequest, training_run: TrainingRun) -> FinetuneOutcome:
+    """What was learned to the end and could not be stored then."""
+    path = training_run.model_file(request.model_id)
+    manifest, history = read_manifest(path), training_run.history()
     validation = manifest.metrics.get("validation", {})
-    outcome = TaughtOutcome(
-        model_id=_store(request, course, path),
+    outcome = FinetuneOutcome(
+        model_id=_store(request, training_run, path),
         title=manifest.title,
         dice=dict(validation.get("dice", {})),
         start_dice=_start_dice(history),
@@ -137,18 +139,18 @@ def _store_again(request: TeachJobRequest, course: Course) -> TaughtOutcome:
         stopped=str(manifest.training.get("stopped", "")),
         card=card_text(manifest),
     )
-    course.remove_after_success()
+    training_run.remove_after_success()
     return outcome
 
 
-def _start_dice(history: tuple[Look, ...]) -> dict[str, float]:
+def _start_dice(history: tuple[ValidationRecord, ...]) -> dict[str, float]:
     """Dice of the starting model, empty if nobody looked."""
     return history[0].dice if history and history[0].step == 0 else {}
 
 
-def _engine_request(request: TeachJobRequest, course: Course) -> FinetuneRequest:
+def _engine_request(request: FinetuneJobRequest, training_run: TrainingRun) -> FinetuneRequest:
     return FinetuneRequest(
-        output=course.model_file(request.model_id),
+        output=training_run.model_file(request.model_id),
         title=request.title,
         head=request.head,
         start_from=request.start_from,
@@ -156,14 +158,14 @@ def _engine_request(request: TeachJobRequest, course: Course) -> FinetuneRequest
         minutes=request.minutes,
         seed=request.seed,
         device=request.device,
-        resume=request.resume and course.state_file(request.model_id).is_file(),
+        resume=request.resume and training_run.state_file(request.model_id).is_file(),
         overwrite=True,
-        cache_folder=course.folder,
+        cache_folder=training_run.folder,
     )
 
 
 class _Watch:
-    """Turns a wish for a pause or a stop, and a full disk, into a cancel: the teaching then keeps what it has.
+    """Turns a wish for a pause or a stop, and a full disk, into a cancel: the fine-tuning then keeps what it has.
 
     Attributes:
         room: watches the disk, None before training.
@@ -172,28 +174,28 @@ class _Watch:
         ended: set when there is nothing left to watch.
     """
 
-    def __init__(self, course: Course, cancel: CancelToken) -> None:
-        self.room: ScratchRoom | None = None
+    def __init__(self, training_run: TrainingRun, cancel: CancelToken) -> None:
+        self.room: DiskSpaceMonitor | None = None
         self.is_full = False
         self.heeds_wishes = True
         self.ended = threading.Event()
-        self._course, self._cancel = course, cancel
+        self._training_run, self._cancel = training_run, cancel
 
     def run(self) -> None:
         """Look until there is a reason to cancel, or the end."""
-        next_look = 0.0
+        next_check = 0.0
         while not self.ended.wait(WATCH_SECONDS):
-            if self.room is not None and time.monotonic() >= next_look:
-                next_look = time.monotonic() + ROOM_SECONDS
-                self.is_full = self.room.look()
-            if self.is_full or (self.heeds_wishes and self._course.wish()):
+            if self.room is not None and time.monotonic() >= next_check:
+                next_check = time.monotonic() + ROOM_SECONDS
+                self.is_full = self.room.check()
+            if self.is_full or (self.heeds_wishes and self._training_run.wish()):
                 self._cancel.cancel()
                 return
 
 
 @contextmanager
-def _watching(course: Course, cancel: CancelToken) -> Iterator[_Watch]:
-    watch = _Watch(course, cancel)
+def _watching(training_run: TrainingRun, cancel: CancelToken) -> Iterator[_Watch]:
+    watch = _Watch(training_run, cancel)
     watcher = threading.Thread(target=watch.run, name="wishes", daemon=True)
     watcher.start()
     try:
@@ -203,12 +205,12 @@ def _watching(course: Course, cancel: CancelToken) -> Iterator[_Watch]:
         watcher.join()
 
 
-class _Teller:
-    """Turns what the teaching tells into events of the job, into the history and into the picture."""
+class _Reporter:
+    """Turns what the fine-tuning tells into events of the job, into the history and into the picture."""
 
-    def __init__(self, course: Course, emit: Emit) -> None:
+    def __init__(self, training_run: TrainingRun, emit: Emit) -> None:
         self.job: FinetuneState | None = None
-        self._course, self._emit = course, emit
+        self._training_run, self._emit = training_run, emit
         self._told = 0.0
 
     def progress(self, progress: Progress) -> None:
@@ -219,16 +221,16 @@ class _Teller:
             self._emit(progress)
 
     def event(self, event: object) -> None:
-        """Keep and pass on a look, or a picture."""
+        """Keep and pass on a validation, or a picture."""
         if isinstance(event, ValidationMetrics):
-            look = _look(event, self.job.budget.seconds)
-            self._course.add_look(look)
-            self._emit(Metrics(look.step, _values(look)))
+            record = _record(event, self.job.budget.seconds)
+            self._training_run.add_record(record)
+            self._emit(Metrics(record.step, _values(record)))
         elif isinstance(event, ValidationPreview):
             self._show(event)
 
     def _show(self, preview: ValidationPreview) -> None:
-        setup, path = self.job.setup, self._course.preview_file
+        setup, path = self.job.setup, self._training_run.preview_file
         spacing = setup.validation_sets[0].bank.pixel_spacing_mm
         try:
             write_pair(
@@ -237,27 +239,27 @@ class _Teller:
         except (OSError, RuntimeError) as error:  # SimpleITK reports a full disk as a RuntimeError
             logger.warning("The picture of the validation slice could not be written: %s", error)
             return
-        self._emit(TeachPicture(str(path), preview.case, preview.slice_index))
+        self._emit(ValidationPicture(str(path), preview.case, preview.slice_index))
 
 
-def _look(metrics: ValidationMetrics, seconds: float) -> Look:
+def _record(metrics: ValidationMetrics, seconds: float) -> ValidationRecord:
     loss = metrics.loss if math.isfinite(metrics.loss) else None
-    return Look(metrics.step, round(seconds, 2), loss, dict(metrics.dice), metrics.kept)
+    return ValidationRecord(metrics.step, round(seconds, 2), loss, dict(metrics.dice), metrics.kept)
 
 
-def _values(look: Look) -> dict[str, float]:
-    """The numbers of a look under the names that `Metrics` has for them."""
-    values = {"seconds": look.seconds, "best": float(look.best)}
-    if look.loss is not None:
-        values["loss"] = look.loss
-    return {**values, **{f"dice/{name}": dice for name, dice in look.dice.items()}}
+def _values(record: ValidationRecord) -> dict[str, float]:
+    """The numbers of a validation under the names that `Metrics` has for them."""
+    values = {"seconds": record.seconds, "best": float(record.best)}
+    if record.loss is not None:
+        values["loss"] = record.loss
+    return {**values, **{f"dice/{name}": dice for name, dice in record.dice.items()}}
 
 
-def _store(request: TeachJobRequest, course: Course, path: Path) -> str:
+def _store(request: FinetuneJobRequest, training_run: TrainingRun, path: Path) -> str:
     """Put the bundle into the store; returns its id there.
 
     Raises:
-        OutputError: if it cannot be written; the bundle stays in the course.
+        OutputError: if it cannot be written; the bundle stays in its folder.
     """
     store = Store(request.store_folder or None)
     taken = {entry.id for entry in store.models()}
@@ -265,18 +267,18 @@ def _store(request: TeachJobRequest, course: Course, path: Path) -> str:
     try:
         return store.import_file(path, model_id=None if wanted not in taken else new_model_id(wanted, taken)).id
     except OutputError as error:
-        raise OutputError(f"{error} The model is kept in {course.folder}, and can be stored later.") from error
+        raise OutputError(f"{error} The model is kept in {training_run.folder}, and can be stored later.") from error
 
 
 def _outcome(
-    request: TeachJobRequest, course: Course, result: FinetuneResult, model_id: str, stopped: str
-) -> TaughtOutcome:
+    request: FinetuneJobRequest, training_run: TrainingRun, result: FinetuneResult, model_id: str, stopped: str
+) -> FinetuneOutcome:
     manifest = read_manifest(result.path)
-    return TaughtOutcome(
+    return FinetuneOutcome(
         model_id=model_id,
         title=manifest.title,
         dice=dict(result.dice),
-        start_dice=_start_dice(course.history()),
+        start_dice=_start_dice(training_run.history()),
         validated_on=result.validated_on,
         seconds=result.seconds,
         steps=result.steps,

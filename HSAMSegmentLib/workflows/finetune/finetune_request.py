@@ -1,4 +1,4 @@
-"""What teaching in the background is asked for: cases, labels, where its files live; and what is in a labelled file."""
+"""Requests for fine-tuning in the worker: cases, labels, where files live; and for inspecting a labeled file."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class LayerInput:
 
 @dataclass(frozen=True)
 class OrganInput:
-    """Where an organ that is taught is found in a case.
+    """Where an organ that is learned is found in a case.
 
     Attributes:
-        organ: name of the label that is taught.
+        organ: name of the label that is learned.
         source: name that the case has for it (two names may lead to one organ).
         layer: number of the layer that holds it; of no meaning for label files.
         value: its value there; of no meaning for label files.
@@ -42,12 +42,12 @@ class OrganInput:
 
 
 @dataclass(frozen=True)
-class TeachCase:
+class FinetuneCase:
     """A scan with its labels: either a label file, or layers.
 
     Attributes:
         scan: the scan.
-        organs: what is taught of it; everything else is background.
+        organs: what is learned of it; everything else is background.
         label_file: label map or segmentation file; empty if there are layers.
         layers: label arrays, the smaller organ winning where some overlap.
     """
@@ -63,13 +63,13 @@ class TeachCase:
 
 
 @dataclass(frozen=True)
-class TeachJobRequest:
-    """Teach a model and put it into the store.
+class FinetuneJobRequest:
+    """Fine-tune a model and put it into the store.
 
     Attributes:
-        folder: of the course (see `course.Course`): copies of the scene's arrays, the training state, the history.
-        cases: what is taught from.
-        labels: what is taught: names, colors and codes, values 1 to K.
+        folder: of the training run (see `training_run.TrainingRun`): copies of arrays, training state, history.
+        cases: what is learned from.
+        labels: what is learned: names, colors and codes, values 1 to K.
         model_id: id that the model gets, if it is still free.
         title: of the model.
         start_from: id of a model, "" for the default, "scratch" for none.
@@ -79,14 +79,14 @@ class TeachJobRequest:
         device: "auto", "cpu", "cuda", ...
         store_folder: the store's folder; empty for the user's own.
         seed: of everything that is drawn.
-        resume: go on where the course stands.
-        finish: do not learn any more: make a model of the best that the course has.
+        resume: go on where the training run stands.
+        finish: do not learn any more: make a model of the best that the training run has.
     """
 
-    kind: ClassVar[str] = "teach"
+    kind: ClassVar[str] = "finetune"
 
     folder: str
-    cases: tuple[TeachCase, ...]
+    cases: tuple[FinetuneCase, ...]
     labels: LabelSet
     model_id: str
     title: str = ""
@@ -103,7 +103,7 @@ class TeachJobRequest:
 
 @dataclass(frozen=True)
 class InspectRequest:
-    """Say what is in a scan and its label file, as a case to teach from.
+    """Say what is in a scan and its label file, as a case to train on.
 
     Attributes:
         image: a volume file or DICOM folder.
@@ -117,11 +117,11 @@ class InspectRequest:
 
 
 @dataclass(frozen=True)
-class TaughtOutcome:
-    """What came out of a `TeachJobRequest`.
+class FinetuneOutcome:
+    """What came out of a `FinetuneJobRequest`.
 
     Attributes:
-        model_id: id in the store; empty if the course is paused.
+        model_id: id in the store; empty if the training run is paused.
         title: of the model.
         dice: organ to Dice of the kept state on what was held out; empty without validation.
         start_dice: the same before the first step; empty if the starting model knows none of the organs.

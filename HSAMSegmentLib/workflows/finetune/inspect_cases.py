@@ -1,4 +1,4 @@
-"""Cases of the background teaching: read and checked in the worker, summarized for people. No torch here."""
+"""Cases of the background fine-tuning: read and checked in the worker, summarized for people. No torch here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.training.data.cases import Case, make_case
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.finetune.finetune_request import InspectRequest, LayerInput, OrganInput, TeachCase
+from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneCase, InspectRequest, LayerInput, OrganInput
 from HSAMSegmentLib.workflows.inputs import VolumeInput
 
 _COMPARED_VALUES = 8
@@ -57,7 +57,7 @@ class CaseSummary:
         organs: with at least one voxel.
         slices: of the scan.
         labelled_slices: with at least one label.
-        problem: why it cannot be taught from, as a sentence; empty if it can.
+        problem: why it cannot be used for training, as a sentence; empty if it can.
         notes: sentences on what was assumed.
         shape: of the scan (k, j, i).
         modality: "CT", "MR" or "".
@@ -107,7 +107,7 @@ def summarize(case: Case) -> CaseSummary:
 
 
 def slices_across(geometry: Geometry) -> int:
-    """How many slices along another plane a second network could learn; 0 where there is none to be taught."""
+    """How many slices along another plane a second network could learn; 0 where there is none to learn."""
     plane = other_plane([geometry], SliceRule())
     return geometry.size[slice_axis(geometry, plane)] if plane else 0
 
@@ -125,8 +125,8 @@ def present_values(labels: np.ndarray, axis: int) -> np.ndarray:
     return found
 
 
-def open_case(source: TeachCase, labels: LabelSet) -> Case:
-    """Read a case and give its organs the values and names that are taught.
+def open_case(source: FinetuneCase, labels: LabelSet) -> Case:
+    """Read a case and give its organs the values and names that are learned.
 
     Raises:
         VolumeError: if a file cannot be read.
@@ -141,8 +141,8 @@ def open_case(source: TeachCase, labels: LabelSet) -> Case:
     return make_case(volume, found)
 
 
-def keep_copy(case: Case, folder: Path, number: int) -> TeachCase:
-    """Write a case into a folder, so that a teaching can go on when its files are gone.
+def keep_copy(case: Case, folder: Path, number: int) -> FinetuneCase:
+    """Write a case into a folder, so that a fine-tuning can go on when its files are gone.
 
     Returns:
         The source of the copy, which `open_case` reads as the same case.
@@ -154,7 +154,7 @@ def keep_copy(case: Case, folder: Path, number: int) -> TeachCase:
     np.save(scan_file, case.volume.array)
     np.save(label_file, case.labels)
     volume = case.volume
-    return TeachCase(
+    return FinetuneCase(
         scan=VolumeInput(
             array_file=str(scan_file), geometry=volume.geometry, name=volume.name, modality=volume.modality
         ),
@@ -174,7 +174,7 @@ def _load(file: str, name: str) -> np.ndarray:
     try:
         return np.load(file, mmap_mode="r")
     except (OSError, ValueError) as error:
-        raise TrainingError(f"The copy of '{name}' that was taught from is gone or damaged ({file}).") from error
+        raise TrainingError(f"The copy of '{name}' that was trained on is gone or damaged ({file}).") from error
 
 
 def _of_file(found: Segmentation, organs: Sequence[OrganInput], named: dict[str, Label]) -> Segmentation:
@@ -187,7 +187,7 @@ def _of_file(found: Segmentation, organs: Sequence[OrganInput], named: dict[str,
     return replace(found, array=table[found.array], labels=LabelSet(kept))
 
 
-def _of_layers(source: TeachCase, volume: Volume, named: dict[str, Label]) -> Segmentation:
+def _of_layers(source: FinetuneCase, volume: Volume, named: dict[str, Label]) -> Segmentation:
     """All layers on the grid of the scan, in one array; where organs overlap, the smaller one stays visible."""
     merged = np.zeros(volume.geometry.shape, dtype=np.uint8)
     parts: list[tuple[np.ndarray, int]] = []
@@ -207,12 +207,12 @@ def _of_layers(source: TeachCase, volume: Volume, named: dict[str, Label]) -> Se
 def _layer_on_grid(
     layer: LayerInput, volume: Volume, wanted: Iterable[OrganInput], named: dict[str, Label]
 ) -> np.ndarray:
-    """The wanted organs of a layer, with the values that are taught, on the grid of the scan."""
+    """The wanted organs of a layer, with the values that are learned, on the grid of the scan."""
     values = _load(layer.array_file, volume.name)
-    taught = np.zeros(values.shape, dtype=np.uint8)
+    learned = np.zeros(values.shape, dtype=np.uint8)
     for item in wanted:
-        taught[values == item.value] = named[item.organ].value
-    found = Segmentation(taught, layer.geometry, LabelSet(tuple(named.values())), name=f"labels of {volume.name}")
+        learned[values == item.value] = named[item.organ].value
+    found = Segmentation(learned, layer.geometry, LabelSet(tuple(named.values())), name=f"labels of {volume.name}")
     return resample_labels(found, volume.geometry).array
 
 
@@ -227,7 +227,7 @@ def same_organ(first: Label, second: Label) -> bool:
 
 
 def join_organs(summaries: Iterable[CaseSummary]) -> dict[str, str]:
-    """A proposal under which name each name of an organ is taught: names that mean one organ lead to the first."""
+    """A proposal under which name each name of an organ is learned: names that mean one organ lead to the first."""
     leaders: list[Label] = []
     names: dict[str, str] = {}
     for summary in summaries:
@@ -241,13 +241,13 @@ def join_organs(summaries: Iterable[CaseSummary]) -> dict[str, str]:
     return names
 
 
-def taught_labels(summaries: Iterable[CaseSummary], names: dict[str, str], left_out: Iterable[str]) -> LabelSet:
-    """What is taught: one label per name that is left in, numbered from 1, with color and code of its first organ.
+def finetune_labels(summaries: Iterable[CaseSummary], names: dict[str, str], left_out: Iterable[str]) -> LabelSet:
+    """What is learned: one label per name that is left in, numbered from 1, with color and code of its first organ.
 
     Args:
         summaries: all cases.
-        names: name in a case to name that is taught.
-        left_out: names (that are taught) to leave out.
+        names: name in a case to name that is learned.
+        left_out: names (that are learned) to leave out.
     """
     excluded = set(left_out)
     chosen: dict[str, Label] = {}
@@ -260,7 +260,7 @@ def taught_labels(summaries: Iterable[CaseSummary], names: dict[str, str], left_
 
 
 def slice_count_note(labelled_slices: int) -> str:
-    """What a number of labelled slices means for a teaching, empty if nothing has to be said."""
+    """What a number of labelled slices means for a fine-tuning, empty if nothing has to be said."""
     if labelled_slices >= FEWEST_TO_HOLD_OUT:
         return ""
     return _(

@@ -1,4 +1,4 @@
-"""The card of a model, for people: what it finds, how good it was on what, from what it was taught, on which terms."""
+"""The card of a model as text: structures, quality and how it was measured, training data, license."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def card_text(manifest: Manifest) -> str:
         f"Scans: {manifest.modality or 'CT or MR'}",
         f"Network: {manifest.architecture.head} head on the encoder {encoder.name}, {encoder.image_size} pixels",
     ]
-    lines += _quality(manifest) + _teaching(manifest)
+    lines += _quality(manifest) + _finetuning(manifest)
     if manifest.description:
         lines.append(manifest.description)
     terms = manifest.license
@@ -31,11 +31,13 @@ def _quality(manifest: Manifest) -> list[str]:
     return [f"Dice on {judged.get('on', 'held-out data')}: {values}"]
 
 
-def _teaching(manifest: Manifest) -> list[str]:
+def _finetuning(manifest: Manifest) -> list[str]:
     facts = manifest.training
     cases = [case["name"] for case in facts.get("cases", []) if isinstance(case, dict) and "name" in case]
     if not cases:
         return []
     minutes = float(facts.get("seconds", 0.0)) / 60.0
     start = facts.get("start", {}).get("model") or "no other model"
-    return [f"Taught {facts.get('date', '')} from {', '.join(cases)} in {minutes:.1f} minutes, starting from {start}."]
+    return [
+        f"Fine-tuned {facts.get('date', '')} from {', '.join(cases)} in {minutes:.1f} minutes, starting from {start}."
+    ]

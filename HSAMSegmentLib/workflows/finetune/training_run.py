@@ -1,8 +1,8 @@
-"""A course: one teaching with everything that it needs to go on, in a folder that outlives scene, worker and program.
+"""A fine-tuning with everything that it needs to go on, in a folder that outlives scene, worker and program.
 
-request.json       the `TeachJobRequest`; written last, so that a folder without it holds nothing of use
+request.json       the `FinetuneJobRequest`; written last, so that a folder without it holds nothing of use
 case-1-scan.npy    copies of the scene's arrays
-history.jsonl      loss and Dice, a line for each look at the validation slices
+history.jsonl      loss and Dice, a line for each validation
 running.json       which process is at work in it
 stop               wish of the user: "pause" or "stop"
 done               the model is in the store; the folder may go
@@ -23,7 +23,7 @@ from typing import Any
 
 from HSAMSegmentLib.errors import HSAMSegmentError, RequestError
 from HSAMSegmentLib.runtime.atomic_files import atomic_output, make_folder
-from HSAMSegmentLib.workflows.finetune.finetune_request import TeachJobRequest
+from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneJobRequest
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ _ABANDONED_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
-class Look:
-    """Numbers of one look at the validation slices.
+class ValidationRecord:
+    """Numbers of one validation, as they are kept on the disk.
 
     Attributes:
         step: of the optimizer.
@@ -57,17 +57,17 @@ class Look:
 
 
 @dataclass(frozen=True)
-class UnfinishedCourse:
-    """A course that can go on.
+class UnfinishedRun:
+    """A training run that can go on.
 
     Attributes:
         request: what was asked for.
-        history: how far it is; empty if it was ended before the first look.
+        history: how far it is; empty if it was ended before the first validation.
         has_state: whether learned weights are on the disk.
     """
 
-    request: TeachJobRequest
-    history: tuple[Look, ...]
+    request: FinetuneJobRequest
+    history: tuple[ValidationRecord, ...]
     has_state: bool
 
     @property
@@ -78,23 +78,23 @@ class UnfinishedCourse:
     @property
     def best_dice(self) -> float | None:
         """The highest mean Dice so far."""
-        known = [look.mean_dice for look in self.history if look.mean_dice is not None]
+        known = [record.mean_dice for record in self.history if record.mean_dice is not None]
         return max(known) if known else None
 
     @property
     def seconds(self) -> float:
-        """How long it was taught, at the last look."""
+        """How long it was fine-tuned, at the last validation."""
         return self.history[-1].seconds if self.history else 0.0
 
 
-class Course:
-    """The folder of one course."""
+class TrainingRun:
+    """The folder of one training run."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
 
     @classmethod
-    def create(cls, parent: Path, model_id: str) -> Course:
+    def create(cls, parent: Path, model_id: str) -> TrainingRun:
         """Make a new folder.
 
         Raises:
@@ -120,12 +120,12 @@ class Course:
 
     @property
     def history_file(self) -> Path:
-        """All looks, a line each."""
+        """All validations, a line each."""
         return self.folder / "history.jsonl"
 
     @property
     def done_file(self) -> Path:
-        """Mark of a course whose model is in the store."""
+        """Mark of a training run whose model is in the store."""
         return self.folder / "done"
 
     def model_file(self, model_id: str) -> Path:
@@ -141,12 +141,12 @@ class Course:
         """Whether learned weights are on the disk."""
         return any(any(self.folder.glob(pattern)) for pattern in ("*.safetensors", "*.safetensors.training"))
 
-    def is_taught(self, model_id: str) -> bool:
-        """Whether the model was taught to its end: the bundle is there, and no state to go on with."""
+    def is_complete(self, model_id: str) -> bool:
+        """Whether the model was fine-tuned to its end: the bundle is there, and no state to go on with."""
         return self.model_file(model_id).is_file() and not self.state_file(model_id).is_file()
 
-    def write_request(self, request: TeachJobRequest) -> None:
-        """Keep what was asked for, so that the course can go on without the scene.
+    def write_request(self, request: FinetuneJobRequest) -> None:
+        """Keep what was asked for, so that the training run can go on without the scene.
 
         Raises:
             OutputError: if it cannot be written.
@@ -156,7 +156,7 @@ class Course:
         with atomic_output(self.request_file, overwrite=True) as stream:
             stream.write(json.dumps(request_to_json(request)).encode())
 
-    def read_request(self) -> TeachJobRequest:
+    def read_request(self) -> FinetuneJobRequest:
         """Read what was asked for.
 
         Raises:
@@ -167,11 +167,11 @@ class Course:
         try:
             request = request_from_json(json.loads(self.request_file.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
-            raise RequestError(f"The teaching in {self.folder} cannot go on: {error}. Delete it.") from error
+            raise RequestError(f"The fine-tuning in {self.folder} cannot go on: {error}. Delete it.") from error
         return replace(request, folder=str(self.folder))
 
     def wish(self) -> str:
-        """What the user wants of the running course: "pause", "stop" or ""."""
+        """What the user wants of the running training run: "pause", "stop" or ""."""
         try:
             return (self.folder / "stop").read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -184,24 +184,24 @@ class Course:
         else:
             (self.folder / "stop").unlink(missing_ok=True)
 
-    def add_look(self, look: Look) -> None:
+    def add_record(self, record: ValidationRecord) -> None:
         """Append a line to the history; a full disk is no reason to end a training, so it is only logged."""
         try:
             with self.history_file.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(vars(look)) + "\n")
+                stream.write(json.dumps(vars(record)) + "\n")
         except OSError as error:
-            logger.warning("The history of the teaching could not be written: %s", error)
+            logger.warning("The history of the fine-tuning could not be written: %s", error)
 
-    def history(self) -> tuple[Look, ...]:
-        """All looks in order; those of steps that were taken again after an interruption count once."""
+    def history(self) -> tuple[ValidationRecord, ...]:
+        """All validations in order; those of steps that were taken again after an interruption count once."""
         if not self.history_file.is_file():
             return ()
-        looks: list[Look] = []
+        records: list[ValidationRecord] = []
         for line in self.history_file.read_text(encoding="utf-8").splitlines():
-            look = _look(line)
-            if look is not None:
-                looks = [item for item in looks if item.step < look.step] + [look]
-        return tuple(looks)
+            record = _record(line)
+            if record is not None:
+                records = [item for item in records if item.step < record.step] + [record]
+        return tuple(records)
 
     def mark_running(self) -> None:
         """Say that this process is at work.
@@ -213,7 +213,7 @@ class Course:
 
         owner = self.owner()
         if owner is not None and owner != os.getpid():
-            raise RequestError(f"This teaching runs already, in the process {owner}. Wait for its end.")
+            raise RequestError(f"This fine-tuning runs already, in the process {owner}. Wait for its end.")
         marker = {"pid": os.getpid(), "started": psutil.Process().create_time()}
         (self.folder / "running.json").write_text(json.dumps(marker), encoding="utf-8")
 
@@ -234,22 +234,22 @@ class Course:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove_after_success(self) -> None:
-        """Delete the folder; what a system does not let go yet is deleted by the next `unfinished_courses`."""
+        """Delete the folder; what a system does not let go yet is deleted by the next `unfinished_runs`."""
         self.done_file.touch()
         self.remove()
 
 
-def unfinished_courses(parent: Path) -> list[UnfinishedCourse]:
-    """Courses that nobody works on and that can go on, the newest first; what is of no use any more is deleted."""
+def unfinished_runs(parent: Path) -> list[UnfinishedRun]:
+    """Idle training runs that can go on, the newest first; useless leftovers are deleted."""
     found = []
     for folder in sorted(parent.glob(f"{PREFIX}*"), reverse=True):
-        course = Course(folder)
-        if course.owner() is not None:
+        training_run = TrainingRun(folder)
+        if training_run.owner() is not None:
             continue
-        if course.done_file.exists() or _is_abandoned(course):
-            course.remove()
-        elif course.request_file.is_file():
-            found += _unfinished(course)
+        if training_run.done_file.exists() or _is_abandoned(training_run):
+            training_run.remove()
+        elif training_run.request_file.is_file():
+            found += _unfinished(training_run)
     return found
 
 
@@ -276,26 +276,26 @@ def _is_alive(pid: int, started: float) -> bool:
         return False
 
 
-def _unfinished(course: Course) -> list[UnfinishedCourse]:
+def _unfinished(training_run: TrainingRun) -> list[UnfinishedRun]:
     try:
-        request = course.read_request()
+        request = training_run.read_request()
     except HSAMSegmentError as error:
         logger.warning("%s", error)
         return []
-    return [UnfinishedCourse(request, course.history(), course.has_state)]
+    return [UnfinishedRun(request, training_run.history(), training_run.has_state)]
 
 
-def _is_abandoned(course: Course) -> bool:
+def _is_abandoned(training_run: TrainingRun) -> bool:
     """Whether the program was killed while the scene's arrays were copied, and that was long ago."""
-    if course.request_file.exists():
+    if training_run.request_file.exists():
         return False
-    return time.time() - course.folder.stat().st_mtime > _ABANDONED_SECONDS
+    return time.time() - training_run.folder.stat().st_mtime > _ABANDONED_SECONDS
 
 
-def _look(line: str) -> Look | None:
+def _record(line: str) -> ValidationRecord | None:
     """A line of the history; None for the torn last line of a killed process."""
     try:
         data: dict[str, Any] = json.loads(line)
-        return Look(**data)
+        return ValidationRecord(**data)
     except (ValueError, TypeError):
         return None

@@ -44,8 +44,8 @@ def choose_model(volume: Volume, available: Sequence[Manifest], organs: Sequence
     """
     if not available:
         raise RequestError(
-            "No model is installed. Download one ('hsam-segment models' lists them), import one from a file, or teach "
-            "one from a labeled scan."
+            "No model is installed. Download one ('hsam-segment models' lists them), import one from a file, or "
+            "fine-tune one on a labeled scan."
         )
     reasons = {manifest.id: reason_against(volume, manifest, organs) for manifest in available}
     plausible = [manifest for manifest in available if not reasons[manifest.id]]

@@ -37,7 +37,7 @@ def finished_file(final: Path) -> Iterator[Path]:
         names_path(temporary).unlink(missing_ok=True)
 
 
-def put_in_place(
+def atomic_replace(
     finished: Path, final: Path, *, overwrite: bool, write_report: Callable[[], object] = lambda: None
 ) -> None:
     """Give a finished segmentation, and the names beside it, their own names.

@@ -15,7 +15,7 @@ from HSAMSegmentLib.report.preview_picture import check_preview_path, write_prev
 from HSAMSegmentLib.report.segmentation_report import make_report, write_report
 from HSAMSegmentLib.runtime.atomic_files import check_outputs
 from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.workflows.segment.replace_results import finished_file, mend_interrupted, put_in_place
+from HSAMSegmentLib.workflows.segment.replace_results import atomic_replace, finished_file, mend_interrupted
 from HSAMSegmentLib.workflows.segment.result_records import make_record
 from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
 
@@ -74,7 +74,7 @@ def write_outputs(done: FinishedScan, files: OutputFiles, cancel: CancelToken) -
             if content is not None and files.report is not None:
                 write_report(content, files.report, overwrite=files.overwrite)
 
-        put_in_place(temporary, files.segmentation, overwrite=files.overwrite, write_report=write)
+        atomic_replace(temporary, files.segmentation, overwrite=files.overwrite, write_report=write)
 
 
 def _report(done: FinishedScan, files: OutputFiles, content: Path, cancel: CancelToken) -> dict[str, Any]:

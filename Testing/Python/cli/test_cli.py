@@ -9,7 +9,9 @@ import sys
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from program_stand import one_line, two_organs, write_labels
+from program_environment import one_line, two_organs, write_labels
+
+from HSAMSegmentLib.cli.main import build_parser
 
 pytest_plugins = ("program_fixtures",)
 
@@ -22,15 +24,37 @@ def test_help_is_answered_without_torch_and_names_commands_and_exit_codes(progra
     done = subprocess.run([sys.executable, "-c", imports], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "[]"
     assert all(
-        word in done.stdout for word in ("segment", "evaluate", "models", "doctor", "teach", "exit codes", "130")
+        word in done.stdout for word in ("segment", "evaluate", "models", "doctor", "finetune", "exit codes", "130")
     )
 
 
-@pytest.mark.parametrize("command", ["segment", "evaluate", "models", "doctor", "teach"])
+@pytest.mark.parametrize("command", ["segment", "evaluate", "models", "doctor", "finetune", "teach"])
 def test_every_command_has_help(program, command):
     done = program(command, "--help")
     assert done.returncode == 0
     assert f"hsam-segment {command}" in done.stdout
+
+
+def test_names_of_version_0_1_still_work_and_are_not_in_the_help(capsys):
+    parser = build_parser()
+    assert "teach" not in parser.format_help()
+    case = ["--case", "a.nii", "b.nii", "-o", "m.safetensors", "--minutes", "2"]
+    new, old = (vars(parser.parse_command([name, *case])) for name in ("finetune", "teach"))
+    same = {"command", "parser"}
+    assert {key: value for key, value in old.items() if key not in same} == {
+        key: value for key, value in new.items() if key not in same
+    }
+    segment = ["segment", "a.nii", "-o", "b.nii"]
+    assert [parser.parse_command([*segment, *flag]).no_tta for flag in ([], ["--no-tta"], ["--single-view"])] == [
+        False,
+        True,
+        True,
+    ]
+    with pytest.raises(SystemExit):
+        parser.parse_command(["segment", "--help"])
+    shown = capsys.readouterr().out
+    assert "--no-tta" in shown
+    assert "--single-view" not in shown
 
 
 def test_the_version_is_the_package_version(program):
@@ -52,10 +76,14 @@ def test_the_version_is_the_package_version(program):
         (["segment", "none.nii", "-o", "b.nii"], ["none.nii"]),
         (["evaluate", "a", "b", "--convention", "theirs"], ["--convention", "hsam"]),
         (["evaluate", "a", "b", "--names", "liver"], ["--names", "VALUE=NAME"]),
-        (["teach", "--case", "a.nii", "-o", "m.safetensors"], ["--case", "2 arguments"]),
-        (["teach", "--case", "a", "b", "-o", "m.pth"], [".safetensors"]),
+        (["finetune", "--case", "a.nii", "-o", "m.safetensors"], ["--case", "2 arguments"]),
+        (["finetune", "--case", "a", "b", "-o", "m.pth"], [".safetensors"]),
+        (["finetune", "--case", "a", "b", "-o", "m.safetensors"], ["There is no file a"]),
         (["teach", "--case", "a", "b", "-o", "m.safetensors"], ["There is no file a"]),
-        (["teach", "--case", "a", "b", "-o", "m.safetensors", "--minutes", "1", "--epochs", "2"], ["not allowed with"]),
+        (
+            ["finetune", "--case", "a", "b", "-o", "m.safetensors", "--minutes", "1", "--epochs", "2"],
+            ["not allowed with"],
+        ),
         (["models", "lst"], ["lst", "Did you mean list?"]),
     ],
 )

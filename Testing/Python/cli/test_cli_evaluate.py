@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from program_stand import one_line, two_organs, write_labels
+from program_environment import one_line, two_organs, write_labels
 
 from HSAMSegmentLib.images.geometry import Geometry
 

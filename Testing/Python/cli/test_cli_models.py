@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from conftest import REPOSITORY
-from program_stand import one_line
+from program_environment import one_line
 
 pytest_plugins = ("program_fixtures",)
 
@@ -132,7 +132,7 @@ def test_the_doctors_exit_code_tells_whether_a_model_is_ready_to_use(tmp_path, m
 
     monkeypatch.setenv("HSAMSEGMENT_HOME", str(tmp_path / "store"))
     if not usable:
-        monkeypatch.setattr(store, "embedded_models_folder", lambda: tmp_path / "nothing")
+        monkeypatch.setattr(store, "builtin_models_folder", lambda: tmp_path / "nothing")
     assert main(["doctor"]) == code
     assert ("models: none ready to use" in capsys.readouterr().out) == (not usable)
 

@@ -1,4 +1,4 @@
-"""`hsam-segment segment` and `hsam-segment teach`: results, refusals, folders of scans, Ctrl-C."""
+"""`hsam-segment segment` and `hsam-segment finetune`: results, refusals, folders of scans, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from program_stand import environment, one_line
+from program_environment import environment, one_line
 
 pytest_plugins = ("program_fixtures",)
 
@@ -100,19 +100,19 @@ def test_a_folder_of_scans_is_finished_around_a_bad_one_and_not_done_twice(progr
 
 
 @pytest.mark.slow
-def test_a_model_is_taught_and_then_segments(program, scan, model_file):
+def test_a_model_is_finetuned_and_then_segments(program, scan, model_file):
     labels = scan.parent / "phantom_labels.nii.gz"
     case = ("--case", scan, labels)
     names = ("--names", "1=liver,2=right kidney,3=left kidney,4=spleen")
-    options = ("--start-from", model_file, "--epochs", 1, "--report", "taught.json", "--plot", "taught.png")
-    done = program("teach", *case, "-o", "taught.safetensors", *names, *options)
+    options = ("--start-from", model_file, "--epochs", 1, "--report", "finetuned.json", "--plot", "finetuned.png")
+    done = program("finetune", *case, "-o", "finetuned.safetensors", *names, *options)
     assert done.returncode == 0, done.stderr
-    assert "taught.safetensors" in done.stdout
-    assert json.loads((program.folder / "taught.json").read_text())["path"].endswith("taught.safetensors")
-    assert (program.folder / "taught.png").read_bytes().startswith(b"\x89PNG")
-    again = program("teach", *case, "-o", "taught.safetensors", *names, *options)
+    assert "finetuned.safetensors" in done.stdout
+    assert json.loads((program.folder / "finetuned.json").read_text())["path"].endswith("finetuned.safetensors")
+    assert (program.folder / "finetuned.png").read_bytes().startswith(b"\x89PNG")
+    again = program("finetune", *case, "-o", "finetuned.safetensors", *names, *options)
     assert again.returncode == 8
-    used = program("segment", scan, "-o", "out.nii.gz", "--model", "taught.safetensors")
+    used = program("segment", scan, "-o", "out.nii.gz", "--model", "finetuned.safetensors")
     assert used.returncode == 0, used.stderr
     assert [line.split("  ")[0] for line in used.stdout.splitlines()[1:]] == [
         "liver",

@@ -189,11 +189,11 @@ def test_the_entry_for_the_catalog_is_one():
 
 def test_the_program_that_completes_a_description_runs(tmp_path):
     from HSAMSegmentLib.weights.bundle import read_manifest, read_shapes
-    from HSAMSegmentLib.weights.resources import embedded_models_folder
+    from HSAMSegmentLib.weights.resources import builtin_models_folder
 
     (program,) = fenced(REPOSITORY / "Docs" / "model_makers.md", "python")
     given = tmp_path / "my_organs.safetensors"
-    shutil.copy(embedded_models_folder() / "left-atrium-lge.safetensors", given)
+    shutil.copy(builtin_models_folder() / "left-atrium-lge.safetensors", given)
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
     made = tmp_path / "left-atrium-my-hospital.safetensors"
     assert read_manifest(made).title == "Left atrium, our protocol"

@@ -90,11 +90,11 @@ def test_a_failure_shows_the_link_and_the_next_sentence_hides_it(host):
     assert not link.visible
 
 
-@pytest.mark.parametrize("form", ["HSAMSegment", "HSAMSegmentTeach", "HSAMSegmentCompare", "HSAMSegmentBatch"])
+@pytest.mark.parametrize("form", ["HSAMSegment", "HSAMSegmentFinetune", "HSAMSegmentCompare", "HSAMSegmentBatch"])
 def test_the_label_of_every_form_opens_the_link(host, form):
     import slicer
 
     widget = slicer.util.loadUI(str(REPOSITORY / "HSAMSegment" / "Resources" / "UI" / f"{form}.ui"))
     ui = slicer.util.childWidgetVariables(widget)
-    label = ui.teachHelpLabel if form.endswith("Teach") else ui.helpLabel
+    label = ui.finetuneHelpLabel if form.endswith("Finetune") else ui.helpLabel
     assert label.openExternalLinks

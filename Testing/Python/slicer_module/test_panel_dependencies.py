@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from panel_stand import Answers
+from panel_driver import Answers
 
 from HSAMSegmentLib.workflows.terminal_events import sentence_for
 

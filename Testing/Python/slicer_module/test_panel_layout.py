@@ -9,7 +9,7 @@ from panel_layout import gaps
 
 pytestmark = pytest.mark.host
 MODULE = Path(__file__).resolve().parents[3] / "HSAMSegment" / "HSAMSegment.py"
-TABS = ("segment", "teach", "compare", "batch")
+TABS = ("segment", "finetune", "compare", "batch")
 MOST_GAP, MOST_WIDTH = 12, 400
 SMALL_SCREEN, LARGE_SCREEN = 720, 1050
 
@@ -52,7 +52,7 @@ def test_a_tab_is_as_high_as_its_own_form_wherever_one_was_before(host, widget, 
     first = {key: (open_tab(host, widget, key), panel.widget().height)[1] for key in TABS}
     again = {key: (open_tab(host, widget, key), panel.widget().height)[1] for key in TABS}
     assert again == first
-    assert first["segment"] < first["teach"]
+    assert first["segment"] < first["finetune"]
 
 
 @pytest.mark.parametrize("height", [SMALL_SCREEN, LARGE_SCREEN])

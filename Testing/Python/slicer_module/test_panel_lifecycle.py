@@ -4,103 +4,103 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from panel_stand import only_segmentation, segment_names
+from panel_driver import only_segmentation, segment_names
 
 pytestmark = pytest.mark.host
 pytest_plugins = ("panel_fixtures",)
 
 
-def _notes(stand):
-    return stand.ui.warningLabel.text
+def _notes(driver):
+    return driver.ui.warningLabel.text
 
 
-def test_the_chosen_segmentation_removed_meanwhile_gets_a_new_one_with_a_word(stand, scene):
-    stand.segment()
+def test_the_chosen_segmentation_removed_meanwhile_gets_a_new_one_with_a_word(driver, scene):
+    driver.segment()
     chosen = only_segmentation()
-    stand.ui.outputSelector.setCurrentNode(chosen)
-    stand.click(stand.ui.applyButton)
+    driver.ui.outputSelector.setCurrentNode(chosen)
+    driver.click(driver.ui.applyButton)
     scene.RemoveNode(chosen)
-    stand.wait()
+    driver.wait()
     assert segment_names(only_segmentation()) == ["Liver", "Right kidney"]
-    assert "is gone or was moved" in _notes(stand)
+    assert "is gone or was moved" in _notes(driver)
 
 
-def test_the_chosen_segmentation_moved_meanwhile_is_left_as_it_was(stand, scene):
-    stand.segment()
+def test_the_chosen_segmentation_moved_meanwhile_is_left_as_it_was(driver, scene):
+    driver.segment()
     chosen = only_segmentation()
-    stand.ui.outputSelector.setCurrentNode(chosen)
+    driver.ui.outputSelector.setCurrentNode(chosen)
     chosen.GetSegmentation().GetSegment("liver").SetName("Leber")
-    stand.click(stand.ui.applyButton)
+    driver.click(driver.ui.applyButton)
     transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
     chosen.SetAndObserveTransformNodeID(transform.GetID())
-    stand.wait()
+    driver.wait()
     assert segment_names(chosen) == ["Leber", "Right kidney"]
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 2
-    assert "is gone or was moved" in _notes(stand)
+    assert "is gone or was moved" in _notes(driver)
 
 
-def test_voxels_changed_meanwhile_on_the_same_grid_are_told(stand, ct_scan):
+def test_voxels_changed_meanwhile_on_the_same_grid_are_told(driver, ct_scan):
     import slicer
 
-    stand.click(stand.ui.applyButton)
-    stand.wait(lambda: stand.ui.progressBar.text not in ("", "Handing over the scan"))
+    driver.click(driver.ui.applyButton)
+    driver.wait(lambda: driver.ui.progressBar.text not in ("", "Handing over the scan"))
     slicer.util.updateVolumeFromArray(ct_scan, np.zeros_like(slicer.util.arrayFromVolume(ct_scan)))
-    stand.wait()
+    driver.wait()
     assert segment_names(only_segmentation()) == ["Liver", "Right kidney"]
-    assert "voxels were changed while it was segmented" in _notes(stand)
+    assert "voxels were changed while it was segmented" in _notes(driver)
 
 
-def test_a_scan_that_nobody_touched_has_no_such_word(stand):
-    stand.segment()
-    assert "changed" not in _notes(stand)
+def test_a_scan_that_nobody_touched_has_no_such_word(driver):
+    driver.segment()
+    assert "changed" not in _notes(driver)
 
 
-def test_the_region_and_the_settings_removed_meanwhile_change_nothing(stand, scene):
+def test_the_region_and_the_settings_removed_meanwhile_change_nothing(driver, scene):
     region = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Region")
     bounds = np.zeros(6)
-    stand.ui.scanSelector.currentNode().GetRASBounds(bounds)
+    driver.ui.scanSelector.currentNode().GetRASBounds(bounds)
     region.SetCenter(*bounds.reshape(3, 2).mean(axis=1))
     region.SetSize(*np.ptp(bounds.reshape(3, 2), axis=1))
-    stand.ui.regionSelector.setCurrentNode(region)
-    stand.click(stand.ui.applyButton)
+    driver.ui.regionSelector.setCurrentNode(region)
+    driver.click(driver.ui.applyButton)
     scene.RemoveNode(region)
-    scene.RemoveNode(stand.node)
-    stand.wait()
+    scene.RemoveNode(driver.node)
+    driver.wait()
     assert segment_names(only_segmentation()) == ["Liver", "Right kidney"]
 
 
-def test_undo_of_a_segmentation_that_was_removed_meanwhile_does_nothing(stand, scene):
-    stand.segment()
+def test_undo_of_a_segmentation_that_was_removed_meanwhile_does_nothing(driver, scene):
+    driver.segment()
     scene.RemoveNode(only_segmentation())
-    stand.click(stand.ui.undoButton)
+    driver.click(driver.ui.undoButton)
     assert scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
-    stand.segment()
+    driver.segment()
     assert segment_names(only_segmentation()) == ["Liver", "Right kidney"]
 
 
-def test_undo_while_the_next_job_runs_takes_back_the_earlier_result_only(stand, scene):
-    stand.segment()
+def test_undo_while_the_next_job_runs_takes_back_the_earlier_result_only(driver, scene):
+    driver.segment()
     earlier = only_segmentation()
-    stand.click(stand.ui.applyButton)
-    stand.engine.history.undo()
+    driver.click(driver.ui.applyButton)
+    driver.engine.history.undo()
     assert earlier.GetScene() is None
-    stand.wait()
+    driver.wait()
     assert segment_names(only_segmentation()) == ["Liver", "Right kidney"]
 
 
-def test_a_scene_closed_while_a_job_runs_gets_nothing_of_it_and_the_next_scene_works(stand, scene, data_folder):
+def test_a_scene_closed_while_a_job_runs_gets_nothing_of_it_and_the_next_scene_works(driver, scene, data_folder):
     import slicer
 
-    stand.click(stand.ui.applyButton)
-    stand.panel.leave_scene()  # what the module's widget does when the scene is about to be closed
+    driver.click(driver.ui.applyButton)
+    driver.panel.leave_scene()  # what the module's widget does when the scene is about to be closed
     scene.Clear(0)
-    stand.wait()
+    driver.wait()
     assert scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
     path = data_folder / "ct_totalsegmentator" / "images" / "ct_example_30.nii.gz"
     again = slicer.util.loadVolume(str(path), {})
-    stand.panel.show_parameters(scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment"))
-    stand.ui.scanSelector.setCurrentNode(again)
-    stand.segment()
+    driver.panel.show_parameters(scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment"))
+    driver.ui.scanSelector.setCurrentNode(again)
+    driver.segment()
     assert segment_names(only_segmentation()) == ["Liver", "Right kidney"]
 
 
@@ -111,25 +111,25 @@ def test_a_scene_closed_while_a_job_runs_gets_nothing_of_it_and_the_next_scene_w
         ("vtkMRMLVectorVolumeNode", (4, 5, 6, 3), "3 values per voxel"),
     ],
 )
-def test_a_volume_that_is_no_scan_turns_the_button_off_with_a_sentence(stand, kind, shape, words):
+def test_a_volume_that_is_no_scan_turns_the_button_off_with_a_sentence(driver, kind, shape, words):
     import slicer
 
     node = slicer.util.addVolumeFromArray(np.zeros(shape, np.int16), nodeClassName=kind)
-    stand.ui.scanSelector.setCurrentNode(node)
-    assert not stand.ui.applyButton.enabled
-    assert words in stand.status
-    assert words in stand.ui.applyButton.toolTip
+    driver.ui.scanSelector.setCurrentNode(node)
+    assert not driver.ui.applyButton.enabled
+    assert words in driver.status
+    assert words in driver.ui.applyButton.toolTip
 
 
-def test_a_second_panel_of_the_same_engine_waits_for_the_first(stand, host, engine, store):
-    from panel_stand import PanelStand
+def test_a_second_panel_of_the_same_engine_waits_for_the_first(driver, host, engine, store):
+    from panel_driver import PanelDriver
 
-    other = PanelStand(host, engine, store, stand.node)
-    stand.click(stand.ui.applyButton)
+    other = PanelDriver(host, engine, store, driver.node)
+    driver.click(driver.ui.applyButton)
     other.panel.refresh_button()
     assert not other.ui.applyButton.enabled
     assert "Another job is running" in other.status
-    stand.wait()
+    driver.wait()
     other.panel.refresh_button()
     assert other.ui.applyButton.enabled
     other.close()

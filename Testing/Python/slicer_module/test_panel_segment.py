@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from panel_stand import PanelStand, only_segmentation, segment_names
+from panel_driver import PanelDriver, only_segmentation, segment_names
 from untrained_model import write_untrained_model
 
 pytestmark = pytest.mark.host
@@ -26,72 +26,72 @@ def add_small_noise():
     return slicer.util.addVolumeFromArray(array, np.diag([-3.0, -3.0, 3.0, 1.0]), "Noise")
 
 
-def test_the_only_scan_and_model_are_chosen_and_the_button_is_on(stand, scan):
-    assert stand.ui.scanSelector.currentNode() is scan
-    assert stand.panel.model.id == "tiny"
-    assert stand.ui.applyButton.enabled
-    assert "CT · 2 organs · on this computer" in stand.ui.modelInfoLabel.text
-    assert stand.status == ""
+def test_the_only_scan_and_model_are_chosen_and_the_button_is_on(driver, scan):
+    assert driver.ui.scanSelector.currentNode() is scan
+    assert driver.panel.model.id == "tiny"
+    assert driver.ui.applyButton.enabled
+    assert "CT · 2 organs · on this computer" in driver.ui.modelInfoLabel.text
+    assert driver.status == ""
 
 
-def test_a_click_segments_the_organs_and_shows_them(stand, scan):
-    stand.segment()
-    assert "2 of 2 organs found" in stand.status
+def test_a_click_segments_the_organs_and_shows_them(driver, scan):
+    driver.segment()
+    assert "2 of 2 organs found" in driver.status
     node = only_segmentation()
     assert segment_names(node) == ["Liver", "Right kidney"]
     assert node.GetSegmentation().ContainsRepresentation("Closed surface")
-    assert stand.ui.outputSelector.currentNode() is None, "the next run goes into a new segmentation again"
-    table = stand.ui.resultTable
+    assert driver.ui.outputSelector.currentNode() is None, "the next run goes into a new segmentation again"
+    table = driver.ui.resultTable
     assert [table.item(row, 0).text() for row in range(table.rowCount)] == ["Liver", "Right kidney"]
     assert table.item(0, 1).text().endswith(" mL")
-    assert stand.ui.applyButton.text == "Segment organs"
+    assert driver.ui.applyButton.text == "Segment organs"
 
 
-def test_a_row_leads_to_the_organ_and_its_last_column_to_the_least_certain_slice(stand, scan):
+def test_a_row_leads_to_the_organ_and_its_last_column_to_the_least_certain_slice(driver, scan):
     import slicer
 
     from HSAMSegmentLib.slicer.nodes.volumes import ijk_to_world
 
-    stand.segment()
+    driver.segment()
     view = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
-    organ = stand.panel.result._written.outcome.organs[1]
-    stand.ui.resultTable.cellClicked.emit(1, 0)
+    organ = driver.panel.result._written.outcome.organs[1]
+    driver.ui.resultTable.cellClicked.emit(1, 0)
     assert view.GetSliceOffset() == pytest.approx(ijk_to_world(scan, organ.center_ijk)[2])
-    stand.ui.resultTable.cellClicked.emit(1, 3)
+    driver.ui.resultTable.cellClicked.emit(1, 3)
     assert view.GetSliceOffset() == pytest.approx(ijk_to_world(scan, organ.uncertain_ijk)[2])
 
 
-def test_only_the_checked_organs_are_written(stand):
-    stand.uncheck(0)
-    stand.segment()
+def test_only_the_checked_organs_are_written(driver):
+    driver.uncheck(0)
+    driver.segment()
     assert segment_names(only_segmentation()) == ["Right kidney"]
 
 
-def test_without_organs_the_button_is_off_and_says_why(stand):
-    stand.click(stand.ui.noOrgansButton)
-    assert not stand.ui.applyButton.enabled
-    assert stand.status == stand.ui.applyButton.toolTip == "Check at least one organ."
-    stand.click(stand.ui.allOrgansButton)
-    assert stand.ui.applyButton.enabled
-    assert stand.status == ""
+def test_without_organs_the_button_is_off_and_says_why(driver):
+    driver.click(driver.ui.noOrgansButton)
+    assert not driver.ui.applyButton.enabled
+    assert driver.status == driver.ui.applyButton.toolTip == "Check at least one organ."
+    driver.click(driver.ui.allOrgansButton)
+    assert driver.ui.applyButton.enabled
+    assert driver.status == ""
 
 
-def test_without_a_scan_the_button_is_off_and_says_why(stand, scene, scan):
+def test_without_a_scan_the_button_is_off_and_says_why(driver, scene, scan):
     scene.RemoveNode(scan)
-    assert not stand.ui.applyButton.enabled
-    assert "Choose a scan" in stand.status
+    assert not driver.ui.applyButton.enabled
+    assert "Choose a scan" in driver.status
 
 
-def test_a_region_off_the_scan_is_said_before_the_click(stand, scene):
+def test_a_region_off_the_scan_is_said_before_the_click(driver, scene):
     roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Far away")
     roi.SetCenter(5000, 5000, 5000)
     roi.SetSize(10, 10, 10)
-    stand.ui.regionSelector.setCurrentNode(roi)
-    assert not stand.ui.applyButton.enabled
-    assert "does not touch the scan" in stand.status
+    driver.ui.regionSelector.setCurrentNode(roi)
+    assert not driver.ui.applyButton.enabled
+    assert "does not touch the scan" in driver.status
 
 
-def test_a_region_limits_the_result(stand, scene, scan):
+def test_a_region_limits_the_result(driver, scene, scan):
     import slicer
 
     from HSAMSegmentLib.slicer.nodes.volumes import ijk_to_world
@@ -99,8 +99,8 @@ def test_a_region_limits_the_result(stand, scene, scan):
     roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Region")
     roi.SetCenter(ijk_to_world(scan, (60, 50, 15)))
     roi.SetSize(60, 60, 30)
-    stand.ui.regionSelector.setCurrentNode(roi)
-    stand.segment()
+    driver.ui.regionSelector.setCurrentNode(roi)
+    driver.segment()
     node = only_segmentation()
     masks = [
         slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, scan)
@@ -111,178 +111,178 @@ def test_a_region_limits_the_result(stand, scene, scan):
     assert found.max(axis=0).tolist() <= [20, 60, 70]
 
 
-def test_a_second_click_cancels_and_leaves_the_scene_as_it_was(stand, scene, scan):
+def test_a_second_click_cancels_and_leaves_the_scene_as_it_was(driver, scene, scan):
     import slicer
 
     big = slicer.util.addVolumeFromArray(np.zeros((400, 256, 256), np.int16), None, "Big")
-    stand.ui.scanSelector.setCurrentNode(big)
+    driver.ui.scanSelector.setCurrentNode(big)
     nodes = scene.GetNumberOfNodes()
-    stand.click(stand.ui.applyButton)
-    assert stand.ui.applyButton.text == "Cancel"
-    stand.click(stand.ui.applyButton)
-    stand.wait(seconds=10.0)
-    assert stand.status == "Cancelled. Nothing in the scene changed."
+    driver.click(driver.ui.applyButton)
+    assert driver.ui.applyButton.text == "Cancel"
+    driver.click(driver.ui.applyButton)
+    driver.wait(seconds=10.0)
+    assert driver.status == "Cancelled. Nothing in the scene changed."
     assert scene.GetNumberOfNodes() == nodes
-    assert stand.ui.applyButton.text == "Segment organs"
-    assert stand.ui.applyButton.enabled
+    assert driver.ui.applyButton.text == "Segment organs"
+    assert driver.ui.applyButton.enabled
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="uses POSIX signals")
-def test_a_killed_worker_is_said_in_a_sentence_and_the_next_click_works(stand, scene):
+def test_a_killed_worker_is_said_in_a_sentence_and_the_next_click_works(driver, scene):
     import slicer
 
-    small = stand.ui.scanSelector.currentNode()
+    small = driver.ui.scanSelector.currentNode()
     big = slicer.util.addVolumeFromArray(np.zeros((400, 256, 256), np.int16), None, "Big")
-    stand.segment()
-    stand.ui.scanSelector.setCurrentNode(big)
-    stand.click(stand.ui.applyButton)
-    stand.wait(lambda: "Segmenting" in stand.ui.progressBar.text or "Loading" in stand.ui.progressBar.text)
-    os.kill(stand.engine._session._runner.worker_pid, signal.SIGKILL)
-    stand.wait()
-    assert "out of memory" in stand.status
-    stand.click(stand.ui.copyDetailsButton)
-    assert "WorkerDied" in stand.answers.clipboard
-    stand.ui.scanSelector.setCurrentNode(small)
-    stand.segment()
-    assert "organs found" in stand.status
+    driver.segment()
+    driver.ui.scanSelector.setCurrentNode(big)
+    driver.click(driver.ui.applyButton)
+    driver.wait(lambda: "Segmenting" in driver.ui.progressBar.text or "Loading" in driver.ui.progressBar.text)
+    os.kill(driver.engine._session._runner.worker_pid, signal.SIGKILL)
+    driver.wait()
+    assert "out of memory" in driver.status
+    driver.click(driver.ui.copyDetailsButton)
+    assert "WorkerDied" in driver.answers.clipboard
+    driver.ui.scanSelector.setCurrentNode(small)
+    driver.segment()
+    assert "organs found" in driver.status
 
 
-def test_choosing_a_segmentation_replaces_and_undo_brings_the_old_one_back(stand, scan):
+def test_choosing_a_segmentation_replaces_and_undo_brings_the_old_one_back(driver, scan):
     import slicer
 
-    stand.segment()
+    driver.segment()
     node = only_segmentation()
-    stand.ui.outputSelector.setCurrentNode(node)
+    driver.ui.outputSelector.setCurrentNode(node)
     before = slicer.util.arrayFromSegmentBinaryLabelmap(node, "liver", scan).copy()
     node.GetSegmentation().GetSegment("liver").SetName("My liver")
     slicer.util.updateSegmentBinaryLabelmapFromArray(np.zeros_like(before), node, "liver", scan)
-    stand.segment()
+    driver.segment()
     assert only_segmentation() is node
     assert np.array_equal(slicer.util.arrayFromSegmentBinaryLabelmap(node, "liver", scan), before)
-    stand.click(stand.ui.undoButton)
+    driver.click(driver.ui.undoButton)
     assert not slicer.util.arrayFromSegmentBinaryLabelmap(node, "liver", scan).any()
     assert "My liver" in segment_names(node)
 
 
-def test_undo_of_a_new_segmentation_removes_it(stand, scene):
-    stand.segment()
-    stand.click(stand.ui.undoButton)
+def test_undo_of_a_new_segmentation_removes_it(driver, scene):
+    driver.segment()
+    driver.click(driver.ui.undoButton)
     assert scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
 
 
-def test_a_scan_removed_meanwhile_keeps_its_result_in_a_new_node_with_a_word(stand, scene, scan):
-    stand.click(stand.ui.applyButton)
+def test_a_scan_removed_meanwhile_keeps_its_result_in_a_new_node_with_a_word(driver, scene, scan):
+    driver.click(driver.ui.applyButton)
     scene.RemoveNode(scan)
-    stand.wait()
-    assert "removed while it was segmented" in stand.ui.warningLabel.text
+    driver.wait()
+    assert "removed while it was segmented" in driver.ui.warningLabel.text
     assert segment_names(only_segmentation()) == ["Liver", "Right kidney"]
 
 
-def test_a_scan_changed_meanwhile_gets_no_result_on_its_new_grid(stand, scan):
-    stand.click(stand.ui.applyButton)
+def test_a_scan_changed_meanwhile_gets_no_result_on_its_new_grid(driver, scan):
+    driver.click(driver.ui.applyButton)
     scan.SetSpacing(1.0, 1.0, 1.0)
-    stand.wait()
-    assert "changed while it was segmented" in stand.ui.warningLabel.text
+    driver.wait()
+    assert "changed while it was segmented" in driver.ui.warningLabel.text
     image = only_segmentation().GetSegmentation().GetSegment("liver").GetRepresentation("Binary labelmap")
     assert image.GetSpacing() == pytest.approx((3.0, 3.0, 3.0))
 
 
-def test_finished_slices_are_shown_while_the_job_runs_if_asked_for(stand, scan):
+def test_finished_slices_are_shown_while_the_job_runs_if_asked_for(driver, scan):
     import slicer
 
     from HSAMSegmentLib.slicer.nodes.live_preview import NODE_NAME
 
     slicer.app.layoutManager().sliceWidget("Red")
     (composite,) = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
-    stand.ui.previewBox.checked = True
-    stand.click(stand.ui.applyButton)
-    stand.wait(lambda: composite.GetLabelVolumeID() is not None)
+    driver.ui.previewBox.checked = True
+    driver.click(driver.ui.applyButton)
+    driver.wait(lambda: composite.GetLabelVolumeID() is not None)
     preview = slicer.mrmlScene.GetNodeByID(composite.GetLabelVolumeID())
     assert preview.GetName() == NODE_NAME
     assert slicer.util.arrayFromVolume(preview).any()
-    assert stand.ui.scanSelector.currentNode() is scan
-    stand.wait()
+    assert driver.ui.scanSelector.currentNode() is scan
+    driver.wait()
     assert composite.GetLabelVolumeID() is None
     assert not slicer.util.getNodes(NODE_NAME)
 
 
-def test_the_report_can_be_saved(stand, tmp_path):
-    stand.segment()
-    stand.answers.path = str(tmp_path / "report.json")
-    stand.click(stand.ui.saveReportButton)
+def test_the_report_can_be_saved(driver, tmp_path):
+    driver.segment()
+    driver.answers.path = str(tmp_path / "report.json")
+    driver.click(driver.ui.saveReportButton)
     text = (tmp_path / "report.json").read_text(encoding="utf-8")
     assert "Right kidney" in text
     assert json.loads(text)
-    assert "saved" in stand.status
+    assert "saved" in driver.status
 
 
-def test_a_report_that_cannot_be_saved_is_said_in_a_sentence(stand, tmp_path):
-    stand.segment()
+def test_a_report_that_cannot_be_saved_is_said_in_a_sentence(driver, tmp_path):
+    driver.segment()
     (tmp_path / "report.json").mkdir()
-    stand.answers.path = str(tmp_path / "report.json")
-    stand.click(stand.ui.saveReportButton)
-    assert "report.json" in stand.status
-    assert stand.ui.copyDetailsButton.visible
+    driver.answers.path = str(tmp_path / "report.json")
+    driver.click(driver.ui.saveReportButton)
+    assert "report.json" in driver.status
+    assert driver.ui.copyDetailsButton.visible
 
 
-def test_nothing_found_says_why_that_may_be(stand):
-    stand.ui.minimumBox.value = 1000.0
-    stand.ui.largestPieceBox.checked = True
-    stand.ui.scanSelector.setCurrentNode(add_small_noise())
-    stand.segment()
-    assert "Nothing was found" in stand.status
-    assert "modality" in stand.status
-    table = stand.ui.resultTable
+def test_nothing_found_says_why_that_may_be(driver):
+    driver.ui.minimumBox.value = 1000.0
+    driver.ui.largestPieceBox.checked = True
+    driver.ui.scanSelector.setCurrentNode(add_small_noise())
+    driver.segment()
+    assert "Nothing was found" in driver.status
+    assert "modality" in driver.status
+    table = driver.ui.resultTable
     assert [table.item(row, 1).text() for row in range(table.rowCount)] == ["not found", "not found"]
-    assert stand.ui.warningLabel.text
+    assert driver.ui.warningLabel.text
 
 
-def test_settings_come_back_with_the_scene(host, stand, engine, store, tmp_path):
+def test_settings_come_back_with_the_scene(host, driver, engine, store, tmp_path):
     import slicer
 
-    stand.ui.minimumBox.value = 0.5
-    stand.uncheck(0)
+    driver.ui.minimumBox.value = 0.5
+    driver.uncheck(0)
     assert host.save_scene(tmp_path / "scene.mrb")
-    stand.close()
+    driver.close()
     assert host.load_scene(tmp_path / "scene.mrb")
-    restored = PanelStand(host, engine, store, slicer.util.getNode("HSAMSegment"))
+    restored = PanelDriver(host, engine, store, slicer.util.getNode("HSAMSegment"))
     assert restored.ui.minimumBox.value == 0.5
     assert restored.panel.organs.checked == ("Right kidney",)
     restored.close()
 
 
-def test_nothing_is_downloaded_without_a_yes(stand, scan, tmp_path):
+def test_nothing_is_downloaded_without_a_yes(driver, scan, tmp_path):
     from HSAMSegmentLib.slicer.panels.widgets.model_list import StoreModels
     from HSAMSegmentLib.weights.store import Store
 
-    stand.panel._models = StoreModels(Store(tmp_path))
-    stand.panel.show_parameters(stand.node)
-    known = [choice.id for choice in stand.panel._choices]
-    stand.ui.modelCombo.setCurrentIndex(known.index("hsam_synapse_10"))
-    assert "will be downloaded" in stand.ui.modelInfoLabel.text
-    stand.answers.agrees = False
-    stand.click(stand.ui.applyButton)
-    assert not stand.engine.is_busy
-    assert "MB" in stand.answers.questions[-1]
-    assert "Terms" in stand.answers.questions[-1]
+    driver.panel._models = StoreModels(Store(tmp_path))
+    driver.panel.show_parameters(driver.node)
+    known = [choice.id for choice in driver.panel._choices]
+    driver.ui.modelCombo.setCurrentIndex(known.index("hsam_synapse_10"))
+    assert "will be downloaded" in driver.ui.modelInfoLabel.text
+    driver.answers.agrees = False
+    driver.click(driver.ui.applyButton)
+    assert not driver.engine.is_busy
+    assert "MB" in driver.answers.questions[-1]
+    assert "Terms" in driver.answers.questions[-1]
 
 
-def test_a_file_that_is_no_model_is_refused_in_a_sentence(stand, tmp_path):
+def test_a_file_that_is_no_model_is_refused_in_a_sentence(driver, tmp_path):
     (tmp_path / "notes.pth").write_text("no weights")
-    stand.answers.path = str(tmp_path / "notes.pth")
-    stand.click(stand.ui.importModelButton)
-    stand.wait()
-    assert "notes.pth" in stand.status
-    assert stand.ui.copyDetailsButton.visible
+    driver.answers.path = str(tmp_path / "notes.pth")
+    driver.click(driver.ui.importModelButton)
+    driver.wait()
+    assert "notes.pth" in driver.status
+    assert driver.ui.copyDetailsButton.visible
 
 
-def test_an_imported_model_is_chosen(stand, tmp_path):
-    stand.answers.path = str(write_untrained_model(tmp_path / "other.safetensors", "other", title="Another one"))
-    stand.click(stand.ui.importModelButton)
-    stand.wait()
-    assert stand.panel.model.id == "other"
-    assert stand.ui.applyButton.enabled
+def test_an_imported_model_is_chosen(driver, tmp_path):
+    driver.answers.path = str(write_untrained_model(tmp_path / "other.safetensors", "other", title="Another one"))
+    driver.click(driver.ui.importModelButton)
+    driver.wait()
+    assert driver.panel.model.id == "other"
+    assert driver.ui.applyButton.enabled
 
 
 def test_a_model_whose_encoder_nobody_knows_is_not_offered_as_present(host, engine, scan, tmp_path):
@@ -296,12 +296,12 @@ def test_a_model_whose_encoder_nobody_knows_is_not_offered_as_present(host, engi
     folder.mkdir(parents=True)
     write_bundle(folder, "a-orphan", encoder_source=EncoderSource(included=False, model_id="gone"))
     write_bundle(folder, "b-whole")
-    store = Store(tmp_path / "home", catalog=Catalog(()), embedded=tmp_path / "none")
-    stand = PanelStand(host, engine, store)
-    assert [choice.id for choice in stand.panel._choices] == ["b-whole", "a-orphan"]
-    assert stand.ui.applyButton.enabled
-    stand.ui.modelCombo.setCurrentIndex(1)
-    assert "on this computer" not in stand.ui.modelInfoLabel.text
-    assert not stand.ui.applyButton.enabled
-    assert "needs the encoder 'gone', which nobody knows here" in stand.status
-    stand.close()
+    store = Store(tmp_path / "home", catalog=Catalog(()), builtin=tmp_path / "none")
+    driver = PanelDriver(host, engine, store)
+    assert [choice.id for choice in driver.panel._choices] == ["b-whole", "a-orphan"]
+    assert driver.ui.applyButton.enabled
+    driver.ui.modelCombo.setCurrentIndex(1)
+    assert "on this computer" not in driver.ui.modelInfoLabel.text
+    assert not driver.ui.applyButton.enabled
+    assert "needs the encoder 'gone', which nobody knows here" in driver.status
+    driver.close()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from finetune_panel_driver import FinetunePanelDriver
 from large_models import write_large_model
-from panel_stand import PanelStand
+from panel_driver import PanelDriver
 from stored_models import adapter_file, catalog, encoder_entry, encoder_file, model_entry
-from teach_panel_stand import TeachStand
 from untrained_model import write_untrained_model
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
@@ -23,10 +23,10 @@ def store(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def teach(host, scene, store):
-    stand = TeachStand(host, store)
-    yield stand
-    stand.close()
+def finetune(host, scene, store):
+    driver = FinetunePanelDriver(host, store)
+    yield driver
+    driver.close()
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ def segment(host, scene, store):
     from HSAMSegmentLib.slicer.panels.engine import Engine
 
     slicer.util.addVolumeFromArray(np.zeros((4, 8, 8), np.int16), np.eye(4), "Scan")
-    stand = PanelStand(host, Engine(), store)
-    yield stand
-    stand.close()
-    stand.engine.close()
+    driver = PanelDriver(host, Engine(), store)
+    yield driver
+    driver.close()
+    driver.engine.close()
 
 
 @pytest.fixture
@@ -55,47 +55,47 @@ def not_in_this_process(monkeypatch):
     monkeypatch.setattr(exporting, "copy_stream", refuse)
 
 
-def wait(stand):
-    stand.wait(lambda: not stand.part.models.is_busy, seconds=60.0)
+def wait(driver):
+    driver.wait(lambda: not driver.tab.models.is_busy, seconds=60.0)
 
 
-def test_a_worker_imports_and_exports(teach, store, tmp_path, not_in_this_process):
+def test_a_worker_imports_and_exports(finetune, store, tmp_path, not_in_this_process):
     source = write_untrained_model(tmp_path / "source.safetensors", title="From Anna")
-    teach.answers.path = str(source)
-    teach.click(teach.ui.importButton)
-    assert teach.part.models.is_busy
-    wait(teach)
-    assert "'From Anna' was imported" in teach.status
-    assert teach.ui.myModelCombo.currentText == "From Anna"
-    assert teach.ui.startCombo.findData("tiny") >= 0
-    teach.answers.path = str(tmp_path / "copy.safetensors")
-    teach.click(teach.ui.exportButton)
-    wait(teach)
-    assert "one file is all" in teach.status
+    finetune.answers.path = str(source)
+    finetune.click(finetune.ui.importButton)
+    assert finetune.tab.models.is_busy
+    wait(finetune)
+    assert "'From Anna' was imported" in finetune.status
+    assert finetune.ui.myModelCombo.currentText == "From Anna"
+    assert finetune.ui.startCombo.findData("tiny") >= 0
+    finetune.answers.path = str(tmp_path / "copy.safetensors")
+    finetune.click(finetune.ui.exportButton)
+    wait(finetune)
+    assert "one file is all" in finetune.status
     assert (tmp_path / "copy.safetensors").read_bytes() == source.read_bytes()
-    assert teach.ui.exportButton.text == "Export..."
+    assert finetune.ui.exportButton.text == "Export..."
 
 
-def test_a_second_click_cancels_an_import_and_nothing_is_kept(teach, store, tmp_path):
-    teach.answers.path = str(write_large_model(tmp_path / "large.safetensors"))
-    teach.click(teach.ui.importButton)
-    teach.wait(lambda: teach.ui.teachProgressBar.visible, seconds=60.0)
-    assert teach.ui.importButton.text == "Cancel"
-    assert not teach.ui.exportButton.enabled
-    teach.click(teach.ui.importButton)
-    teach.wait(lambda: not teach.part.models.is_busy, seconds=10.0)
-    assert teach.status == "Cancelled. The list of models is as it was."
-    assert teach.ui.importButton.text == "Import..."
-    assert teach.ui.importButton.enabled
+def test_a_second_click_cancels_an_import_and_nothing_is_kept(finetune, store, tmp_path):
+    finetune.answers.path = str(write_large_model(tmp_path / "large.safetensors"))
+    finetune.click(finetune.ui.importButton)
+    finetune.wait(lambda: finetune.ui.finetuneProgressBar.visible, seconds=60.0)
+    assert finetune.ui.importButton.text == "Cancel"
+    assert not finetune.ui.exportButton.enabled
+    finetune.click(finetune.ui.importButton)
+    finetune.wait(lambda: not finetune.tab.models.is_busy, seconds=10.0)
+    assert finetune.status == "Cancelled. The list of models is as it was."
+    assert finetune.ui.importButton.text == "Import..."
+    assert finetune.ui.importButton.enabled
     assert not store.folder.exists()
 
 
-def test_closing_the_panel_ends_a_running_import(teach, store, tmp_path):
-    teach.answers.path = str(write_large_model(tmp_path / "large.safetensors"))
-    teach.click(teach.ui.importButton)
-    teach.wait(lambda: teach.ui.teachProgressBar.visible, seconds=60.0)
-    teach.part.close()
-    assert not teach.part.models.is_busy
+def test_closing_the_panel_ends_a_running_import(finetune, store, tmp_path):
+    finetune.answers.path = str(write_large_model(tmp_path / "large.safetensors"))
+    finetune.click(finetune.ui.importButton)
+    finetune.wait(lambda: finetune.ui.finetuneProgressBar.visible, seconds=60.0)
+    finetune.tab.close()
+    assert not finetune.tab.models.is_busy
     assert not store.folder.exists()
 
 
@@ -124,17 +124,17 @@ def test_an_official_model_is_exported_by_the_worker(host, scene, store, parity_
         raise AssertionError("loaded in the process of the panel")
 
     monkeypatch.setattr(loading, "load_model", refuse)
-    stand = TeachStand(host, own)
+    driver = FinetunePanelDriver(host, own)
     try:
-        stand.part.models._models = StoreModels(own, catalog_file=str(file))
-        stand.part.models.show("tiny_model")
-        stand.answers.path = str(tmp_path / "shared.safetensors")
-        stand.click(stand.ui.exportButton)
-        wait(stand)
-        assert "also needs the encoder 'custom'" in stand.status
+        driver.tab.models._models = StoreModels(own, catalog_file=str(file))
+        driver.tab.models.show("tiny_model")
+        driver.answers.path = str(tmp_path / "shared.safetensors")
+        driver.click(driver.ui.exportButton)
+        wait(driver)
+        assert "also needs the encoder 'custom'" in driver.status
         assert read_manifest(tmp_path / "shared.safetensors").id == "tiny_model"
     finally:
-        stand.close()
+        driver.close()
 
 
 def test_the_segment_tab_imports_in_the_worker_and_selects_the_model(segment, store, tmp_path, not_in_this_process):
@@ -162,14 +162,14 @@ def test_the_segment_tab_says_why_a_file_is_refused_and_cancels(segment, store, 
     assert not store.folder.exists()
 
 
-def test_where_no_process_can_be_started_the_import_runs_in_a_thread(teach, store, tmp_path, monkeypatch):
+def test_where_no_process_can_be_started_the_import_runs_in_a_thread(finetune, store, tmp_path, monkeypatch):
     from HSAMSegmentLib.worker import process_runner
 
     not_a_program = tmp_path / "python"
     not_a_program.write_text("no program")
     monkeypatch.setattr(process_runner, "worker_python", lambda: str(not_a_program))
-    teach.answers.path = str(write_untrained_model(tmp_path / "source.safetensors", title="From Anna"))
-    teach.click(teach.ui.importButton)
-    wait(teach)
-    assert "'From Anna' was imported" in teach.status
+    finetune.answers.path = str(write_untrained_model(tmp_path / "source.safetensors", title="From Anna"))
+    finetune.click(finetune.ui.importButton)
+    wait(finetune)
+    assert "'From Anna' was imported" in finetune.status
     assert store.find("tiny").is_present

@@ -192,7 +192,7 @@ def test_the_program_for_a_gpu_runs_here_too(cases, tmp_path, monkeypatch):
     task = small_task(start_from="")
     write_pack(tmp_path / f"{task.id}.npz", task, [scan_slices(case, task) for case in cases])
     monkeypatch.setattr("recipes.builtin_tasks.TASKS", (task,))
-    script = Path(__file__).parents[3] / "Scripts" / "train_embedded.py"
+    script = Path(__file__).parents[3] / "Scripts" / "train_builtin.py"
     state = tmp_path / "state"
     options = ["--packed", str(tmp_path), "--state", str(state), "--minutes", "0.005", "--batch-factor", "2"]
     monkeypatch.setattr(sys, "argv", [str(script), *options])

@@ -130,7 +130,7 @@ def cached_features(split, draw: TrainingSet, rules: CacheOptions, held=()) -> C
         (LORA, EncoderSpec("custom", 64, TINY_VIT), 4),
     ],
 )
-def test_logits_from_kept_features_are_those_of_the_whole_network(data_folder, tmp_path, adaptation, encoder, rank):
+def test_logits_from_cached_features_are_those_of_the_whole_network(data_folder, tmp_path, adaptation, encoder, rank):
     torch.manual_seed(0)
     blocks = 2 if rank else None
     network = build_network(Architecture(encoder, "linear", 2, lora_rank=rank, lora_blocks=blocks)).eval()

@@ -1,4 +1,4 @@
-"""What is different when few scans are taught: the rate stays, and views widen."""
+"""What is different when few scans are trained on: the rate stays, and views widen."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def case(data_folder):
 
 
 def recipe_of(case, folder: Path, *, scans: int = 1, **options) -> Recipe:
-    return make_recipe(FinetuneRequest(output=folder / "taught.safetensors", **options), [case] * scans, None, 2)
+    return make_recipe(FinetuneRequest(output=folder / "finetuned.safetensors", **options), [case] * scans, None, 2)
 
 
-def test_up_to_five_scans_are_taught_at_a_constant_rate_and_more_at_one_that_falls(case, tmp_path):
+def test_up_to_five_scans_are_finetuned_at_a_constant_rate_and_more_at_one_that_falls(case, tmp_path):
     schedules = [recipe_of(case, tmp_path, scans=scans).schedule for scans in (1, 5, 6)]
     assert schedules == ["constant", "constant", "cosine"]
     frozen = recipe_of(case, tmp_path, adaptation="frozen")

@@ -1,4 +1,4 @@
-"""Teaching, end to end on a small abdomen: what is learned, kept, resumed, refused."""
+"""Fine-tuning, end to end on a small abdomen: what is learned, kept, resumed, refused."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def case(data_folder):
 
 def request(folder: Path, **options) -> FinetuneRequest:
     settings = {"epochs": 2, "device": "cpu", "image_size": 64, "cache_folder": folder, **options}
-    return FinetuneRequest(output=folder / "taught.safetensors", **settings)
+    return FinetuneRequest(output=folder / "finetuned.safetensors", **settings)
 
 
 class Cancelling:
     """Cancels at the n-th look at the validation after the first step."""
 
-    def __init__(self, looks: int) -> None:
-        self.cancel, self.left = CancelToken(), looks
+    def __init__(self, validations: int) -> None:
+        self.cancel, self.left = CancelToken(), validations
 
     def __call__(self, event: object) -> None:
         if isinstance(event, ValidationMetrics) and event.step:
@@ -55,7 +55,7 @@ class Cancelling:
 
 
 @dataclass
-class Taught:
+class Finetuned:
     """A finished training and everything it told."""
 
     result: FinetuneResult
@@ -64,15 +64,15 @@ class Taught:
 
 
 @pytest.fixture(scope="module")
-def taught(case, tmp_path_factory, one_thread) -> Taught:
+def finetuned(case, tmp_path_factory, one_thread) -> Finetuned:
     """Two epochs on the small abdomen."""
-    folder, events = tmp_path_factory.mktemp("taught"), []
+    folder, events = tmp_path_factory.mktemp("finetuned"), []
     options = request(folder, report=folder / "report.json", plot=folder / "plot.png")
-    return Taught(finetune(options, cases=[case], events=events.append), events, folder)
+    return Finetuned(finetune(options, cases=[case], events=events.append), events, folder)
 
 
 @pytest.mark.slow
-def test_a_taught_model_is_a_file_that_segments(case, tmp_path):
+def test_a_finetuned_model_is_a_file_that_segments(case, tmp_path):
     result = finetune(request(tmp_path, epochs=12), cases=[case])
     model = load_model(result.path)
     assert [label.name for label in model.manifest.labels] == ["liver", "right kidney"]
@@ -82,41 +82,41 @@ def test_a_taught_model_is_a_file_that_segments(case, tmp_path):
     assert 2 * (liver & truth).sum() / (liver.sum() + truth.sum()) > 0.6
 
 
-def test_the_file_says_what_it_was_made_from(case, taught):
-    manifest = load_model(taught.result.path).manifest
+def test_the_file_says_what_it_was_made_from(case, finetuned):
+    manifest = load_model(finetuned.result.path).manifest
     assert manifest.training["cases"] == [{"name": case.volume.name, **case.hashes}]
     assert manifest.training["settings"]["seed"] == 0
     assert manifest.training["versions"]["torch"] == torch.__version__
     assert manifest.metrics["validation"]["on"] == "held-out slices of the same scan"
-    report = json.loads((taught.folder / "report.json").read_text(encoding="utf-8"))
-    assert report["steps"] == taught.result.steps
+    report = json.loads((finetuned.folder / "report.json").read_text(encoding="utf-8"))
+    assert report["steps"] == finetuned.result.steps
     assert report["history"][0]["loss"] is None
-    assert (taught.folder / "plot.png").read_bytes().startswith(b"\x89PNG")
-    assert not state_path(taught.result.path).exists()
+    assert (finetuned.folder / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert not state_path(finetuned.result.path).exists()
 
 
-def test_a_taught_model_goes_by_its_name_once_it_is_in_the_store(taught, tmp_path):
+def test_a_finetuned_model_goes_by_its_name_once_it_is_in_the_store(finetuned, tmp_path):
     store = Store(tmp_path)
-    entry = store.import_file(taught.result.path)
-    assert entry.id == "taught"
-    weights, found = read_tensors(taught.result.path), load_model("taught", store=store).network.state_dict()
+    entry = store.import_file(finetuned.result.path)
+    assert entry.id == "finetuned"
+    weights, found = read_tensors(finetuned.result.path), load_model("finetuned", store=store).network.state_dict()
     assert all(torch.equal(found[name].half(), weights[name].half()) for name in weights)
 
 
-def test_events_tell_loss_dice_of_each_label_and_show_a_slice(taught):
-    looks = [event for event in taught.events if isinstance(event, ValidationMetrics)]
-    previews = [event for event in taught.events if isinstance(event, ValidationPreview)]
-    steps = taught.result.steps
-    assert [look.step for look in looks] == [0, steps // 2, steps], "the starting model knows both organs"
-    assert all(set(look.dice) == {"liver", "right kidney"} for look in looks)
-    assert np.isnan(looks[0].loss)
-    assert np.isfinite(looks[-1].loss)
+def test_events_tell_loss_dice_of_each_label_and_show_a_slice(finetuned):
+    validations = [event for event in finetuned.events if isinstance(event, ValidationMetrics)]
+    previews = [event for event in finetuned.events if isinstance(event, ValidationPreview)]
+    steps = finetuned.result.steps
+    assert [item.step for item in validations] == [0, steps // 2, steps], "the starting model knows both organs"
+    assert all(set(item.dice) == {"liver", "right kidney"} for item in validations)
+    assert np.isnan(validations[0].loss)
+    assert np.isfinite(validations[-1].loss)
     assert previews[0].image.shape == previews[0].predicted.shape == previews[0].reference.shape == (64, 64)
     assert previews[0].reference.any()
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(case, taught, tmp_path):
-    weights = read_tensors(taught.result.path)
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(case, finetuned, tmp_path):
+    weights = read_tensors(finetuned.result.path)
     again = finetune(request(tmp_path), cases=[case])
     assert all(torch.equal(tensor, weights[name]) for name, tensor in read_tensors(again.path).items())
     other = finetune(request(tmp_path, overwrite=True, seed=1, epochs=1), cases=[case])
@@ -124,11 +124,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(case, taug
 
 
 @pytest.mark.parametrize("adaptation", ["full", pytest.param("frozen", marks=pytest.mark.slow)])
-def test_a_resumed_training_ends_where_an_uninterrupted_one_does(case, taught, tmp_path, adaptation):
+def test_a_resumed_training_ends_where_an_uninterrupted_one_does(case, finetuned, tmp_path, adaptation):
     options = {"epochs": 2, "adaptation": adaptation, "overwrite": True}
-    whole = taught.result if adaptation == "full" else finetune(request(tmp_path, **options), cases=[case])
+    whole = finetuned.result if adaptation == "full" else finetune(request(tmp_path, **options), cases=[case])
     weights = read_tensors(whole.path)
-    stop = Cancelling(looks=1)
+    stop = Cancelling(validations=1)
     interrupted = finetune(request(tmp_path, **options), cases=[case], events=stop, cancel=stop.cancel)
     assert interrupted.stopped == "cancelled"
     resumed = finetune(request(tmp_path, resume=True, **options), cases=[case])
@@ -138,7 +138,7 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(case, taught, t
 
 
 def test_cancelling_keeps_a_model_that_can_be_used(case, tmp_path):
-    stop = Cancelling(looks=1)
+    stop = Cancelling(validations=1)
     result = finetune(request(tmp_path, epochs=50), cases=[case], events=stop, cancel=stop.cancel)
     assert result.stopped == "cancelled"
     assert load_model(result.path).network.num_classes == 2
@@ -149,11 +149,11 @@ def test_cancelling_before_anything_was_learned_leaves_no_file(case, tmp_path):
     cancel.cancel()
     with pytest.raises(CancelledError):
         finetune(request(tmp_path), cases=[case], cancel=cancel)
-    assert not (tmp_path / "taught.safetensors").exists()
+    assert not (tmp_path / "finetuned.safetensors").exists()
 
 
 def test_resuming_with_other_labels_is_refused(case, data_folder, tmp_path):
-    stop = Cancelling(looks=1)
+    stop = Cancelling(validations=1)
     finetune(request(tmp_path, epochs=50), cases=[case], events=stop, cancel=stop.cancel)
     volume, labels = small_volume(data_folder)
     liver = make_case(volume, segmentation_of(np.where(labels == 1, labels, 0).astype(np.uint8), volume.geometry))
@@ -161,12 +161,12 @@ def test_resuming_with_other_labels_is_refused(case, data_folder, tmp_path):
         finetune(request(tmp_path, epochs=50, resume=True, overwrite=True), cases=[liver])
 
 
-def test_a_frozen_encoder_stays_as_it_was_and_the_head_learns(data_folder, taught, tmp_path):
+def test_a_frozen_encoder_stays_as_it_was_and_the_head_learns(data_folder, finetuned, tmp_path):
     volume, labels = small_volume(data_folder)
     # With other names the start is not validated, so that it cannot be kept in place of what was learned.
     renamed = make_case(volume, segmentation_of(labels, volume.geometry, {1: "tumor", 2: "cyst"}))
-    before = read_tensors(taught.result.path)
-    options = {"adaptation": "frozen", "start_from": str(taught.result.path), "epochs": 1}
+    before = read_tensors(finetuned.result.path)
+    options = {"adaptation": "frozen", "start_from": str(finetuned.result.path), "epochs": 1}
     after = read_tensors(finetune(request(tmp_path, **options), cases=[renamed]).path)
     encoder = [name for name in before if name.startswith("encoder.")]
     assert all(torch.equal(before[name], after[name]) for name in encoder)
@@ -174,10 +174,10 @@ def test_a_frozen_encoder_stays_as_it_was_and_the_head_learns(data_folder, taugh
     assert any(not torch.equal(before[name], after[name]) for name in shared)
 
 
-def test_a_model_with_other_labels_hands_on_what_fits(taught, data_folder, tmp_path):
+def test_a_model_with_other_labels_hands_on_what_fits(finetuned, data_folder, tmp_path):
     volume, labels = small_volume(data_folder)
     renamed = make_case(volume, segmentation_of(labels, volume.geometry, {1: "tumor", 2: "right kidney"}))
-    result = finetune(request(tmp_path, epochs=1, start_from=str(taught.result.path)), cases=[renamed])
+    result = finetune(request(tmp_path, epochs=1, start_from=str(finetuned.result.path)), cases=[renamed])
     sentence = next(note for note in result.notes if note.startswith("Taken from the starting model"))
     assert "right kidney" in sentence
     assert "tumor" not in sentence
@@ -203,7 +203,7 @@ def test_given_scans_to_validate_on_are_used_instead_of_held_out_slices(case, da
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["autosam", "cnn", "linear"])
-def test_every_head_can_be_taught(case, tmp_path, head):
+def test_every_head_can_be_finetuned(case, tmp_path, head):
     result = finetune(request(tmp_path, head=head, epochs=1, adaptation="frozen"), cases=[case])
     assert load_model(result.path).manifest.architecture.head == head
 
@@ -247,14 +247,14 @@ def test_a_loss_that_never_was_a_number_is_an_error(case, tmp_path):
     poisoned = replace(broken, volume=replace(broken.volume, array=broken.volume.array.astype(np.float32) * np.nan))
     with pytest.raises(TrainingError, match="not finite"):
         finetune(request(tmp_path, epochs=1), cases=[poisoned])
-    assert not (tmp_path / "taught.safetensors").exists()
+    assert not (tmp_path / "finetuned.safetensors").exists()
 
 
 def test_an_existing_file_is_not_replaced_unasked(case, tmp_path):
-    (tmp_path / "taught.safetensors").write_bytes(b"precious")
+    (tmp_path / "finetuned.safetensors").write_bytes(b"precious")
     with pytest.raises(OutputError, match="exists"):
         finetune(request(tmp_path), cases=[case])
-    assert (tmp_path / "taught.safetensors").read_bytes() == b"precious"
+    assert (tmp_path / "finetuned.safetensors").read_bytes() == b"precious"
 
 
 def test_adapters_without_a_sam_encoder_are_refused(case, tmp_path):

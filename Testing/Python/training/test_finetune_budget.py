@@ -74,23 +74,23 @@ def slowed(network, clock: Clock, seconds_per_image: float) -> None:
     )
 
 
-def taught(folder: Path, case, clock: Clock, seconds_per_image: float, validation=None, **options):
-    """Teach for a minute on a network that is so slow; the seconds that passed and the looks."""
-    looks: list[ValidationMetrics] = []
+def finetuned(folder: Path, case, clock: Clock, seconds_per_image: float, validation=None, **options):
+    """Fine-tune for a minute on a network that is so slow; the seconds that passed and the looks."""
+    validations: list[ValidationMetrics] = []
     settings = {"minutes": 1.0, "device": "cpu", "image_size": 64, "cache_folder": folder, "head": "linear", **options}
     settings.setdefault("encoder", "small-sam")
-    request = FinetuneRequest(output=folder / "taught.safetensors", **settings)
+    request = FinetuneRequest(output=folder / "finetuned.safetensors", **settings)
 
     def listen(event: object) -> None:
         if isinstance(event, ValidationMetrics):
-            looks.append(event)
+            validations.append(event)
 
     budget = Budget(minutes=1.0, clock=clock)
     job = prepare(request, cases=[case], validation=validation, events=listen, budget=budget)
     for network in (job.trainer.network, job.trainer.average.network):
         slowed(network, clock, seconds_per_image)
     result = train(job)
-    return clock.now, looks, result
+    return clock.now, validations, result
 
 
 @pytest.mark.parametrize("seconds_per_image", [0.5, 2.0, 4.0])
@@ -98,8 +98,8 @@ def taught(folder: Path, case, clock: Clock, seconds_per_image: float, validatio
 def test_a_minute_is_kept_to_within_a_tenth_on_a_slow_encoder(
     home, case, clock, tmp_path, seconds_per_image, lora_blocks
 ):
-    seconds, looks, result = taught(tmp_path, case, clock, seconds_per_image, lora_blocks=lora_blocks)
+    seconds, validations, result = finetuned(tmp_path, case, clock, seconds_per_image, lora_blocks=lora_blocks)
     assert seconds <= 66.0
     assert seconds >= 45.0 or result.stopped == "no more progress"
     assert result.steps > 0
-    assert looks
+    assert validations

@@ -138,9 +138,9 @@ def test_labels_of_the_same_name_get_the_same_value_in_all_cases(drawn):
 
 def test_a_case_to_validate_on_without_any_of_the_labels_is_refused(drawn):
     volume, labels = drawn
-    taught = make_case(volume, segmentation_of(labels, volume.geometry))
+    finetuned = make_case(volume, segmentation_of(labels, volume.geometry))
     strange = make_case(volume, segmentation_of(labels, volume.geometry, {1: "heart", 2: "lung"}))
-    _, label_set, _ = common_labels([taught])
+    _, label_set, _ = common_labels([finetuned])
     with pytest.raises(TrainingError, match="cannot be used for validation"):
         matched_labels([strange], label_set)
 

@@ -1,4 +1,4 @@
-"""Teaching on top of encoders from files: adapters in the last blocks, MobileSAM, bundles with other classes."""
+"""Fine-tuning on top of encoders from files: adapters in the last blocks, MobileSAM, bundles with other classes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def case(data_folder):
 
 def request(folder: Path, **options) -> FinetuneRequest:
     settings = {"epochs": 2, "device": "cpu", "image_size": 64, "cache_folder": folder, "head": "linear", **options}
-    return FinetuneRequest(output=folder / "taught.safetensors", encoder="small-sam", **settings)
+    return FinetuneRequest(output=folder / "finetuned.safetensors", encoder="small-sam", **settings)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_a_bundle_with_other_classes_hands_on_its_adapters_and_the_classes_in_co
     assert start["by_class"] > 0
 
 
-def test_a_head_taught_anew_keeps_the_adapters_that_its_encoder_works_with(adapted, case, tmp_path):
+def test_a_head_finetuned_anew_keeps_the_adapters_that_its_encoder_works_with(adapted, case, tmp_path):
     result, _, _ = adapted
     options = FinetuneRequest(
         output=tmp_path / "next.safetensors",
@@ -126,7 +126,7 @@ def test_an_encoder_that_is_not_there_is_named_with_what_is(home, case, tmp_path
 
 
 @pytest.mark.slow
-def test_mobile_sams_encoder_can_be_taught_on(home, case, parity_folder, tmp_path):
+def test_mobile_sams_encoder_can_be_finetuned_on(home, case, parity_folder, tmp_path):
     encoder = build_encoder(EncoderSpec("mobile_sam", 1024))
     sam = torch.load(
         save(tmp_path / "sam.pth", listed(parity_folder, "keys_sam_tiny_1024_fake_checkpoint")), weights_only=True

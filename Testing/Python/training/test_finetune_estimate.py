@@ -1,4 +1,4 @@
-"""What a teaching is said to need, against what one really writes and takes."""
+"""What a fine-tuning is said to need, against what one really writes and takes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from finetune_fixtures import small_request
 from model_files import TINY_ENCODER
 from small_cases import small_case
-from teaching_stand import small_request
 from untrained_model import write_untrained_model
 
 from HSAMSegmentLib.models.building import build_encoder, build_network
@@ -37,7 +37,7 @@ from HSAMSegmentLib.workflows.finetune.cost_estimate import (
 )
 from HSAMSegmentLib.workflows.finetune.encoder_pace import known_pace, note_pace
 from HSAMSegmentLib.workflows.finetune.inspect_cases import summarize
-from HSAMSegmentLib.workflows.finetune.training_run import PAUSE, Course
+from HSAMSegmentLib.workflows.finetune.training_run import PAUSE, TrainingRun
 from HSAMSegmentLib.workflows.run import run
 
 SMALL = EncoderSpec("custom", 64, TINY_ENCODER)
@@ -81,38 +81,38 @@ def test_what_the_estimate_assumes_is_what_the_engine_does(data_folder, tmp_path
 
 
 class Disk:
-    """Validator at the files of a course while it runs, and pauses it at the second look at the validation."""
+    """Validator at the files of a training run while it runs, and pauses it at the second look at the validation."""
 
-    def __init__(self, course: Course) -> None:
-        self.course, self.features, self._looks = course, 0, 0
+    def __init__(self, training_run: TrainingRun) -> None:
+        self.training_run, self.features, self._records = training_run, 0, 0
 
     def __call__(self, event: object) -> None:
-        kept = [path.stat().st_size for path in self.course.folder.glob("hsamsegment-features-*/*.npy")]
+        kept = [path.stat().st_size for path in self.training_run.folder.glob("hsamsegment-features-*/*.npy")]
         self.features = max(self.features, sum(kept))
-        self._looks += isinstance(event, Metrics)
-        if self._looks == 2:
-            self.course.ask_for(PAUSE)
+        self._records += isinstance(event, Metrics)
+        if self._records == 2:
+            self.training_run.ask_for(PAUSE)
 
 
 @pytest.mark.slow
-def test_a_teaching_on_a_small_sam_encoder_writes_what_was_estimated(tmp_path, data_folder, monkeypatch):
+def test_a_finetuning_on_a_small_sam_encoder_writes_what_was_estimated(tmp_path, data_folder, monkeypatch):
     """Kept features to a hundredth, the training state and the model to a tenth."""
     monkeypatch.setenv("HSAMSEGMENT_HOME", str(tmp_path / "store"))
     Store().models_folder.mkdir(parents=True)
     write_untrained_model(Store().models_folder / "tiny.safetensors", modality="MR")
     request = small_request(tmp_path, data_folder, minutes=3.0, start_from="tiny")
-    course = Course(request.folder)
-    run(request, Context(disk := Disk(course)))
+    training_run = TrainingRun(request.folder)
+    run(request, Context(disk := Disk(training_run)))
     assert known_pace(tmp_path / "store", SMALL, "cpu") > 0.0
     architecture = Architecture(SMALL, "linear", 2)
     parts = footprint([summarize(small_case(data_folder))], architecture, includes_encoder=True)
     assert disk.features == pytest.approx(parts.feature_bytes, rel=0.01)
-    assert course.state_file("small").stat().st_size == pytest.approx(parts.state_bytes, rel=0.1)
-    assert course.model_file("small").stat().st_size == pytest.approx(parts.model_bytes, rel=0.1)
+    assert training_run.state_file("small").stat().st_size == pytest.approx(parts.state_bytes, rel=0.1)
+    assert training_run.model_file("small").stat().st_size == pytest.approx(parts.model_bytes, rel=0.1)
 
 
 @pytest.mark.slow
-def test_a_teaching_on_a_small_sam_encoder_takes_about_the_memory_that_was_estimated(tmp_path, data_folder):
+def test_a_finetuning_on_a_small_sam_encoder_takes_about_the_memory_that_was_estimated(tmp_path, data_folder):
     """To a third: most of it is Python with PyTorch, which differs from build to build."""
     case = small_case(data_folder)
     write_untrained_model(tmp_path / "tiny.safetensors", modality="MR")

@@ -1,4 +1,4 @@
-"""A teaching that is killed (SIGKILL, no farewell) at any moment goes on with `resume` to the same result."""
+"""A fine-tuning that is killed (SIGKILL, no farewell) at any moment goes on with `resume` to the same result."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL on Windows"),
 ]
 
-LEFT = {"taught.safetensors", "options.json"}
-PROGRAM = Path(__file__).parents[1].joinpath("teach_in_a_process.py")
+LEFT = {"finetuned.safetensors", "options.json"}
+PROGRAM = Path(__file__).parents[1].joinpath("finetune_in_a_process.py")
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,10 @@ def home(parity_folder, tmp_path_factory) -> Path:
 
 
 class Run:
-    """A teaching in a process of its own."""
+    """A fine-tuning in a process of its own."""
 
     def __init__(self, folder: Path, home: Path, data_folder: Path, **options) -> None:
-        self.output = folder / "taught.safetensors"
+        self.output = folder / "finetuned.safetensors"
         self.beginning, self.left = options.get("stay_at", ("", 0))
         settings = {
             "output": str(self.output),
@@ -111,7 +111,7 @@ def resumed_step(notes: list[str]) -> int:
 def test_what_was_killed_ends_as_if_nothing_had_happened(moment, whole, home, data_folder, tmp_path):
     place, step = MOMENTS[moment]
     lines = killed_at(place, tmp_path, home, data_folder)
-    assert not (tmp_path / "taught.safetensors").exists()
+    assert not (tmp_path / "finetuned.safetensors").exists()
     resumed = Run(tmp_path, home, data_folder, resume=True, overwrite=True)
     result = resumed.result()
     learned = sum(line.startswith("Learning") for line in lines)
@@ -139,7 +139,7 @@ def test_two_kills_in_a_row_change_nothing_either(whole, home, data_folder, tmp_
 def test_with_minutes_the_time_and_the_best_state_before_the_kill_count(home, data_folder, tmp_path):
     options = {"epochs": None, "minutes": 0.5}
     killed_at(("LOOK", 2), tmp_path, home, data_folder, **options)
-    state = load_state(state_path(tmp_path / "taught.safetensors"))
+    state = load_state(state_path(tmp_path / "finetuned.safetensors"))
     result = Run(tmp_path, home, data_folder, resume=True, overwrite=True, **options).result()
     assert result["steps"] >= state["learner"]["steps"] > 0
     assert result["seconds"] > state["seconds"]

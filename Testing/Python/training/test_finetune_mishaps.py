@@ -1,4 +1,4 @@
-"""What goes wrong while a model is taught ends in a sentence, with what was good kept."""
+"""What goes wrong while a model is fine-tuned ends in a sentence, with what was good kept."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def request(folder: Path, **options) -> FinetuneRequest:
         "encoder": "small-sam",
         **options,
     }
-    return FinetuneRequest(output=folder / "taught.safetensors", **settings)
+    return FinetuneRequest(output=folder / "finetuned.safetensors", **settings)
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +72,15 @@ def small_disk(tmp_path):
 def test_a_disk_that_gets_full_while_learning_keeps_the_last_state_and_the_training_goes_on_later(
     case, whole, small_disk, tmp_path
 ):
-    def fill_at_the_first_look(event: object) -> None:
+    def fill_at_the_first_validation(event: object) -> None:
         if isinstance(event, ValidationMetrics) and event.step == 3:
             fill(small_disk)
 
     options = {"save_seconds": 0.0, "cache_folder": tmp_path}
     with pytest.raises(OutputError, match="free"):
-        finetune(request(small_disk, **options), cases=[case], events=fill_at_the_first_look)
-    assert load_state(state_path(small_disk / "taught.safetensors"))["learner"]["steps"] == 3
-    assert {item.name for item in small_disk.iterdir()} == {"filler", "taught.safetensors.training"}
+        finetune(request(small_disk, **options), cases=[case], events=fill_at_the_first_validation)
+    assert load_state(state_path(small_disk / "finetuned.safetensors"))["learner"]["steps"] == 3
+    assert {item.name for item in small_disk.iterdir()} == {"filler", "finetuned.safetensors.training"}
     (small_disk / "filler").unlink()
     resumed = finetune(request(small_disk, resume=True, overwrite=True, **options), cases=[case])
     assert "Resumed at step 3." in resumed.notes
@@ -92,7 +92,7 @@ def test_features_that_do_not_fit_on_the_disk_are_refused_in_a_sentence(case, sm
     with pytest.raises(OutputError, match=r"Caching the encoder's features needs .* free"):
         finetune(request(tmp_path, cache_folder=small_disk), cases=[case])
     assert list(small_disk.iterdir()) == [filler]
-    assert not (tmp_path / "taught.safetensors").exists()
+    assert not (tmp_path / "finetuned.safetensors").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve disk space")
@@ -119,7 +119,7 @@ def test_a_rate_that_is_far_too_high_ends_with_the_best_state_before_it(case, tm
 def test_a_rate_that_ruins_the_first_step_leaves_no_file(case, tmp_path):
     with pytest.raises(TrainingError, match="lower rate"):
         finetune(request(tmp_path, rate=1e18), cases=[case])
-    assert not (tmp_path / "taught.safetensors").exists()
+    assert not (tmp_path / "finetuned.safetensors").exists()
 
 
 class Counting(CancelToken):
@@ -157,7 +157,7 @@ def test_a_cancel_in_the_middle_of_any_stage_loses_nothing_that_was_learned(case
     with pytest.raises(CancelledError):
         middle = (begun["Encoding the slices"] + begun["Learning"]) // 2
         finetune(request(tmp_path / "encoding"), cases=[case], cancel=Counting(middle))
-    assert {item.name for item in (tmp_path / "encoding").iterdir()} == {"taught.safetensors.training"}
+    assert {item.name for item in (tmp_path / "encoding").iterdir()} == {"finetuned.safetensors.training"}
     span = begun["end"] - begun["Learning"]
     for name, part in (("first", 0.1), ("middle", 0.5), ("last", 0.9)):
         token = Counting(begun["Learning"] + int(part * span))
@@ -168,7 +168,7 @@ def test_a_cancel_in_the_middle_of_any_stage_loses_nothing_that_was_learned(case
         assert same(read_tensors(resumed.path), whole)
 
 
-def test_a_label_that_only_held_out_slices_would_have_is_taught(data_folder, tmp_path):
+def test_a_label_that_only_held_out_slices_would_have_is_finetuned(data_folder, tmp_path):
     volume, labels = small_volume(data_folder)
     rare = labels.copy()
     rare[5][labels[5] == 1] = 3

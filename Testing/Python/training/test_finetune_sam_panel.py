@@ -1,4 +1,4 @@
-"""Teaching on an encoder of SAM's kind by clicks, with a real worker: to the end, on a full disk, after a kill."""
+"""Fine-tuning on an encoder of SAM's kind by clicks, with a real worker: to the end, on a full disk, after a kill."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+from finetune_in_a_panel import learned_steps
+from finetune_panel_driver import FinetunePanelDriver, add_segmentation, add_volume
 from small_cases import ABDOMEN_NAMES, small_volume
 from small_disk import fill, mounted_disk
-from teach_in_a_panel import learned_steps
-from teach_panel_stand import TeachStand, add_segmentation, add_volume
 from untrained_model import write_untrained_model
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
-PROGRAM = Path(__file__).parents[1].joinpath("teach_in_a_panel.py")
+PROGRAM = Path(__file__).parents[1].joinpath("finetune_in_a_panel.py")
 
 
 @pytest.fixture
@@ -33,10 +33,10 @@ def store(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def stand(host, scene, store):
-    stand = TeachStand(host, store)
-    yield stand
-    stand.close()
+def driver(host, scene, store):
+    driver = FinetunePanelDriver(host, store)
+    yield driver
+    driver.close()
 
 
 @pytest.fixture
@@ -52,97 +52,97 @@ def small_disk(tmp_path):
         yield folder
 
 
-def start(stand, pair, minutes: float):
-    """Start from the model on SAM's kind of encoder; returns the course."""
-    stand.add(*pair)
-    stand.ui.startCombo.setCurrentIndex(stand.ui.startCombo.findText("Tiny SAM"))
-    stand.ui.minutesBox.value = minutes
-    stand.click(stand.ui.startButton)
-    assert stand.part.run.is_busy, stand.status
-    return stand.part.run._course
+def start(driver, pair, minutes: float):
+    """Start from the model on SAM's kind of encoder; returns the training run."""
+    driver.add(*pair)
+    driver.ui.startCombo.setCurrentIndex(driver.ui.startCombo.findText("Tiny SAM"))
+    driver.ui.minutesBox.value = minutes
+    driver.click(driver.ui.startButton)
+    assert driver.tab.run.is_busy, driver.status
+    return driver.tab.run._training_run
 
 
-def wait_for_steps(stand, course, more_than: int = 0) -> int:
+def wait_for_steps(driver, training_run, more_than: int = 0) -> int:
     """Until a state with more steps than that is on the disk."""
-    stand.wait(lambda: course.request_file.is_file())
-    stand.wait(lambda: not stand.part.run.is_busy or learned_steps(course) > more_than, seconds=600.0)
-    assert stand.part.run.is_busy, stand.status
-    return learned_steps(course)
+    driver.wait(lambda: training_run.request_file.is_file())
+    driver.wait(lambda: not driver.tab.run.is_busy or learned_steps(training_run) > more_than, seconds=600.0)
+    assert driver.tab.run.is_busy, driver.status
+    return learned_steps(training_run)
 
 
-def test_a_model_on_a_sam_encoder_is_taught_to_the_end_and_says_how_good_it_was_before(stand, pair, store):
+def test_a_model_on_a_sam_encoder_is_finetuned_to_the_end_and_says_how_good_it_was_before(driver, pair, store):
     from HSAMSegmentLib.weights.bundle import read_manifest
 
-    course = start(stand, pair, minutes=0.3)
-    stand.wait_for_end()
-    assert "in the list of models" in stand.status
-    taught = stand.part.models.selected
-    manifest = read_manifest(store.path_of(taught.id))
+    training_run = start(driver, pair, minutes=0.3)
+    driver.wait_for_end()
+    assert "in the list of models" in driver.status
+    finetuned = driver.tab.models.selected
+    manifest = read_manifest(store.path_of(finetuned.id))
     assert manifest.architecture.encoder.name == "custom"
     assert manifest.training["start"]["model"] == "tiny"
     assert manifest.training["settings"]["adaptation"] == "frozen"
-    before, now = (float(stand.ui.diceTable.item(0, column).text()) for column in (1, 2))
+    before, now = (float(driver.ui.diceTable.item(0, column).text()) for column in (1, 2))
     assert now >= before
-    assert not course.folder.exists(), "kept features and copies are gone"
+    assert not training_run.folder.exists(), "kept features and copies are gone"
 
 
-def test_a_disk_that_gets_full_is_said_what_was_learned_is_kept_and_the_next_click_goes_on(stand, pair, small_disk):
-    stand.ui.scratchEdit.setCurrentPath(str(small_disk))
-    course = start(stand, pair, minutes=60.0)
-    wait_for_steps(stand, course)
+def test_a_disk_that_gets_full_is_said_what_was_learned_is_kept_and_the_next_click_goes_on(driver, pair, small_disk):
+    driver.ui.scratchEdit.setCurrentPath(str(small_disk))
+    training_run = start(driver, pair, minutes=60.0)
+    wait_for_steps(driver, training_run)
     filler = fill(small_disk)
-    stand.wait_for_end()
-    assert stand.status.startswith(f"The disk of {course.folder} is full")
-    assert "is kept, and can go on" in stand.status
-    assert stand.ui.unfinishedBox.visible
-    learned = learned_steps(course)
+    driver.wait_for_end()
+    assert driver.status.startswith(f"The disk of {training_run.folder} is full")
+    assert "is kept, and can go on" in driver.status
+    assert driver.ui.unfinishedBox.visible
+    learned = learned_steps(training_run)
     assert learned > 0
     filler.unlink()
-    stand.click(stand.ui.resumeButton)
-    assert wait_for_steps(stand, course, more_than=learned) > learned
-    stand.click(stand.ui.stopButton)
-    stand.wait_for_end()
-    assert "in the list of models" in stand.status
+    driver.click(driver.ui.resumeButton)
+    assert wait_for_steps(driver, training_run, more_than=learned) > learned
+    driver.click(driver.ui.stopButton)
+    driver.wait_for_end()
+    assert "in the list of models" in driver.status
     assert list(small_disk.iterdir()) == []
 
 
-def test_scans_that_are_deleted_while_they_are_taught_from_change_nothing(stand, scene, pair):
-    course = start(stand, pair, minutes=60.0)
-    learned = wait_for_steps(stand, course)
+def test_scans_that_are_deleted_while_they_are_finetuned_from_change_nothing(driver, scene, pair):
+    training_run = start(driver, pair, minutes=60.0)
+    learned = wait_for_steps(driver, training_run)
     for node in pair:
         scene.RemoveNode(node)
-    stand.click(stand.ui.pauseButton)
-    stand.wait_for_end()
-    assert stand.status.startswith("Paused")
-    stand.click(stand.ui.resumeButton)
-    assert wait_for_steps(stand, course, more_than=learned) > learned
-    stand.click(stand.ui.pauseButton)
-    stand.wait_for_end()
-    next(course.folder.glob("case-1-scan.npy")).unlink()
-    stand.click(stand.ui.resumeButton)
-    stand.wait_for_end()
-    assert "that was taught from is gone or damaged" in stand.status
-    assert stand.ui.discardButton.visible
+    driver.click(driver.ui.pauseButton)
+    driver.wait_for_end()
+    assert driver.status.startswith("Paused")
+    driver.click(driver.ui.resumeButton)
+    assert wait_for_steps(driver, training_run, more_than=learned) > learned
+    driver.click(driver.ui.pauseButton)
+    driver.wait_for_end()
+    next(training_run.folder.glob("case-1-scan.npy")).unlink()
+    driver.click(driver.ui.resumeButton)
+    driver.wait_for_end()
+    assert "that was trained on is gone or damaged" in driver.status
+    assert driver.ui.discardButton.visible
 
 
 @pytest.mark.skipif(os.name == "nt", reason="uses POSIX signals")
 def test_a_killed_slicer_takes_its_worker_along_and_the_next_one_offers_what_was_learned(
     host, scene, store, data_folder, tmp_path
 ):
-    from HSAMSegmentLib.workflows.finetune.training_run import unfinished_courses
+    from HSAMSegmentLib.workflows.finetune.training_run import unfinished_runs
 
     folder = store.folder / "teaching"
     program = subprocess.Popen([sys.executable, str(PROGRAM), str(data_folder)], stdout=subprocess.PIPE, text=True)
     assert program.stdout.readline().strip() == "LEARNING", "it printed this when a state was on the disk"
-    assert unfinished_courses(folder) == [], "somebody works on it"
+    assert unfinished_runs(folder) == [], "somebody works on it"
     os.kill(program.pid, signal.SIGKILL)
     program.wait()
     program.stdout.close()
     deadline = time.monotonic() + 60.0
-    while not unfinished_courses(folder):
+    while not unfinished_runs(folder):
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    again = TeachStand(host, store)
+    again = FinetunePanelDriver(host, store)
     assert "is not finished" in again.ui.unfinishedLabel.text
     again.click(again.ui.finishButton)
     again.wait_for_end()

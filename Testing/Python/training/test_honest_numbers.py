@@ -1,4 +1,4 @@
-"""Numbers that flatter are refused or said: validation on a taught scan, pairs given twice, labels out of place."""
+"""Numbers that flatter are refused or said: validation on a training scan, pairs given twice, labels out of place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from HSAMSegmentLib.training.data.cases import (
     distinct_cases,
     make_case,
     read_case,
-    refuse_taught_validation,
+    refuse_training_scans,
     voxel_hash,
 )
 
@@ -50,15 +50,15 @@ def test_a_scan_is_known_again_in_every_format_order_and_type(phantom, tmp_path)
     assert voxel_hash(replace(volume, array=changed)) != voxel_hash(volume)
 
 
-def test_validating_on_a_taught_scan_is_refused_whatever_its_name(phantom, case, tmp_path):
+def test_validating_on_a_finetuned_scan_is_refused_whatever_its_name(phantom, case, tmp_path):
     volume, labels = phantom
     sitk.WriteImage(image_of(volume.array, volume.geometry), str(tmp_path / "renamed.nii.gz"))
     write_segmentation(labels, tmp_path / "renamed.seg.nrrd")
     again = read_case(tmp_path / "renamed.nii.gz", tmp_path / "renamed.seg.nrrd")
     with pytest.raises(TrainingError, match="'renamed' is given for validation and for training"):
-        refuse_taught_validation([case], [again])
+        refuse_training_scans([case], [again])
     other = make_case(*abdomen_phantom(seed=2, geometry=volume.geometry))
-    refuse_taught_validation([case], [other])
+    refuse_training_scans([case], [other])
 
 
 def test_a_pair_given_twice_counts_once_and_is_said(case):

@@ -1,4 +1,4 @@
-"""A second network for another plane: when it is taught, what it learns from, and that it is kept only if it helps."""
+"""A second network for another plane: when it is trained, what it learns from, and that it is kept only if it helps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from small_cases import segmentation_of, small_case, thin_case
 from HSAMSegmentLib.images.orientation import slice_frame
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.models.interface import StageLogits
-from HSAMSegmentLib.runtime.disk_space_monitor import ScratchRoom
+from HSAMSegmentLib.runtime.disk_space_monitor import DiskSpaceMonitor
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 from HSAMSegmentLib.training.data.cases import UNLABELED, make_case
 from HSAMSegmentLib.training.finetune import finetune, train
@@ -48,7 +48,7 @@ def cases(case, data_folder):
 
 def request(folder: Path, **options) -> FinetuneRequest:
     settings = {"epochs": 1, "device": "cpu", "image_size": SIZE, **options}
-    return FinetuneRequest(output=folder / "taught.safetensors", **settings)
+    return FinetuneRequest(output=folder / "finetuned.safetensors", **settings)
 
 
 def plane_of(cases, folder: Path, **options) -> str:
@@ -72,9 +72,9 @@ class CancelIn:
 
 
 @pytest.fixture(scope="module")
-def taught(cases, tmp_path_factory, one_thread):
+def finetuned(cases, tmp_path_factory, one_thread):
     """Two epochs, a quarter of the steps on sagittal slices, the second network kept whatever it is worth."""
-    folder = tmp_path_factory.mktemp("taught")
+    folder = tmp_path_factory.mktemp("finetuned")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PlaneComparison, "is_better", True)
         return finetune(request(folder, epochs=2), cases=cases)
@@ -184,11 +184,11 @@ def test_a_second_network_that_does_not_help_is_left_out(cases, tmp_path, monkey
     assert set(model.manifest.metrics["validation"]["other_plane"]) == {"name", "alone", "together"}
 
 
-def test_a_model_with_two_networks_is_one_file_that_segments(case, taught):
-    model = load_model(taught.path)
+def test_a_model_with_two_networks_is_one_file_that_segments(case, finetuned):
+    model = load_model(finetuned.path)
     assert model.manifest.architecture.planes == ("sagittal",)
-    assert taught.steps == model.manifest.training["steps"]
-    assert any(note.startswith("A second network reads sagittal slices") for note in taught.notes)
+    assert finetuned.steps == model.manifest.training["steps"]
+    assert any(note.startswith("A second network reads sagittal slices") for note in finetuned.notes)
     state = model.network.state_dict()
     first = [name for name in state if not name.startswith("other_planes.")]
     assert any(not torch.equal(state[name], state[f"other_planes.sagittal.{name}"]) for name in first)
@@ -197,7 +197,7 @@ def test_a_model_with_two_networks_is_one_file_that_segments(case, taught):
     assert not any("planes" in warning for warning in found.warnings)
 
 
-def test_the_same_seed_gives_the_same_two_networks_also_after_a_pause(cases, taught, tmp_path, monkeypatch):
+def test_the_same_seed_gives_the_same_two_networks_also_after_a_pause(cases, finetuned, tmp_path, monkeypatch):
     monkeypatch.setattr(PlaneComparison, "is_better", True)
     stop = CancelIn(steps=2)
     paused = finetune(request(tmp_path, epochs=2), cases=cases, progress=stop, cancel=stop.cancel)
@@ -208,12 +208,12 @@ def test_the_same_seed_gives_the_same_two_networks_also_after_a_pause(cases, tau
         [summarize(item) for item in cases], load_model(paused.path).manifest.architecture, includes_encoder=True
     )
     assert state_path(paused.path).stat().st_size == pytest.approx(needed.state_bytes, rel=0.1)
-    assert taught.path.stat().st_size == pytest.approx(needed.model_bytes, rel=0.1)
+    assert finetuned.path.stat().st_size == pytest.approx(needed.model_bytes, rel=0.1)
     resumed = finetune(request(tmp_path, epochs=2, resume=True, overwrite=True), cases=cases)
     assert f"Resumed at step {paused.steps}." in resumed.notes
     assert not state_path(resumed.path).exists()
-    assert resumed.steps == taught.steps
-    weights = read_tensors(taught.path)
+    assert resumed.steps == finetuned.steps
+    weights = read_tensors(finetuned.path)
     found = read_tensors(resumed.path)
     assert found.keys() == weights.keys()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in found.items())
@@ -238,16 +238,16 @@ def test_a_cancel_is_answered_inside_of_a_slow_step_of_the_second_network(cases,
     assert job.second_plane.trainer.steps == 0, "what was interrupted is thrown away"
 
 
-def test_a_model_with_two_networks_hands_on_both(cases, taught, tmp_path):
-    job = prepared(cases, tmp_path, start_from=str(taught.path))
+def test_a_model_with_two_networks_hands_on_both(cases, finetuned, tmp_path):
+    job = prepared(cases, tmp_path, start_from=str(finetuned.path))
     second = other_plane_of(job).trainer.network.state_dict()
-    weights = read_tensors(taught.path)
+    weights = read_tensors(finetuned.path)
     assert all(torch.equal(second[name].half(), weights[f"other_planes.sagittal.{name}"]) for name in second)
 
 
-def test_a_second_network_that_is_not_taught_on_is_not_lost_in_silence(case, cases, taught, tmp_path):
+def test_a_second_network_that_is_not_finetuned_on_is_not_lost_in_silence(case, cases, finetuned, tmp_path):
     def sentences(scans) -> list[str]:
-        job = prepared(scans, tmp_path, start_from=str(taught.path))
+        job = prepared(scans, tmp_path, start_from=str(finetuned.path))
         return [note for note in job.notes if note.startswith("The starting model also reads sagittal slices")]
 
     assert len(sentences([case])) == 1
@@ -298,5 +298,5 @@ def test_the_room_and_the_memory_of_a_second_network_are_counted(case, data_fold
     for scans in (1, 6):
         parts = footprint([summarize(case)] * scans, architecture, includes_encoder=True)
         assert parts.state_bytes == one.state_bytes
-    rooms = [ScratchRoom(tmp_path, 1000, has_second=has_second).needed_bytes for has_second in (False, True)]
+    rooms = [DiskSpaceMonitor(tmp_path, 1000, has_second=has_second).needed_bytes for has_second in (False, True)]
     assert rooms == [20_000, 28_000]

@@ -107,7 +107,7 @@ def test_the_average_follows_closely_at_first_and_shares_what_does_not_learn():
     assert moved[-1] == pytest.approx(1.0, abs=1e-3)
 
 
-def looks_after(found: list[float], fraction: float) -> Validator:
+def validated(found: list[float], fraction: float) -> Validator:
     """Validator of a training that is so far, with these Dice one after the other."""
     network = small_network()
     trainer = Trainer(network, rate=1e-3, encoder_share=1.0, seed=0, device=torch.device("cpu"))
@@ -125,14 +125,14 @@ def looks_after(found: list[float], fraction: float) -> Validator:
 
 def test_learning_stops_when_the_dice_has_not_risen_for_a_while_but_never_in_the_first_half():
     rising, stuck = [0.1 * number for number in range(1, 10)], [0.8, *[0.7] * PATIENCE]
-    assert not looks_after(rising, 0.9).has_converged
-    assert looks_after(stuck, 0.9).has_converged
-    assert not looks_after(stuck, 0.4).has_converged
-    assert not looks_after(stuck[:-1], 0.9).has_converged
+    assert not validated(rising, 0.9).has_converged
+    assert validated(stuck, 0.9).has_converged
+    assert not validated(stuck, 0.4).has_converged
+    assert not validated(stuck[:-1], 0.9).has_converged
 
 
 def test_the_state_with_the_best_dice_is_kept_not_the_last_one():
-    trainer = looks_after([0.3, 0.9, 0.5], 0.9)._trainer
+    trainer = validated([0.3, 0.9, 0.5], 0.9)._trainer
     assert (trainer.best_step, trainer.best_dice) == (2, 0.9)
 
 

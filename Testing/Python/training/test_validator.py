@@ -29,7 +29,7 @@ def case(data_folder):
 
 def request(folder: Path, **options) -> FinetuneRequest:
     settings = {"epochs": 2, "device": "cpu", "image_size": 64, "cache_folder": folder, **options}
-    return FinetuneRequest(output=folder / "taught.safetensors", **settings)
+    return FinetuneRequest(output=folder / "finetuned.safetensors", **settings)
 
 
 class Slices:
@@ -53,7 +53,7 @@ def prepared(options: FinetuneRequest, case, log: Slices) -> FinetuneState:
     return log.job
 
 
-def test_a_teaching_that_makes_it_worse_keeps_what_it_started_from_and_says_so(real_data_folder, tmp_path):
+def test_a_finetuning_that_makes_it_worse_keeps_what_it_started_from_and_says_so(real_data_folder, tmp_path):
     case = small_case(real_data_folder)
     job = prepared(request(tmp_path, epochs=1, rate=0.3), case, log := Slices())
     start = {name: tensor.detach().half() for name, tensor in job.trainer.network.state_dict().items()}
@@ -79,7 +79,7 @@ def test_a_cancel_before_the_first_step_leaves_no_model_that_learned_nothing(cas
     job = prepared(request(tmp_path), case, Slices(cancel_at=1))
     with pytest.raises(CancelledError):
         train(job)
-    assert not (tmp_path / "taught.safetensors").exists()
+    assert not (tmp_path / "finetuned.safetensors").exists()
 
 
 @pytest.mark.slow

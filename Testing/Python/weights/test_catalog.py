@@ -13,10 +13,10 @@ import pytest
 from HSAMSegmentLib.errors import CheckpointError, ModelNotFoundError
 from HSAMSegmentLib.labels.terminology import label_set_of
 from HSAMSegmentLib.weights.catalog import load_catalog, parse_catalog
-from HSAMSegmentLib.weights.resources import embedded_models_folder, resource_folder
+from HSAMSegmentLib.weights.resources import builtin_models_folder, resource_folder
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-SHIPPED = json.loads((embedded_models_folder() / "catalog.json").read_text(encoding="utf-8"))
+SHIPPED = json.loads((builtin_models_folder() / "catalog.json").read_text(encoding="utf-8"))
 
 
 def changed(entry_id: str, **changes: object) -> str:

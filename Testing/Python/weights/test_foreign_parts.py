@@ -27,7 +27,7 @@ def checkpoint(parity_folder):
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(tmp_path / "store", catalog=Catalog(()), embedded=tmp_path / "none")
+    return Store(tmp_path / "store", catalog=Catalog(()), builtin=tmp_path / "none")
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

@@ -61,9 +61,9 @@ def settle(folder: Path, seconds: float = 100.0) -> None:
 
 @pytest.fixture
 def store(tmp_path):
-    embedded = tmp_path / "embedded"
-    store = Store(tmp_path / "store", catalog=catalog(), embedded=embedded)
-    for folder, names in ((embedded, ["a"]), (store.models_folder, ["b", "c"])):
+    builtin = tmp_path / "embedded"
+    store = Store(tmp_path / "store", catalog=catalog(), builtin=builtin)
+    for folder, names in ((builtin, ["a"]), (store.models_folder, ["b", "c"])):
         folder.mkdir(parents=True)
         for name in names:
             bundle(folder, name)
@@ -76,7 +76,7 @@ def test_files_are_read_once_however_often_and_by_whomever_is_asked(store, tmp_p
     assert sorted(set(reads(tmp_path, store.models))) == names
 
     def ask():
-        other = Store(store.folder, catalog=catalog(), embedded=tmp_path / "embedded")
+        other = Store(store.folder, catalog=catalog(), builtin=tmp_path / "embedded")
         for entry in other.models():
             other.find(entry.id)
             other.requirements(entry.id)
@@ -161,9 +161,7 @@ def test_a_changed_description_beside_an_official_file_is_seen(parity_folder, tm
     source = tmp_path / "source"
     source.mkdir()
     encoder = encoder_file(parity_folder, source)
-    store = Store(
-        tmp_path / "store", catalog=catalog(encoder_entry(encoder), model_entry()), embedded=tmp_path / "none"
-    )
+    store = Store(tmp_path / "store", catalog=catalog(encoder_entry(encoder), model_entry()), builtin=tmp_path / "none")
     store.import_file(encoder)
     store.import_file(adapter_file(parity_folder, source), model_id="own")
     settle(store.folder)

@@ -35,7 +35,7 @@ def files(parity_folder, tmp_path_factory):
 def store(tmp_path, files) -> Store:
     (tmp_path / "embedded").mkdir()
     known = catalog(encoder_entry(files["encoder"]), model_entry())
-    return Store(tmp_path / "store", catalog=known, embedded=tmp_path / "embedded")
+    return Store(tmp_path / "store", catalog=known, builtin=tmp_path / "embedded")
 
 
 @pytest.fixture
@@ -87,12 +87,12 @@ def test_a_bundle_at_half_precision_becomes_float32(store, network, tmp_path, dt
 
 def test_a_bundle_that_refers_to_an_encoder_holds_head_and_adapters_only(store, files, tmp_path):
     description = manifest(
-        "taught", architecture=adapted(), encoder_source=EncoderSource(False, "custom", sha256_of(files["encoder"]))
+        "finetuned", architecture=adapted(), encoder_source=EncoderSource(False, "custom", sha256_of(files["encoder"]))
     )
     network = build_network(adapted())
     network.load_state_dict(starting_tensors(files["encoder"], network, "linear", store=store), strict=False)
     torch.nn.init.normal_(network.encoder.blocks[3].attn.qkv.lora_q_up)
-    path = save_model(tmp_path / "taught.safetensors", network, description)
+    path = save_model(tmp_path / "finetuned.safetensors", network, description)
     assert {name for name in read_shapes(path) if name.startswith("encoder.")} == {
         f"encoder.blocks.3.attn.qkv.lora_{part}" for part in ("q_down", "q_up", "v_down", "v_up")
     }
@@ -125,7 +125,7 @@ def test_an_encoder_that_nobody_knows_is_told(store, network, tmp_path):
         load_model(path, store=store)
 
 
-def test_another_encoder_than_the_one_of_the_teaching_is_refused_with_both_hashes(store, network, tmp_path):
+def test_another_encoder_than_the_one_of_the_finetuning_is_refused_with_both_hashes(store, network, tmp_path):
     store.import_file(save_model(tmp_path / "first.safetensors", network, manifest("first")))
     refers = manifest("second", encoder_source=EncoderSource(False, "first", "0" * 64))
     path = save_model(tmp_path / "second.safetensors", network, refers)
@@ -196,7 +196,7 @@ def test_an_adapter_file_and_an_encoder_of_another_size_are_refused_with_both_na
     store.import_file(save(tmp_path / "other.pth", smaller), model_id="own-encoder")
     description = replace(model_entry().manifest, encoder_source=EncoderSource(False, "own-encoder"))
     known = catalog(replace(model_entry(), encoder="own-encoder", manifest=description))
-    other = Store(store.folder, catalog=known, embedded=tmp_path / "embedded")
+    other = Store(store.folder, catalog=known, builtin=tmp_path / "embedded")
     other.import_file(files["adapter"])
     with pytest.raises(CheckpointError) as caught:
         load_model("tiny_model", store=other)

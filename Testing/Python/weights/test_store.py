@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from http_stand import http_stand
+from fake_server import fake_server
 from model_files import KIDNEY, LIVER, manifest
 from official_layouts import listed, save, tiny_adapters, with_classes
 from stored_models import adapter_file, catalog, encoder_entry, encoder_file, model_entry, with_url
@@ -41,7 +41,7 @@ def files(parity_folder, tmp_path_factory):
 
 
 @pytest.fixture
-def embedded(tmp_path) -> Path:
+def builtin(tmp_path) -> Path:
     folder = tmp_path / "embedded"
     folder.mkdir()
     save_bundle(folder / "comes-along.safetensors", TENSORS, manifest("comes-along"))
@@ -49,9 +49,9 @@ def embedded(tmp_path) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path, files, embedded) -> Store:
+def store(tmp_path, files, builtin) -> Store:
     known = catalog(encoder_entry(files["encoder"]), model_entry())
-    return Store(tmp_path / "store", catalog=known, embedded=embedded)
+    return Store(tmp_path / "store", catalog=known, builtin=builtin)
 
 
 def bundle(folder: Path, model_id: str = "mine") -> Path:
@@ -339,11 +339,11 @@ def test_unreadable_notes_of_hashes_are_made_again(store, tmp_path):
     assert store.sha256(path) == sha256_of(path)
 
 
-def test_a_download_arrives_in_the_store(files, tmp_path, embedded):
-    with http_stand() as server:
+def test_a_download_arrives_in_the_store(files, tmp_path, builtin):
+    with fake_server() as server:
         url = server.serve("/e", files["encoder"].read_bytes())
         known = catalog(with_url(encoder_entry(files["encoder"]), url))
-        store = Store(tmp_path / "store", catalog=known, embedded=embedded)
+        store = Store(tmp_path / "store", catalog=known, builtin=builtin)
         path = store.download("custom")
         assert path == store.path_of("custom")
         assert store.download("custom") == path
@@ -352,10 +352,10 @@ def test_a_download_arrives_in_the_store(files, tmp_path, embedded):
     assert stored_files(store) == ["tiny_encoder.pth", "verified.json"]
 
 
-def test_a_download_without_a_known_hash_is_checked_by_its_content(files, tmp_path, embedded):
-    with http_stand() as server:
+def test_a_download_without_a_known_hash_is_checked_by_its_content(files, tmp_path, builtin):
+    with fake_server() as server:
         wrong = server.serve("/m", files["encoder"].read_bytes())
-        store = Store(tmp_path / "store", catalog=catalog(with_url(model_entry(), wrong)), embedded=embedded)
+        store = Store(tmp_path / "store", catalog=catalog(with_url(model_entry(), wrong)), builtin=builtin)
         with pytest.raises(DownloadError, match="the catalog's entry 'tiny_model' expects other weights"):
             store.download("tiny_model")
         assert not store.models_folder.exists()
@@ -363,11 +363,11 @@ def test_a_download_without_a_known_hash_is_checked_by_its_content(files, tmp_pa
         assert store.download("tiny_model").read_bytes() == files["adapter"].read_bytes()
 
 
-def test_an_unfinished_download_is_shown_and_can_be_removed(files, tmp_path, embedded):
-    with http_stand() as server:
+def test_an_unfinished_download_is_shown_and_can_be_removed(files, tmp_path, builtin):
+    with fake_server() as server:
         url = server.serve("/e", files["encoder"].read_bytes(), drop_after=100_000, drops=99)
         known = catalog(with_url(encoder_entry(files["encoder"]), url))
-        store = Store(tmp_path / "store", catalog=known, embedded=embedded)
+        store = Store(tmp_path / "store", catalog=known, builtin=builtin)
         cancel = CancelToken()
 
         def stop_when_some_is_there(_: Progress) -> None:

@@ -59,5 +59,5 @@ def test_no_plausible_model_is_an_error_with_the_reasons():
 
 
 def test_without_any_model_the_user_learns_how_to_get_one():
-    with pytest.raises(RequestError, match=r"No model is installed.*import.*teach"):
+    with pytest.raises(RequestError, match=r"No model is installed.*import.*fine-tune"):
         choose_model(scan("CT"), [])

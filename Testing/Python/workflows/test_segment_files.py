@@ -36,7 +36,7 @@ def run(source, output, **changes):
 
 
 def empty_store(tmp_path, *bundles) -> Store:
-    store = Store(tmp_path / "store", catalog=Catalog(()), embedded=tmp_path / "none")
+    store = Store(tmp_path / "store", catalog=Catalog(()), builtin=tmp_path / "none")
     for bundle in bundles:
         store.import_file(bundle)
     return store

@@ -45,7 +45,7 @@ def bundle(tmp_path):
 
 
 def run(source, output, bundle, **changes):
-    store = Store(output.parent / "store", catalog=Catalog(()), embedded=output.parent / "none")
+    store = Store(output.parent / "store", catalog=Catalog(()), builtin=output.parent / "none")
     return segment_all_to(
         source, output, **{"model": bundle, "store": store, "device": "cpu", "options": OPTIONS, **changes}
     )

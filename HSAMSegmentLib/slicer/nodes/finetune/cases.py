@@ -1,4 +1,4 @@
-"""Cases to teach from: pairs of a scan and a segmentation in the scene or in files, and their export."""
+"""Cases to train on: pairs of a scan and a segmentation in the scene or in files, and their export."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from HSAMSegmentLib.slicer.nodes.volumes import volume_array, volume_geometry, v
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.worker.array_export import ArrayExport, Export, ExportChain
 from HSAMSegmentLib.workflows.finetune.finetune_request import (
+    FinetuneCase,
+    FinetuneJobRequest,
+    FinetuneOutcome,
     LayerInput,
     OrganInput,
-    TaughtOutcome,
-    TeachCase,
-    TeachJobRequest,
 )
 from HSAMSegmentLib.workflows.finetune.inspect_cases import (
     CaseSummary,
     OrganSummary,
+    finetune_labels,
     join_organs,
     present_values,
     slice_count_note,
     slices_across,
-    taught_labels,
 )
-from HSAMSegmentLib.workflows.finetune.training_run import Course
+from HSAMSegmentLib.workflows.finetune.training_run import TrainingRun
 from HSAMSegmentLib.workflows.inputs import VolumeInput
 
 
@@ -47,17 +47,19 @@ class LabelledPair(Protocol):
 
     Attributes:
         summary: what is in it, as far as is known.
-        export_bytes: size of its copy in the folder of a course.
+        export_bytes: size of its copy in the folder of a training run.
     """
 
     summary: CaseSummary | None
     export_bytes: int
 
-    def look(self) -> CaseSummary:
-        """Look what is in it now."""
+    def summarize(self) -> CaseSummary:
+        """What is in it now."""
 
-    def export(self, folder: Path, number: int, names: dict[str, str]) -> tuple[TeachCase, list[Callable[[], Export]]]:
-        """The case of a request, and what has to be written into the folder of the course for it."""
+    def export(
+        self, folder: Path, number: int, names: dict[str, str]
+    ) -> tuple[FinetuneCase, list[Callable[[], Export]]]:
+        """The case of a request, and what has to be written into the folder of the training run for it."""
 
 
 @dataclass(eq=False)
@@ -68,12 +70,14 @@ class NodePair:
     segmentation_node: Any
     summary: CaseSummary | None = None
 
-    def look(self) -> CaseSummary:
-        """Look what is in it now."""
+    def summarize(self) -> CaseSummary:
+        """What is in it now."""
         self.summary = summarize_nodes(self.volume_node, self.segmentation_node)
         return self.summary
 
-    def export(self, folder: Path, number: int, names: dict[str, str]) -> tuple[TeachCase, list[Callable[[], Export]]]:
+    def export(
+        self, folder: Path, number: int, names: dict[str, str]
+    ) -> tuple[FinetuneCase, list[Callable[[], Export]]]:
         """Copies of the scan and of each label image; nothing in the scene is changed.
 
         Raises:
@@ -89,7 +93,7 @@ class NodePair:
             name=volume.GetName(),
             modality=volume.GetAttribute("DICOM.Modality") or "",
         )
-        case = TeachCase(
+        case = FinetuneCase(
             scan=scan,
             organs=tuple(_organs(layers, names)),
             layers=tuple(LayerInput(str(file), layer.geometry) for file, layer in zip(files, layers)),
@@ -115,18 +119,20 @@ class FilePair:
     labels: str
     summary: CaseSummary | None = None
 
-    def look(self) -> CaseSummary:
+    def summarize(self) -> CaseSummary:
         """What the job found, or that nobody looked yet."""
         name = Path(self.image).name
         return self.summary or CaseSummary(name, problem=_("Nobody looked into these files yet."))
 
-    def export(self, folder: Path, number: int, names: dict[str, str]) -> tuple[TeachCase, list[Callable[[], Export]]]:
+    def export(
+        self, folder: Path, number: int, names: dict[str, str]
+    ) -> tuple[FinetuneCase, list[Callable[[], Export]]]:
         """Only the paths: the worker reads the files themselves."""
-        found = self.look()
+        found = self.summarize()
         sources = [organ.label.name for organ in found.organs]
         organs = tuple(OrganInput(names[source], source) for source in sources if source in names)
         scan = VolumeInput(path=self.image, name=found.name, modality=found.modality)
-        return TeachCase(scan, organs, label_file=self.labels), []
+        return FinetuneCase(scan, organs, label_file=self.labels), []
 
     @property
     def export_bytes(self) -> int:
@@ -135,13 +141,13 @@ class FilePair:
 
 
 @dataclass(frozen=True)
-class TeachPlan:
+class FinetunePlan:
     """What the user chose.
 
     Attributes:
         pairs: the cases.
-        names: name of an organ in a case to the name that is taught; proposals for what is missing here.
-        left_out: names (that are taught) to leave out.
+        names: name of an organ in a case to the name that is learned; proposals for what is missing here.
+        left_out: names (that are learned) to leave out.
         model_id: id for the model.
         title: of the model.
         start_from: model to start from.
@@ -149,7 +155,7 @@ class TeachPlan:
         head: network head, "" for that of the starting model.
         minutes: length.
         device: where it runs.
-        scratch: folder in which the course gets its folder.
+        scratch: folder in which the training run gets its folder.
         store: where the model goes.
     """
 
@@ -167,15 +173,15 @@ class TeachPlan:
     store: Store
 
 
-class TeachTask:
-    """A new course: its cases are copied out of the scene, then the worker teaches (see `session.Task`)."""
+class FinetuneTask:
+    """A new training run: its cases are copied out of the scene, then the worker fine-tunes (see `session.Task`)."""
 
-    def __init__(self, plan: TeachPlan) -> None:
+    def __init__(self, plan: FinetunePlan) -> None:
         self._plan = plan
-        self.course: Course | None = None
+        self.training_run: TrainingRun | None = None
 
-    def prepare(self, folder: Path) -> tuple[TeachJobRequest, Export]:
-        """Make the course; it outlives the job's own folder.
+    def prepare(self, folder: Path) -> tuple[FinetuneJobRequest, Export]:
+        """Make the training run; it outlives the job's own folder.
 
         Raises:
             RequestError: if a case cannot be used or nothing is to be learned.
@@ -183,20 +189,20 @@ class TeachTask:
         """
         plan = self._plan
         summaries = usable_summaries(plan.pairs)
-        labels = taught_labels(summaries, plan.names, plan.left_out)
+        labels = finetune_labels(summaries, plan.names, plan.left_out)
         if not len(labels):
             raise RequestError(_("There is nothing to learn: choose at least one organ."))
         names = {name: target for name, target in all_names(summaries, plan.names).items() if _is_in(labels, target)}
         needed = sum(pair.export_bytes for pair in plan.pairs)
-        require_free_space(make_folder(plan.scratch), needed, _("Copying the scans to teach from"))
-        self.course = Course.create(plan.scratch, plan.model_id)
+        require_free_space(make_folder(plan.scratch), needed, _("Copying the scans to train on"))
+        self.training_run = TrainingRun.create(plan.scratch, plan.model_id)
         try:
-            cases, writers = self._export(self.course.folder, names)
+            cases, writers = self._export(self.training_run.folder, names)
         except (RequestError, OSError):
-            self.course.remove()
+            self.training_run.remove()
             raise
-        request = TeachJobRequest(
-            folder=str(self.course.folder),
+        request = FinetuneJobRequest(
+            folder=str(self.training_run.folder),
             cases=tuple(cases),
             labels=labels,
             model_id=plan.model_id,
@@ -208,9 +214,9 @@ class TeachTask:
             device=plan.device,
             store_folder=str(plan.store.folder),
         )
-        return request, ExportChain([*writers, lambda: _RequestWriter(self.course, request)])
+        return request, ExportChain([*writers, lambda: _RequestWriter(self.training_run, request)])
 
-    def _export(self, folder: Path, names: dict[str, str]) -> tuple[list[TeachCase], list[Callable[[], Export]]]:
+    def _export(self, folder: Path, names: dict[str, str]) -> tuple[list[FinetuneCase], list[Callable[[], Export]]]:
         """All cases with an organ that is learned, and what has to be written for them."""
         cases, writers = [], []
         for number, pair in enumerate(self._plan.pairs, start=1):
@@ -220,36 +226,36 @@ class TeachTask:
                 writers += own
         return cases, writers
 
-    def finish(self, values: dict[str, Any]) -> TaughtOutcome:
+    def finish(self, values: dict[str, Any]) -> FinetuneOutcome:
         """What came out."""
-        return from_plain(TaughtOutcome, values)
+        return from_plain(FinetuneOutcome, values)
 
 
 class ResumeTask:
-    """A course that is on the disk goes on, or is made a model as it stands."""
+    """A training run that is on the disk goes on, or is made a model as it stands."""
 
-    def __init__(self, request: TeachJobRequest, *, finish_now: bool = False) -> None:
+    def __init__(self, request: FinetuneJobRequest, *, finish_now: bool = False) -> None:
         self._request = replace(request, resume=True, finish=finish_now)
-        self.course = Course(request.folder)
+        self.training_run = TrainingRun(request.folder)
 
-    def prepare(self, folder: Path) -> tuple[TeachJobRequest, Export]:
+    def prepare(self, folder: Path) -> tuple[FinetuneJobRequest, Export]:
         """Nothing has to be handed over."""
         return self._request, ExportChain([])
 
-    def finish(self, values: dict[str, Any]) -> TaughtOutcome:
+    def finish(self, values: dict[str, Any]) -> FinetuneOutcome:
         """What came out."""
-        return from_plain(TaughtOutcome, values)
+        return from_plain(FinetuneOutcome, values)
 
 
 class _RequestWriter:
-    """Writes the request once the copies are complete: from then on the course can go on without the scene."""
+    """Writes the request once the copies are complete: from then on the training run can go on without the scene."""
 
-    def __init__(self, course: Course, request: TeachJobRequest) -> None:
-        self._course, self._request = course, request
+    def __init__(self, training_run: TrainingRun, request: FinetuneJobRequest) -> None:
+        self._training_run, self._request = training_run, request
 
     def step(self) -> bool:
         """Write; raises OutputError if that is not possible."""
-        self._course.write_request(self._request)
+        self._training_run.write_request(self._request)
         return True
 
 
@@ -260,8 +266,8 @@ def usable_summaries(pairs: Sequence[LabelledPair]) -> list[CaseSummary]:
         RequestError: if there is none, or if one cannot be used.
     """
     if not pairs:
-        raise RequestError(_("There is nothing to teach from: add a scan with its segmentation."))
-    summaries = [pair.look() for pair in pairs]
+        raise RequestError(_("There is nothing to train on: add a scan with its segmentation."))
+    summaries = [pair.summarize() for pair in pairs]
     for summary in summaries:
         if summary.problem:
             raise RequestError(f"{summary.name}: {summary.problem}")
@@ -269,7 +275,7 @@ def usable_summaries(pairs: Sequence[LabelledPair]) -> list[CaseSummary]:
 
 
 def all_names(summaries: Sequence[CaseSummary], chosen: dict[str, str]) -> dict[str, str]:
-    """Name in a case to name that is taught: what the user chose, else the proposal."""
+    """Name in a case to name that is learned: what the user chose, else the proposal."""
     return {name: chosen.get(name, target) for name, target in join_organs(summaries).items()}
 
 
@@ -297,7 +303,7 @@ def summarize_nodes(volume_node, segmentation_node) -> CaseSummary:
     except RequestError as error:
         return CaseSummary(name, problem=str(error))
     axis = 2 - slice_axis(geometry)
-    organs, labelled = _look_into(layers, geometry, axis)
+    organs, labelled = _inspect_layers(layers, geometry, axis)
     if not organs:
         problem = _("'{name}' has no labelled voxel on this scan. Draw at least one organ on it.").format(
             name=segmentation_node.GetName()
@@ -316,7 +322,7 @@ def summarize_nodes(volume_node, segmentation_node) -> CaseSummary:
     )
 
 
-def _look_into(layers: Sequence[Layer], geometry: Geometry, axis: int) -> tuple[list[OrganSummary], set[int]]:
+def _inspect_layers(layers: Sequence[Layer], geometry: Geometry, axis: int) -> tuple[list[OrganSummary], set[int]]:
     """Organs with voxels on the scan, and the slices of the scan that have any label."""
     organs, labelled = [], set()
     for layer in layers:

@@ -1,4 +1,4 @@
-"""The course of a teaching in the scene: a table of its numbers, and a chart of it in Slicer's own plot view."""
+"""The progress of a fine-tuning in the scene: a table of its numbers, and a chart of it in Slicer's own plot view."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.report.preview_picture import outline_colors
 from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
-from HSAMSegmentLib.workflows.finetune.training_run import Look
+from HSAMSegmentLib.workflows.finetune.training_run import ValidationRecord
 
 STEP, MINUTES, LOSS, RELATIVE, MEAN = "Step", "Minutes", "Loss", "Loss relative to its highest", "Mean Dice"
 KEPT = "Mean Dice of the kept state"
@@ -39,25 +39,25 @@ class Style:
     size: int = 7
 
 
-class TeachingChart:
+class TrainingChart:
     """One table node, its series and its chart; made when the first numbers come, and anew if the scene was closed."""
 
     def __init__(self, title: str, labels: LabelSet) -> None:
         self._title, self._labels = title, labels
-        self._looks: list[Look] = []
+        self._records: list[ValidationRecord] = []
         self.table_node = self.chart_node = None
         self._layout_before: int | None = None
 
-    def show(self, looks: Sequence[Look]) -> None:
+    def show(self, records: Sequence[ValidationRecord]) -> None:
         """Show these numbers and no others."""
-        self._looks = list(looks)
+        self._records = list(records)
         if not is_in_scene(self.table_node) or not is_in_scene(self.chart_node):
             self._make_nodes()
         self._fill_table()
 
-    def add(self, look: Look) -> None:
-        """Append one look; steps that were taken again after an interruption count once."""
-        self.show([item for item in self._looks if item.step < look.step] + [look])
+    def add(self, record: ValidationRecord) -> None:
+        """Append one validation; steps that were taken again after an interruption count once."""
+        self.show([item for item in self._records if item.step < record.step] + [record])
 
     def show_in_layout(self) -> None:
         """Bring the chart into sight, in a layout with a plot view."""
@@ -77,14 +77,14 @@ class TeachingChart:
         self._layout_before = None
 
     def _make_nodes(self) -> None:
-        name = slicer.mrmlScene.GenerateUniqueName(f"Teaching {self._title}")
+        name = slicer.mrmlScene.GenerateUniqueName(f"Fine-tuning {self._title}")
         self.table_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", name)
         self.table_node.SetAttribute(KIND_ATTRIBUTE, "table")
         self._make_columns()
         self.chart_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", f"{name} chart")
         self.chart_node.SetAttribute(KIND_ATTRIBUTE, "chart")
         self.chart_node.SetTitle(self._title)
-        self.chart_node.SetXAxisTitle(_("Minutes of teaching"))
+        self.chart_node.SetXAxisTitle(_("Minutes of fine-tuning"))
         self.chart_node.SetYAxisTitle(_("Dice on held-out slices, relative loss"))
         self.chart_node.SetYAxisRangeAuto(False)
         self.chart_node.SetYAxisRange(0.0, 1.02)
@@ -123,27 +123,27 @@ class TeachingChart:
     def _fill_table(self) -> None:
         table = self.table_node.GetTable()
         modified = self.table_node.StartModify()
-        table.SetNumberOfRows(len(self._looks))
-        kept = max((row for row, look in enumerate(self._looks) if look.best), default=None)
-        for row, look in enumerate(self._looks):
-            for column, value in self._row(look).items():
+        table.SetNumberOfRows(len(self._records))
+        kept = max((row for row, record in enumerate(self._records) if record.best), default=None)
+        for row, record in enumerate(self._records):
+            for column, value in self._row(record).items():
                 table.GetColumnByName(column).SetValue(row, value)
             mean = table.GetColumnByName(MEAN).GetValue(row)
             table.GetColumnByName(KEPT).SetValue(row, mean if row == kept else float("nan"))
         table.Modified()
         self.table_node.Modified()
         self.table_node.EndModify(modified)
-        minutes = max((look.seconds / 60.0 for look in self._looks), default=0.0)
+        minutes = max((record.seconds / 60.0 for record in self._records), default=0.0)
         self.chart_node.SetXAxisRange(0.0, max(_ROOM_FOR_LEGEND * minutes, _SHORTEST_MINUTES))
 
-    def _row(self, look: Look) -> dict[str, float]:
+    def _row(self, record: ValidationRecord) -> dict[str, float]:
         nothing = float("nan")
-        row = {STEP: look.step, MINUTES: look.seconds / 60.0, LOSS: nothing, RELATIVE: nothing}
-        if look.loss is not None:
-            highest = max(item.loss for item in self._looks if item.loss is not None)
-            row.update({LOSS: look.loss, RELATIVE: look.loss / max(highest, 1e-9)})
-        row.update({_dice_column(label): look.dice.get(label.name, nothing) for label in self._labels})
-        return {**row, MEAN: nothing if look.mean_dice is None else look.mean_dice}
+        row = {STEP: record.step, MINUTES: record.seconds / 60.0, LOSS: nothing, RELATIVE: nothing}
+        if record.loss is not None:
+            highest = max(item.loss for item in self._records if item.loss is not None)
+            row.update({LOSS: record.loss, RELATIVE: record.loss / max(highest, 1e-9)})
+        row.update({_dice_column(label): record.dice.get(label.name, nothing) for label in self._labels})
+        return {**row, MEAN: nothing if record.mean_dice is None else record.mean_dice}
 
 
 def line_color(color: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""What a user chose on the Teach tab, in the module's parameter node: saved with the scene and restored from it."""
+"""What a user chose on the Fine-tune tab, in the module's parameter node: saved with the scene and restored from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTINGS, SCANS, SEGMENTATIONS = "TeachSettings", "TeachScan", "TeachSegmentatio
 
 
 @dataclass(frozen=True)
-class TeachSettings:
+class FinetuneSettings:
     """Choices, nodes apart.
 
     Attributes:
@@ -44,22 +44,22 @@ class TeachSettings:
     live_chart: bool = True
 
 
-def read_settings(node) -> TeachSettings:
+def read_settings(node) -> FinetuneSettings:
     """What a parameter node holds; the defaults where nothing, or something of another version, is."""
     text = node.GetParameter(SETTINGS)
     if not text:
-        return TeachSettings()
+        return FinetuneSettings()
     try:
         stored = json.loads(text)
-        known = {key: value for key, value in stored.items() if key in TeachSettings.__dataclass_fields__}
+        known = {key: value for key, value in stored.items() if key in FinetuneSettings.__dataclass_fields__}
         files = tuple((str(image), str(labels)) for image, labels in known.get("files", ()))
-        return TeachSettings(**{**known, "left_out": tuple(known.get("left_out", ())), "files": files})
+        return FinetuneSettings(**{**known, "left_out": tuple(known.get("left_out", ())), "files": files})
     except (ValueError, TypeError, AttributeError) as error:
-        logger.warning("The settings of the Teach tab cannot be read (%s); the defaults are used.", error)
-        return TeachSettings()
+        logger.warning("The settings of the Fine-tune tab cannot be read (%s); the defaults are used.", error)
+        return FinetuneSettings()
 
 
-def write_settings(node, settings: TeachSettings, pairs: Sequence[LabelledPair]) -> None:
+def write_settings(node, settings: FinetuneSettings, pairs: Sequence[LabelledPair]) -> None:
     """Keep choices and cases in a parameter node."""
     modified = node.StartModify()
     node.SetParameter(SETTINGS, json.dumps(asdict(settings)))

@@ -16,9 +16,9 @@ from HSAMSegmentLib.slicer.nodes.segment_session import Order, SessionEvent
 from HSAMSegmentLib.slicer.nodes.sequences import FrameItem, FrameResults, sequence_problem, sequences_missing
 from HSAMSegmentLib.slicer.nodes.tables import write_csv
 from HSAMSegmentLib.slicer.panels.batch.batch_table import BatchTable
-from HSAMSegmentLib.slicer.panels.tabs import PartContext
+from HSAMSegmentLib.slicer.panels.tabs import TabContext
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, select_data
-from HSAMSegmentLib.slicer.panels.widgets.model_list import ModelChoice
+from HSAMSegmentLib.slicer.panels.widgets.model_list import ListedModel
 from HSAMSegmentLib.slicer.panels.widgets.save_table import ask_csv_path
 from HSAMSegmentLib.slicer.panels.widgets.scan_list import ScanList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
@@ -32,16 +32,16 @@ MODE, MODEL, SOURCE, OUTPUT = "BatchMode", "BatchModel", "BatchSource", "BatchOu
 SEQUENCE_ROLE = "BatchSequence"
 
 
-class BatchPart:
-    """Connects the form with a batch on the engine that all parts share."""
+class BatchTab:
+    """Connects the form with a batch on the engine that all tabs share."""
 
-    def __init__(self, context: PartContext) -> None:
+    def __init__(self, context: TabContext) -> None:
         """Make the form."""
         self._context = context
         self.widget = context.load_form(FORM)
         self.ui = ui = slicer.util.childWidgetVariables(self.widget)
         self._parameters: ParameterNode | None = None
-        self._choices: list[ModelChoice] = []
+        self._choices: list[ListedModel] = []
         self._batch: AnyBatch | None = None
         self._summary: SummaryNode | None = None
         self._updating = False
@@ -137,7 +137,7 @@ class BatchPart:
         return self.ui.modeCombo.currentData
 
     @property
-    def model(self) -> ModelChoice | None:
+    def model(self) -> ListedModel | None:
         """The chosen model."""
         index = self.ui.modelCombo.currentIndex
         return self._choices[index] if 0 <= index < len(self._choices) else None
@@ -335,9 +335,9 @@ class BatchPart:
             self.status.say(_("The table was saved to {path}.").format(path=path))
 
 
-def build(context: PartContext) -> BatchPart:
-    """Make the part, for the shell."""
-    return BatchPart(context)
+def build(context: TabContext) -> BatchTab:
+    """Make the tab, for the shell."""
+    return BatchTab(context)
 
 
 def _detail(row: BatchRow) -> str:

@@ -28,7 +28,7 @@ from HSAMSegmentLib.slicer.panels.compare.pair_table import PairTable
 from HSAMSegmentLib.slicer.panels.compare.score_table import ScoreTable
 from HSAMSegmentLib.slicer.panels.dependencies import COMPARING, Dependencies
 from HSAMSegmentLib.slicer.panels.engine import Engine
-from HSAMSegmentLib.slicer.panels.tabs import PartContext
+from HSAMSegmentLib.slicer.panels.tabs import TabContext
 from HSAMSegmentLib.slicer.panels.widgets.save_table import ask_csv_path
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.compare.compare_request import CompareOutcome
@@ -40,14 +40,14 @@ FIRST, SECOND = "CompareFirst", "CompareSecond"
 KINDS = "Segmentations and label maps (*.seg.nrrd *.nrrd *.nii.gz *.nii *.mha *.mhd *.dcm)"
 
 
-class ComparePart:
+class CompareTab:
     """Connects the form with a worker of its own, so that comparing is possible while something else runs."""
 
-    def __init__(self, context: PartContext, make_engine: Callable[[], Engine] = Engine) -> None:
+    def __init__(self, context: TabContext, make_engine: Callable[[], Engine] = Engine) -> None:
         """Make the form.
 
         Args:
-            context: what all parts stand on.
+            context: what all tabs share.
             make_engine: makes what runs the comparison.
         """
         self.widget = context.load_form(FORM)
@@ -269,9 +269,9 @@ class ComparePart:
             self.status.say(_("The table was saved to {path}.").format(path=path))
 
 
-def build(context: PartContext) -> ComparePart:
-    """Make the part, for the shell."""
-    return ComparePart(context)
+def build(context: TabContext) -> CompareTab:
+    """Make the tab, for the shell."""
+    return CompareTab(context)
 
 
 def _comparable() -> list:

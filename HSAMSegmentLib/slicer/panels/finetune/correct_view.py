@@ -55,7 +55,7 @@ class CorrectView:
                 name=segmentation_node.GetName(), model=title_of(model)
             )
             if self._doubts:
-                sentence += " " + _("A correction of these slices teaches it most:")
+                sentence += " " + _("A correction of these slices helps it most:")
             self._ui.correctLabel.setText(sentence)
 
     def _on_click(self, row: int, _column: int) -> None:

@@ -1,4 +1,4 @@
-"""The "Teach" tab: labelled scans in, a model of one's own out. What happens between is the worker's business."""
+"""The "Fine-tune" tab: labelled scans in, a model of one's own out. What happens between is the worker's business."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.runtime.serialization import from_plain
-from HSAMSegmentLib.slicer.nodes.finetune.cases import FilePair, LabelledPair, NodePair, TeachPlan, summarize_problem
-from HSAMSegmentLib.slicer.nodes.finetune.settings import TeachSettings, read_pairs, read_settings, write_settings
+from HSAMSegmentLib.slicer.nodes.finetune.cases import FilePair, FinetunePlan, LabelledPair, NodePair, summarize_problem
+from HSAMSegmentLib.slicer.nodes.finetune.settings import FinetuneSettings, read_pairs, read_settings, write_settings
 from HSAMSegmentLib.slicer.nodes.navigation import active_scan
 from HSAMSegmentLib.slicer.nodes.segment_session import SessionEvent, Written
 from HSAMSegmentLib.slicer.nodes.segmentations.provenance import newest_result, scan_of
@@ -21,18 +21,18 @@ from HSAMSegmentLib.slicer.panels.finetune.case_table import CaseTable
 from HSAMSegmentLib.slicer.panels.finetune.correct_view import CorrectView
 from HSAMSegmentLib.slicer.panels.finetune.live_view import LiveView
 from HSAMSegmentLib.slicer.panels.finetune.my_models import MyModels
-from HSAMSegmentLib.slicer.panels.finetune.resume_offer import TeachOffer
-from HSAMSegmentLib.slicer.panels.finetune.run_view import TeachRun
+from HSAMSegmentLib.slicer.panels.finetune.resume_offer import ResumeOffer
+from HSAMSegmentLib.slicer.panels.finetune.run_view import RunView
 from HSAMSegmentLib.slicer.panels.finetune.start_choice import AUTO, HEADS, StartChoice, Starts
 from HSAMSegmentLib.slicer.panels.finetune.structure_table import OrganTable
-from HSAMSegmentLib.slicer.panels.tabs import PartContext
+from HSAMSegmentLib.slicer.panels.tabs import TabContext
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, select_data
 from HSAMSegmentLib.slicer.panels.widgets.device_list import DeviceList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.events import Result
 from HSAMSegmentLib.workflows.finetune.finetune_request import InspectRequest
 from HSAMSegmentLib.workflows.finetune.inspect_cases import CaseSummary
-from HSAMSegmentLib.workflows.finetune.training_run import UnfinishedCourse, new_model_id
+from HSAMSegmentLib.workflows.finetune.training_run import UnfinishedRun, new_model_id
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 SCANS = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm)"
@@ -40,45 +40,45 @@ LABELS = "Labels (*.seg.nrrd *.nrrd *.nii *.nii.gz *.mha *.mhd *.dcm)"
 CLOSE_SECONDS = 2.5
 
 
-class TeachPart:
+class FinetuneTab:
     """Connects the widgets of the form with the cases, the worker and the parameter node."""
 
-    def __init__(self, context: PartContext, engine: Engine | None = None) -> None:
+    def __init__(self, context: TabContext, engine: Engine | None = None) -> None:
         """Take over the widgets.
 
         Args:
-            context: what all parts stand on.
-            engine: runs the teaching; by default one of its own, so that segmenting stays possible meanwhile.
+            context: what all tabs share.
+            engine: runs the fine-tuning; by default one of its own, so that segmenting stays possible meanwhile.
         """
         self._context = context
-        self.widget = context.load_form("HSAMSegmentTeach.ui")
+        self.widget = context.load_form("HSAMSegmentFinetune.ui")
         self.ui = ui = slicer.util.childWidgetVariables(self.widget)
         self._engine = engine or Engine()
         self._node = None
         self._updating = False
         self.pairs: list[LabelledPair] = []
         self.status = StatusLine(
-            ui.teachStatusLabel, ui.teachProgressBar, ui.teachCopyButton, ui.teachHelpLabel, context.dialogs
+            ui.finetuneStatusLabel, ui.finetuneProgressBar, ui.finetuneCopyButton, ui.finetuneHelpLabel, context.dialogs
         )
         self.starts = Starts(context.models.store)
         self.cases = CaseTable(ui.caseTable)
-        self.organs = OrganTable(ui.teachOrganTable, self._on_change)
+        self.organs = OrganTable(ui.finetuneOrganTable, self._on_change)
         self.live = LiveView(ui)
         self.models = MyModels(ui, context, self.status, self._show_starts)
-        self.offer = TeachOffer(ui, context.dialogs, self._go_on)
+        self.offer = ResumeOffer(ui, context.dialogs, self._go_on)
         self.correct = CorrectView(ui, self.status, self._learn_from_pair)
-        self.run = TeachRun(ui, self._engine, self.live, self.status, self._on_end)
+        self.run = RunView(ui, self._engine, self.live, self.status, self._on_end)
         self.devices = DeviceList(
-            ui.teachDeviceCombo, ui.teachAdvancedSection, lambda: not context.dependencies.missing()
+            ui.finetuneDeviceCombo, ui.finetuneAdvancedSection, lambda: not context.dependencies.missing()
         )
         fill_combo(ui.headCombo, HEADS)
         self._connect()
 
     def _connect(self) -> None:
         ui = self.ui
-        for selector in (ui.teachScanSelector, ui.teachSegmentationSelector):
+        for selector in (ui.finetuneScanSelector, ui.finetuneSegmentationSelector):
             selector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_pair)
-        for combo in (ui.startCombo, ui.headCombo, ui.teachDeviceCombo):
+        for combo in (ui.startCombo, ui.headCombo, ui.finetuneDeviceCombo):
             combo.connect("currentIndexChanged(int)", self._on_change)
         ui.titleEdit.connect("editingFinished()", self._on_change)
         ui.scratchEdit.filters = ctk.ctkPathLineEdit.Dirs
@@ -111,7 +111,7 @@ class TeachPart:
         self._show_cases(settings.names, settings.left_out)
         self.models.show()
         self._show_offer()
-        self._look_into_files()
+        self._inspect_files()
 
     def look_at_scene(self) -> None:
         """Choose a pair that was just loaded, if none is chosen yet."""
@@ -119,19 +119,19 @@ class TeachPart:
             self._show_pair()
 
     def refresh(self) -> None:
-        """The shared engine is free again; the teaching has its own."""
+        """The shared engine is free again; the fine-tuning has its own."""
 
     def exit(self) -> None:
-        """Another tab or module is in sight; a running teaching goes on."""
+        """Another tab or module is in sight; a running fine-tuning goes on."""
 
     def leave_scene(self) -> None:
-        """The scene is about to be closed: a running teaching has its own copies and goes on."""
+        """The scene is about to be closed: a running fine-tuning has its own copies and goes on."""
         self._node = None
         self.pairs = []
         self.live.forget_nodes()
 
     def close(self) -> None:
-        """The panel goes away: a running teaching is paused, so that the next start offers it."""
+        """The panel goes away: a running fine-tuning is paused, so that the next start offers it."""
         self._node = None
         self.devices.close()
         self.models.close()
@@ -145,26 +145,26 @@ class TeachPart:
 
     def show_result(self, written: Written) -> None:
         """Choose a result and its scan, to correct and learn from them."""
-        self.ui.teachSegmentationSelector.setCurrentNode(written.segmentation_node)
-        self.ui.teachScanSelector.setCurrentNode(written.volume_node)
+        self.ui.finetuneSegmentationSelector.setCurrentNode(written.segmentation_node)
+        self.ui.finetuneScanSelector.setCurrentNode(written.volume_node)
 
     # --- cases
 
     def _show_pair(self) -> None:
         """Preselect the newest result with its scan, else the scan that is in sight."""
         ui = self.ui
-        if ui.teachSegmentationSelector.currentNode() is None:
-            ui.teachSegmentationSelector.setCurrentNode(newest_result())
-        if ui.teachScanSelector.currentNode() is None:
-            scan = scan_of(ui.teachSegmentationSelector.currentNode()) or active_scan()
-            ui.teachScanSelector.setCurrentNode(scan)
+        if ui.finetuneSegmentationSelector.currentNode() is None:
+            ui.finetuneSegmentationSelector.setCurrentNode(newest_result())
+        if ui.finetuneScanSelector.currentNode() is None:
+            scan = scan_of(ui.finetuneSegmentationSelector.currentNode()) or active_scan()
+            ui.finetuneScanSelector.setCurrentNode(scan)
         self._on_pair()
 
     def _on_pair(self, *_node) -> None:
         ui = self.ui
-        volume, segmentation = ui.teachScanSelector.currentNode(), ui.teachSegmentationSelector.currentNode()
+        volume, segmentation = ui.finetuneScanSelector.currentNode(), ui.finetuneSegmentationSelector.currentNode()
         if segmentation is not None and volume is None and scan_of(segmentation) is not None:
-            ui.teachScanSelector.setCurrentNode(scan_of(segmentation))
+            ui.finetuneScanSelector.setCurrentNode(scan_of(segmentation))
             return
         problem = _("Choose a scan and its segmentation.")
         if volume is not None and segmentation is not None:
@@ -174,7 +174,7 @@ class TeachPart:
         self.correct.show(volume, segmentation, self.starts.title_of)
 
     def _add_pair(self) -> None:
-        pair = NodePair(self.ui.teachScanSelector.currentNode(), self.ui.teachSegmentationSelector.currentNode())
+        pair = NodePair(self.ui.finetuneScanSelector.currentNode(), self.ui.finetuneSegmentationSelector.currentNode())
         self._add(pair)
 
     def _add(self, pair: LabelledPair) -> None:
@@ -187,7 +187,7 @@ class TeachPart:
         labels = self._context.dialogs.open_path(_("Its labels"), LABELS) if image else ""
         if labels:
             self._add(FilePair(image, labels))
-            self._look_into_files()
+            self._inspect_files()
 
     def _remove_case(self) -> None:
         row = self.cases.selected
@@ -195,7 +195,7 @@ class TeachPart:
             del self.pairs[row]
             self._show_cases(self.organs.chosen_names, self.organs.left_out)
 
-    def _look_into_files(self) -> None:
+    def _inspect_files(self) -> None:
         """Let the worker read the next file pair that nobody read yet."""
         waiting = [pair for pair in self.pairs if isinstance(pair, FilePair) and pair.summary is None]
         if not waiting or self._engine.is_busy or self._context.dependencies.missing():
@@ -206,7 +206,7 @@ class TeachPart:
             if isinstance(event, Result):
                 pair.summary = from_plain(CaseSummary, event.values)
                 self._show_cases(self.organs.chosen_names, self.organs.left_out)
-                self._look_into_files()
+                self._inspect_files()
 
         self._engine.start_request(InspectRequest(pair.image, pair.labels), on_event)
 
@@ -214,7 +214,7 @@ class TeachPart:
         """Look into the scene's cases again, and show cases and organs."""
         for pair in self.pairs:
             if isinstance(pair, NodePair):
-                pair.look()
+                pair.summarize()
         self.cases.show(self.pairs)
         self.organs.show(self._usable, names, left_out)
         self._on_change()
@@ -226,15 +226,15 @@ class TeachPart:
     # --- settings
 
     @property
-    def settings(self) -> TeachSettings:
+    def settings(self) -> FinetuneSettings:
         """What the widgets say."""
         ui = self.ui
-        return TeachSettings(
+        return FinetuneSettings(
             title=ui.titleEdit.text.strip(),
             start_from=ui.startCombo.currentData or AUTO,
             head=ui.headCombo.currentData or "",
             minutes=ui.minutesBox.value,
-            device=ui.teachDeviceCombo.currentData,
+            device=ui.finetuneDeviceCombo.currentData,
             scratch=ui.scratchEdit.currentPath.strip(),
             names=self.organs.chosen_names,
             left_out=self.organs.left_out,
@@ -244,7 +244,7 @@ class TeachPart:
 
     @property
     def scratch_folder(self) -> Path:
-        """Where courses get their folders."""
+        """Where training runs get their folders."""
         chosen = self.ui.scratchEdit.currentPath.strip()
         return Path(chosen).expanduser() if chosen else self._context.models.store.folder / "teaching"
 
@@ -270,7 +270,7 @@ class TeachPart:
         return self.ui.titleEdit.text.strip() or default
 
     def _on_change(self, *_value) -> None:
-        """Keep the settings in the scene, and say whether a teaching can start and what it will need."""
+        """Keep the settings in the scene, and say whether a fine-tuning can start and what it will need."""
         if self._updating or self._node is None:
             return
         write_settings(self._node, self.settings, self.pairs)
@@ -293,7 +293,7 @@ class TeachPart:
             self.status.say_ready(problem)
 
     def _obstacle(self) -> str:
-        """The first thing that keeps a teaching from starting, as a sentence."""
+        """The first thing that keeps a fine-tuning from starting, as a sentence."""
         self.ui.estimateLabel.visible = False
         if not self.pairs:
             return _("Add at least one scan with its segmentation.")
@@ -313,7 +313,7 @@ class TeachPart:
             self.ui.headCombo.currentData or "",
             self.organs.learned,
             self._usable,
-            device=self.ui.teachDeviceCombo.currentData,
+            device=self.ui.finetuneDeviceCombo.currentData,
             copied_bytes=sum(pair.export_bytes for pair in self.pairs),
             minutes=self.ui.minutesBox.value,
             scratch=self.scratch_folder,
@@ -334,7 +334,7 @@ class TeachPart:
         if self._obstacle():
             return
         start, title = self._start_choice, self._title
-        plan = TeachPlan(
+        plan = FinetunePlan(
             pairs=tuple(self.pairs),
             names=self.organs.names,
             left_out=self.organs.left_out,
@@ -344,17 +344,17 @@ class TeachPart:
             encoder=start.encoder,
             head=self.ui.headCombo.currentData or "",
             minutes=self.ui.minutesBox.value,
-            device=self.ui.teachDeviceCombo.currentData,
+            device=self.ui.finetuneDeviceCombo.currentData,
             scratch=self.scratch_folder,
             store=self._context.models.store,
         )
         self.run.start(plan)
         self.offer.hide()
 
-    def _go_on(self, course: UnfinishedCourse, finish_now: bool) -> None:
+    def _go_on(self, training_run: UnfinishedRun, finish_now: bool) -> None:
         def go_on() -> None:
             self._context.dependencies.ensure()
-            self.run.go_on(course, finish_now)
+            self.run.go_on(training_run, finish_now)
             self.offer.hide()
 
         self._try(go_on)
@@ -376,12 +376,12 @@ class TeachPart:
         self.refresh_buttons()
 
     def _on_end(self, model_id: str) -> None:
-        """A teaching ended; a new model may be there."""
+        """A fine-tuning ended; a new model may be there."""
         self._show_starts()
         self.models.show(model_id)
         self._show_offer()
         self.refresh_buttons()
-        self._look_into_files()
+        self._inspect_files()
 
     def _show_offer(self) -> None:
         if self.run.is_busy:
@@ -390,9 +390,9 @@ class TeachPart:
             self.offer.show((self.scratch_folder, self._context.models.store.folder / "teaching"))
 
 
-def build(context: PartContext) -> TeachPart:
-    """Make the part, for the shell."""
-    return TeachPart(context)
+def build(context: TabContext) -> FinetuneTab:
+    """Make the tab, for the shell."""
+    return FinetuneTab(context)
 
 
 def _is_same(first: LabelledPair, second: LabelledPair) -> bool:

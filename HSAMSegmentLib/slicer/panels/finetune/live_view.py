@@ -1,4 +1,4 @@
-"""How a teaching goes and what came out: Dice per organ, the picture of a held-out slice, the chart."""
+"""How a fine-tuning goes and what came out: Dice per organ, the picture of a held-out slice, the chart."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.report.preview_picture import outline_colors
-from HSAMSegmentLib.slicer.nodes.finetune.chart import TeachingChart
+from HSAMSegmentLib.slicer.nodes.finetune.chart import TrainingChart
 from HSAMSegmentLib.slicer.panels.widgets.swatches import swatch
 from HSAMSegmentLib.slicer.panels.widgets.tables import QUIET_COLOR, prepare_table, put_text, set_rows
-from HSAMSegmentLib.workflows.events import Metrics, TeachPicture
-from HSAMSegmentLib.workflows.finetune.finetune_request import TaughtOutcome
-from HSAMSegmentLib.workflows.finetune.training_run import Look
+from HSAMSegmentLib.workflows.events import Metrics, ValidationPicture
+from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneOutcome
+from HSAMSegmentLib.workflows.finetune.training_run import ValidationRecord
 
 ORGAN, BEFORE, NOW = range(3)
 _NARROWEST, _BORDERS = 240, 24
@@ -20,49 +20,49 @@ _NARROWEST, _BORDERS = 240, 24
 
 
 class LiveView:
-    """Belongs to one teaching at a time."""
+    """Belongs to one fine-tuning at a time."""
 
     def __init__(self, ui) -> None:
         self._ui = ui
         self._labels = LabelSet(())
-        self.chart: TeachingChart | None = None
-        self._looks: list[Look] = []
+        self.chart: TrainingChart | None = None
+        self._records: list[ValidationRecord] = []
         self._was_brought = False
         prepare_table(ui.diceTable, [_("Organ"), _("Dice before"), _("Dice now")], stretched=ORGAN)
         ui.chartButton.connect("clicked()", self._show_chart)
         ui.liveChartBox.connect("toggled(bool)", self._on_live_chart)
 
-    def begin(self, title: str, labels: LabelSet, looks: tuple[Look, ...] = ()) -> None:
-        """A teaching starts, or goes on after these looks."""
-        self._labels, self._looks = labels, list(looks)
-        self.chart, self._was_brought = TeachingChart(title, labels), False
+    def begin(self, title: str, labels: LabelSet, records: tuple[ValidationRecord, ...] = ()) -> None:
+        """A fine-tuning starts, or goes on after these validations."""
+        self._labels, self._records = labels, list(records)
+        self.chart, self._was_brought = TrainingChart(title, labels), False
         self._ui.previewLabel.clear()
         self._ui.previewCaption.setText("")
-        self._ui.diceNoteLabel.setText(_("Waiting for the first look at the held-out slices."))
+        self._ui.diceNoteLabel.setText(_("Waiting for the first validation on the held-out slices."))
         self._ui.diceTable.setHorizontalHeaderItem(NOW, qt.QTableWidgetItem(_("Dice now")))
         self._ui.liveSection.visible = True
         self._ui.liveSection.collapsed = False
-        if self._looks:
-            self.chart.show(self._looks)
+        if self._records:
+            self.chart.show(self._records)
             self._bring_chart()
         self._show_dice({})
 
     def add(self, metrics: Metrics) -> None:
-        """Show the numbers of one look."""
-        look = look_of(metrics)
-        self._looks = [item for item in self._looks if item.step < look.step] + [look]
-        self.chart.show(self._looks)
+        """Show the numbers of one validation."""
+        record = record_of(metrics)
+        self._records = [item for item in self._records if item.step < record.step] + [record]
+        self.chart.show(self._records)
         self._bring_chart()
-        best = max((item for item in self._looks if item.best), key=lambda item: item.step, default=None)
-        self._show_dice(look.dice)
+        best = max((item for item in self._records if item.best), key=lambda item: item.step, default=None)
+        self._show_dice(record.dice)
         note = _("Nothing is held out, so nobody knows how good the model is.")
-        if look.dice and best is not None:
+        if record.dice and best is not None:
             note = _("Measured on held-out slices. Best so far: {dice:.2f} on average, at step {step}.").format(
                 dice=best.mean_dice or 0.0, step=best.step
             )
         self._ui.diceNoteLabel.setText(note)
 
-    def show_picture(self, picture: TeachPicture) -> None:
+    def show_picture(self, picture: ValidationPicture) -> None:
         """Show a held-out slice."""
         pixmap = qt.QPixmap(picture.file)
         if pixmap.isNull():
@@ -77,7 +77,7 @@ class LiveView:
             )
         )
 
-    def finish(self, outcome: TaughtOutcome) -> None:
+    def finish(self, outcome: FinetuneOutcome) -> None:
         """Show what came out, said for what it is."""
         self._ui.diceTable.setHorizontalHeaderItem(NOW, qt.QTableWidgetItem(_("Dice of the model")))
         self._show_dice(outcome.dice, outcome.start_dice)
@@ -90,7 +90,7 @@ class LiveView:
 
     def _show_dice(self, dice: dict[str, float], before: dict[str, float] | None = None) -> None:
         if before is None:
-            first = self._looks[0] if self._looks else None
+            first = self._records[0] if self._records else None
             before = first.dice if first is not None and first.step == 0 else {}
         colors = outline_colors(tuple(self._labels))  # those of the picture, so that the table is its legend
         set_rows(self._ui.diceTable, len(self._labels))
@@ -100,7 +100,7 @@ class LiveView:
             put_text(self._ui.diceTable, row, NOW, _number(dice.get(label.name)), tip=_tip(dice, label.name))
 
     def _bring_chart(self) -> None:
-        """Bring the chart into sight once for each teaching; who closes the plot view does not get it back unasked."""
+        """Show the chart once per fine-tuning; a plot view that the user closes stays closed."""
         if self._ui.liveChartBox.checked and not self._was_brought:
             self._was_brought = True
             self.chart.show_in_layout()
@@ -112,19 +112,21 @@ class LiveView:
             self.chart.give_layout_back()
 
     def _show_chart(self) -> None:
-        if self.chart is not None and self._looks:
-            self.chart.show(self._looks)
+        if self.chart is not None and self._records:
+            self.chart.show(self._records)
             self.chart.show_in_layout()
 
 
-def look_of(metrics: Metrics) -> Look:
-    """The look that an event tells of."""
+def record_of(metrics: Metrics) -> ValidationRecord:
+    """The validation that an event tells of."""
     values = metrics.values
     dice = {name[len("dice/") :]: value for name, value in values.items() if name.startswith("dice/")}
-    return Look(metrics.step, values.get("seconds", 0.0), values.get("loss"), dice, bool(values.get("best")))
+    return ValidationRecord(
+        metrics.step, values.get("seconds", 0.0), values.get("loss"), dice, bool(values.get("best"))
+    )
 
 
-def said_for_what_it_is(outcome: TaughtOutcome) -> str:
+def said_for_what_it_is(outcome: FinetuneOutcome) -> str:
     """What the Dice of a model means, and what it does not."""
     if not outcome.dice:
         return _("Nothing was held out, so nobody knows how good this model is. Try it on another scan and look.")
@@ -135,7 +137,7 @@ def said_for_what_it_is(outcome: TaughtOutcome) -> str:
         )
     if "same scan" in outcome.validated_on:
         return _(
-            "Measured on slices that were held out of the scans it was taught from. On other scans it will be worse; "
+            "Measured on slices that were held out of the scans it was fine-tuned on. On other scans it will be worse; "
             "check it on a labeled scan it never saw."
         )
     return _("Measured on {what}.").format(what=outcome.validated_on)

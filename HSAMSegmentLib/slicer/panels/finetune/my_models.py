@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.runtime.serialization import from_plain
-from HSAMSegmentLib.slicer.panels.tabs import PartContext
+from HSAMSegmentLib.slicer.panels.tabs import TabContext
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, select_data
 from HSAMSegmentLib.slicer.panels.widgets.model_transfer import ModelTransfer
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
@@ -28,7 +28,7 @@ FILES = "Model (*.safetensors)"
 class MyModels:
     """Lists what is in the store; what comes with the program is not among it."""
 
-    def __init__(self, ui, context: PartContext, status: StatusLine, on_change: Callable[[], None]) -> None:
+    def __init__(self, ui, context: TabContext, status: StatusLine, on_change: Callable[[], None]) -> None:
         """Take over the widgets; `on_change` is called when a model came or went."""
         self._ui, self._status, self._on_change = ui, status, on_change
         self._models, self._dialogs, self._dependencies = context.models, context.dialogs, context.dependencies
@@ -74,7 +74,7 @@ class MyModels:
         entry = self.selected
         self._refresh_buttons()
         if entry is None:
-            text = _("There are none yet: teach one, or import one from a file.")
+            text = _("There are none yet: fine-tune one, or import one from a file.")
         else:
             text = card_text(entry.manifest) if entry.manifest is not None else entry.title
         self._ui.cardLabel.setText(text)

@@ -1,4 +1,4 @@
-"""What a teaching may start from, and what it needs then."""
+"""What a fine-tuning may start from, and what it needs then."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from HSAMSegmentLib.weights.catalog import ENCODER, MODEL
 from HSAMSegmentLib.weights.manifest import Manifest
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.weights.store_entries import ModelEntry, recognize_file
-from HSAMSegmentLib.workflows.finetune.cost_estimate import TeachEstimate, estimate
+from HSAMSegmentLib.workflows.finetune.cost_estimate import CostEstimate, estimate
 from HSAMSegmentLib.workflows.finetune.encoder_pace import known_pace
 from HSAMSegmentLib.workflows.finetune.inspect_cases import CaseSummary
 
@@ -104,8 +104,8 @@ class Starts:
         copied_bytes: int,
         minutes: float,
         scratch: Path,
-    ) -> TeachEstimate:
-        """What a teaching of these organs will need; `head` is "" for that of the starting model."""
+    ) -> CostEstimate:
+        """What a fine-tuning of these organs will need; `head` is "" for that of the starting model."""
         manifest = next((entry.manifest for entry in self._models if entry.id == start.model), None)
         head = head or (manifest.architecture.head if manifest is not None else _DEFAULT_HEAD)
         encoder = self._encoder(start, manifest)

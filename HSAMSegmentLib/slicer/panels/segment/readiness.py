@@ -8,10 +8,10 @@ from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.runtime.disk import format_bytes
 from HSAMSegmentLib.slicer.nodes.segmentations.segments import output_problem
 from HSAMSegmentLib.slicer.nodes.volumes import roi_bounds, volume_problem
-from HSAMSegmentLib.slicer.panels.widgets.model_list import ModelChoice
+from HSAMSegmentLib.slicer.panels.widgets.model_list import ListedModel
 
 
-def obstacle(volume_node, model: ModelChoice | None, organs: tuple[str, ...], output_node, roi_node) -> str:
+def obstacle(volume_node, model: ListedModel | None, organs: tuple[str, ...], output_node, roi_node) -> str:
     """The first thing that keeps the job from starting, as a sentence; empty if it can start."""
     problem = volume_problem(volume_node)
     if problem:
@@ -39,7 +39,7 @@ def _region_problem(roi_node, volume_node) -> str:
     return ""
 
 
-def download_question(model: ModelChoice) -> str:
+def download_question(model: ListedModel) -> str:
     """What the user agrees to: size and terms."""
     terms = ""
     if model.license is not None:

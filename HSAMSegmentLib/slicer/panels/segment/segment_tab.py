@@ -22,11 +22,11 @@ from HSAMSegmentLib.slicer.panels.dependencies import Dependencies
 from HSAMSegmentLib.slicer.panels.engine import Engine, is_last
 from HSAMSegmentLib.slicer.panels.segment.readiness import download_question, obstacle
 from HSAMSegmentLib.slicer.panels.segment.result_view import ResultView
-from HSAMSegmentLib.slicer.panels.tabs import TEACH, PartContext
+from HSAMSegmentLib.slicer.panels.tabs import FINETUNE, TabContext
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import QUALITIES, fill_combo, select_data
 from HSAMSegmentLib.slicer.panels.widgets.device_list import DeviceList
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs, SlicerDialogs
-from HSAMSegmentLib.slicer.panels.widgets.model_list import ModelChoice, ModelSource, StoreModels
+from HSAMSegmentLib.slicer.panels.widgets.model_list import ListedModel, ModelSource, StoreModels
 from HSAMSegmentLib.slicer.panels.widgets.organ_list import OrganList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, Preview, Result
@@ -37,7 +37,7 @@ from HSAMSegmentLib.workflows.terminal_events import ending_of
 logger = logging.getLogger(__name__)
 
 
-class SegmentPanel:
+class SegmentTab:
     """Connects the widgets of the form with the engine and the parameter node."""
 
     def __init__(
@@ -67,7 +67,7 @@ class SegmentPanel:
         self._dialogs = dialogs or SlicerDialogs()
         self._dependencies = dependencies or Dependencies(self._dialogs)
         self._parameters: ParameterNode | None = None
-        self._choices: list[ModelChoice] = []
+        self._choices: list[ListedModel] = []
         self._updating = False
         self._preview = LivePreview()
         self._segmented_scan = None
@@ -170,7 +170,7 @@ class SegmentPanel:
         self.organs.show(choice.organs if choice is not None else (), left_out)
 
     @property
-    def model(self) -> ModelChoice | None:
+    def model(self) -> ListedModel | None:
         """The chosen model."""
         index = self.ui.modelCombo.currentIndex
         return self._choices[index] if 0 <= index < len(self._choices) else None
@@ -353,16 +353,16 @@ class SegmentPanel:
             self.status.fail(ending_of(error))
 
 
-def build(context: PartContext) -> SegmentPanel:
-    """Make the part, for the shell."""
+def build(context: TabContext) -> SegmentTab:
+    """Make the tab, for the shell."""
     form = context.load_form("HSAMSegment.ui")
-    return SegmentPanel(
+    return SegmentTab(
         form,
         context.engine,
         models=context.models,
         dialogs=context.dialogs,
         dependencies=context.dependencies,
-        learn_from=lambda written: context.open_part(TEACH).show_result(written),
+        learn_from=lambda written: context.open_tab(FINETUNE).show_result(written),
     )
 
 

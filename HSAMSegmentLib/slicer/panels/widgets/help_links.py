@@ -14,7 +14,7 @@ LOCAL_PAGE = Path(HSAMSegmentLib.__file__).resolve().parents[1] / "Docs" / "trou
 """The same page as a file, which comes with the extension."""
 
 REQUEST, SCANS, WEIGHTS, MISSING, DOWNLOADS = "request", "scans-and-labels", "weights", "missing-model", "downloads"
-DEVICES, MEMORY, OUTPUT, TEACHING = "devices", "memory", "output", "teaching"
+DEVICES, MEMORY, OUTPUT, FINETUNING = "devices", "memory", "output", "fine-tuning"
 PACKAGES, WORKER, UNEXPECTED = "packages", "worker", "unexpected"
 
 ANCHORS = {
@@ -29,8 +29,8 @@ ANCHORS = {
     "OutputError": OUTPUT,
     "OSError": OUTPUT,
     "PermissionError": OUTPUT,
-    "TrainingError": TEACHING,
-    "NonFiniteLossError": TEACHING,
+    "TrainingError": FINETUNING,
+    "NonFiniteLossError": FINETUNING,
     "DependencyError": PACKAGES,
     "MissingPackageError": PACKAGES,
     "ModuleNotFoundError": PACKAGES,

@@ -17,7 +17,7 @@ from HSAMSegmentLib.workflows.requests import DownloadRequest
 
 
 @dataclass(frozen=True)
-class ModelChoice:
+class ListedModel:
     """One model as the panel shows it.
 
     Attributes:
@@ -87,7 +87,7 @@ class StoreModels:
         """Where the files are."""
         return self._store
 
-    def choices(self) -> list[ModelChoice]:
+    def choices(self) -> list[ListedModel]:
         """Usable models first, in the order of the store."""
         entries = self._store.models()
         by_id = {entry.id: entry for entry in entries}
@@ -110,11 +110,11 @@ class StoreModels:
         return DownloadRequest(identifier, str(self._store.folder), self._catalog_file)
 
 
-def _choice(entry: ModelEntry, encoder: ModelEntry | None) -> ModelChoice:
+def _choice(entry: ModelEntry, encoder: ModelEntry | None) -> ListedModel:
     """What the panel shows of a model, and of the encoder that it stands on if it does not hold its own."""
     missing = [item for item in (entry, encoder) if item is not None and not item.is_present]
     by_hand = [item.catalog.page for item in missing if item.catalog is not None and not item.catalog.urls]
-    return ModelChoice(
+    return ListedModel(
         id=entry.id,
         title=entry.title,
         organs=entry.organs,
@@ -137,7 +137,7 @@ class ModelSource(Protocol):
 
     store: Store
 
-    def choices(self) -> list[ModelChoice]:
+    def choices(self) -> list[ListedModel]:
         """All models, best first."""
 
     def import_request(self, path: str) -> ImportModelRequest:
