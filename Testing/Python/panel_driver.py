@@ -28,6 +28,9 @@ class Answers:
     def open_path(self, title, kinds):
         return self.path
 
+    def folder_path(self, title, start):
+        return self.path
+
     def copy(self, text):
         self.clipboard = text
 

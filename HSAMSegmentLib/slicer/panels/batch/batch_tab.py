@@ -12,7 +12,7 @@ from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.slicer.nodes.batch import AnyBatch, Batch, BatchListener, FolderBatch, VolumeItem
 from HSAMSegmentLib.slicer.nodes.batch_summary import SummaryNode, summary_columns, summary_rows
 from HSAMSegmentLib.slicer.nodes.parameter_node import ParameterNode
-from HSAMSegmentLib.slicer.nodes.segment_session import Order, SessionEvent
+from HSAMSegmentLib.slicer.nodes.segment_session import Order, SessionEvent, Written
 from HSAMSegmentLib.slicer.nodes.sequences import FrameItem, FrameResults, sequence_problem, sequences_missing
 from HSAMSegmentLib.slicer.nodes.tables import write_csv
 from HSAMSegmentLib.slicer.panels.batch.batch_table import BatchTable
@@ -124,6 +124,12 @@ class BatchTab:
         if self._parameters is not None and not self._is_running:
             self.scans.show()
             self.refresh()
+
+    def use_model_of(self, written: Written) -> None:
+        """Choose the model of a result, and the scans of the scene; its organs are those of the Segment tab."""
+        if not self._is_running:
+            select_data(self.ui.modeCombo, SCENE)
+            select_data(self.ui.modelCombo, written.outcome.model_id)
 
     # --- what the user chooses
 

@@ -22,7 +22,7 @@ from HSAMSegmentLib.slicer.panels.dependencies import Dependencies
 from HSAMSegmentLib.slicer.panels.engine import Engine, is_last
 from HSAMSegmentLib.slicer.panels.segment.readiness import download_question, obstacle
 from HSAMSegmentLib.slicer.panels.segment.result_view import ResultView
-from HSAMSegmentLib.slicer.panels.tabs import FINETUNE, TabContext
+from HSAMSegmentLib.slicer.panels.tabs import BATCH, FINETUNE, TabContext
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import QUALITIES, fill_combo, select_data
 from HSAMSegmentLib.slicer.panels.widgets.device_list import DeviceList
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs, SlicerDialogs
@@ -49,6 +49,7 @@ class SegmentTab:
         dialogs: Dialogs | None = None,
         dependencies: Dependencies | None = None,
         learn_from: Callable[[Written], None] | None = None,
+        more_scans: Callable[[Written], None] | None = None,
     ) -> None:
         """Take over the widgets.
 
@@ -59,6 +60,7 @@ class SegmentTab:
             dialogs: asks the user.
             dependencies: knows which packages are missing.
             learn_from: shows a result where it can be corrected and learned from.
+            more_scans: takes the model and the organs of a result to where many scans are segmented.
         """
         self.widget = widget
         self.ui = ui = slicer.util.childWidgetVariables(widget)
@@ -75,7 +77,7 @@ class SegmentTab:
         self._on_result: Callable[[dict[str, Any]], None] = self._on_downloaded
         self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, ui.helpLabel, self._dialogs)
         self.organs = OrganList(ui.organList, ui.allOrgansButton, ui.noOrgansButton, self._on_change)
-        self.result = ResultView(ui, engine.history, self._dialogs, self.status, learn_from)
+        self.result = ResultView(ui, engine.history, self._dialogs, self.status, learn_from, more_scans)
         self.devices = DeviceList(ui.deviceCombo, ui.advancedSection, lambda: not self._dependencies.missing())
         fill_combo(ui.qualityCombo, QUALITIES)
         self._connect()
@@ -363,6 +365,7 @@ def build(context: TabContext) -> SegmentTab:
         dialogs=context.dialogs,
         dependencies=context.dependencies,
         learn_from=lambda written: context.open_tab(FINETUNE).show_result(written),
+        more_scans=lambda written: context.open_tab(BATCH).use_model_of(written),
     )
 
 
