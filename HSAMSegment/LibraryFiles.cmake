@@ -33,6 +33,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/inference/multi_planar.py
   HSAMSegmentLib/inference/options.py
   HSAMSegmentLib/inference/plane_reader.py
+  HSAMSegmentLib/inference/plausibility.py
   HSAMSegmentLib/inference/postprocess.py
   HSAMSegmentLib/inference/predictor.py
   HSAMSegmentLib/inference/reference_route.py
@@ -235,6 +236,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/loop/validator.py
   HSAMSegmentLib/training/loop/weight_average.py
   HSAMSegmentLib/training/preparation.py
+  HSAMSegmentLib/training/ranges.py
   HSAMSegmentLib/training/recipe.py
   HSAMSegmentLib/training/request.py
   HSAMSegmentLib/training/result.py
@@ -266,9 +268,11 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/weights/loading.py
   HSAMSegmentLib/weights/manifest.py
   HSAMSegmentLib/weights/model_card.py
+  HSAMSegmentLib/weights/renamed_models.py
   HSAMSegmentLib/weights/resources.py
   HSAMSegmentLib/weights/store.py
   HSAMSegmentLib/weights/store_entries.py
+  HSAMSegmentLib/weights/training_ranges.py
   HSAMSegmentLib/worker/__init__.py
   HSAMSegmentLib/worker/array_export.py
   HSAMSegmentLib/worker/fallback.py

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from HSAMSegmentLib.weights.bundle import read_manifest
 from HSAMSegmentLib.weights.model_card import model_card
-from recipes.builtin_tasks import ALL_TASKS
+from recipes.builtin_tasks import SHIPPED_TASKS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 INTRODUCTION = """# The built-in models
@@ -26,7 +26,7 @@ three MR models, in the bundle of the first, and one for CT; an H-SAM head (pape
 def main() -> None:
     """Write the file."""
     folder = REPOSITORY / "Resources" / "Models"
-    cards = [model_card(read_manifest(folder / f"{task.id}.safetensors")) for task in ALL_TASKS]
+    cards = [model_card(read_manifest(folder / f"{task.id}.safetensors")) for task in SHIPPED_TASKS]
     (REPOSITORY / "Docs").mkdir(exist_ok=True)
     (REPOSITORY / "Docs" / "builtin_models.md").write_text("\n".join([INTRODUCTION, *cards]), encoding="utf-8")
 

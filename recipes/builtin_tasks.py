@@ -330,6 +330,8 @@ ABDOMEN_MR_WITHOUT_CT = replace(
 TASKS = (ABDOMEN, HEART, ATRIUM)
 """Trained together: the first bundle holds the encoder of all."""
 
+SHIPPED_TASKS = (*TASKS, ABDOMEN_CT)
+
 ALL_TASKS = (*TASKS, ABDOMEN_CT, ABDOMEN_MR, ABDOMEN_MR_WITHOUT_CT)
 
 

@@ -19,8 +19,9 @@ from HSAMSegmentLib.inference.label_statistics import label_results
 from HSAMSegmentLib.inference.multi_planar import PlaneLogits, too_large
 from HSAMSegmentLib.inference.options import SegmentOptions, check_roi, selected_values
 from HSAMSegmentLib.inference.plane_reader import PlaneReading, plane_reading
+from HSAMSegmentLib.inference.plausibility import observe, plausibility, plausibility_warning
 from HSAMSegmentLib.inference.postprocess import change_warnings, keep_values, postprocess
-from HSAMSegmentLib.inference.result import SegmentationResult
+from HSAMSegmentLib.inference.result import LabelResult, Plausibility, SegmentationResult
 from HSAMSegmentLib.inference.slice_predictor import BatchRules, SlicePredictor, cpu_threads
 from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.labels.segmentation import Segmentation
@@ -62,6 +63,7 @@ class _Run:
     warnings: list[str]
     timings: dict[str, float] = field(default_factory=dict)
     other_planes: tuple[str, ...] = ()
+    scale: Callable[[np.ndarray], np.ndarray] | None = None
 
     @contextmanager
     def timed(self, name: str):
@@ -167,7 +169,7 @@ class Segmenter:
         with run.timed("preparing"):
             others = {plane: self._reading(run, plane, network) for plane, network in self._other_planes(run).items()}
             reading = self._reading(run, self.model.manifest.slices.plane, self.model.network)
-            rules = self._rules(run)
+            rules, run.scale = self._rules(run), reading.source.scale
         tracker = ProgressTracker(
             run.report,
             stage="Segmenting slices",
@@ -278,6 +280,8 @@ class Segmenter:
             results = label_results(
                 run.labels, label_set, geometry=geometry, frame=run.frame, counts=run.counts, channels=channels
             )
+            fit = self._plausibility(run, results)
+        run.warnings.extend(filter(None, [plausibility_warning(fit, manifest.title)]))
         if not any(item.voxels for item in results):
             run.warnings.append(_nothing_found(manifest.title, manifest.modality, label_set))
         return SegmentationResult(
@@ -293,7 +297,15 @@ class Segmenter:
             batch_size=predictor.batch_size,
             timings_s=run.timings,
             other_planes=run.other_planes,
+            plausibility=fit,
         )
+
+    def _plausibility(self, run: _Run, results: tuple[LabelResult, ...]) -> Plausibility | None:
+        ranges = self.model.manifest.training_ranges
+        if not ranges or run.scale is None:
+            return None
+        box = check_roi(self.options.roi, run.volume.geometry)
+        return plausibility(observe(results, run.labels, run.volume.array, run.scale, box), ranges)
 
 
 def sided_pair(labels: LabelSet) -> tuple[str, str] | None:

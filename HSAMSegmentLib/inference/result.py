@@ -61,6 +61,25 @@ class LabelResult:
 
 
 @dataclass(frozen=True)
+class Plausibility:
+    """How well a result fits what the model was trained on, see `inference.plausibility`. All between 0 and 1.
+
+    Attributes:
+        score: the product of the others.
+        confidence: relative to what is usual for the model.
+        volume: whether volumes are in the range of the training scans.
+        intensity: whether intensities are.
+        reasons: what is unusual, in a few words each.
+    """
+
+    score: float
+    confidence: float
+    volume: float
+    intensity: float
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class SegmentationResult:
     """Everything that segmenting one volume yields.
 
@@ -77,6 +96,7 @@ class SegmentationResult:
         batch_size: slices per run, at the end.
         timings_s: seconds by stage ("network", "postprocessing", ..., "total").
         other_planes: planes that were read besides that of the slices.
+        plausibility: how well the result fits what the model was trained on; None if that is not known.
     """
 
     segmentation: Segmentation
@@ -91,6 +111,7 @@ class SegmentationResult:
     batch_size: int = 1
     timings_s: dict[str, float] = field(default_factory=dict)
     other_planes: tuple[str, ...] = ()
+    plausibility: Plausibility | None = None
 
     def __getitem__(self, name: str) -> LabelResult:
         """What is known about a structure, by its name in any case.

@@ -196,7 +196,11 @@ class SliceFraming:
 class NetworkInput:
     """Batches of network input from a stack of slices.
 
-    Grey values are scaled per batch, so that a volume of any size needs no float copy.
+    Gray values are scaled per batch, so that a volume of any size needs no float copy.
+
+    Attributes:
+        scale: gray values to float32 in [0, 1].
+        context_step: how many slices away the outer channels are, 0 for none.
     """
 
     def __init__(
@@ -219,7 +223,7 @@ class NetworkInput:
         """
         self._stack = stack
         self._framing = framing
-        self._scale = scale
+        self.scale = scale
         self.context_step = context_step(rule, slice_spacing_mm)
 
     def __len__(self) -> int:
@@ -229,7 +233,7 @@ class NetworkInput:
         """Network input [n * tiles, 3, S, S] of the slices first..last - 1, tiles of a slice one after the other."""
         wanted = context_indices(np.arange(first, last), len(self), self.context_step)
         needed, position = np.unique(wanted, return_inverse=True)
-        slices = to_tensor(np.asarray(self._scale(self._stack[needed]), dtype=np.float32), device)
+        slices = to_tensor(np.asarray(self.scale(self._stack[needed]), dtype=np.float32), device)
         framed = self._framing.images(slices)
         if self.context_step == 0:
             return framed.flatten(0, 1)[:, None].expand(-1, 3, -1, -1)

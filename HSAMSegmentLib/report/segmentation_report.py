@@ -14,7 +14,7 @@ from HSAMSegmentLib import __version__
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.inference.options import SegmentOptions
-from HSAMSegmentLib.inference.result import LabelResult, SegmentationResult, SliceConfidence
+from HSAMSegmentLib.inference.result import LabelResult, Plausibility, SegmentationResult, SliceConfidence
 from HSAMSegmentLib.labels.label_set import Terminology
 from HSAMSegmentLib.runtime.atomic_files import atomic_output
 from HSAMSegmentLib.weights.manifest import Manifest
@@ -64,6 +64,7 @@ def make_report(
         "slice_axis": result.slice_axis,
         "other_planes": list(result.other_planes),
         "labels": [_label_json(item) for item in result.labels],
+        "plausibility": None if result.plausibility is None else _plausibility_json(result.plausibility),
         "warnings": list(result.warnings),
         "device": result.device,
         "precision": result.precision,
@@ -117,6 +118,11 @@ def software_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             versions[name] = "unknown"
     return versions
+
+
+def _plausibility_json(found: Plausibility) -> dict[str, Any]:
+    numbers = {name: round(getattr(found, name), 4) for name in ("score", "confidence", "volume", "intensity")}
+    return {**numbers, "reasons": list(found.reasons)}
 
 
 def _input_json(volume: Volume) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import HSAMSegmentLib
 from HSAMSegmentLib.images.orientation import slice_frame
 from HSAMSegmentLib.training.data.validation_sets import sources_of
 from HSAMSegmentLib.training.finetune_state import FinetuneState
+from HSAMSegmentLib.training.ranges import training_ranges
 from HSAMSegmentLib.training.request import FinetuneResult, ValidationMetrics
 from HSAMSegmentLib.weights.loading import LoadedModel
 from HSAMSegmentLib.weights.manifest import Manifest
@@ -88,6 +89,7 @@ def _manifest(run: FinetuneState, stopped: str) -> Manifest:
         field_of_view_mm=(round(0.5 * min(extents), 1), round(2.0 * max(extents), 1)),
         training=_training_facts(run, stopped),
         metrics={"validation": _validation_facts(run)},
+        training_ranges=training_ranges(setup.training, setup.labels, recipe.intensity),
     )
 
 

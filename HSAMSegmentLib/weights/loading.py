@@ -24,8 +24,9 @@ from HSAMSegmentLib.weights.convert.official_manifest import manifest_for
 from HSAMSegmentLib.weights.file_kind import SAFETENSORS, file_kind
 from HSAMSegmentLib.weights.instantiate import filled_network
 from HSAMSegmentLib.weights.manifest import EncoderSource, Manifest
+from HSAMSegmentLib.weights.renamed_models import MOVED_ENCODERS
 from HSAMSegmentLib.weights.store import WEIGHT_SUFFIXES, Store
-from HSAMSegmentLib.weights.store_entries import notes_of, unknown_encoder
+from HSAMSegmentLib.weights.store_entries import encoder_id, notes_of, unknown_encoder
 
 _ENCODER = "encoder."
 _HEAD = "head."
@@ -135,6 +136,8 @@ def _encoder_path(source: EncoderSource, store: Store, needed_by: str) -> Path:
         ModelNotFoundError: if it is not on this computer.
         CheckpointError: if it is another file than the model was made with.
     """
+    if source.sha256 in MOVED_ENCODERS:
+        return store.path_of(encoder_id(source), needed_by)
     try:
         path = store.path_of(source.model_id, needed_by)
     except ModelNotFoundError as error:

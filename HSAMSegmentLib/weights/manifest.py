@@ -10,6 +10,7 @@ from HSAMSegmentLib.errors import CheckpointError
 from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.models.specification import Architecture
 from HSAMSegmentLib.preprocess.rules import IntensityRule, PredictionRule, SliceRule
+from HSAMSegmentLib.weights.training_ranges import StructureRange
 
 SCHEMA_VERSION = 1
 
@@ -66,6 +67,7 @@ class Manifest:
         training: facts of the training: data hashes, settings, versions, split.
         metrics: measured quality, with what it was measured on.
         prediction: how the outputs are read.
+        training_ranges: what the structures of the training scans were like, by name; empty if it was not measured.
     """
 
     id: str
@@ -83,6 +85,7 @@ class Manifest:
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     prediction: PredictionRule = field(default_factory=PredictionRule)
+    training_ranges: dict[str, StructureRange] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One JSON object as text, keys sorted."""
@@ -104,6 +107,8 @@ class Manifest:
             "training": self.training,
             "metrics": self.metrics,
         }
+        if self.training_ranges:
+            data["training_ranges"] = {name: item.to_json() for name, item in self.training_ranges.items()}
         return json.dumps(data, sort_keys=True, ensure_ascii=False)
 
     @classmethod
@@ -138,6 +143,9 @@ class Manifest:
                 training=dict(data.get("training", {})),
                 metrics=dict(data.get("metrics", {})),
                 prediction=PredictionRule.from_json(data.get("prediction", {})),
+                training_ranges={
+                    str(name): StructureRange.from_json(item) for name, item in data.get("training_ranges", {}).items()
+                },
             )
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             reason = error if isinstance(error, ValueError) else repr(error)

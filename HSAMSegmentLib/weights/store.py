@@ -19,6 +19,7 @@ from HSAMSegmentLib.weights.download.partial_file import PartialFile
 from HSAMSegmentLib.weights.hash_cache import VerifiedHashes
 from HSAMSegmentLib.weights.importing import Importer, sidecar_path
 from HSAMSegmentLib.weights.listing import FILES
+from HSAMSegmentLib.weights.renamed_models import RENAMED_MODELS
 from HSAMSegmentLib.weights.resources import builtin_models_folder
 from HSAMSegmentLib.weights.store_entries import (
     BROKEN,
@@ -114,15 +115,16 @@ class Store:
                 yield entry_from_catalog(known, None, part.stat().st_size if part.is_file() else 0)
 
     def find(self, model_id: str) -> ModelEntry:
-        """The entry of this id, whether its file is there or not.
+        """The entry of this id, or of the model that took its place, whether its file is there or not.
 
         Raises:
             ModelNotFoundError: if nobody knows it; names similar ids.
         """
         entries = self.models()
-        for entry in entries:
-            if entry.id == model_id:
-                return entry
+        for wanted in (model_id, RENAMED_MODELS.get(model_id)):
+            for entry in entries:
+                if entry.id == wanted:
+                    return entry
         ids = [entry.id for entry in entries]
         similar = difflib.get_close_matches(model_id, ids, n=3) or ids
         raise ModelNotFoundError(f"There is no model '{model_id}'. Did you mean {' or '.join(similar)}?")

@@ -14,7 +14,8 @@ from HSAMSegmentLib.weights.convert.official_manifest import NOTES_KEY
 from HSAMSegmentLib.weights.convert.recognition import OfficialFile, plain_state, recognize, require_architecture
 from HSAMSegmentLib.weights.convert.torch_header import read_torch_header
 from HSAMSegmentLib.weights.file_kind import SAFETENSORS, file_kind
-from HSAMSegmentLib.weights.manifest import License, Manifest
+from HSAMSegmentLib.weights.manifest import EncoderSource, License, Manifest
+from HSAMSegmentLib.weights.renamed_models import MOVED_ENCODERS
 
 BUILT_IN = "embedded"
 STORED = "stored"
@@ -169,10 +170,15 @@ def entry_from_manifest(manifest: Manifest, path: Path, status: str) -> ModelEnt
         size_bytes=path.stat().st_size,
         organs=tuple(label.name for label in manifest.labels),
         modality=manifest.modality,
-        encoder="" if manifest.encoder_source.included else manifest.encoder_source.model_id,
+        encoder="" if manifest.encoder_source.included else encoder_id(manifest.encoder_source),
         license=manifest.license,
         manifest=manifest,
     )
+
+
+def encoder_id(source: EncoderSource) -> str:
+    """Id of the file that holds an encoder today."""
+    return MOVED_ENCODERS.get(source.sha256, source.model_id)
 
 
 def entry_from_file(path: Path, status: str, manifest: Manifest | None) -> ModelEntry:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.inference.result import LabelResult, SegmentationResult
+from HSAMSegmentLib.inference.result import LabelResult, Plausibility, SegmentationResult
 from HSAMSegmentLib.labels.label_set import Label
 
 
@@ -56,6 +56,7 @@ class SegmentOutcome:
         precision_reason: why in this precision, a sentence.
         seconds: how long it took.
         report: everything that is known, as in the JSON report of the command line.
+        plausibility: how well the result fits what the model was trained on; None if that is not known.
     """
 
     geometry: Geometry
@@ -70,6 +71,7 @@ class SegmentOutcome:
     precision_reason: str = ""
     seconds: float = 0.0
     report: dict[str, Any] | None = None
+    plausibility: Plausibility | None = None
 
     @property
     def found(self) -> tuple[OrganOutcome, ...]:
@@ -102,6 +104,7 @@ def stored_outcome(result: SegmentationResult, folder: Path) -> SegmentOutcome:
         precision=result.precision,
         precision_reason=result.precision_reason,
         seconds=result.timings_s.get("total", 0.0),
+        plausibility=result.plausibility,
     )
 
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from HSAMSegmentLib.errors import TrainingError
 from HSAMSegmentLib.evaluation.metrics import compare
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.runtime.disk import sha256_of
 from HSAMSegmentLib.training.state_files import save_state
 from HSAMSegmentLib.weights.bundle import read_manifest
-from HSAMSegmentLib.weights.loading import load_model
+from HSAMSegmentLib.weights.loading import load_model, save_model
+from HSAMSegmentLib.weights.manifest import EncoderSource
+from HSAMSegmentLib.weights.renamed_models import MOVED_ENCODERS
 from HSAMSegmentLib.weights.resources import builtin_models_folder
-from recipes.builtin_tasks import TASKS, dataset_cases
+from HSAMSegmentLib.weights.store import Store
+from recipes.builtin_tasks import ATRIUM, HEART, TASKS, dataset_cases
 from recipes.export_builtin import export
 from recipes.task_data import dataset_case
 from recipes.train_builtin import build_networks
@@ -76,12 +82,21 @@ def test_each_states_dice_and_surface_distance_of_every_structure(task):
         assert row["hd95_mm"] > 0.0
 
 
-def test_the_encoder_is_one_and_the_same_file_for_all():
-    sources = {task.id: read_manifest(bundle(task.id)).encoder_source for task in TASKS}
-    holders = [name for name, source in sources.items() if source.included]
-    assert len(holders) == 1
-    assert {source.model_id for source in sources.values() if not source.included} == set(holders)
-    assert len({source.sha256 for source in sources.values() if not source.included}) == 1
+def test_both_heart_models_share_one_encoder():
+    holder, user = (read_manifest(bundle(task.id)).encoder_source for task in (HEART, ATRIUM))
+    assert holder.included
+    assert (user.model_id, user.sha256) == (HEART.id, sha256_of(bundle(HEART.id)))
+
+
+def test_a_model_made_with_the_encoder_of_an_earlier_bundle_finds_it(tmp_path):
+    atrium = load_model(bundle(ATRIUM.id))
+    ((earlier, _),) = MOVED_ENCODERS.items()
+    manifest = replace(atrium.manifest, id="mine", encoder_source=EncoderSource(False, "abdomen-mr-t2", earlier))
+    store = Store(tmp_path)
+    save_model(tmp_path / "models" / "mine.safetensors", atrium.network, manifest, dtype="float16")
+    assert store.requirements("mine") == []
+    found = load_model("mine", store=store).network.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in atrium.network.state_dict().items())
 
 
 @pytest.mark.slow
