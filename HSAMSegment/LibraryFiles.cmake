@@ -200,6 +200,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/finetune/run_view.py
   HSAMSegmentLib/slicer/panels/finetune/start_choice.py
   HSAMSegmentLib/slicer/panels/finetune/structure_table.py
+  HSAMSegmentLib/slicer/panels/scene_watch.py
   HSAMSegmentLib/slicer/panels/segment/__init__.py
   HSAMSegmentLib/slicer/panels/segment/readiness.py
   HSAMSegmentLib/slicer/panels/segment/result_table.py
@@ -221,6 +222,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/widgets/status_line.py
   HSAMSegmentLib/slicer/panels/widgets/swatches.py
   HSAMSegmentLib/slicer/panels/widgets/tables.py
+  HSAMSegmentLib/slicer/panels/widgets/tooltips.py
   HSAMSegmentLib/slicer/self_test.py
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
