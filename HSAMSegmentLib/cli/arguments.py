@@ -151,6 +151,23 @@ def add_models(subparsers: argparse._SubParsersAction) -> None:
     remove.add_argument("id", metavar="ID", help="a model's id")
 
 
+def add_report(subparsers: argparse._SubParsersAction) -> None:
+    """`report FOLDER -o PAGE`."""
+    parser = _command(
+        subparsers,
+        "report",
+        "Make one web page of a folder of results: distributions, what is unusual, pictures.",
+        epilog="The page needs nothing but itself and works offline. Links lead to the files beside it.",
+    )
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=Path, help="a folder that a folder of scans was segmented into"
+    )
+    parser.add_argument("-o", "--output", metavar="HTML", type=Path, required=True, help="where to write the page")
+    parser.add_argument("--title", metavar="TEXT", default="", help="headline; default: the name of FOLDER")
+    parser.add_argument("--no-pictures", action="store_true", help="no pictures: quicker and smaller; no scan is read")
+    _common(parser, overwrite="replace HTML if it exists")
+
+
 def add_doctor(subparsers: argparse._SubParsersAction) -> None:
     """`doctor`."""
     parser = _command(
