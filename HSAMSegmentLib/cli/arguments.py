@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from HSAMSegmentLib.cli.number_types import checked
+from HSAMSegmentLib.cli.serve_arguments import add_serve_options
 from HSAMSegmentLib.errors import RequestError
 
 PROGRAM = "hsam-segment"
@@ -186,6 +188,19 @@ def _add_finetune_options(parser: CommandParser) -> None:
     _common(parser, overwrite="replace MODEL, JSON and PNG if they exist")
 
 
+def add_serve(subparsers: argparse._SubParsersAction) -> None:
+    """`serve [--host HOST] [--port PORT]`."""
+    parser = _command(
+        subparsers,
+        "serve",
+        "Segment scans for other programs, over HTTP.",
+        epilog="Needs the extra 'serve'. /docs of the running service describes its addresses and answers. Scans and "
+        "results are deleted when they were delivered.",
+    )
+    add_serve_options(parser)
+    _common(parser)
+
+
 def _command(
     subparsers: argparse._SubParsersAction,
     name: str,
@@ -246,19 +261,6 @@ def _roi(text: str) -> tuple[int, ...]:
     return bounds
 
 
-def _checked(kind: Callable[[str], float], lowest: float, description: str) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"'{text}' is not {description}") from None
-        if not lowest <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"'{text}' is not {description}")
-        return value
-
-    return parse
-
-
-_count = _checked(int, 1, "a whole number from 1 on")
-_count_or_zero = _checked(int, 0, "a whole number from 0 on")
-_minutes = _checked(float, 0.01, "a number of minutes")
+_count = checked(int, 1, "a whole number from 1 on")
+_count_or_zero = checked(int, 0, "a whole number from 0 on")
+_minutes = checked(float, 0.01, "a number of minutes")
