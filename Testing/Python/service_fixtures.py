@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-for _package in ("fastapi", "fastapi_offline", "uvicorn", "python_multipart"):
-    pytest.importorskip(_package, reason="the service needs the extra 'serve'")
-
 from service_program import running_service, zip_of
 from small_models import write_bundle
 from small_scans import bright_boxes, write_dicom_series, write_scan
@@ -18,6 +14,8 @@ from HSAMSegmentLib.images.volume import Volume
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
+    for package in ("fastapi", "fastapi_offline", "uvicorn", "python_multipart"):
+        pytest.importorskip(package, reason="the service needs the extra 'serve'")
     folder = tmp_path_factory.mktemp("models")
     write_bundle(folder)
     return folder
@@ -37,7 +35,7 @@ def nifti(tmp_path_factory):
 @pytest.fixture(scope="session")
 def long_scan(tmp_path_factory):
     """A scan of so many slices that its job can be watched, canceled and killed."""
-    geometry = Geometry(size=(64, 64, 2500), spacing_mm=(4.0, 4.0, 1.0))
+    geometry = Geometry(size=(64, 64, 1500), spacing_mm=(4.0, 4.0, 1.0))
     array = np.zeros(geometry.shape, np.int16)
     array[:, 16:48, 16:48] = 200
     return write_scan(tmp_path_factory.mktemp("scan") / "long.nrrd", Volume(array, geometry)).read_bytes()
