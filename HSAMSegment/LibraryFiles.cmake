@@ -14,8 +14,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/cli/finetune.py
   HSAMSegmentLib/cli/main.py
   HSAMSegmentLib/cli/models.py
+  HSAMSegmentLib/cli/number_types.py
   HSAMSegmentLib/cli/output_files.py
+  HSAMSegmentLib/cli/report.py
   HSAMSegmentLib/cli/segment.py
+  HSAMSegmentLib/cli/serve.py
+  HSAMSegmentLib/cli/serve_arguments.py
   HSAMSegmentLib/errors.py
   HSAMSegmentLib/evaluation/__init__.py
   HSAMSegmentLib/evaluation/label_matching.py
@@ -94,6 +98,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/labels/terminology.py
   HSAMSegmentLib/measurement/__init__.py
   HSAMSegmentLib/measurement/findings.py
+  HSAMSegmentLib/measurement/readable.py
   HSAMSegmentLib/measurement/scan.py
   HSAMSegmentLib/measurement/statistics.py
   HSAMSegmentLib/measurement/table.py
@@ -136,15 +141,22 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/preprocess/slice_planes.py
   HSAMSegmentLib/preprocess/slice_resampling.py
   HSAMSegmentLib/report/__init__.py
+  HSAMSegmentLib/report/cohort/__init__.py
+  HSAMSegmentLib/report/cohort/cohort.py
+  HSAMSegmentLib/report/cohort/page.py
+  HSAMSegmentLib/report/cohort/strip_chart.py
+  HSAMSegmentLib/report/cohort/style.py
   HSAMSegmentLib/report/comparison_report.py
   HSAMSegmentLib/report/correction_slices.py
   HSAMSegmentLib/report/preview_picture.py
   HSAMSegmentLib/report/segmentation_report.py
+  HSAMSegmentLib/report/thumbnail.py
   HSAMSegmentLib/runtime/__init__.py
   HSAMSegmentLib/runtime/atomic_files.py
   HSAMSegmentLib/runtime/devices.py
   HSAMSegmentLib/runtime/disk.py
   HSAMSegmentLib/runtime/disk_space_monitor.py
+  HSAMSegmentLib/runtime/extras.py
   HSAMSegmentLib/runtime/free_cores.py
   HSAMSegmentLib/runtime/owned_folders.py
   HSAMSegmentLib/runtime/progress.py
@@ -152,6 +164,20 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/runtime/tensors.py
   HSAMSegmentLib/runtime/threads.py
   HSAMSegmentLib/runtime/translation.py
+  HSAMSegmentLib/service/__init__.py
+  HSAMSegmentLib/service/answers.py
+  HSAMSegmentLib/service/app.py
+  HSAMSegmentLib/service/delivery.py
+  HSAMSegmentLib/service/dispatcher.py
+  HSAMSegmentLib/service/guard.py
+  HSAMSegmentLib/service/intake.py
+  HSAMSegmentLib/service/jobs.py
+  HSAMSegmentLib/service/monai_label.py
+  HSAMSegmentLib/service/routes.py
+  HSAMSegmentLib/service/server.py
+  HSAMSegmentLib/service/service.py
+  HSAMSegmentLib/service/settings.py
+  HSAMSegmentLib/service/uploads.py
   HSAMSegmentLib/slicer/__init__.py
   HSAMSegmentLib/slicer/nodes/__init__.py
   HSAMSegmentLib/slicer/nodes/batch.py
@@ -318,6 +344,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/cohort/sent_results.py
   HSAMSegmentLib/workflows/cohort/worker_health.py
   HSAMSegmentLib/workflows/cohort/worker_task.py
+  HSAMSegmentLib/workflows/cohort_report.py
   HSAMSegmentLib/workflows/compare/__init__.py
   HSAMSegmentLib/workflows/compare/compare_job.py
   HSAMSegmentLib/workflows/compare/compare_request.py
