@@ -143,10 +143,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/nodes/live_preview.py
   HSAMSegmentLib/slicer/nodes/navigation.py
   HSAMSegmentLib/slicer/nodes/parameter_node.py
+  HSAMSegmentLib/slicer/nodes/result_exports.py
   HSAMSegmentLib/slicer/nodes/segment_editor.py
   HSAMSegmentLib/slicer/nodes/segment_session.py
   HSAMSegmentLib/slicer/nodes/segmentations/__init__.py
   HSAMSegmentLib/slicer/nodes/segmentations/comparison.py
+  HSAMSegmentLib/slicer/nodes/segmentations/dicom_tags.py
   HSAMSegmentLib/slicer/nodes/segmentations/label_images.py
   HSAMSegmentLib/slicer/nodes/segmentations/label_layers.py
   HSAMSegmentLib/slicer/nodes/segmentations/provenance.py
@@ -182,6 +184,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/scene_watch.py
   HSAMSegmentLib/slicer/panels/segment/__init__.py
   HSAMSegmentLib/slicer/panels/segment/readiness.py
+  HSAMSegmentLib/slicer/panels/segment/result_actions.py
   HSAMSegmentLib/slicer/panels/segment/result_table.py
   HSAMSegmentLib/slicer/panels/segment/result_view.py
   HSAMSegmentLib/slicer/panels/segment/segment_tab.py
@@ -201,6 +204,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/widgets/status_line.py
   HSAMSegmentLib/slicer/panels/widgets/swatches.py
   HSAMSegmentLib/slicer/panels/widgets/tables.py
+  HSAMSegmentLib/slicer/panels/widgets/theme.py
   HSAMSegmentLib/slicer/panels/widgets/tooltips.py
   HSAMSegmentLib/slicer/self_test.py
   HSAMSegmentLib/training/__init__.py
@@ -314,6 +318,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/replace_results.py
   HSAMSegmentLib/workflows/segment/result_files.py
   HSAMSegmentLib/workflows/segment/result_records.py
+  HSAMSegmentLib/workflows/segment/review.py
   HSAMSegmentLib/workflows/segment/segment_folder.py
   HSAMSegmentLib/workflows/segment/segment_request.py
   HSAMSegmentLib/workflows/segment/segment_scan.py

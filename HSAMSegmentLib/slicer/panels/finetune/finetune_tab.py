@@ -11,7 +11,14 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.runtime.serialization import from_plain
-from HSAMSegmentLib.slicer.nodes.finetune.cases import FilePair, FinetunePlan, LabelledPair, NodePair, summarize_problem
+from HSAMSegmentLib.slicer.nodes.finetune.cases import (
+    FilePair,
+    FinetunePlan,
+    LabelledPair,
+    NodePair,
+    is_same_pair,
+    summarize_problem,
+)
 from HSAMSegmentLib.slicer.nodes.finetune.settings import FinetuneSettings, read_pairs, read_settings, write_settings
 from HSAMSegmentLib.slicer.nodes.navigation import active_scan
 from HSAMSegmentLib.slicer.nodes.segment_session import SessionEvent, Written
@@ -179,7 +186,7 @@ class FinetuneTab:
 
     def _add(self, pair: LabelledPair) -> None:
         """Add a case; the same pair again replaces its row."""
-        self.pairs = [other for other in self.pairs if not _is_same(other, pair)] + [pair]
+        self.pairs = [other for other in self.pairs if not is_same_pair(other, pair)] + [pair]
         self._show_cases(self.organs.chosen_names, self.organs.left_out)
 
     def _add_files(self) -> None:
@@ -393,11 +400,3 @@ class FinetuneTab:
 def build(context: TabContext) -> FinetuneTab:
     """Make the tab, for the shell."""
     return FinetuneTab(context)
-
-
-def _is_same(first: LabelledPair, second: LabelledPair) -> bool:
-    if isinstance(first, NodePair) and isinstance(second, NodePair):
-        return first.volume_node is second.volume_node and first.segmentation_node is second.segmentation_node
-    if isinstance(first, FilePair) and isinstance(second, FilePair):
-        return (first.image, first.labels) == (second.image, second.labels)
-    return False
