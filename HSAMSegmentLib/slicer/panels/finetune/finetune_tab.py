@@ -24,7 +24,7 @@ from HSAMSegmentLib.slicer.nodes.navigation import active_scan
 from HSAMSegmentLib.slicer.nodes.segment_session import SessionEvent, Written
 from HSAMSegmentLib.slicer.nodes.segmentations.provenance import newest_result, scan_of
 from HSAMSegmentLib.slicer.panels.engine import Engine
-from HSAMSegmentLib.slicer.panels.finetune.case_table import CaseTable
+from HSAMSegmentLib.slicer.panels.finetune.case_table import CaseTable, ask_files
 from HSAMSegmentLib.slicer.panels.finetune.correct_view import CorrectView
 from HSAMSegmentLib.slicer.panels.finetune.live_view import LiveView
 from HSAMSegmentLib.slicer.panels.finetune.my_models import MyModels
@@ -42,8 +42,6 @@ from HSAMSegmentLib.workflows.finetune.inspect_cases import CaseSummary
 from HSAMSegmentLib.workflows.finetune.training_run import UnfinishedRun, new_model_id
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
-SCANS = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm)"
-LABELS = "Labels (*.seg.nrrd *.nrrd *.nii *.nii.gz *.mha *.mhd *.dcm)"
 CLOSE_SECONDS = 2.5
 
 
@@ -190,10 +188,9 @@ class FinetuneTab:
         self._show_cases(self.organs.chosen_names, self.organs.left_out)
 
     def _add_files(self) -> None:
-        image = self._context.dialogs.open_path(_("The scan"), SCANS)
-        labels = self._context.dialogs.open_path(_("Its labels"), LABELS) if image else ""
-        if labels:
-            self._add(FilePair(image, labels))
+        pair = ask_files(self._context.dialogs)
+        if pair is not None:
+            self._add(pair)
             self._inspect_files()
 
     def _remove_case(self) -> None:
