@@ -4,8 +4,10 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/__init__.py
   HSAMSegmentLib/__main__.py
   HSAMSegmentLib/api.py
+  HSAMSegmentLib/api_results.py
   HSAMSegmentLib/cli/__init__.py
   HSAMSegmentLib/cli/arguments.py
+  HSAMSegmentLib/cli/cohort_arguments.py
   HSAMSegmentLib/cli/console.py
   HSAMSegmentLib/cli/doctor.py
   HSAMSegmentLib/cli/evaluate.py
@@ -21,6 +23,15 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/evaluation/metrics.py
   HSAMSegmentLib/evaluation/structure_pairs.py
   HSAMSegmentLib/evaluation/surface_distance.py
+  HSAMSegmentLib/export/__init__.py
+  HSAMSegmentLib/export/contours.py
+  HSAMSegmentLib/export/dicom_seg.py
+  HSAMSegmentLib/export/formats.py
+  HSAMSegmentLib/export/origin.py
+  HSAMSegmentLib/export/rtstruct.py
+  HSAMSegmentLib/export/source_images.py
+  HSAMSegmentLib/export/surface_files.py
+  HSAMSegmentLib/export/surfaces.py
   HSAMSegmentLib/images/__init__.py
   HSAMSegmentLib/images/geometry.py
   HSAMSegmentLib/images/modality.py
@@ -58,24 +69,35 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/io/dicom_sniff.py
   HSAMSegmentLib/io/folder_labels.py
   HSAMSegmentLib/io/image_files.py
+  HSAMSegmentLib/io/image_sources.py
   HSAMSegmentLib/io/nifti_files.py
   HSAMSegmentLib/io/placement.py
   HSAMSegmentLib/io/quiet.py
   HSAMSegmentLib/io/scan_folder.py
+  HSAMSegmentLib/io/scan_lists.py
   HSAMSegmentLib/io/volume_files.py
   HSAMSegmentLib/labels/__init__.py
+  HSAMSegmentLib/labels/cielab.py
   HSAMSegmentLib/labels/dicom_seg.py
   HSAMSegmentLib/labels/dicom_segmentations.py
+  HSAMSegmentLib/labels/former_colors.py
   HSAMSegmentLib/labels/grids.py
   HSAMSegmentLib/labels/label_names.py
   HSAMSegmentLib/labels/label_set.py
+  HSAMSegmentLib/labels/label_values.py
   HSAMSegmentLib/labels/layers.py
   HSAMSegmentLib/labels/rtstruct.py
   HSAMSegmentLib/labels/seg_nrrd.py
   HSAMSegmentLib/labels/segmentation.py
   HSAMSegmentLib/labels/segmentation_files.py
+  HSAMSegmentLib/labels/sides.py
   HSAMSegmentLib/labels/structures.py
   HSAMSegmentLib/labels/terminology.py
+  HSAMSegmentLib/measurement/__init__.py
+  HSAMSegmentLib/measurement/findings.py
+  HSAMSegmentLib/measurement/scan.py
+  HSAMSegmentLib/measurement/statistics.py
+  HSAMSegmentLib/measurement/table.py
   HSAMSegmentLib/models/__init__.py
   HSAMSegmentLib/models/building.py
   HSAMSegmentLib/models/encoders/__init__.py
@@ -210,6 +232,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
   HSAMSegmentLib/training/data/augment.py
+  HSAMSegmentLib/training/data/batch_draws.py
   HSAMSegmentLib/training/data/batches.py
   HSAMSegmentLib/training/data/cases.py
   HSAMSegmentLib/training/data/label_crop.py
@@ -241,6 +264,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/loop/weight_average.py
   HSAMSegmentLib/training/preparation.py
   HSAMSegmentLib/training/ranges.py
+  HSAMSegmentLib/training/ranks.py
   HSAMSegmentLib/training/recipe.py
   HSAMSegmentLib/training/request.py
   HSAMSegmentLib/training/result.py
@@ -287,6 +311,14 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/worker/torch_probe.py
   HSAMSegmentLib/worker/worker_process.py
   HSAMSegmentLib/workflows/__init__.py
+  HSAMSegmentLib/workflows/cohort/__init__.py
+  HSAMSegmentLib/workflows/cohort/cluster_clock.py
+  HSAMSegmentLib/workflows/cohort/cluster_run.py
+  HSAMSegmentLib/workflows/cohort/connection.py
+  HSAMSegmentLib/workflows/cohort/dask_import.py
+  HSAMSegmentLib/workflows/cohort/sent_results.py
+  HSAMSegmentLib/workflows/cohort/worker_health.py
+  HSAMSegmentLib/workflows/cohort/worker_task.py
   HSAMSegmentLib/workflows/compare/__init__.py
   HSAMSegmentLib/workflows/compare/compare_job.py
   HSAMSegmentLib/workflows/compare/compare_request.py
@@ -310,8 +342,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/requests.py
   HSAMSegmentLib/workflows/run.py
   HSAMSegmentLib/workflows/segment/__init__.py
+  HSAMSegmentLib/workflows/segment/claims.py
   HSAMSegmentLib/workflows/segment/folder_job.py
   HSAMSegmentLib/workflows/segment/folder_request.py
+  HSAMSegmentLib/workflows/segment/folder_run.py
+  HSAMSegmentLib/workflows/segment/folder_scan.py
+  HSAMSegmentLib/workflows/segment/folder_statistics.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
   HSAMSegmentLib/workflows/segment/outcome.py
@@ -319,9 +355,13 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/result_files.py
   HSAMSegmentLib/workflows/segment/result_records.py
   HSAMSegmentLib/workflows/segment/review.py
+  HSAMSegmentLib/workflows/segment/run_manifest.py
+  HSAMSegmentLib/workflows/segment/scan_outcome.py
   HSAMSegmentLib/workflows/segment/segment_folder.py
   HSAMSegmentLib/workflows/segment/segment_request.py
   HSAMSegmentLib/workflows/segment/segment_scan.py
+  HSAMSegmentLib/workflows/segment/shards.py
+  HSAMSegmentLib/workflows/segment/summary_file.py
   HSAMSegmentLib/workflows/stores.py
   HSAMSegmentLib/workflows/terminal_events.py
   HSAMSegmentLib/workflows/verify.py

@@ -24,7 +24,7 @@ def main() -> None:
     """Evaluate and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
-    parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "embedded.training")
+    parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "builtin.training")
     parser.add_argument("--models", type=Path, default=REPOSITORY / "Resources" / "Models")
     parser.add_argument("--tasks", nargs="*", default=[], help="tasks that were trained; default: the joint training")
     parser.add_argument("--without", nargs="*", default=[], help="ids of tasks to leave out")

@@ -54,7 +54,7 @@ def test_no_file_names_a_package_registry():
     assert not identifiers(found)
 
 
-def test_the_embedded_models_stay_small():
+def test_the_builtin_models_stay_small():
     total = sum(path.stat().st_size for path in tracked_files() if path.suffix == ".safetensors")
     assert total <= 40e6
 
