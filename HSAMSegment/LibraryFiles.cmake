@@ -84,6 +84,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/labels/cielab.py
   HSAMSegmentLib/labels/dicom_seg.py
   HSAMSegmentLib/labels/dicom_segmentations.py
+  HSAMSegmentLib/labels/former_colors.py
   HSAMSegmentLib/labels/grids.py
   HSAMSegmentLib/labels/label_names.py
   HSAMSegmentLib/labels/label_set.py
