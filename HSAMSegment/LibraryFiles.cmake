@@ -4,6 +4,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/__init__.py
   HSAMSegmentLib/__main__.py
   HSAMSegmentLib/api.py
+  HSAMSegmentLib/api_results.py
   HSAMSegmentLib/cli/__init__.py
   HSAMSegmentLib/cli/arguments.py
   HSAMSegmentLib/cli/console.py
@@ -45,19 +46,20 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/io/compressed_files.py
   HSAMSegmentLib/io/content_kind.py
   HSAMSegmentLib/io/detached_files.py
-  HSAMSegmentLib/io/dicom_distances.py
-  HSAMSegmentLib/io/dicom_elements.py
-  HSAMSegmentLib/io/dicom_frames.py
-  HSAMSegmentLib/io/dicom_grouping.py
-  HSAMSegmentLib/io/dicom_header.py
-  HSAMSegmentLib/io/dicom_object_kinds.py
-  HSAMSegmentLib/io/dicom_pixel_place.py
-  HSAMSegmentLib/io/dicom_pixels.py
-  HSAMSegmentLib/io/dicom_placement.py
-  HSAMSegmentLib/io/dicom_series.py
-  HSAMSegmentLib/io/dicom_sniff.py
+  HSAMSegmentLib/io/dicom/distances.py
+  HSAMSegmentLib/io/dicom/elements.py
+  HSAMSegmentLib/io/dicom/frames.py
+  HSAMSegmentLib/io/dicom/grouping.py
+  HSAMSegmentLib/io/dicom/header.py
+  HSAMSegmentLib/io/dicom/object_kinds.py
+  HSAMSegmentLib/io/dicom/pixel_place.py
+  HSAMSegmentLib/io/dicom/pixels.py
+  HSAMSegmentLib/io/dicom/placement.py
+  HSAMSegmentLib/io/dicom/series.py
+  HSAMSegmentLib/io/dicom/sniff.py
   HSAMSegmentLib/io/folder_labels.py
   HSAMSegmentLib/io/image_files.py
+  HSAMSegmentLib/io/image_sources.py
   HSAMSegmentLib/io/nifti_files.py
   HSAMSegmentLib/io/placement.py
   HSAMSegmentLib/io/quiet.py
@@ -69,6 +71,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/labels/grids.py
   HSAMSegmentLib/labels/label_names.py
   HSAMSegmentLib/labels/label_set.py
+  HSAMSegmentLib/labels/label_values.py
   HSAMSegmentLib/labels/layers.py
   HSAMSegmentLib/labels/rtstruct.py
   HSAMSegmentLib/labels/seg_nrrd.py
@@ -117,6 +120,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/report/__init__.py
   HSAMSegmentLib/report/comparison_report.py
   HSAMSegmentLib/report/correction_slices.py
+  HSAMSegmentLib/report/model_card.py
   HSAMSegmentLib/report/preview_picture.py
   HSAMSegmentLib/report/segmentation_report.py
   HSAMSegmentLib/runtime/__init__.py
@@ -265,7 +269,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/weights/listing.py
   HSAMSegmentLib/weights/loading.py
   HSAMSegmentLib/weights/manifest.py
-  HSAMSegmentLib/weights/model_card.py
   HSAMSegmentLib/weights/renamed_models.py
   HSAMSegmentLib/weights/resources.py
   HSAMSegmentLib/weights/store.py
