@@ -46,6 +46,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/io/compressed_files.py
   HSAMSegmentLib/io/content_kind.py
   HSAMSegmentLib/io/detached_files.py
+  HSAMSegmentLib/io/dicom/__init__.py
   HSAMSegmentLib/io/dicom/distances.py
   HSAMSegmentLib/io/dicom/elements.py
   HSAMSegmentLib/io/dicom/frames.py
@@ -87,7 +88,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/encoders/neck.py
   HSAMSegmentLib/models/encoders/resize_weights.py
   HSAMSegmentLib/models/encoders/sam_vit.py
-  HSAMSegmentLib/models/encoders/segment_anything_parts.py
   HSAMSegmentLib/models/encoders/tiny_vit.py
   HSAMSegmentLib/models/encoders/windows.py
   HSAMSegmentLib/models/heads/__init__.py
