@@ -7,6 +7,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/api_results.py
   HSAMSegmentLib/cli/__init__.py
   HSAMSegmentLib/cli/arguments.py
+  HSAMSegmentLib/cli/cohort_arguments.py
   HSAMSegmentLib/cli/console.py
   HSAMSegmentLib/cli/doctor.py
   HSAMSegmentLib/cli/evaluate.py
@@ -22,6 +23,15 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/evaluation/metrics.py
   HSAMSegmentLib/evaluation/structure_pairs.py
   HSAMSegmentLib/evaluation/surface_distance.py
+  HSAMSegmentLib/export/__init__.py
+  HSAMSegmentLib/export/contours.py
+  HSAMSegmentLib/export/dicom_seg.py
+  HSAMSegmentLib/export/formats.py
+  HSAMSegmentLib/export/origin.py
+  HSAMSegmentLib/export/rtstruct.py
+  HSAMSegmentLib/export/source_images.py
+  HSAMSegmentLib/export/surface_files.py
+  HSAMSegmentLib/export/surfaces.py
   HSAMSegmentLib/images/__init__.py
   HSAMSegmentLib/images/geometry.py
   HSAMSegmentLib/images/modality.py
@@ -65,8 +75,10 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/io/placement.py
   HSAMSegmentLib/io/quiet.py
   HSAMSegmentLib/io/scan_folder.py
+  HSAMSegmentLib/io/scan_lists.py
   HSAMSegmentLib/io/volume_files.py
   HSAMSegmentLib/labels/__init__.py
+  HSAMSegmentLib/labels/cielab.py
   HSAMSegmentLib/labels/dicom_seg.py
   HSAMSegmentLib/labels/dicom_segmentations.py
   HSAMSegmentLib/labels/grids.py
@@ -78,8 +90,14 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/labels/seg_nrrd.py
   HSAMSegmentLib/labels/segmentation.py
   HSAMSegmentLib/labels/segmentation_files.py
+  HSAMSegmentLib/labels/sides.py
   HSAMSegmentLib/labels/structures.py
   HSAMSegmentLib/labels/terminology.py
+  HSAMSegmentLib/measurement/__init__.py
+  HSAMSegmentLib/measurement/findings.py
+  HSAMSegmentLib/measurement/scan.py
+  HSAMSegmentLib/measurement/statistics.py
+  HSAMSegmentLib/measurement/table.py
   HSAMSegmentLib/models/__init__.py
   HSAMSegmentLib/models/building.py
   HSAMSegmentLib/models/encoders/__init__.py
@@ -87,6 +105,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/encoders/compact.py
   HSAMSegmentLib/models/encoders/neck.py
   HSAMSegmentLib/models/encoders/resize_weights.py
+  HSAMSegmentLib/models/encoders/sam_layers.py
   HSAMSegmentLib/models/encoders/sam_vit.py
   HSAMSegmentLib/models/encoders/tiny_vit.py
   HSAMSegmentLib/models/encoders/windows.py
@@ -147,10 +166,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/nodes/live_preview.py
   HSAMSegmentLib/slicer/nodes/navigation.py
   HSAMSegmentLib/slicer/nodes/parameter_node.py
+  HSAMSegmentLib/slicer/nodes/result_exports.py
   HSAMSegmentLib/slicer/nodes/segment_editor.py
   HSAMSegmentLib/slicer/nodes/segment_session.py
   HSAMSegmentLib/slicer/nodes/segmentations/__init__.py
   HSAMSegmentLib/slicer/nodes/segmentations/comparison.py
+  HSAMSegmentLib/slicer/nodes/segmentations/dicom_tags.py
   HSAMSegmentLib/slicer/nodes/segmentations/label_images.py
   HSAMSegmentLib/slicer/nodes/segmentations/label_layers.py
   HSAMSegmentLib/slicer/nodes/segmentations/provenance.py
@@ -183,8 +204,10 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/finetune/run_view.py
   HSAMSegmentLib/slicer/panels/finetune/start_choice.py
   HSAMSegmentLib/slicer/panels/finetune/structure_table.py
+  HSAMSegmentLib/slicer/panels/scene_watch.py
   HSAMSegmentLib/slicer/panels/segment/__init__.py
   HSAMSegmentLib/slicer/panels/segment/readiness.py
+  HSAMSegmentLib/slicer/panels/segment/result_actions.py
   HSAMSegmentLib/slicer/panels/segment/result_table.py
   HSAMSegmentLib/slicer/panels/segment/result_view.py
   HSAMSegmentLib/slicer/panels/segment/segment_tab.py
@@ -204,10 +227,13 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/widgets/status_line.py
   HSAMSegmentLib/slicer/panels/widgets/swatches.py
   HSAMSegmentLib/slicer/panels/widgets/tables.py
+  HSAMSegmentLib/slicer/panels/widgets/theme.py
+  HSAMSegmentLib/slicer/panels/widgets/tooltips.py
   HSAMSegmentLib/slicer/self_test.py
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
   HSAMSegmentLib/training/data/augment.py
+  HSAMSegmentLib/training/data/batch_draws.py
   HSAMSegmentLib/training/data/batches.py
   HSAMSegmentLib/training/data/cases.py
   HSAMSegmentLib/training/data/label_crop.py
@@ -239,6 +265,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/loop/weight_average.py
   HSAMSegmentLib/training/preparation.py
   HSAMSegmentLib/training/ranges.py
+  HSAMSegmentLib/training/ranks.py
   HSAMSegmentLib/training/recipe.py
   HSAMSegmentLib/training/request.py
   HSAMSegmentLib/training/result.py
@@ -284,6 +311,14 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/worker/torch_probe.py
   HSAMSegmentLib/worker/worker_process.py
   HSAMSegmentLib/workflows/__init__.py
+  HSAMSegmentLib/workflows/cohort/__init__.py
+  HSAMSegmentLib/workflows/cohort/cluster_clock.py
+  HSAMSegmentLib/workflows/cohort/cluster_run.py
+  HSAMSegmentLib/workflows/cohort/connection.py
+  HSAMSegmentLib/workflows/cohort/dask_import.py
+  HSAMSegmentLib/workflows/cohort/sent_results.py
+  HSAMSegmentLib/workflows/cohort/worker_health.py
+  HSAMSegmentLib/workflows/cohort/worker_task.py
   HSAMSegmentLib/workflows/compare/__init__.py
   HSAMSegmentLib/workflows/compare/compare_job.py
   HSAMSegmentLib/workflows/compare/compare_request.py
@@ -307,17 +342,26 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/requests.py
   HSAMSegmentLib/workflows/run.py
   HSAMSegmentLib/workflows/segment/__init__.py
+  HSAMSegmentLib/workflows/segment/claims.py
   HSAMSegmentLib/workflows/segment/folder_job.py
   HSAMSegmentLib/workflows/segment/folder_request.py
+  HSAMSegmentLib/workflows/segment/folder_run.py
+  HSAMSegmentLib/workflows/segment/folder_scan.py
+  HSAMSegmentLib/workflows/segment/folder_statistics.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
   HSAMSegmentLib/workflows/segment/outcome.py
   HSAMSegmentLib/workflows/segment/replace_results.py
   HSAMSegmentLib/workflows/segment/result_files.py
   HSAMSegmentLib/workflows/segment/result_records.py
+  HSAMSegmentLib/workflows/segment/review.py
+  HSAMSegmentLib/workflows/segment/run_manifest.py
+  HSAMSegmentLib/workflows/segment/scan_outcome.py
   HSAMSegmentLib/workflows/segment/segment_folder.py
   HSAMSegmentLib/workflows/segment/segment_request.py
   HSAMSegmentLib/workflows/segment/segment_scan.py
+  HSAMSegmentLib/workflows/segment/shards.py
+  HSAMSegmentLib/workflows/segment/summary_file.py
   HSAMSegmentLib/workflows/stores.py
   HSAMSegmentLib/workflows/terminal_events.py
   HSAMSegmentLib/workflows/verify.py

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
         finetune,
         list_models,
         load_model,
+        measure,
         read_segmentation,
+        read_statistics,
         read_volume,
         segment,
     )
@@ -57,14 +59,27 @@ __all__ = [
     "finetune",
     "list_models",
     "load_model",
+    "measure",
     "read_segmentation",
+    "read_statistics",
     "read_volume",
     "segment",
 ]
 
 _HOMES = {
     **dict.fromkeys(
-        ("evaluate", "finetune", "list_models", "load_model", "read_segmentation", "read_volume", "segment"), "api"
+        (
+            "evaluate",
+            "finetune",
+            "list_models",
+            "load_model",
+            "measure",
+            "read_segmentation",
+            "read_statistics",
+            "read_volume",
+            "segment",
+        ),
+        "api",
     ),
     **dict.fromkeys(("Evaluation", "FinetunedModel"), "api_results"),
     "CancelToken": "runtime.progress",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from HSAMSegmentLib.images.volume import Volume
     from HSAMSegmentLib.inference.result import SegmentationResult
     from HSAMSegmentLib.labels.segmentation import Segmentation
+    from HSAMSegmentLib.measurement.table import Statistics
     from HSAMSegmentLib.training.data.cases import Case
     from HSAMSegmentLib.training.request import ValidationMetrics
     from HSAMSegmentLib.weights.loading import LoadedModel
@@ -228,6 +229,49 @@ def evaluate(
         first = _labels(prediction, None, names)
         second = _labels(reference, first.geometry, names)
     return Evaluation(compare(first, second, convention, organs=tuple(structures)))
+
+
+def measure(labels: Labels, scan: Scan | None = None) -> Statistics:
+    """Measure volume, surface, place, shape and intensities of each structure.
+
+    Args:
+        labels: a file, a result of `segment`, or a `Segmentation`, such as a corrected one.
+        scan: as for `segment`, for the intensities; without it these are left out.
+
+    Returns:
+        One row per structure.
+
+    Raises:
+        HSAMSegmentError: if a file cannot be read, or labels and scan do not belong together.
+    """
+    from HSAMSegmentLib.inference.result import SegmentationResult
+    from HSAMSegmentLib.io.image_sources import volume_of
+    from HSAMSegmentLib.labels.grids import resample_labels
+    from HSAMSegmentLib.measurement.scan import measure_scan
+    from HSAMSegmentLib.measurement.table import Statistics, table_rows
+
+    volume = None if scan is None else volume_of(scan)
+    segmentation = _labels(labels, None if volume is None else volume.geometry, None)
+    if volume is not None:
+        segmentation = resample_labels(segmentation, volume.geometry)
+    known = labels.labels if isinstance(labels, SegmentationResult) else ()
+    measured = measure_scan(segmentation, volume, confidences={item.label.name: item.confidence for item in known})
+    name = segmentation.name if volume is None else volume.name
+    model = labels.model_id if isinstance(labels, SegmentationResult) else ""
+    return Statistics(tuple(table_rows(name, measured, model=model)))
+
+
+def read_statistics(folder: str | Path) -> Statistics:
+    """The statistics of all scans whose results are in a folder, from the reports beside them.
+
+    Raises:
+        RequestError: if there is no such folder, or no report in it.
+    """
+    from HSAMSegmentLib.measurement.table import Statistics
+    from HSAMSegmentLib.workflows.segment.folder_statistics import folder_rows
+
+    rows, notes = folder_rows(Path(folder))
+    return Statistics(tuple(rows), tuple(notes))
 
 
 def read_segmentation(path: str | Path) -> Segmentation:

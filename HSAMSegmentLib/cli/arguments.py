@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from HSAMSegmentLib.cli.cohort_arguments import add_cohort_arguments
 from HSAMSegmentLib.errors import RequestError
 
 PROGRAM = "hsam-segment"
@@ -50,15 +51,24 @@ class CommandParser(argparse.ArgumentParser):
 
 def add_segment(subparsers: argparse._SubParsersAction) -> None:
     """`segment INPUT -o OUTPUT`."""
-    parser = _command(subparsers, "segment", "Find the organs in a scan, a DICOM folder, or every scan of a folder.")
-    parser.add_argument("input", metavar="INPUT", type=Path, help="a volume file, a DICOM folder, or a folder of scans")
+    parser = _command(
+        subparsers,
+        "segment",
+        "Find the organs in a scan, a DICOM folder, or every scan of a folder or list.",
+        epilog="Lists of scans: a folder or BIDS data set; a glob pattern in quotes; a .csv file with a column 'path' "
+        "and, if wanted, 'id'; '-' for paths on standard input. A second run does only what is missing.",
+    )
+    parser.add_argument(
+        "input", metavar="INPUT", type=Path, help="a volume file, a DICOM folder, or a folder or list of scans"
+    )
     parser.add_argument(
         "-o",
         "--output",
         metavar="OUTPUT",
         type=Path,
         required=True,
-        help="a .seg.nrrd, .nrrd, .nii or .nii.gz file; a folder if INPUT is a folder of scans",
+        help="a .seg.nrrd, .nrrd, .nii, .nii.gz, .mha, .dcm (DICOM Segmentation, or RT Structure Set with --format "
+        "rtstruct), .stl, .obj or .vtp file; a folder if INPUT is a folder or list of scans",
     )
     parser.add_argument("--model", metavar="ID|FILE", help="a model of 'hsam-segment models', or a model file")
     parser.add_argument("--organs", metavar="A,B", type=_names, default=(), help="only these; default: all")
@@ -71,8 +81,19 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--preview", metavar="PNG", type=Path, help="write a picture with outlines; for one scan")
     parser.add_argument("--report", metavar="JSON", type=Path, help="write volumes, confidence, warnings; for one scan")
+    parser.add_argument(
+        "--statistics",
+        metavar="CSV",
+        type=Path,
+        help="write volume, surface, intensities, place and confidence of each structure, for one scan or a folder",
+    )
     parser.add_argument("--previews", action="store_true", help="a picture per scan, for a folder of scans")
-    parser.add_argument("--format", metavar="SUFFIX", type=_suffix, help="for a folder of scans; default: .seg.nrrd")
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        help="seg.nrrd, nrrd, nii.gz, nii, mha, dicom-seg, rtstruct, stl, obj or vtp; default: by the name of OUTPUT, "
+        "seg.nrrd for a folder of scans",
+    )
     parser.add_argument("--series", metavar="UID", help="UID (or its end), number or description of a DICOM series")
     parser.add_argument("--batch-size", metavar="N", type=_count, help="slices at once; default: what memory allows")
     parser.add_argument("--flip-averaging", action="store_true", help="average over flipped slices: slower, steadier")
@@ -88,6 +109,7 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--keep-islands", action="store_true", help="do not reduce organs to their largest piece")
     parser.add_argument("--keep-holes", action="store_true", help="do not fill holes")
     parser.add_argument("--keep-specks", action="store_true", help="do not drop specks")
+    add_cohort_arguments(parser)
     _common(parser, overwrite="replace OUTPUT, PNG and JSON if they exist")
 
 
@@ -218,10 +240,6 @@ def _names(text: str) -> tuple[str, ...]:
     if not names:
         raise argparse.ArgumentTypeError("give names separated by commas")
     return names
-
-
-def _suffix(text: str) -> str:
-    return f".{text.lstrip('.').lower()}"
 
 
 def _named_values(text: str) -> dict[int, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def find_scans(folder: str | Path, *, ignored: Path | None = None) -> tuple[Scan
             f"There is no scan in {folder}. Scans are DICOM files and files that end in {', '.join(IMAGE_SUFFIXES)}."
             f"{why}"
         )
-    return tuple(_with_unique_names(scans + skipped))
+    return tuple(with_unique_names(scans + skipped))
 
 
 def _walk(folder: Path, root: Path, ignored: Path | None) -> Iterator[Scan]:
@@ -176,7 +176,7 @@ def _is_volume(file: Path) -> bool:
     return not (name.endswith(".img") and file.with_suffix(".hdr").exists())
 
 
-def _with_unique_names(scans: list[Scan]) -> Iterator[Scan]:
+def with_unique_names(scans: Sequence[Scan]) -> Iterator[Scan]:
     """Two files that differ in their suffix only get it into their name; what is left gets a number.
 
     Names that differ in upper and lower case only count as the same: on some disks their results would be one file.

@@ -77,7 +77,7 @@ def finite_array(array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
 def _of_dicom(read: dicom.DicomVolume, path: Path) -> Volume:
     array, mended = finite_array(read.array)
     modality = read.modality or guess_modality(array)
-    return Volume(array, read.geometry, read.name, modality, path, read.notes + mended, read.series)
+    return Volume(array, read.geometry, read.name, modality, path, read.notes + mended, read.series, read.files)
 
 
 def _volume(image: sitk.Image, name: str, modality: str, notes: tuple[str, ...], path: Path) -> Volume:

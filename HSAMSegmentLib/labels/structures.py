@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from HSAMSegmentLib.labels.label_set import Code, Terminology
 
 ANATOMICAL_STRUCTURE = Code("SCT", "123037004", "Anatomical Structure")
+TISSUE = Code("SCT", "85756007", "Tissue")
+"""What Slicer and DICOM objects call a structure until somebody says what it is."""
 RIGHT = Code("SCT", "24028007", "Right")
 LEFT = Code("SCT", "7771000", "Left")
 

@@ -39,6 +39,7 @@ class DicomVolume:
         modality: "CT", "MR" or "".
         notes: sentences on what had to be mended.
         series: id of the series.
+        files: the files, in the order of the slices; the only one holds all slices where there are several.
     """
 
     array: np.ndarray
@@ -47,6 +48,7 @@ class DicomVolume:
     modality: str
     notes: tuple[str, ...]
     series: str
+    files: tuple[Path, ...]
 
 
 def list_series(folder: str | Path) -> list[Series]:
@@ -201,7 +203,9 @@ def _read_series(series: Series, name: str) -> DicomVolume:
     if first.storage.photometric == "MONOCHROME1" and series.modality != "CT":
         more = (*more, "The file shows low values bright (MONOCHROME1); they were taken as they are stored.")
     modality = series.modality if series.modality in ("CT", "MR") else ""
-    return DicomVolume(array, geometry, name, modality, (*copies, *notes, *more, *grid_notes(geometry)), series.id)
+    all_notes = (*copies, *notes, *more, *grid_notes(geometry))
+    files = tuple(header.path for header in series.headers)
+    return DicomVolume(array, geometry, name, modality, all_notes, series.id, files)
 
 
 def _without_doubles(series: Series) -> tuple[Series, tuple[str, ...]]:

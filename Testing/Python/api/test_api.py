@@ -44,6 +44,18 @@ def test_every_public_name_is_there_and_nothing_else_is():
     assert set(hsam.__all__) <= set(dir(hsam))
 
 
+def test_a_result_is_saved_in_formats_of_other_programs(model, tmp_path):
+    pytest.importorskip("highdicom", reason="highdicom writes DICOM Segmentations: pip install highdicom")
+    result = hsam.segment(write_dicom_series(tmp_path / "series"), model, device="cpu")
+    for name, format_name in (("a.dcm", ""), ("b.dcm", "rtstruct")):
+        path = result.save(tmp_path / name, format=format_name)
+        read = hsam.evaluate(path, result)
+        assert {score.dice for score in read.comparison.scores if score.dice is not None} == {1.0}
+    from_file = hsam.segment(write_scan(tmp_path / "scan.nii.gz"), model, device="cpu")
+    with pytest.raises(hsam.HSAMSegmentError, match="the scan is no DICOM series"):
+        from_file.save(tmp_path / "c.dcm")
+
+
 @pytest.mark.parametrize("kind", ["path", "text", "dicom", "sitk", "volume", "array"])
 def test_every_kind_of_scan_gives_the_same_labels(kind, model, expected, tmp_path):
     volume = bright_boxes()

@@ -210,7 +210,7 @@ def test_finished_slices_are_shown_while_the_job_runs_if_asked_for(driver, scan)
 def test_the_report_can_be_saved(driver, tmp_path):
     driver.segment()
     driver.answers.path = str(tmp_path / "report.json")
-    driver.click(driver.ui.saveReportButton)
+    driver.panel.result.actions.trigger("report")
     text = (tmp_path / "report.json").read_text(encoding="utf-8")
     assert "Right kidney" in text
     assert json.loads(text)
@@ -221,7 +221,7 @@ def test_a_report_that_cannot_be_saved_is_said_in_a_sentence(driver, tmp_path):
     driver.segment()
     (tmp_path / "report.json").mkdir()
     driver.answers.path = str(tmp_path / "report.json")
-    driver.click(driver.ui.saveReportButton)
+    driver.panel.result.actions.trigger("report")
     assert "report.json" in driver.status
     assert driver.ui.copyDetailsButton.visible
 

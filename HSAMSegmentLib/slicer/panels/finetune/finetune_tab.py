@@ -113,6 +113,11 @@ class FinetuneTab:
         self._show_offer()
         self._inspect_files()
 
+    def look_at_scene(self) -> None:
+        """Choose a pair that was just loaded, if none is chosen yet."""
+        if self._node is not None:
+            self._show_pair()
+
     def refresh(self) -> None:
         """The shared engine is free again; the fine-tuning has its own."""
 
@@ -289,7 +294,7 @@ class FinetuneTab:
 
     def _obstacle(self) -> str:
         """The first thing that keeps a fine-tuning from starting, as a sentence."""
-        self.ui.estimateLabel.setText("")
+        self.ui.estimateLabel.visible = False
         if not self.pairs:
             return _("Add at least one scan with its segmentation.")
         for pair in self.pairs:
@@ -315,6 +320,7 @@ class FinetuneTab:
         )
         text = _("Starts from {title}. {needs}").format(title=start.title, needs=found.sentence)
         self.ui.estimateLabel.setText(text)
+        self.ui.estimateLabel.visible = True
         return found.problem
 
     # --- start and end
