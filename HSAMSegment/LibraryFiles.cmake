@@ -60,17 +60,18 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/io/compressed_files.py
   HSAMSegmentLib/io/content_kind.py
   HSAMSegmentLib/io/detached_files.py
-  HSAMSegmentLib/io/dicom_distances.py
-  HSAMSegmentLib/io/dicom_elements.py
-  HSAMSegmentLib/io/dicom_frames.py
-  HSAMSegmentLib/io/dicom_grouping.py
-  HSAMSegmentLib/io/dicom_header.py
-  HSAMSegmentLib/io/dicom_object_kinds.py
-  HSAMSegmentLib/io/dicom_pixel_place.py
-  HSAMSegmentLib/io/dicom_pixels.py
-  HSAMSegmentLib/io/dicom_placement.py
-  HSAMSegmentLib/io/dicom_series.py
-  HSAMSegmentLib/io/dicom_sniff.py
+  HSAMSegmentLib/io/dicom/__init__.py
+  HSAMSegmentLib/io/dicom/distances.py
+  HSAMSegmentLib/io/dicom/elements.py
+  HSAMSegmentLib/io/dicom/frames.py
+  HSAMSegmentLib/io/dicom/grouping.py
+  HSAMSegmentLib/io/dicom/header.py
+  HSAMSegmentLib/io/dicom/object_kinds.py
+  HSAMSegmentLib/io/dicom/pixel_place.py
+  HSAMSegmentLib/io/dicom/pixels.py
+  HSAMSegmentLib/io/dicom/placement.py
+  HSAMSegmentLib/io/dicom/series.py
+  HSAMSegmentLib/io/dicom/sniff.py
   HSAMSegmentLib/io/folder_labels.py
   HSAMSegmentLib/io/image_files.py
   HSAMSegmentLib/io/image_sources.py
@@ -110,8 +111,8 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/encoders/compact.py
   HSAMSegmentLib/models/encoders/neck.py
   HSAMSegmentLib/models/encoders/resize_weights.py
+  HSAMSegmentLib/models/encoders/sam_layers.py
   HSAMSegmentLib/models/encoders/sam_vit.py
-  HSAMSegmentLib/models/encoders/segment_anything_parts.py
   HSAMSegmentLib/models/encoders/tiny_vit.py
   HSAMSegmentLib/models/encoders/windows.py
   HSAMSegmentLib/models/heads/__init__.py
@@ -149,6 +150,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/report/cohort/style.py
   HSAMSegmentLib/report/comparison_report.py
   HSAMSegmentLib/report/correction_slices.py
+  HSAMSegmentLib/report/model_card.py
   HSAMSegmentLib/report/preview_picture.py
   HSAMSegmentLib/report/segmentation_report.py
   HSAMSegmentLib/report/thumbnail.py
@@ -321,7 +323,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/weights/listing.py
   HSAMSegmentLib/weights/loading.py
   HSAMSegmentLib/weights/manifest.py
-  HSAMSegmentLib/weights/model_card.py
   HSAMSegmentLib/weights/renamed_models.py
   HSAMSegmentLib/weights/resources.py
   HSAMSegmentLib/weights/store.py
