@@ -187,9 +187,12 @@ def add_doctor(subparsers: argparse._SubParsersAction) -> None:
         "doctor",
         "Check versions, devices, weights and disk, and say what to do.",
         epilog="The exit code is 0 if this computer can segment, 5 if no model is ready to use, and 7 if a package or "
-        "torch is missing or no device works.",
+        "torch is missing, no device works, or the self-test fails.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--self-test", action="store_true", help="also segment a synthetic scan and compare with the recorded result"
+    )
     _common(parser)
 
 
