@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from HSAMSegmentLib.cli.cohort_arguments import add_cohort_arguments
+from HSAMSegmentLib.cli.number_types import checked
+from HSAMSegmentLib.cli.serve_arguments import add_serve_options
 from HSAMSegmentLib.errors import RequestError
 
 PROGRAM = "hsam-segment"
@@ -50,8 +53,16 @@ class CommandParser(argparse.ArgumentParser):
 
 def add_segment(subparsers: argparse._SubParsersAction) -> None:
     """`segment INPUT -o OUTPUT`."""
-    parser = _command(subparsers, "segment", "Find the organs in a scan, a DICOM folder, or every scan of a folder.")
-    parser.add_argument("input", metavar="INPUT", type=Path, help="a volume file, a DICOM folder, or a folder of scans")
+    parser = _command(
+        subparsers,
+        "segment",
+        "Find the organs in a scan, a DICOM folder, or every scan of a folder or list.",
+        epilog="Lists of scans: a folder or BIDS data set; a glob pattern in quotes; a .csv file with a column 'path' "
+        "and, if wanted, 'id'; '-' for paths on standard input. A second run does only what is missing.",
+    )
+    parser.add_argument(
+        "input", metavar="INPUT", type=Path, help="a volume file, a DICOM folder, or a folder or list of scans"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -59,7 +70,7 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
         type=Path,
         required=True,
         help="a .seg.nrrd, .nrrd, .nii, .nii.gz, .mha, .dcm (DICOM Segmentation, or RT Structure Set with --format "
-        "rtstruct), .stl, .obj or .vtp file; a folder if INPUT is a folder of scans",
+        "rtstruct), .stl, .obj or .vtp file; a folder if INPUT is a folder or list of scans",
     )
     parser.add_argument("--model", metavar="ID|FILE", help="a model of 'hsam-segment models', or a model file")
     parser.add_argument("--organs", metavar="A,B", type=_names, default=(), help="only these; default: all")
@@ -100,6 +111,7 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--keep-islands", action="store_true", help="do not reduce organs to their largest piece")
     parser.add_argument("--keep-holes", action="store_true", help="do not fill holes")
     parser.add_argument("--keep-specks", action="store_true", help="do not drop specks")
+    add_cohort_arguments(parser)
     _common(parser, overwrite="replace OUTPUT, PNG and JSON if they exist")
 
 
@@ -215,6 +227,19 @@ def _add_finetune_options(parser: CommandParser) -> None:
     _common(parser, overwrite="replace MODEL, JSON and PNG if they exist")
 
 
+def add_serve(subparsers: argparse._SubParsersAction) -> None:
+    """`serve [--host HOST] [--port PORT]`."""
+    parser = _command(
+        subparsers,
+        "serve",
+        "Segment scans for other programs, over HTTP.",
+        epilog="Needs the extra 'serve'. /docs of the running service describes its addresses and answers. Scans and "
+        "results are deleted when they were delivered.",
+    )
+    add_serve_options(parser)
+    _common(parser)
+
+
 def _command(
     subparsers: argparse._SubParsersAction,
     name: str,
@@ -271,19 +296,6 @@ def _roi(text: str) -> tuple[int, ...]:
     return bounds
 
 
-def _checked(kind: Callable[[str], float], lowest: float, description: str) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"'{text}' is not {description}") from None
-        if not lowest <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"'{text}' is not {description}")
-        return value
-
-    return parse
-
-
-_count = _checked(int, 1, "a whole number from 1 on")
-_count_or_zero = _checked(int, 0, "a whole number from 0 on")
-_minutes = _checked(float, 0.01, "a number of minutes")
+_count = checked(int, 1, "a whole number from 1 on")
+_count_or_zero = checked(int, 0, "a whole number from 0 on")
+_minutes = checked(float, 0.01, "a number of minutes")

@@ -59,6 +59,7 @@ def build_parser() -> CommandParser:
     arguments.add_report(subparsers)
     arguments.add_doctor(subparsers)
     arguments.add_finetune(subparsers)
+    arguments.add_serve(subparsers)
     return parser
 
 
