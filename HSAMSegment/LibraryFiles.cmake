@@ -206,6 +206,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
   HSAMSegmentLib/training/data/augment.py
+  HSAMSegmentLib/training/data/batch_draws.py
   HSAMSegmentLib/training/data/batches.py
   HSAMSegmentLib/training/data/cases.py
   HSAMSegmentLib/training/data/label_crop.py
@@ -237,6 +238,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/loop/weight_average.py
   HSAMSegmentLib/training/preparation.py
   HSAMSegmentLib/training/ranges.py
+  HSAMSegmentLib/training/ranks.py
   HSAMSegmentLib/training/recipe.py
   HSAMSegmentLib/training/request.py
   HSAMSegmentLib/training/result.py

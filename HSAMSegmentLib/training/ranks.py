@@ -151,6 +151,16 @@ def sum_gradients(network: nn.Module) -> None:
         gradient.copy_(total.view_as(gradient))
 
 
+def average_buffers(network: nn.Module) -> None:
+    """Average what a network observed of the batches, such as how frequent each class is, over all ranks."""
+    if world_size() == 1:
+        return
+    for buffer in network.buffers():
+        if buffer.is_floating_point():
+            dist.all_reduce(buffer)
+            buffer /= world_size()
+
+
 def share_weights(network: nn.Module) -> None:
     """Give all ranks the weights of the first one."""
     if world_size() > 1:
