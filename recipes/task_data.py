@@ -176,14 +176,14 @@ def read_task(task: BuiltinTask, data_folder: Path, device: torch.device) -> Tas
     banks: list[SliceBank] = []
     tissues: list[Tissues] = []
     groups: list[list[int]] = []
-    for source in (Source(task.folder, task.labels), *task.sources):
-        part = replace(task, folder=source.folder, labels=source.labels, image_size=task.slice_size or task.image_size)
+    for part in parts_of(task):
+        part = replace(part, image_size=task.slice_size or task.image_size)
         known = read_banks(part, data_folder)
         training = [number for number, bank in enumerate(known) if bank.name not in task.validation]
         tissues += [_tissues(known[number], part) for number in training]
         first = len(tissues) - len(training)
         groups.append(list(range(first, len(tissues))))
-        banks += [_with_labels_of(bank, source.labels, task.labels) for bank in known]
+        banks += [_with_labels_of(bank, part.labels, task.labels) for bank in known]
     data = task_data(task, banks, device)
     data.slices.add_tissues(tissues)
     training_banks = [bank for bank in banks if bank.name not in task.validation]
@@ -198,14 +198,30 @@ def _tissues(bank: SliceBank, task: BuiltinTask) -> Tissues:
     return Tissues(maps, tissue_means(images, maps, rule.clusters + len(task.labels)))
 
 
-def _with_labels_of(bank: SliceBank, names: Sequence[str], wanted: Sequence[str]) -> SliceBank:
-    """A bank with the label values of the task; structures that it does not have become background."""
-    if tuple(names) == tuple(wanted):
-        return bank
+def parts_of(task: BuiltinTask) -> tuple[BuiltinTask, ...]:
+    """One task for each data set, with the labels of that data set."""
+    sources = (Source(task.folder, task.labels), *task.sources)
+    return tuple(replace(task, folder=source.folder, labels=source.labels) for source in sources)
+
+
+def case_of_part(entry: DatasetCase, part: BuiltinTask, task: BuiltinTask) -> Case:
+    """Read a scan of a part with the label values of the task."""
+    case = dataset_case(entry, part)
+    return replace(case, labels=label_table(part.labels, task.labels).numpy()[case.labels])
+
+
+def label_table(names: Sequence[str], wanted: Sequence[str]) -> Tensor:
+    """Label value of a data set to that of the task, uint8 [256]; structures that the task lacks are background."""
     table = torch.zeros(256, dtype=torch.uint8)
     table[UNLABELED] = UNLABELED
     for value, name in enumerate(names, start=1):
         table[value] = wanted.index(name) + 1 if name in wanted else 0
+    return table
+
+
+def _with_labels_of(bank: SliceBank, names: Sequence[str], wanted: Sequence[str]) -> SliceBank:
+    """A bank with the label values of the task."""
+    table = label_table(names, wanted)
     return replace(bank, labels=table[bank.labels.long()], reference=table[bank.reference.long()])
 
 

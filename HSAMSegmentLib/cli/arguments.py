@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from HSAMSegmentLib.cli.cohort_arguments import add_cohort_arguments
+from HSAMSegmentLib.cli.number_types import checked
+from HSAMSegmentLib.cli.serve_arguments import add_serve_options
 from HSAMSegmentLib.errors import RequestError
 
 PROGRAM = "hsam-segment"
@@ -67,7 +69,8 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
         metavar="OUTPUT",
         type=Path,
         required=True,
-        help="a .seg.nrrd, .nrrd, .nii or .nii.gz file; a folder if INPUT is a folder or list of scans",
+        help="a .seg.nrrd, .nrrd, .nii, .nii.gz, .mha, .dcm (DICOM Segmentation, or RT Structure Set with --format "
+        "rtstruct), .stl, .obj or .vtp file; a folder if INPUT is a folder or list of scans",
     )
     parser.add_argument("--model", metavar="ID|FILE", help="a model of 'hsam-segment models', or a model file")
     parser.add_argument("--organs", metavar="A,B", type=_names, default=(), help="only these; default: all")
@@ -80,8 +83,19 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--preview", metavar="PNG", type=Path, help="write a picture with outlines; for one scan")
     parser.add_argument("--report", metavar="JSON", type=Path, help="write volumes, confidence, warnings; for one scan")
+    parser.add_argument(
+        "--statistics",
+        metavar="CSV",
+        type=Path,
+        help="write volume, surface, intensities, place and confidence of each structure, for one scan or a folder",
+    )
     parser.add_argument("--previews", action="store_true", help="a picture per scan, for a folder of scans")
-    parser.add_argument("--format", metavar="SUFFIX", type=_suffix, help="for a folder of scans; default: .seg.nrrd")
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        help="seg.nrrd, nrrd, nii.gz, nii, mha, dicom-seg, rtstruct, stl, obj or vtp; default: by the name of OUTPUT, "
+        "seg.nrrd for a folder of scans",
+    )
     parser.add_argument("--series", metavar="UID", help="UID (or its end), number or description of a DICOM series")
     parser.add_argument("--batch-size", metavar="N", type=_count, help="slices at once; default: what memory allows")
     parser.add_argument("--flip-averaging", action="store_true", help="average over flipped slices: slower, steadier")
@@ -149,6 +163,23 @@ def add_models(subparsers: argparse._SubParsersAction) -> None:
     remove.add_argument("id", metavar="ID", help="a model's id")
 
 
+def add_report(subparsers: argparse._SubParsersAction) -> None:
+    """`report FOLDER -o PAGE`."""
+    parser = _command(
+        subparsers,
+        "report",
+        "Make one web page of a folder of results: distributions, what is unusual, pictures.",
+        epilog="The page needs nothing but itself and works offline. Links lead to the files beside it.",
+    )
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=Path, help="a folder that a folder of scans was segmented into"
+    )
+    parser.add_argument("-o", "--output", metavar="HTML", type=Path, required=True, help="where to write the page")
+    parser.add_argument("--title", metavar="TEXT", default="", help="headline; default: the name of FOLDER")
+    parser.add_argument("--no-pictures", action="store_true", help="no pictures: quicker and smaller; no scan is read")
+    _common(parser, overwrite="replace HTML if it exists")
+
+
 def add_doctor(subparsers: argparse._SubParsersAction) -> None:
     """`doctor`."""
     parser = _command(
@@ -196,6 +227,19 @@ def _add_finetune_options(parser: CommandParser) -> None:
     _common(parser, overwrite="replace MODEL, JSON and PNG if they exist")
 
 
+def add_serve(subparsers: argparse._SubParsersAction) -> None:
+    """`serve [--host HOST] [--port PORT]`."""
+    parser = _command(
+        subparsers,
+        "serve",
+        "Segment scans for other programs, over HTTP.",
+        epilog="Needs the extra 'serve'. /docs of the running service describes its addresses and answers. Scans and "
+        "results are deleted when they were delivered.",
+    )
+    add_serve_options(parser)
+    _common(parser)
+
+
 def _command(
     subparsers: argparse._SubParsersAction,
     name: str,
@@ -230,10 +274,6 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
-def _suffix(text: str) -> str:
-    return f".{text.lstrip('.').lower()}"
-
-
 def _named_values(text: str) -> dict[int, str]:
     names: dict[int, str] = {}
     for part in text.split(","):
@@ -256,19 +296,6 @@ def _roi(text: str) -> tuple[int, ...]:
     return bounds
 
 
-def _checked(kind: Callable[[str], float], lowest: float, description: str) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"'{text}' is not {description}") from None
-        if not lowest <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"'{text}' is not {description}")
-        return value
-
-    return parse
-
-
-_count = _checked(int, 1, "a whole number from 1 on")
-_count_or_zero = _checked(int, 0, "a whole number from 0 on")
-_minutes = _checked(float, 0.01, "a number of minutes")
+_count = checked(int, 1, "a whole number from 1 on")
+_count_or_zero = checked(int, 0, "a whole number from 0 on")
+_minutes = checked(float, 0.01, "a number of minutes")

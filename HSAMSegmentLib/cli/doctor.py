@@ -26,7 +26,7 @@ from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.weights.store_entries import BROKEN
 
 MODELS_CHECK = "models"
-PACKAGES = ("numpy", "scipy", "SimpleITK", "pydicom", "safetensors", "segment-anything", "matplotlib", "psutil", "tqdm")
+PACKAGES = ("numpy", "scipy", "SimpleITK", "pydicom", "safetensors", "matplotlib", "psutil", "tqdm")
 COMFORTABLE_DISK_BYTES = 2 * 10**9
 COMFORTABLE_MEMORY_BYTES = 4 * 10**9
 

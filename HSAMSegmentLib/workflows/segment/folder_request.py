@@ -20,7 +20,7 @@ class FolderRequest:
         device: "auto", "cpu", "cuda", ...
         options: organs, precision, post-processing; no region.
         preview: also write a picture per scan.
-        suffix: format of the segmentations.
+        suffix: format of the segmentations: its suffix, or its name ("dicom-seg").
         overwrite: do every scan again and replace what is there.
         workers: processes of this computer that segment a scan each at the same time.
         scheduler: address of a Dask scheduler ("tcp://host:8786") whose workers segment; "" to do it here.

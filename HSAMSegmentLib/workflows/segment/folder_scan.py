@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError, RequestError
+from HSAMSegmentLib.export.formats import format_named
 from HSAMSegmentLib.io.scan_folder import Scan
 from HSAMSegmentLib.report.segmentation_report import REPORT_SUFFIX, read_report
 from HSAMSegmentLib.runtime.atomic_files import make_folder
@@ -30,7 +31,7 @@ def output_files(request: FolderRequest, scan: Scan) -> OutputFiles:
     """Where the results of a scan go."""
     base = Path(request.output) / scan.name
     return OutputFiles(
-        base.with_name(base.name + request.suffix),
+        base.with_name(base.name + format_named(request.suffix).suffix),
         base.with_name(base.name + PREVIEW_SUFFIX) if request.preview else None,
         base.with_name(base.name + REPORT_SUFFIX),
     )

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from HSAMSegmentLib.errors import CancelledError, RequestError
+from HSAMSegmentLib.export.formats import format_named
 from HSAMSegmentLib.inference.options import selected_values
 from HSAMSegmentLib.io.scan_folder import Scan
 from HSAMSegmentLib.io.scan_lists import find_listed_scans
-from HSAMSegmentLib.labels.segmentation_files import SEGMENTATION_OUTPUT_SUFFIXES
 from HSAMSegmentLib.runtime.atomic_files import make_folder
 from HSAMSegmentLib.runtime.devices import choose_device
 from HSAMSegmentLib.runtime.progress import Progress, ProgressCallback, interruptible
@@ -43,15 +43,13 @@ def segment_folder(request: FolderRequest, context: Context, on_scan: OnScan | N
         What became of each scan. The manifest has a line for each scan as soon as it ended; the summary CSV follows.
 
     Raises:
-        RequestError: if there is no scan, if the options do not fit, or a package for workers is missing.
+        RequestError: if there is no scan, if the options do not fit, or if a package that the format or the workers
+            need is missing.
         OutputError: if the output folder cannot be written to.
         ModelNotFoundError, CheckpointError, DeviceError: if the named model or device cannot be used at all.
         CancelledError: on cancel.
     """
-    if request.suffix not in SEGMENTATION_OUTPUT_SUFFIXES:
-        raise RequestError(
-            f"Segmentations end in {', '.join(SEGMENTATION_OUTPUT_SUFFIXES)}, not in '{request.suffix}'."
-        )
+    format_named(request.suffix).require()
     if request.workers < 1:
         raise RequestError(f"The number of workers is 1 or more, not {request.workers}.")
     shard = read_shard(request.shard)

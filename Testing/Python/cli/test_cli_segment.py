@@ -12,6 +12,9 @@ import sys
 import numpy as np
 import pytest
 from program_environment import environment, one_line
+from small_scans import write_dicom_series
+
+from HSAMSegmentLib.labels.segmentation_files import read_segmentation
 
 pytest_plugins = ("program_fixtures",)
 
@@ -67,6 +70,21 @@ def test_debug_shows_the_traceback_before_the_line(program, model_file):
     assert done.returncode == 3
     assert "Traceback" in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("hsam-segment: ")
+
+
+@pytest.mark.slow
+def test_the_ending_of_a_name_is_the_format_and_a_nifti_scan_is_none_for_dicom(program, scan, model_file):
+    pytest.importorskip("highdicom", reason="highdicom writes DICOM Segmentations: pip install highdicom")
+    write_dicom_series(program.folder / "series")
+    done = program("segment", "series", "-o", "out.dcm", "--model", model_file, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert {label.name for label in read_segmentation(program.folder / "out.dcm").labels} >= {"gray"}
+    done = program("segment", scan, "-o", "other.dcm", "--model", model_file, "--format", "rtstruct", "--quiet")
+    assert done.returncode == 8
+    assert "the scan is no DICOM series" in one_line(done)
+    done = program("segment", scan, "-o", "out.stl", "--model", model_file, "--format", "mesh")
+    assert done.returncode == 2
+    assert "choose one of seg.nrrd" in one_line(done)
 
 
 def test_arguments_for_one_scan_and_for_a_folder_are_not_mixed(program):

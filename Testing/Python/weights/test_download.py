@@ -57,7 +57,7 @@ def leave_part(server: FakeServer, folder: Path, sha256: str = SHA256, size: int
     with pytest.raises(DownloadError):
         fetch(folder, url, settings=once, sha256=sha256, size=size)
     server.seen.clear()
-    return (folder / "weights.pth.tab").stat().st_size
+    return (folder / "weights.pth.part").stat().st_size
 
 
 def test_a_file_arrives_whole_and_nothing_else_stays_in_the_folder(server, tmp_path):
@@ -127,7 +127,7 @@ def test_a_server_that_continues_at_a_wrong_place_does_not_spoil_the_file(server
 
 def test_a_damaged_part_is_noticed_and_fetched_again(server, tmp_path):
     arrived = leave_part(server, tmp_path)
-    part = tmp_path / "weights.pth.tab"
+    part = tmp_path / "weights.pth.part"
     part.write_bytes(b"\0" * 1000 + part.read_bytes()[1000:])
     assert fetch(tmp_path, server.address + "/w").read_bytes() == CONTENT
     assert [seen.range_start for seen in server.seen] == [arrived, None]
@@ -135,14 +135,14 @@ def test_a_damaged_part_is_noticed_and_fetched_again(server, tmp_path):
 
 def test_a_part_larger_than_the_file_is_dropped(server, tmp_path):
     leave_part(server, tmp_path)
-    part = tmp_path / "weights.pth.tab"
+    part = tmp_path / "weights.pth.part"
     part.write_bytes(part.read_bytes() + CONTENT)
     assert fetch(tmp_path, server.address + "/w").read_bytes() == CONTENT
 
 
 def test_a_part_with_an_unreadable_note_is_dropped(server, tmp_path):
     leave_part(server, tmp_path)
-    (tmp_path / "weights.pth.tab.json").write_text("{nonsense")
+    (tmp_path / "weights.pth.part.json").write_text("{nonsense")
     assert fetch(tmp_path, server.address + "/w").read_bytes() == CONTENT
     assert server.seen[0].range_start is None
 
@@ -265,7 +265,7 @@ def test_a_disk_that_fills_up_on_the_way_is_one_sentence(server, tmp_path):
     )
     arguments = [sys.executable, "-c", code, server.serve("/w", CONTENT), str(tmp_path / "w.pth")]
     run = subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert run.stdout.startswith("OutputError The disk is full: w.pth.tab could not be written to")
+    assert run.stdout.startswith("OutputError The disk is full: w.pth.part could not be written to")
     assert not (tmp_path / "w.pth").exists()
 
 
@@ -283,13 +283,13 @@ def test_cancel_does_not_wait_for_a_server_that_stalls(server, tmp_path):
 
     thread = threading.Thread(target=work)
     thread.start()
-    while not (tmp_path / "w.pth.tab").exists():
+    while not (tmp_path / "w.pth.part").exists():
         time.sleep(0.02)
     cancel.cancel()
     thread.join(timeout=5.0)
     assert not thread.is_alive()
     assert len(ended) == 1
-    assert (tmp_path / "w.pth.tab").stat().st_size > 0
+    assert (tmp_path / "w.pth.part").stat().st_size > 0
 
 
 CHILD = """
@@ -307,7 +307,7 @@ def start_child(url: str, target: Path) -> subprocess.Popen:
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL exists on POSIX only")
 def test_after_a_kill_the_download_goes_on_where_it_was(server, tmp_path):
     url = server.serve("/w", CONTENT, bytes_per_second=1_000_000)
-    part = tmp_path / "weights.pth.tab"
+    part = tmp_path / "weights.pth.part"
     child = start_child(url, tmp_path / "weights.pth")
     while not (part.exists() and part.stat().st_size > 500_000):
         assert child.poll() is None
