@@ -41,6 +41,11 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def local_rank() -> int:
+    """Number of this process among those of its computer."""
+    return int(os.environ.get("LOCAL_RANK", rank())) if world_size() > 1 else 0
+
+
 def is_launched() -> bool:
     """Whether torchrun, or variables set by hand, asks for several processes."""
     return all(name in os.environ for name in _VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
@@ -159,6 +164,22 @@ def average_buffers(network: nn.Module) -> None:
         if buffer.is_floating_point():
             dist.all_reduce(buffer)
             buffer /= world_size()
+
+
+def in_turn_of_computer(work: Callable[[], object]) -> None:
+    """Let the first rank of each computer do work while the others wait; called by all of them.
+
+    Raises:
+        HSAMSegmentError: the one that the work raised; on other ranks one that says so.
+    """
+    failure: HSAMSegmentError | None = None
+    if local_rank() == 0:
+        try:
+            work()
+        except HSAMSegmentError as error:
+            failure = error
+    if any_rank(failure is not None):
+        raise failure or TrainingError("Another process of this training failed.")
 
 
 def share_weights(network: nn.Module) -> None:

@@ -45,6 +45,8 @@ def cases(count: int) -> list[Case]:
 def run_finetune(folder: Path, options: dict) -> dict[str, object]:
     """Fine-tune; `stop_at` cancels at that step, on the last rank only."""
     stop_at, cancel, metrics = options.pop("stop_at", None), CancelToken(), []
+    if options.pop("is_streamed", False):
+        options["stream_folder"] = folder / "stream"
 
     def progress(report):
         if stop_at is not None and f"step {stop_at}," in report.detail:
@@ -100,7 +102,7 @@ def run_builtin(folder: Path, options: dict) -> dict[str, object]:
         build_slice_bank(case, slices=task.slices, intensity=task.intensity, image_size=task.image_size)
         for case in cases(2)
     ]
-    training = DoubleTraining([task_data(task, banks, torch.device("cpu"))], Settings(minutes=1e3))
+    training = DoubleTraining([task_data(task, banks, torch.device("cpu"))], Settings(minutes=1e3, rate=0.02))
     for module in training.trainer.network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -78,12 +78,13 @@ def test_two_ranks_fine_tune_as_one_process_with_the_doubled_batch(tmp_path):
     assert largest_difference(first["weights"], alone["weights"]) < 1e-3  # stored in half precision
 
 
-def test_two_ranks_fine_tune_on_cached_features(tmp_path):
+def test_two_ranks_fine_tune_on_cached_features_and_slices_of_one_disk(tmp_path):
     model = write_untrained_model(tmp_path / "start.safetensors")
     options = {"mode": "finetune", "start_from": str(model), "adaptation": "frozen", "head": "linear", "epochs": 2}
-    first, second = run(tmp_path / "two", ranks=2, batch_size=2, **options)
+    first, second = run(tmp_path / "two", ranks=2, batch_size=2, is_streamed=True, **options)
     assert first["stopped"] == "budget"
     assert first["steps"] == second["steps"] == 10
+    assert list((tmp_path / "two" / "stream").iterdir()) == []
     assert first["dice"] == second["dice"]
 
 
