@@ -225,6 +225,7 @@ def _add_finetune_options(parser: CommandParser) -> None:
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same machine, same model")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; default: auto")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run of this MODEL stopped")
+    parser.add_argument("--stream", metavar="FOLDER", type=Path, help="keep slices there instead of in memory")
     parser.add_argument("--report", metavar="JSON", type=Path, help="write settings, losses and metrics")
     parser.add_argument("--plot", metavar="PNG", type=Path, help="write the curves as a picture")
     _common(parser, overwrite="replace MODEL, JSON and PNG if they exist")
