@@ -12,8 +12,11 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/cli/finetune.py
   HSAMSegmentLib/cli/main.py
   HSAMSegmentLib/cli/models.py
+  HSAMSegmentLib/cli/number_types.py
   HSAMSegmentLib/cli/output_files.py
   HSAMSegmentLib/cli/segment.py
+  HSAMSegmentLib/cli/serve.py
+  HSAMSegmentLib/cli/serve_arguments.py
   HSAMSegmentLib/errors.py
   HSAMSegmentLib/evaluation/__init__.py
   HSAMSegmentLib/evaluation/label_matching.py
@@ -124,6 +127,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/runtime/devices.py
   HSAMSegmentLib/runtime/disk.py
   HSAMSegmentLib/runtime/disk_space_monitor.py
+  HSAMSegmentLib/runtime/extras.py
   HSAMSegmentLib/runtime/free_cores.py
   HSAMSegmentLib/runtime/owned_folders.py
   HSAMSegmentLib/runtime/progress.py
@@ -131,6 +135,20 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/runtime/tensors.py
   HSAMSegmentLib/runtime/threads.py
   HSAMSegmentLib/runtime/translation.py
+  HSAMSegmentLib/service/__init__.py
+  HSAMSegmentLib/service/answers.py
+  HSAMSegmentLib/service/app.py
+  HSAMSegmentLib/service/delivery.py
+  HSAMSegmentLib/service/dispatcher.py
+  HSAMSegmentLib/service/guard.py
+  HSAMSegmentLib/service/intake.py
+  HSAMSegmentLib/service/jobs.py
+  HSAMSegmentLib/service/monai_label.py
+  HSAMSegmentLib/service/routes.py
+  HSAMSegmentLib/service/server.py
+  HSAMSegmentLib/service/service.py
+  HSAMSegmentLib/service/settings.py
+  HSAMSegmentLib/service/uploads.py
   HSAMSegmentLib/slicer/__init__.py
   HSAMSegmentLib/slicer/nodes/__init__.py
   HSAMSegmentLib/slicer/nodes/batch.py

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from HSAMSegmentLib.cli.number_types import checked
 from HSAMSegmentLib.cli.serve_arguments import add_serve_options
+from HSAMSegmentLib.cli.sharing_arguments import add_download_options, add_push_options, add_source
 from HSAMSegmentLib.errors import RequestError
 
 PROGRAM = "hsam-segment"
@@ -113,20 +114,21 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
 
 
 def add_models(subparsers: argparse._SubParsersAction) -> None:
-    """`models [list|show|download|import|export|remove]`."""
-    parser = _command(subparsers, "models", "List, fetch, import, export and remove models.")
+    """`models [list|show|download|push|import|export|remove]`."""
+    parser = _command(subparsers, "models", "List, fetch, share, import, export and remove models.")
     parser.add_argument("--json", action="store_true", help="print JSON")
     _common(parser)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", parser_class=CommandParser)
-    parser.set_defaults(action="list")
+    parser.set_defaults(action="list", source="")
     listing = _action(actions, "list", "what is there and what can be fetched (the default)")
     listing.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+    add_source(listing)
     show = _action(actions, "show", "everything a model says about itself")
     show.add_argument("id", metavar="ID|FILE", help="a model's id, or a model file")
     show.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
     download = _action(actions, "download", "fetch a model; shows its size and license first and asks")
-    download.add_argument("id", metavar="ID", help="a model's id")
-    download.add_argument("--yes", action="store_true", help="do not ask: the license is accepted")
+    add_download_options(download)
+    add_push_options(_action(actions, "push", "share a model: with a folder, or a repository of the Hugging Face hub"))
     importing = _action(actions, "import", "check a file of weights and copy it to the store")
     importing.add_argument("file", metavar="FILE", type=Path, help="a model file, or an official file of weights")
     importing.add_argument("--id", metavar="ID", help="how to call an official file")

@@ -9,7 +9,7 @@ from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.runtime.serialization import from_plain, to_plain
 from HSAMSegmentLib.workflows.compare.compare_request import CompareRequest
 from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneJobRequest, InspectRequest
-from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
+from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, FetchModelRequest, ImportModelRequest
 from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
 
@@ -64,6 +64,7 @@ Request = Union[
     DownloadRequest,
     ImportModelRequest,
     ExportModelRequest,
+    FetchModelRequest,
     VerifyRequest,
     ProbeRequest,
     FinetuneJobRequest,

@@ -23,6 +23,7 @@ WORKFLOWS = {
     "compare": "HSAMSegmentLib.workflows.compare.compare_job:run",
     "download": "HSAMSegmentLib.workflows.download:run",
     "import model": "HSAMSegmentLib.workflows.import_model:run",
+    "fetch model": "HSAMSegmentLib.workflows.fetch_model:run",
     "export model": "HSAMSegmentLib.workflows.export_model:run",
     "verify": "HSAMSegmentLib.workflows.verify:run",
     "probe": "HSAMSegmentLib.workflows.probe:run",
