@@ -17,6 +17,9 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/cli/segment.py
   HSAMSegmentLib/cli/serve.py
   HSAMSegmentLib/cli/serve_arguments.py
+  HSAMSegmentLib/cli/shared_models.py
+  HSAMSegmentLib/cli/sharing_arguments.py
+  HSAMSegmentLib/cli/suggest.py
   HSAMSegmentLib/errors.py
   HSAMSegmentLib/evaluation/__init__.py
   HSAMSegmentLib/evaluation/label_matching.py
@@ -41,6 +44,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/inference/predictor.py
   HSAMSegmentLib/inference/reference_route.py
   HSAMSegmentLib/inference/result.py
+  HSAMSegmentLib/inference/scan_survey.py
   HSAMSegmentLib/inference/slice_predictor.py
   HSAMSegmentLib/inference/test_time_augmentation.py
   HSAMSegmentLib/inference/through_plane_smoothing.py
@@ -286,6 +290,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/weights/model_card.py
   HSAMSegmentLib/weights/renamed_models.py
   HSAMSegmentLib/weights/resources.py
+  HSAMSegmentLib/weights/sharing/__init__.py
+  HSAMSegmentLib/weights/sharing/hub.py
+  HSAMSegmentLib/weights/sharing/hub_card.py
+  HSAMSegmentLib/weights/sharing/publishing.py
+  HSAMSegmentLib/weights/sharing/shared_index.py
+  HSAMSegmentLib/weights/sharing/sources.py
   HSAMSegmentLib/weights/store.py
   HSAMSegmentLib/weights/store_entries.py
   HSAMSegmentLib/weights/training_ranges.py
@@ -306,6 +316,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/download.py
   HSAMSegmentLib/workflows/events.py
   HSAMSegmentLib/workflows/export_model.py
+  HSAMSegmentLib/workflows/fetch_model.py
   HSAMSegmentLib/workflows/finetune/__init__.py
   HSAMSegmentLib/workflows/finetune/cost_estimate.py
   HSAMSegmentLib/workflows/finetune/encoder_pace.py
@@ -334,6 +345,10 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/segment_request.py
   HSAMSegmentLib/workflows/segment/segment_scan.py
   HSAMSegmentLib/workflows/stores.py
+  HSAMSegmentLib/workflows/suggest/__init__.py
+  HSAMSegmentLib/workflows/suggest/selection.py
+  HSAMSegmentLib/workflows/suggest/suggest_request.py
+  HSAMSegmentLib/workflows/suggest/suggest_scans.py
   HSAMSegmentLib/workflows/terminal_events.py
   HSAMSegmentLib/workflows/verify.py
   )

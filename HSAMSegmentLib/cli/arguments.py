@@ -165,9 +165,15 @@ def add_finetune(subparsers: argparse._SubParsersAction) -> None:
 
 def _add_finetune_options(parser: CommandParser) -> None:
     pair = {"metavar": ("IMAGE", "LABELS"), "nargs": 2, "type": Path, "action": "append"}
-    parser.add_argument("--case", required=True, dest="cases", help="a scan and its labels; may be repeated", **pair)
+    parser.add_argument("--case", dest="cases", help="a scan and its labels; may be repeated", **pair)
     parser.add_argument("--validate", default=[], help="a scan and its labels to choose the best state by", **pair)
-    parser.add_argument("-o", "--output", metavar="MODEL", type=Path, required=True, help="a .safetensors file")
+    parser.add_argument("-o", "--output", metavar="MODEL", type=Path, help="a .safetensors file")
+    parser.add_argument(
+        "--suggest",
+        metavar=("N", "FOLDER"),
+        nargs=2,
+        help="instead of training, say which N scans of FOLDER to label next; --start-from names the model",
+    )
     parser.add_argument("--names", metavar="1=A,2=B", type=_named_values, help="what the label values mean")
     parser.add_argument("--head", choices=("hsam", "autosam", "cnn", "linear"), help="default: what measured best")
     parser.add_argument("--encoder", metavar="ID", help="image encoder, see 'hsam-segment models'")
@@ -185,7 +191,7 @@ def _add_finetune_options(parser: CommandParser) -> None:
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same machine, same model")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; default: auto")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run of this MODEL stopped")
-    parser.add_argument("--report", metavar="JSON", type=Path, help="write settings, losses and metrics")
+    parser.add_argument("--report", metavar="JSON", type=Path, help="write settings, losses and metrics; suggestions")
     parser.add_argument("--plot", metavar="PNG", type=Path, help="write the curves as a picture")
     _common(parser, overwrite="replace MODEL, JSON and PNG if they exist")
 

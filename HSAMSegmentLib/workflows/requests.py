@@ -12,6 +12,7 @@ from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneJobReques
 from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, FetchModelRequest, ImportModelRequest
 from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
+from HSAMSegmentLib.workflows.suggest.suggest_request import SuggestRequest
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ Request = Union[
     InspectRequest,
     CompareRequest,
     FolderRequest,
+    SuggestRequest,
 ]
 REQUESTS = {kind.kind: kind for kind in get_args(Request)}
 OLD_KINDS = {"teach": "finetune"}

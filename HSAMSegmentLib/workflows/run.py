@@ -20,6 +20,7 @@ WORKFLOWS = {
     "segment folder": "HSAMSegmentLib.workflows.segment.folder_job:run",
     "finetune": "HSAMSegmentLib.workflows.finetune.finetune_job:run",
     "inspect": "HSAMSegmentLib.workflows.finetune.inspect_cases:run",
+    "suggest": "HSAMSegmentLib.workflows.suggest.suggest_scans:run",
     "compare": "HSAMSegmentLib.workflows.compare.compare_job:run",
     "download": "HSAMSegmentLib.workflows.download:run",
     "import model": "HSAMSegmentLib.workflows.import_model:run",
