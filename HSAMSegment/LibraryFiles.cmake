@@ -14,8 +14,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/cli/finetune.py
   HSAMSegmentLib/cli/main.py
   HSAMSegmentLib/cli/models.py
+  HSAMSegmentLib/cli/number_types.py
   HSAMSegmentLib/cli/output_files.py
+  HSAMSegmentLib/cli/report.py
   HSAMSegmentLib/cli/segment.py
+  HSAMSegmentLib/cli/serve.py
+  HSAMSegmentLib/cli/serve_arguments.py
   HSAMSegmentLib/errors.py
   HSAMSegmentLib/evaluation/__init__.py
   HSAMSegmentLib/evaluation/label_matching.py
@@ -56,17 +60,18 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/io/compressed_files.py
   HSAMSegmentLib/io/content_kind.py
   HSAMSegmentLib/io/detached_files.py
-  HSAMSegmentLib/io/dicom_distances.py
-  HSAMSegmentLib/io/dicom_elements.py
-  HSAMSegmentLib/io/dicom_frames.py
-  HSAMSegmentLib/io/dicom_grouping.py
-  HSAMSegmentLib/io/dicom_header.py
-  HSAMSegmentLib/io/dicom_object_kinds.py
-  HSAMSegmentLib/io/dicom_pixel_place.py
-  HSAMSegmentLib/io/dicom_pixels.py
-  HSAMSegmentLib/io/dicom_placement.py
-  HSAMSegmentLib/io/dicom_series.py
-  HSAMSegmentLib/io/dicom_sniff.py
+  HSAMSegmentLib/io/dicom/__init__.py
+  HSAMSegmentLib/io/dicom/distances.py
+  HSAMSegmentLib/io/dicom/elements.py
+  HSAMSegmentLib/io/dicom/frames.py
+  HSAMSegmentLib/io/dicom/grouping.py
+  HSAMSegmentLib/io/dicom/header.py
+  HSAMSegmentLib/io/dicom/object_kinds.py
+  HSAMSegmentLib/io/dicom/pixel_place.py
+  HSAMSegmentLib/io/dicom/pixels.py
+  HSAMSegmentLib/io/dicom/placement.py
+  HSAMSegmentLib/io/dicom/series.py
+  HSAMSegmentLib/io/dicom/sniff.py
   HSAMSegmentLib/io/folder_labels.py
   HSAMSegmentLib/io/image_files.py
   HSAMSegmentLib/io/image_sources.py
@@ -95,6 +100,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/labels/terminology.py
   HSAMSegmentLib/measurement/__init__.py
   HSAMSegmentLib/measurement/findings.py
+  HSAMSegmentLib/measurement/readable.py
   HSAMSegmentLib/measurement/scan.py
   HSAMSegmentLib/measurement/statistics.py
   HSAMSegmentLib/measurement/table.py
@@ -105,8 +111,8 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/encoders/compact.py
   HSAMSegmentLib/models/encoders/neck.py
   HSAMSegmentLib/models/encoders/resize_weights.py
+  HSAMSegmentLib/models/encoders/sam_layers.py
   HSAMSegmentLib/models/encoders/sam_vit.py
-  HSAMSegmentLib/models/encoders/segment_anything_parts.py
   HSAMSegmentLib/models/encoders/tiny_vit.py
   HSAMSegmentLib/models/encoders/windows.py
   HSAMSegmentLib/models/heads/__init__.py
@@ -137,15 +143,23 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/preprocess/slice_planes.py
   HSAMSegmentLib/preprocess/slice_resampling.py
   HSAMSegmentLib/report/__init__.py
+  HSAMSegmentLib/report/cohort/__init__.py
+  HSAMSegmentLib/report/cohort/cohort.py
+  HSAMSegmentLib/report/cohort/page.py
+  HSAMSegmentLib/report/cohort/strip_chart.py
+  HSAMSegmentLib/report/cohort/style.py
   HSAMSegmentLib/report/comparison_report.py
   HSAMSegmentLib/report/correction_slices.py
+  HSAMSegmentLib/report/model_card.py
   HSAMSegmentLib/report/preview_picture.py
   HSAMSegmentLib/report/segmentation_report.py
+  HSAMSegmentLib/report/thumbnail.py
   HSAMSegmentLib/runtime/__init__.py
   HSAMSegmentLib/runtime/atomic_files.py
   HSAMSegmentLib/runtime/devices.py
   HSAMSegmentLib/runtime/disk.py
   HSAMSegmentLib/runtime/disk_space_monitor.py
+  HSAMSegmentLib/runtime/extras.py
   HSAMSegmentLib/runtime/free_cores.py
   HSAMSegmentLib/runtime/owned_folders.py
   HSAMSegmentLib/runtime/progress.py
@@ -153,6 +167,20 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/runtime/tensors.py
   HSAMSegmentLib/runtime/threads.py
   HSAMSegmentLib/runtime/translation.py
+  HSAMSegmentLib/service/__init__.py
+  HSAMSegmentLib/service/answers.py
+  HSAMSegmentLib/service/app.py
+  HSAMSegmentLib/service/delivery.py
+  HSAMSegmentLib/service/dispatcher.py
+  HSAMSegmentLib/service/guard.py
+  HSAMSegmentLib/service/intake.py
+  HSAMSegmentLib/service/jobs.py
+  HSAMSegmentLib/service/monai_label.py
+  HSAMSegmentLib/service/routes.py
+  HSAMSegmentLib/service/server.py
+  HSAMSegmentLib/service/service.py
+  HSAMSegmentLib/service/settings.py
+  HSAMSegmentLib/service/uploads.py
   HSAMSegmentLib/slicer/__init__.py
   HSAMSegmentLib/slicer/nodes/__init__.py
   HSAMSegmentLib/slicer/nodes/batch.py
@@ -295,7 +323,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/weights/listing.py
   HSAMSegmentLib/weights/loading.py
   HSAMSegmentLib/weights/manifest.py
-  HSAMSegmentLib/weights/model_card.py
   HSAMSegmentLib/weights/renamed_models.py
   HSAMSegmentLib/weights/resources.py
   HSAMSegmentLib/weights/store.py
@@ -319,6 +346,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/cohort/sent_results.py
   HSAMSegmentLib/workflows/cohort/worker_health.py
   HSAMSegmentLib/workflows/cohort/worker_task.py
+  HSAMSegmentLib/workflows/cohort_report.py
   HSAMSegmentLib/workflows/compare/__init__.py
   HSAMSegmentLib/workflows/compare/compare_job.py
   HSAMSegmentLib/workflows/compare/compare_request.py

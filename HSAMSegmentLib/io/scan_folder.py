@@ -9,8 +9,8 @@ from pathlib import Path
 
 from HSAMSegmentLib.errors import HSAMSegmentError, RequestError
 from HSAMSegmentLib.io.content_kind import content_problem
-from HSAMSegmentLib.io.dicom_series import unreadable_files
-from HSAMSegmentLib.io.dicom_sniff import has_dicom_content
+from HSAMSegmentLib.io.dicom.series import unreadable_files
+from HSAMSegmentLib.io.dicom.sniff import has_dicom_content
 from HSAMSegmentLib.io.folder_labels import label_maps
 from HSAMSegmentLib.io.image_files import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, name_without_suffix
 from HSAMSegmentLib.io.volume_files import list_series

@@ -14,8 +14,8 @@ from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.images.modality import guess_modality
 from HSAMSegmentLib.images.sitk_images import geometry_of
 from HSAMSegmentLib.images.volume import Volume
-from HSAMSegmentLib.io import dicom_series as dicom
-from HSAMSegmentLib.io.dicom_series import Series, list_series
+from HSAMSegmentLib.io.dicom import series as dicom
+from HSAMSegmentLib.io.dicom.series import Series, list_series
 from HSAMSegmentLib.io.image_files import (
     SEGMENTATION_SUFFIXES,
     check_readable_file,

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from HSAMSegmentLib.errors import OutputError, VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.sitk_images import geometry_of, image_of, quiet_itk
-from HSAMSegmentLib.io.dicom_sniff import is_dicom_file
+from HSAMSegmentLib.io.dicom.sniff import is_dicom_file
 from HSAMSegmentLib.io.image_files import (
     ROUNDING_SHEAR_DEGREES,
     check_readable_file,

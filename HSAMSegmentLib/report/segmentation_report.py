@@ -27,7 +27,7 @@ STATEMENT = (
     "For research only. This is no medical device: it was not cleared for clinical use, and every result has to be "
     "checked by a person who can judge it."
 )
-_PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "segment-anything")
+_PACKAGES = ("torch", "numpy", "scipy", "SimpleITK")
 
 
 def make_report(

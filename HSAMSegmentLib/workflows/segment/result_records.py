@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from HSAMSegmentLib.inference.options import SegmentOptions
-from HSAMSegmentLib.io.dicom_sniff import is_dicom_file
+from HSAMSegmentLib.io.dicom.sniff import is_dicom_file
 from HSAMSegmentLib.runtime.disk import sha256_of
 from HSAMSegmentLib.runtime.progress import CancelToken
 

@@ -1,6 +1,6 @@
 """Which structures of a result a reader should look at: a traffic light with words, for a table, a print, a script.
 
-A level is the worst of what the rules say. A rule is a function from a structure to a `Finding`, or to None where it
+A level is the worst of what the rules say. A rule is a function from a structure to a `ReviewNote`, or to None where it
 has nothing to say; to add a reason, add a rule to `RULES`.
 """
 
@@ -38,7 +38,7 @@ MARKS = {Level.GOOD: "\u25cf", Level.ABSENT: "\u2013", Level.LOOK: "\u25b2", Lev
 
 
 @dataclass(frozen=True)
-class Finding:
+class ReviewNote:
     """What one rule says.
 
     Attributes:
@@ -78,24 +78,26 @@ class Review:
         return f"{MARKS[self.level]} {self.word}"
 
 
-Rule = Callable[[OrganOutcome], "Finding | None"]
+Rule = Callable[[OrganOutcome], "ReviewNote | None"]
 
 
-def by_confidence(organ: OrganOutcome) -> Finding | None:
+def by_confidence(organ: OrganOutcome) -> ReviewNote | None:
     """The network's own doubt."""
     if not organ.found or organ.confidence is None:
         return None
     percent = f"{100 * organ.confidence:.0f} %"
     if organ.confidence < CHECK_BELOW:
-        return Finding(Level.CHECK, _("The model is in doubt (confidence {percent}).").format(percent=percent))
+        return ReviewNote(Level.CHECK, _("The model is in doubt (confidence {percent}).").format(percent=percent))
     if organ.confidence < GOOD_FROM:
-        return Finding(Level.LOOK, _("The model is less certain here (confidence {percent}).").format(percent=percent))
+        return ReviewNote(
+            Level.LOOK, _("The model is less certain here (confidence {percent}).").format(percent=percent)
+        )
     return None
 
 
-def by_presence(organ: OrganOutcome) -> Finding | None:
+def by_presence(organ: OrganOutcome) -> ReviewNote | None:
     """Asked for, and not found."""
-    return None if organ.found else Finding(Level.ABSENT, _("The scan does not show it, or the model missed it."))
+    return None if organ.found else ReviewNote(Level.ABSENT, _("The scan does not show it, or the model missed it."))
 
 
 RULES: tuple[Rule, ...] = (by_presence, by_confidence)

@@ -9,8 +9,8 @@ import numpy as np
 
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.io.dicom_header import DicomHeader
-from HSAMSegmentLib.io.dicom_placement import usable_orientation
+from HSAMSegmentLib.io.dicom.header import DicomHeader
+from HSAMSegmentLib.io.dicom.placement import usable_orientation
 
 _STEP_TOLERANCE = 0.02
 _SAME_PLACE_MM = 1e-3

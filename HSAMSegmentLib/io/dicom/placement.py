@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from HSAMSegmentLib.io.dicom_elements import is_given, items, number, numbers
+from HSAMSegmentLib.io.dicom.elements import is_given, items, number, numbers
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -16,12 +16,12 @@ import numpy as np
 
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.io.dicom_distances import check_distances
-from HSAMSegmentLib.io.dicom_frames import ADVICE, geometry_of_frames
-from HSAMSegmentLib.io.dicom_grouping import SAME_PLACE_MM, Series, depths_mm, group_files, listed, matching
-from HSAMSegmentLib.io.dicom_header import DicomHeader, read_dicom_header
-from HSAMSegmentLib.io.dicom_pixels import read_values
-from HSAMSegmentLib.io.dicom_sniff import is_dicom_file, why_not_dicom
+from HSAMSegmentLib.io.dicom.distances import check_distances
+from HSAMSegmentLib.io.dicom.frames import ADVICE, geometry_of_frames
+from HSAMSegmentLib.io.dicom.grouping import SAME_PLACE_MM, Series, depths_mm, group_files, listed, matching
+from HSAMSegmentLib.io.dicom.header import DicomHeader, read_dicom_header
+from HSAMSegmentLib.io.dicom.pixels import read_values
+from HSAMSegmentLib.io.dicom.sniff import is_dicom_file, why_not_dicom
 from HSAMSegmentLib.io.image_files import grid_notes, name_without_suffix
 from HSAMSegmentLib.io.quiet import quiet_libraries
 

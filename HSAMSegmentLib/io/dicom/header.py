@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from HSAMSegmentLib.io.dicom_elements import items, number, numbers, text
-from HSAMSegmentLib.io.dicom_object_kinds import MEDIA_DIRECTORY, SECONDARY_CAPTURE, is_scan_class, kind_name
-from HSAMSegmentLib.io.dicom_pixel_place import PixelPlace, find_pixels
-from HSAMSegmentLib.io.dicom_placement import FramePlace, frame_places, place_of, usable_orientation
-from HSAMSegmentLib.io.dicom_sniff import FIRST_BYTES, begins_like_dicom
+from HSAMSegmentLib.io.dicom.elements import items, number, numbers, text
+from HSAMSegmentLib.io.dicom.object_kinds import MEDIA_DIRECTORY, SECONDARY_CAPTURE, is_scan_class, kind_name
+from HSAMSegmentLib.io.dicom.pixel_place import PixelPlace, find_pixels
+from HSAMSegmentLib.io.dicom.placement import FramePlace, frame_places, place_of, usable_orientation
+from HSAMSegmentLib.io.dicom.sniff import FIRST_BYTES, begins_like_dicom
 from HSAMSegmentLib.io.quiet import quiet_libraries
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from HSAMSegmentLib.errors import VolumeError
-from HSAMSegmentLib.io.dicom_header import DicomHeader, Storage
+from HSAMSegmentLib.io.dicom.header import DicomHeader, Storage
 from HSAMSegmentLib.io.quiet import quiet_libraries
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from HSAMSegmentLib.errors import VolumeError
-from HSAMSegmentLib.io.dicom_grouping import SAME_PLACE_MM, Series, depths_mm
+from HSAMSegmentLib.io.dicom.grouping import SAME_PLACE_MM, Series, depths_mm
 
 # Distances of slices may differ by this part without a word, and with a note.
 _EVEN, _NEARLY_EVEN = 0.02, 0.10

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from HSAMSegmentLib.io.dicom_header import SPLITTING, DicomHeader
+from HSAMSegmentLib.io.dicom.header import SPLITTING, DicomHeader
 
 SAME_PLACE_MM = 1e-3
 # Cosines and pixel spacings (in mm) that differ by less belong to one volume.
