@@ -20,6 +20,9 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/cli/segment.py
   HSAMSegmentLib/cli/serve.py
   HSAMSegmentLib/cli/serve_arguments.py
+  HSAMSegmentLib/cli/shared_models.py
+  HSAMSegmentLib/cli/sharing_arguments.py
+  HSAMSegmentLib/cli/suggest.py
   HSAMSegmentLib/errors.py
   HSAMSegmentLib/evaluation/__init__.py
   HSAMSegmentLib/evaluation/label_matching.py
@@ -53,6 +56,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/inference/predictor.py
   HSAMSegmentLib/inference/reference_route.py
   HSAMSegmentLib/inference/result.py
+  HSAMSegmentLib/inference/scan_survey.py
   HSAMSegmentLib/inference/slice_predictor.py
   HSAMSegmentLib/inference/test_time_augmentation.py
   HSAMSegmentLib/inference/through_plane_smoothing.py
@@ -259,6 +263,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/self_test.py
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
+  HSAMSegmentLib/training/data/array_store.py
   HSAMSegmentLib/training/data/augment.py
   HSAMSegmentLib/training/data/batch_draws.py
   HSAMSegmentLib/training/data/batches.py
@@ -325,6 +330,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/weights/manifest.py
   HSAMSegmentLib/weights/renamed_models.py
   HSAMSegmentLib/weights/resources.py
+  HSAMSegmentLib/weights/sharing/__init__.py
+  HSAMSegmentLib/weights/sharing/hub.py
+  HSAMSegmentLib/weights/sharing/hub_card.py
+  HSAMSegmentLib/weights/sharing/publishing.py
+  HSAMSegmentLib/weights/sharing/shared_index.py
+  HSAMSegmentLib/weights/sharing/sources.py
   HSAMSegmentLib/weights/store.py
   HSAMSegmentLib/weights/store_entries.py
   HSAMSegmentLib/weights/training_ranges.py
@@ -354,6 +365,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/download.py
   HSAMSegmentLib/workflows/events.py
   HSAMSegmentLib/workflows/export_model.py
+  HSAMSegmentLib/workflows/fetch_model.py
   HSAMSegmentLib/workflows/finetune/__init__.py
   HSAMSegmentLib/workflows/finetune/cost_estimate.py
   HSAMSegmentLib/workflows/finetune/encoder_pace.py
@@ -390,7 +402,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/segment_scan.py
   HSAMSegmentLib/workflows/segment/shards.py
   HSAMSegmentLib/workflows/segment/summary_file.py
+  HSAMSegmentLib/workflows/self_test.py
   HSAMSegmentLib/workflows/stores.py
+  HSAMSegmentLib/workflows/suggest/__init__.py
+  HSAMSegmentLib/workflows/suggest/selection.py
+  HSAMSegmentLib/workflows/suggest/suggest_request.py
+  HSAMSegmentLib/workflows/suggest/suggest_scans.py
   HSAMSegmentLib/workflows/terminal_events.py
   HSAMSegmentLib/workflows/verify.py
   )
@@ -403,5 +420,6 @@ set(LIBRARY_RESOURCES
   Resources/Models/cardiac-mr-bssfp.safetensors
   Resources/Models/catalog.json
   Resources/Models/left-atrium-lge.safetensors
+  Resources/Models/self_test.json
   Resources/Terminologies/SegmentationCategoryTypeModifier-HSAMSegment.term.json
   )

@@ -16,6 +16,8 @@ from HSAMSegmentLib.io.volume_files import read_volume
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.preprocess.network_input import context_indices
+from HSAMSegmentLib.training.data.array_store import ArrayStore
+from HSAMSegmentLib.training.data.batches import gather
 from HSAMSegmentLib.training.data.cases import UNLABELED, Case, make_case
 from HSAMSegmentLib.training.data.label_crop import label_box
 from HSAMSegmentLib.training.data.sampling import BalancedSampler, Item
@@ -76,6 +78,32 @@ class SlicesOnDevice:
         return (images / 255.0 if self._images.dtype == torch.uint8 else images), self._labels[rows]
 
 
+class SlicesOnDisk:
+    """Training slices that stay where their banks have them; each batch is read and moved to a device."""
+
+    def __init__(self, banks: Sequence[SliceBank], device: torch.device) -> None:
+        """
+        Args:
+            banks: the training scans, of an `ArrayStore`.
+            device: that trains.
+        """
+        self._banks, self.device = tuple(banks), device
+        self.centers_px = torch.tensor([_center(bank) for bank in banks])
+
+    def gather(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Inputs float32 [B, 3, S, S] in [0, 1] and labels uint8 [B, S, S] of drawn items."""
+        images, labels = gather(self._banks, items)
+        return images.to(self.device), labels.to(self.device)
+
+    def gather_tissues(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Refuse: tissue maps are kept in memory only.
+
+        Raises:
+            TrainingError: always.
+        """
+        raise TrainingError("Random contrast needs all slices in memory; train without streaming.")
+
+
 def _center(bank: SliceBank) -> tuple[float, float]:
     """Center (column, row) of the labels of a scan, or of its slices without labels."""
     box = label_box(bank.labels[:, 0])
@@ -134,13 +162,15 @@ class TaskData:
 
     task: BuiltinTask
     scans: tuple[str, ...]
-    slices: SlicesOnDevice
+    slices: SlicesOnDevice | SlicesOnDisk
     sampler: BalancedSampler | GroupSampler
     validation: tuple[ValidationSet, ...]
 
 
-def task_data(task: BuiltinTask, banks: Sequence[SliceBank], device: torch.device) -> TaskData:
-    """Split the scans of a task, and move the training slices to a device.
+def task_data(
+    task: BuiltinTask, banks: Sequence[SliceBank], device: torch.device, *, is_streamed: bool = False
+) -> TaskData:
+    """Split the scans of a task, and move the training slices to a device; streamed ones with each batch.
 
     Raises:
         TrainingError: if a validation scan is missing, or if there is no training scan.
@@ -154,25 +184,28 @@ def task_data(task: BuiltinTask, banks: Sequence[SliceBank], device: torch.devic
     return TaskData(
         task=task,
         scans=tuple(bank.name for bank in training),
-        slices=SlicesOnDevice(training, device),
+        slices=SlicesOnDisk(training, device) if is_streamed else SlicesOnDevice(training, device),
         sampler=BalancedSampler(training, num_classes=len(task.labels)),
         validation=tuple(whole_case(by_name[name]) for name in task.validation),
     )
 
 
-def read_task(task: BuiltinTask, data_folder: Path, device: torch.device) -> TaskData:
+def read_task(task: BuiltinTask, data_folder: Path, device: torch.device, store: ArrayStore | None = None) -> TaskData:
     """Read all scans of a task from their data sets; with tissue maps if its contrast is random.
 
     Args:
         task: the task.
         data_folder: holds a folder for each data set.
         device: that trains.
+        store: keeps the slices on the disk; None to have them all on the device.
 
     Raises:
-        TrainingError: if a data set, or a validation scan is missing.
+        TrainingError: if a data set, or a validation scan is missing, or a task of several data sets is streamed.
     """
     if not task.sources and task.contrast is None:
-        return task_data(task, read_banks(task, data_folder), device)
+        return task_data(task, read_banks(task, data_folder, store), device, is_streamed=store is not None)
+    if store is not None:
+        raise TrainingError(f"{task.id} mixes data sets or contrasts in memory and cannot be streamed from the disk.")
     banks: list[SliceBank] = []
     tissues: list[Tissues] = []
     groups: list[list[int]] = []
@@ -184,10 +217,11 @@ def read_task(task: BuiltinTask, data_folder: Path, device: torch.device) -> Tas
         first = len(tissues) - len(training)
         groups.append(list(range(first, len(tissues))))
         banks += [_with_labels_of(bank, part.labels, task.labels) for bank in known]
-    data = task_data(task, banks, device)
-    data.slices.add_tissues(tissues)
+    data = task_data(task, banks, device, is_streamed=True)
     training_banks = [bank for bank in banks if bank.name not in task.validation]
-    return replace(data, sampler=GroupSampler(groups, training_banks, len(task.labels)))
+    slices = SlicesOnDevice(training_banks, device)
+    slices.add_tissues(tissues)
+    return replace(data, slices=slices, sampler=GroupSampler(groups, training_banks, len(task.labels)))
 
 
 def _tissues(bank: SliceBank, task: BuiltinTask) -> Tissues:
@@ -225,22 +259,24 @@ def _with_labels_of(bank: SliceBank, names: Sequence[str], wanted: Sequence[str]
     return replace(bank, labels=table[bank.labels.long()], reference=table[bank.reference.long()])
 
 
-def read_banks(task: BuiltinTask, data_folder: Path) -> tuple[SliceBank, ...]:
+def read_banks(task: BuiltinTask, data_folder: Path, store: ArrayStore | None = None) -> tuple[SliceBank, ...]:
     """Read and preprocess all scans of a task.
 
     Args:
         task: the task.
         data_folder: holds a folder for each data set.
+        store: keeps the slices on the disk, one scan after the other; None to keep them in memory.
 
     Raises:
         TrainingError: if the data set is missing.
     """
-    return tuple(
-        build_slice_bank(
+    banks = []
+    for entry in dataset_cases(data_folder / task.folder):
+        bank = build_slice_bank(
             dataset_case(entry, task), slices=task.slices, intensity=task.intensity, image_size=task.image_size
         )
-        for entry in dataset_cases(data_folder / task.folder)
-    )
+        banks.append(bank if store is None else store.bank(bank))
+    return tuple(banks)
 
 
 def dataset_case(entry: DatasetCase, task: BuiltinTask) -> Case:

@@ -12,6 +12,7 @@ from typing import NoReturn
 from HSAMSegmentLib.cli.cohort_arguments import add_cohort_arguments
 from HSAMSegmentLib.cli.number_types import checked
 from HSAMSegmentLib.cli.serve_arguments import add_serve_options
+from HSAMSegmentLib.cli.sharing_arguments import add_download_options, add_push_options, add_source
 from HSAMSegmentLib.errors import RequestError
 
 PROGRAM = "hsam-segment"
@@ -135,20 +136,21 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
 
 
 def add_models(subparsers: argparse._SubParsersAction) -> None:
-    """`models [list|show|download|import|export|remove]`."""
-    parser = _command(subparsers, "models", "List, fetch, import, export and remove models.")
+    """`models [list|show|download|push|import|export|remove]`."""
+    parser = _command(subparsers, "models", "List, fetch, share, import, export and remove models.")
     parser.add_argument("--json", action="store_true", help="print JSON")
     _common(parser)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", parser_class=CommandParser)
-    parser.set_defaults(action="list")
+    parser.set_defaults(action="list", source="")
     listing = _action(actions, "list", "what is there and what can be fetched (the default)")
     listing.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+    add_source(listing)
     show = _action(actions, "show", "everything a model says about itself")
     show.add_argument("id", metavar="ID|FILE", help="a model's id, or a model file")
     show.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
     download = _action(actions, "download", "fetch a model; shows its size and license first and asks")
-    download.add_argument("id", metavar="ID", help="a model's id")
-    download.add_argument("--yes", action="store_true", help="do not ask: the license is accepted")
+    add_download_options(download)
+    add_push_options(_action(actions, "push", "share a model: with a folder, or a repository of the Hugging Face hub"))
     importing = _action(actions, "import", "check a file of weights and copy it to the store")
     importing.add_argument("file", metavar="FILE", type=Path, help="a model file, or an official file of weights")
     importing.add_argument("--id", metavar="ID", help="how to call an official file")
@@ -187,9 +189,12 @@ def add_doctor(subparsers: argparse._SubParsersAction) -> None:
         "doctor",
         "Check versions, devices, weights and disk, and say what to do.",
         epilog="The exit code is 0 if this computer can segment, 5 if no model is ready to use, and 7 if a package or "
-        "torch is missing or no device works.",
+        "torch is missing, no device works, or the self-test fails.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--self-test", action="store_true", help="also segment a synthetic scan and compare with the recorded result"
+    )
     _common(parser)
 
 
@@ -202,9 +207,15 @@ def add_finetune(subparsers: argparse._SubParsersAction) -> None:
 
 def _add_finetune_options(parser: CommandParser) -> None:
     pair = {"metavar": ("IMAGE", "LABELS"), "nargs": 2, "type": Path, "action": "append"}
-    parser.add_argument("--case", required=True, dest="cases", help="a scan and its labels; may be repeated", **pair)
+    parser.add_argument("--case", dest="cases", help="a scan and its labels; may be repeated", **pair)
     parser.add_argument("--validate", default=[], help="a scan and its labels to choose the best state by", **pair)
-    parser.add_argument("-o", "--output", metavar="MODEL", type=Path, required=True, help="a .safetensors file")
+    parser.add_argument("-o", "--output", metavar="MODEL", type=Path, help="a .safetensors file")
+    parser.add_argument(
+        "--suggest",
+        metavar=("N", "FOLDER"),
+        nargs=2,
+        help="instead of training, say which N scans of FOLDER to label next; --start-from names the model",
+    )
     parser.add_argument("--names", metavar="1=A,2=B", type=_named_values, help="what the label values mean")
     parser.add_argument("--head", choices=("hsam", "autosam", "cnn", "linear"), help="default: what measured best")
     parser.add_argument("--encoder", metavar="ID", help="image encoder, see 'hsam-segment models'")
@@ -222,7 +233,8 @@ def _add_finetune_options(parser: CommandParser) -> None:
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same machine, same model")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; default: auto")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run of this MODEL stopped")
-    parser.add_argument("--report", metavar="JSON", type=Path, help="write settings, losses and metrics")
+    parser.add_argument("--stream", metavar="FOLDER", type=Path, help="keep slices there instead of in memory")
+    parser.add_argument("--report", metavar="JSON", type=Path, help="write settings, losses and metrics; suggestions")
     parser.add_argument("--plot", metavar="PNG", type=Path, help="write the curves as a picture")
     _common(parser, overwrite="replace MODEL, JSON and PNG if they exist")
 

@@ -180,7 +180,7 @@ def _request(service: Service, wishes: Wishes, model: str, scan: Path, folder: P
     )
 
 
-@router.get("/v1/jobs/{job_id}", tags=["jobs"], responses=error_answers(401, 404))
+@router.get("/v1/jobs/{job_id}", tags=["jobs"], responses=error_answers(401, 404, 422))
 async def status(job_id: str, service: TheService, owner: Owner) -> JobAnswer:
     """How far a job is; of a finished one also its report."""
     return job_answer(service.board.find(job_id, owner), service.board)
@@ -190,7 +190,7 @@ async def status(job_id: str, service: TheService, owner: Owner) -> JobAnswer:
     "/v1/jobs/{job_id}/events",
     tags=["jobs"],
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **error_answers(401, 404)},
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **error_answers(401, 404, 422)},
 )
 async def events(job_id: str, service: TheService, owner: Owner) -> StreamingResponse:
     """Server-sent events: `progress` until the last one, which is `done`, `failed` or `cancelled`."""
@@ -203,7 +203,7 @@ async def events(job_id: str, service: TheService, owner: Owner) -> StreamingRes
     "/v1/jobs/{job_id}/result",
     tags=["jobs"],
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {}}}, **error_answers(401, 404, 409)},
+    responses={200: {"content": {"application/octet-stream": {}}}, **error_answers(401, 404, 409, 422)},
 )
 async def result(
     job_id: str,
@@ -243,7 +243,7 @@ async def delivery(service: Service, job: Job, *, keep: bool = False, **parts: A
         raise
 
 
-@router.delete("/v1/jobs/{job_id}", status_code=204, tags=["jobs"], responses=error_answers(401, 404))
+@router.delete("/v1/jobs/{job_id}", status_code=204, tags=["jobs"], responses=error_answers(401, 404, 422))
 async def delete(job_id: str, service: TheService, owner: Owner) -> Response:
     """Cancel a job, whatever its state, and delete everything of it."""
     job = service.board.find(job_id, owner)

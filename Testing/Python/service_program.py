@@ -51,7 +51,7 @@ class RunningService:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def wait(self, job: str, *states: str, token: str = TOKENS[0], seconds: float = 60.0) -> dict:
+    def wait(self, job: str, *states: str, token: str = TOKENS[0], seconds: float = 60.0, pause: float = 0.05) -> dict:
         """Wait until a job is in one of the states, by default in one of its last ones."""
         wanted = states or ("done", "failed", "cancelled")
         deadline = time.monotonic() + seconds
@@ -59,7 +59,7 @@ class RunningService:
             status = self.status(job, token)
             if status["state"] in wanted:
                 return status
-            time.sleep(0.05)
+            time.sleep(pause)
         raise AssertionError(f"the job is still {status}")
 
     def files(self) -> list[Path]:
