@@ -110,7 +110,7 @@ class HSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.shell.leave_scene()
 
     def _on_scene_end_close(self, caller, event):
-        self.shell.enter()
+        self.shell.show_scene()
 
 
 class HSAMSegmentLogic(ScriptedLoadableModuleLogic):

@@ -4,8 +4,10 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/__init__.py
   HSAMSegmentLib/__main__.py
   HSAMSegmentLib/api.py
+  HSAMSegmentLib/api_results.py
   HSAMSegmentLib/cli/__init__.py
   HSAMSegmentLib/cli/arguments.py
+  HSAMSegmentLib/cli/cohort_arguments.py
   HSAMSegmentLib/cli/console.py
   HSAMSegmentLib/cli/doctor.py
   HSAMSegmentLib/cli/evaluate.py
@@ -14,6 +16,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/cli/models.py
   HSAMSegmentLib/cli/number_types.py
   HSAMSegmentLib/cli/output_files.py
+  HSAMSegmentLib/cli/report.py
   HSAMSegmentLib/cli/segment.py
   HSAMSegmentLib/cli/serve.py
   HSAMSegmentLib/cli/serve_arguments.py
@@ -27,6 +30,15 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/evaluation/metrics.py
   HSAMSegmentLib/evaluation/structure_pairs.py
   HSAMSegmentLib/evaluation/surface_distance.py
+  HSAMSegmentLib/export/__init__.py
+  HSAMSegmentLib/export/contours.py
+  HSAMSegmentLib/export/dicom_seg.py
+  HSAMSegmentLib/export/formats.py
+  HSAMSegmentLib/export/origin.py
+  HSAMSegmentLib/export/rtstruct.py
+  HSAMSegmentLib/export/source_images.py
+  HSAMSegmentLib/export/surface_files.py
+  HSAMSegmentLib/export/surfaces.py
   HSAMSegmentLib/images/__init__.py
   HSAMSegmentLib/images/geometry.py
   HSAMSegmentLib/images/modality.py
@@ -52,37 +64,50 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/io/compressed_files.py
   HSAMSegmentLib/io/content_kind.py
   HSAMSegmentLib/io/detached_files.py
-  HSAMSegmentLib/io/dicom_distances.py
-  HSAMSegmentLib/io/dicom_elements.py
-  HSAMSegmentLib/io/dicom_frames.py
-  HSAMSegmentLib/io/dicom_grouping.py
-  HSAMSegmentLib/io/dicom_header.py
-  HSAMSegmentLib/io/dicom_object_kinds.py
-  HSAMSegmentLib/io/dicom_pixel_place.py
-  HSAMSegmentLib/io/dicom_pixels.py
-  HSAMSegmentLib/io/dicom_placement.py
-  HSAMSegmentLib/io/dicom_series.py
-  HSAMSegmentLib/io/dicom_sniff.py
+  HSAMSegmentLib/io/dicom/__init__.py
+  HSAMSegmentLib/io/dicom/distances.py
+  HSAMSegmentLib/io/dicom/elements.py
+  HSAMSegmentLib/io/dicom/frames.py
+  HSAMSegmentLib/io/dicom/grouping.py
+  HSAMSegmentLib/io/dicom/header.py
+  HSAMSegmentLib/io/dicom/object_kinds.py
+  HSAMSegmentLib/io/dicom/pixel_place.py
+  HSAMSegmentLib/io/dicom/pixels.py
+  HSAMSegmentLib/io/dicom/placement.py
+  HSAMSegmentLib/io/dicom/series.py
+  HSAMSegmentLib/io/dicom/sniff.py
   HSAMSegmentLib/io/folder_labels.py
   HSAMSegmentLib/io/image_files.py
+  HSAMSegmentLib/io/image_sources.py
   HSAMSegmentLib/io/nifti_files.py
   HSAMSegmentLib/io/placement.py
   HSAMSegmentLib/io/quiet.py
   HSAMSegmentLib/io/scan_folder.py
+  HSAMSegmentLib/io/scan_lists.py
   HSAMSegmentLib/io/volume_files.py
   HSAMSegmentLib/labels/__init__.py
+  HSAMSegmentLib/labels/cielab.py
   HSAMSegmentLib/labels/dicom_seg.py
   HSAMSegmentLib/labels/dicom_segmentations.py
+  HSAMSegmentLib/labels/former_colors.py
   HSAMSegmentLib/labels/grids.py
   HSAMSegmentLib/labels/label_names.py
   HSAMSegmentLib/labels/label_set.py
+  HSAMSegmentLib/labels/label_values.py
   HSAMSegmentLib/labels/layers.py
   HSAMSegmentLib/labels/rtstruct.py
   HSAMSegmentLib/labels/seg_nrrd.py
   HSAMSegmentLib/labels/segmentation.py
   HSAMSegmentLib/labels/segmentation_files.py
+  HSAMSegmentLib/labels/sides.py
   HSAMSegmentLib/labels/structures.py
   HSAMSegmentLib/labels/terminology.py
+  HSAMSegmentLib/measurement/__init__.py
+  HSAMSegmentLib/measurement/findings.py
+  HSAMSegmentLib/measurement/readable.py
+  HSAMSegmentLib/measurement/scan.py
+  HSAMSegmentLib/measurement/statistics.py
+  HSAMSegmentLib/measurement/table.py
   HSAMSegmentLib/models/__init__.py
   HSAMSegmentLib/models/building.py
   HSAMSegmentLib/models/encoders/__init__.py
@@ -90,8 +115,8 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/encoders/compact.py
   HSAMSegmentLib/models/encoders/neck.py
   HSAMSegmentLib/models/encoders/resize_weights.py
+  HSAMSegmentLib/models/encoders/sam_layers.py
   HSAMSegmentLib/models/encoders/sam_vit.py
-  HSAMSegmentLib/models/encoders/segment_anything_parts.py
   HSAMSegmentLib/models/encoders/tiny_vit.py
   HSAMSegmentLib/models/encoders/windows.py
   HSAMSegmentLib/models/heads/__init__.py
@@ -122,10 +147,17 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/preprocess/slice_planes.py
   HSAMSegmentLib/preprocess/slice_resampling.py
   HSAMSegmentLib/report/__init__.py
+  HSAMSegmentLib/report/cohort/__init__.py
+  HSAMSegmentLib/report/cohort/cohort.py
+  HSAMSegmentLib/report/cohort/page.py
+  HSAMSegmentLib/report/cohort/strip_chart.py
+  HSAMSegmentLib/report/cohort/style.py
   HSAMSegmentLib/report/comparison_report.py
   HSAMSegmentLib/report/correction_slices.py
+  HSAMSegmentLib/report/model_card.py
   HSAMSegmentLib/report/preview_picture.py
   HSAMSegmentLib/report/segmentation_report.py
+  HSAMSegmentLib/report/thumbnail.py
   HSAMSegmentLib/runtime/__init__.py
   HSAMSegmentLib/runtime/atomic_files.py
   HSAMSegmentLib/runtime/devices.py
@@ -165,10 +197,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/nodes/live_preview.py
   HSAMSegmentLib/slicer/nodes/navigation.py
   HSAMSegmentLib/slicer/nodes/parameter_node.py
+  HSAMSegmentLib/slicer/nodes/result_exports.py
   HSAMSegmentLib/slicer/nodes/segment_editor.py
   HSAMSegmentLib/slicer/nodes/segment_session.py
   HSAMSegmentLib/slicer/nodes/segmentations/__init__.py
   HSAMSegmentLib/slicer/nodes/segmentations/comparison.py
+  HSAMSegmentLib/slicer/nodes/segmentations/dicom_tags.py
   HSAMSegmentLib/slicer/nodes/segmentations/label_images.py
   HSAMSegmentLib/slicer/nodes/segmentations/label_layers.py
   HSAMSegmentLib/slicer/nodes/segmentations/provenance.py
@@ -201,8 +235,10 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/finetune/run_view.py
   HSAMSegmentLib/slicer/panels/finetune/start_choice.py
   HSAMSegmentLib/slicer/panels/finetune/structure_table.py
+  HSAMSegmentLib/slicer/panels/scene_watch.py
   HSAMSegmentLib/slicer/panels/segment/__init__.py
   HSAMSegmentLib/slicer/panels/segment/readiness.py
+  HSAMSegmentLib/slicer/panels/segment/result_actions.py
   HSAMSegmentLib/slicer/panels/segment/result_table.py
   HSAMSegmentLib/slicer/panels/segment/result_view.py
   HSAMSegmentLib/slicer/panels/segment/segment_tab.py
@@ -222,10 +258,14 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/widgets/status_line.py
   HSAMSegmentLib/slicer/panels/widgets/swatches.py
   HSAMSegmentLib/slicer/panels/widgets/tables.py
+  HSAMSegmentLib/slicer/panels/widgets/theme.py
+  HSAMSegmentLib/slicer/panels/widgets/tooltips.py
   HSAMSegmentLib/slicer/self_test.py
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
+  HSAMSegmentLib/training/data/array_store.py
   HSAMSegmentLib/training/data/augment.py
+  HSAMSegmentLib/training/data/batch_draws.py
   HSAMSegmentLib/training/data/batches.py
   HSAMSegmentLib/training/data/cases.py
   HSAMSegmentLib/training/data/label_crop.py
@@ -257,6 +297,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/loop/weight_average.py
   HSAMSegmentLib/training/preparation.py
   HSAMSegmentLib/training/ranges.py
+  HSAMSegmentLib/training/ranks.py
   HSAMSegmentLib/training/recipe.py
   HSAMSegmentLib/training/request.py
   HSAMSegmentLib/training/result.py
@@ -287,7 +328,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/weights/listing.py
   HSAMSegmentLib/weights/loading.py
   HSAMSegmentLib/weights/manifest.py
-  HSAMSegmentLib/weights/model_card.py
   HSAMSegmentLib/weights/renamed_models.py
   HSAMSegmentLib/weights/resources.py
   HSAMSegmentLib/weights/sharing/__init__.py
@@ -309,6 +349,15 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/worker/torch_probe.py
   HSAMSegmentLib/worker/worker_process.py
   HSAMSegmentLib/workflows/__init__.py
+  HSAMSegmentLib/workflows/cohort/__init__.py
+  HSAMSegmentLib/workflows/cohort/cluster_clock.py
+  HSAMSegmentLib/workflows/cohort/cluster_run.py
+  HSAMSegmentLib/workflows/cohort/connection.py
+  HSAMSegmentLib/workflows/cohort/dask_import.py
+  HSAMSegmentLib/workflows/cohort/sent_results.py
+  HSAMSegmentLib/workflows/cohort/worker_health.py
+  HSAMSegmentLib/workflows/cohort/worker_task.py
+  HSAMSegmentLib/workflows/cohort_report.py
   HSAMSegmentLib/workflows/compare/__init__.py
   HSAMSegmentLib/workflows/compare/compare_job.py
   HSAMSegmentLib/workflows/compare/compare_request.py
@@ -333,17 +382,27 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/requests.py
   HSAMSegmentLib/workflows/run.py
   HSAMSegmentLib/workflows/segment/__init__.py
+  HSAMSegmentLib/workflows/segment/claims.py
   HSAMSegmentLib/workflows/segment/folder_job.py
   HSAMSegmentLib/workflows/segment/folder_request.py
+  HSAMSegmentLib/workflows/segment/folder_run.py
+  HSAMSegmentLib/workflows/segment/folder_scan.py
+  HSAMSegmentLib/workflows/segment/folder_statistics.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
   HSAMSegmentLib/workflows/segment/outcome.py
   HSAMSegmentLib/workflows/segment/replace_results.py
   HSAMSegmentLib/workflows/segment/result_files.py
   HSAMSegmentLib/workflows/segment/result_records.py
+  HSAMSegmentLib/workflows/segment/review.py
+  HSAMSegmentLib/workflows/segment/run_manifest.py
+  HSAMSegmentLib/workflows/segment/scan_outcome.py
   HSAMSegmentLib/workflows/segment/segment_folder.py
   HSAMSegmentLib/workflows/segment/segment_request.py
   HSAMSegmentLib/workflows/segment/segment_scan.py
+  HSAMSegmentLib/workflows/segment/shards.py
+  HSAMSegmentLib/workflows/segment/summary_file.py
+  HSAMSegmentLib/workflows/self_test.py
   HSAMSegmentLib/workflows/stores.py
   HSAMSegmentLib/workflows/suggest/__init__.py
   HSAMSegmentLib/workflows/suggest/selection.py
@@ -361,5 +420,6 @@ set(LIBRARY_RESOURCES
   Resources/Models/cardiac-mr-bssfp.safetensors
   Resources/Models/catalog.json
   Resources/Models/left-atrium-lge.safetensors
+  Resources/Models/self_test.json
   Resources/Terminologies/SegmentationCategoryTypeModifier-HSAMSegment.term.json
   )

@@ -5,6 +5,7 @@
     result = hsam.segment("scan.nii.gz", model="abdomen-mr-t2")
     result["liver"].volume_ml
     result.save("organs.seg.nrrd")
+    hsam.finetune([("scan.nii.gz", "labels.seg.nrrd")], minutes=10).save("mine.safetensors")
 
 Importing this package, or any of its subpackages, does not import torch: Slicer starts with the module, and torch may
 not be installed. The modules that compute import torch; they are imported at the first call. What the import does do is
@@ -24,15 +25,18 @@ limit_spinning()
 
 if TYPE_CHECKING:
     from HSAMSegmentLib.api import (
-        Evaluation,
         evaluate,
+        finetune,
         list_models,
         load_model,
+        measure,
         read_segmentation,
+        read_statistics,
         read_volume,
         segment,
     )
-    from HSAMSegmentLib.errors import HSAMSegmentError
+    from HSAMSegmentLib.api_results import Evaluation, FinetunedModel
+    from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError
     from HSAMSegmentLib.images.geometry import Geometry
     from HSAMSegmentLib.images.volume import Volume
     from HSAMSegmentLib.inference.result import SegmentationResult
@@ -41,7 +45,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CancelToken",
+    "CancelledError",
     "Evaluation",
+    "FinetunedModel",
     "Geometry",
     "HSAMSegmentError",
     "Progress",
@@ -50,18 +56,34 @@ __all__ = [
     "Volume",
     "__version__",
     "evaluate",
+    "finetune",
     "list_models",
     "load_model",
+    "measure",
     "read_segmentation",
+    "read_statistics",
     "read_volume",
     "segment",
 ]
 
 _HOMES = {
     **dict.fromkeys(
-        ("Evaluation", "evaluate", "list_models", "load_model", "read_segmentation", "read_volume", "segment"), "api"
+        (
+            "evaluate",
+            "finetune",
+            "list_models",
+            "load_model",
+            "measure",
+            "read_segmentation",
+            "read_statistics",
+            "read_volume",
+            "segment",
+        ),
+        "api",
     ),
+    **dict.fromkeys(("Evaluation", "FinetunedModel"), "api_results"),
     "CancelToken": "runtime.progress",
+    "CancelledError": "errors",
     "Geometry": "images.geometry",
     "HSAMSegmentError": "errors",
     "Progress": "runtime.progress",

@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.builtin_tasks import tasks_of
-from recipes.export_builtin import export
+from recipes.export_builtin import export, measure_ranges
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -24,7 +24,7 @@ def main() -> None:
     """Evaluate and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
-    parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "embedded.training")
+    parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "builtin.training")
     parser.add_argument("--models", type=Path, default=REPOSITORY / "Resources" / "Models")
     parser.add_argument("--tasks", nargs="*", default=[], help="tasks that were trained; default: the joint training")
     parser.add_argument("--without", nargs="*", default=[], help="ids of tasks to leave out")
@@ -33,8 +33,15 @@ def main() -> None:
     parser.add_argument("--not-judged", action="store_true", help="write bundles without metrics, for experiments")
     parser.add_argument("--note", default="", help="a sentence on the training for the manifest")
     parser.add_argument("--save-metrics", type=Path, help="JSON file for the metrics")
+    parser.add_argument(
+        "--measure-again", action="store_true", help="only the metrics and ranges of existing bundles, same weights"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.measure_again:
+        for task in tasks_of(options.tasks, options.without):
+            print(measure_ranges(task, options.data, options.models, device=options.device))
+        return
     metrics = export(
         options.state,
         options.data,

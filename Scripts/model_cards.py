@@ -10,8 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from HSAMSegmentLib.report.model_card import model_card
 from HSAMSegmentLib.weights.bundle import read_manifest
-from HSAMSegmentLib.weights.model_card import model_card
 from recipes.builtin_tasks import SHIPPED_TASKS
 
 REPOSITORY = Path(__file__).resolve().parents[1]

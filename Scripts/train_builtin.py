@@ -2,6 +2,7 @@
 
 python Scripts/train_builtin.py --data ../shared/data --minutes 80
 python Scripts/train_builtin.py --tasks abdomen-ct --packed Scratch --device cuda --batch-factor 8 --minutes 10
+torchrun --nproc-per-node 8 Scripts/train_builtin.py --tasks abdomen-ct --packed Scratch --device cuda --minutes 10
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from HSAMSegmentLib.training import ranks
+from HSAMSegmentLib.training.data.array_store import ArrayStore
 from HSAMSegmentLib.training.recipe import augment_rule
 from HSAMSegmentLib.training.state_files import load_state, save_state
 from HSAMSegmentLib.weights.loading import load_model
@@ -45,7 +48,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
     parser.add_argument("--packed", type=Path, help="folder of files from pack_training_data.py, instead of --data")
-    parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "embedded.training")
+    parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "builtin.training")
     parser.add_argument("--minutes", type=float, required=True, help="of training in all, earlier runs included")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda for bfloat16")
     parser.add_argument("--batch-factor", type=int, default=1, help="larger batches, to fill a GPU")
@@ -60,6 +63,7 @@ def arguments() -> argparse.Namespace:
         default=[],
         help="with --export-average: the mean with the weights of these states",
     )
+    parser.add_argument("--stream", type=Path, help="with --data: keep slices in this folder instead of in memory")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tasks", nargs="*", default=[], help="ids of the tasks; default: the joint training")
     parser.add_argument("--without", nargs="*", default=[], help="ids of tasks to leave out")
@@ -67,12 +71,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_data(task: BuiltinTask, options: argparse.Namespace) -> TaskData:
+def read_data(task: BuiltinTask, options: argparse.Namespace, store: ArrayStore | None) -> TaskData:
     """The data of a task, on the device."""
     device = torch.device(options.device)
     if options.packed:
         return task_data(task, read_pack(options.packed / f"{task.id}.npz", task, device), device)
-    return read_task(task, options.data, device)
+    return read_task(task, options.data, device, store)
 
 
 def main() -> None:
@@ -84,6 +88,13 @@ def main() -> None:
         states = [load_state(path) for path in (options.state, *options.mean_with)]
         save_state(options.export_average, mean_state(states))
         return
+    with ranks.joined(options.device) as device:
+        options.device = device
+        run(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train on one device, or on one of several ranks."""
     settings = Settings(
         minutes=options.minutes,
         rate=options.rate,
@@ -95,15 +106,24 @@ def main() -> None:
     tasks = tasks_of(options.tasks, options.without)
     if options.strong_augmentation:
         tasks = tuple(replace(task, augment=augment_rule(1)) for task in tasks)
-    training = BuiltinTraining([read_data(task, options) for task in tasks], settings)
+    store = ArrayStore(options.stream) if options.stream else None
+    training = BuiltinTraining([read_data(task, options, store) for task in tasks], settings)
     options.state.parent.mkdir(exist_ok=True)
-    if options.state.is_file():
+    if ranks.from_first(options.state.is_file):
         training.resume(options.state)
-        print(f"Continuing at step {training.trainer.steps}.", flush=True)
+        say(f"Continuing at step {training.trainer.steps}.")
     elif tasks[0].start_from:
         for report in training.start_from(load_model(tasks[0].start_from)).values():
-            print(report.sentence, flush=True)
-    print(describe(train(training, options.state)), flush=True)
+            say(report.sentence)
+    say(describe(train(training, options.state)))
+    if store is not None:
+        store.close()
+
+
+def say(sentence: str) -> None:
+    """Print a sentence, once for all ranks."""
+    if ranks.is_first():
+        print(sentence, flush=True)
 
 
 if __name__ == "__main__":

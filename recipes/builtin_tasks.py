@@ -319,11 +319,16 @@ ABDOMEN_MR = replace(
     ),
     sources=(Source("ct_btcv", ABDOMEN_CT.labels),),
     slice_size=352,
-    contrast=ContrastRule(),
+    contrast=ContrastRule(synthetic_probability=0.3, curve_probability=0.15, band_probability=0.05),
 )
 
 ABDOMEN_MR_WITHOUT_CT = replace(
-    ABDOMEN_MR, id="abdomen-mr-without-ct", sources=(), slice_size=0, validation=ABDOMEN.validation
+    ABDOMEN_MR,
+    id="abdomen-mr-without-ct",
+    sources=(),
+    slice_size=0,
+    validation=ABDOMEN.validation,
+    contrast=ContrastRule(),
 )
 """For the table of what each part brings; it is not shipped."""
 

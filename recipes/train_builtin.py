@@ -16,6 +16,7 @@ from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.interface import StageLogits
 from HSAMSegmentLib.preprocess.rules import PredictionRule
+from HSAMSegmentLib.training import ranks
 from HSAMSegmentLib.training.data.augment import augment
 from HSAMSegmentLib.training.loop.checkpointer import Checkpointer
 from HSAMSegmentLib.training.loop.fit import fit
@@ -49,7 +50,7 @@ class Settings:
         device: "cpu" or "cuda"; on the latter in bfloat16.
         validate_minutes: pause between validations.
         average_decay: see `WeightAverage`.
-        batch_factor: factor on the batch sizes of the tasks, to fill a GPU.
+        batch_factor: factor on the batch sizes of the tasks, to fill a GPU; these are of each rank.
     """
 
     minutes: float
@@ -84,7 +85,9 @@ class TaskBatches:
         """
         self._data, self._network, self._factor, self._step = data, network, settings.batch_factor, step
         device = data.slices.device
-        self._noise = torch.Generator(device).manual_seed(settings.seed) if device.type == "cuda" else None
+        self._noise = (
+            torch.Generator(device).manual_seed(settings.seed + ranks.rank()) if device.type == "cuda" else None
+        )
 
     def forward(self, generator: torch.Generator) -> tuple[StageLogits, Tensor]:
         """Logits of all stages and labels [B, rows, columns] of a new batch."""
@@ -97,10 +100,12 @@ class TaskBatches:
         is_full = task.full_size_every > 1 and self._step() % task.full_size_every == 0
         size = (task.image_size, task.image_size) if is_full else task.train_size
         count = (task.full_size_batch or task.batch_size) if is_full else task.batch_size
-        items = self._data.sampler.draw(count * self._factor, generator)
+        items = ranks.part_of(self._data.sampler.draw(count * self._factor * ranks.world_size(), generator))
         images, labels = slices.gather(items)
         if task.contrast is not None:
-            images = randomize_contrast(images, *slices.gather_tissues(items), task.contrast, generator)
+            images = randomize_contrast(
+                images, *slices.gather_tissues(items), task.contrast, ranks.own_generator(generator)
+            )
         is_centered = task.centers_on_labels and not is_full
         centers = slices.centers_px[[item.bank for item in items]] if is_centered else None
         images, labels = augment(
@@ -135,21 +140,33 @@ class BuiltinTraining:
 
     def __init__(self, data: Sequence[TaskData], settings: Settings) -> None:
         """Initialize the networks; `resume` or `start_from` then replace their weights."""
-        torch.manual_seed(settings.seed)
+        torch.manual_seed(settings.seed)  # the same weights on all ranks
         self.data = data
         self.settings = settings
         self.device = torch.device(settings.device)
         self.trainer = self._new_trainer(build_networks([item.task for item in data]).to(self.device))
+        ranks.separate_noise(settings.seed)
         self.losses: dict[str, float] = {}
         self._earlier_seconds = 0.0
         self._validation_seconds = 0.0
         self._validated_at = 0.0
+        self._agreed_seconds = 0.0
         self.objectives = [self._objective(item) for item in data]
 
     @property
     def seconds(self) -> float:
-        """Time used for steps and validations, earlier runs included."""
+        """Time used for steps and validations, earlier runs included; of several ranks the first one's at `agree`."""
+        if ranks.world_size() > 1:
+            return self._agreed_seconds
+        return self._own_seconds
+
+    @property
+    def _own_seconds(self) -> float:
         return self._earlier_seconds + self.trainer.seconds + self._validation_seconds
+
+    def agree(self) -> None:
+        """Let all ranks have the time of the first one, so that they validate and end at the same step."""
+        self._agreed_seconds = ranks.from_first(lambda: self._own_seconds)
 
     @property
     def progress(self) -> float:
@@ -173,13 +190,16 @@ class BuiltinTraining:
             NonFiniteLossError: if a loss is not finite.
         """
         self.trainer.step(self.objectives, self.progress)
+        self.agree()
         for item, loss in zip(self.data, self.trainer.last_losses):
             value = loss / LOSS_FACTOR
             self.losses[item.task.id] = 0.95 * self.losses.get(item.task.id, value) + 0.05 * value
 
     def validate(self) -> None:
         """Validate the averaged weights, quickly, and log Dice."""
-        logger.info(describe(self.validation(quick=True)))
+        sentence = describe(self.validation(quick=True))
+        if ranks.is_first():
+            logger.info(sentence)
 
     def validation(self, *, quick: bool = False) -> dict[str, ValidationResult]:
         """Dice of the averaged weights on the validation scans; quick: on every third slice of thin-sliced scans."""
@@ -196,6 +216,7 @@ class BuiltinTraining:
                 rule=PredictionRule(stages=item.task.prediction.stages),
             )
         self._validation_seconds += time.monotonic() - began
+        self.agree()
         self._validated_at = self.seconds
         return results
 
@@ -237,7 +258,7 @@ class BuiltinTraining:
         Raises:
             CheckpointError: if the file is damaged.
         """
-        state, trainer = load_state(path), self.trainer
+        state, trainer = ranks.from_first(lambda: load_state(path)), self.trainer
         trainer.network.load_state_dict(state.get("networks", state["average"]))
         trainer.average.network.load_state_dict(state["average"])
         if "networks" not in state:
@@ -248,7 +269,9 @@ class BuiltinTraining:
         if "torch_generator" in state:
             torch.set_rng_state(state["torch_generator"])
         trainer.steps = state["steps"]
+        ranks.separate_noise(trainer.steps)
         self._earlier_seconds = self._validated_at = state["seconds"]
+        self.agree()
 
     def _new_trainer(self, networks: nn.ModuleDict) -> Trainer:
         settings = self.settings
@@ -285,7 +308,7 @@ def train(
     def step() -> None:
         training.step()
         checkpointer.tick()
-        if training.trainer.steps % 20 == 0:
+        if training.trainer.steps % 20 == 0 and ranks.is_first():
             losses = ", ".join(f"{name} {value:.3f}" for name, value in training.losses.items())
             logger.info("step %d, %.1f min, losses: %s", training.trainer.steps, training.seconds / 60, losses)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from HSAMSegmentLib.cli.cohort_arguments import add_cohort_arguments
 from HSAMSegmentLib.cli.number_types import checked
 from HSAMSegmentLib.cli.serve_arguments import add_serve_options
 from HSAMSegmentLib.cli.sharing_arguments import add_download_options, add_push_options, add_source
@@ -53,15 +54,24 @@ class CommandParser(argparse.ArgumentParser):
 
 def add_segment(subparsers: argparse._SubParsersAction) -> None:
     """`segment INPUT -o OUTPUT`."""
-    parser = _command(subparsers, "segment", "Find the organs in a scan, a DICOM folder, or every scan of a folder.")
-    parser.add_argument("input", metavar="INPUT", type=Path, help="a volume file, a DICOM folder, or a folder of scans")
+    parser = _command(
+        subparsers,
+        "segment",
+        "Find the organs in a scan, a DICOM folder, or every scan of a folder or list.",
+        epilog="Lists of scans: a folder or BIDS data set; a glob pattern in quotes; a .csv file with a column 'path' "
+        "and, if wanted, 'id'; '-' for paths on standard input. A second run does only what is missing.",
+    )
+    parser.add_argument(
+        "input", metavar="INPUT", type=Path, help="a volume file, a DICOM folder, or a folder or list of scans"
+    )
     parser.add_argument(
         "-o",
         "--output",
         metavar="OUTPUT",
         type=Path,
         required=True,
-        help="a .seg.nrrd, .nrrd, .nii or .nii.gz file; a folder if INPUT is a folder of scans",
+        help="a .seg.nrrd, .nrrd, .nii, .nii.gz, .mha, .dcm (DICOM Segmentation, or RT Structure Set with --format "
+        "rtstruct), .stl, .obj or .vtp file; a folder if INPUT is a folder or list of scans",
     )
     parser.add_argument("--model", metavar="ID|FILE", help="a model of 'hsam-segment models', or a model file")
     parser.add_argument("--organs", metavar="A,B", type=_names, default=(), help="only these; default: all")
@@ -74,8 +84,19 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--preview", metavar="PNG", type=Path, help="write a picture with outlines; for one scan")
     parser.add_argument("--report", metavar="JSON", type=Path, help="write volumes, confidence, warnings; for one scan")
+    parser.add_argument(
+        "--statistics",
+        metavar="CSV",
+        type=Path,
+        help="write volume, surface, intensities, place and confidence of each structure, for one scan or a folder",
+    )
     parser.add_argument("--previews", action="store_true", help="a picture per scan, for a folder of scans")
-    parser.add_argument("--format", metavar="SUFFIX", type=_suffix, help="for a folder of scans; default: .seg.nrrd")
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        help="seg.nrrd, nrrd, nii.gz, nii, mha, dicom-seg, rtstruct, stl, obj or vtp; default: by the name of OUTPUT, "
+        "seg.nrrd for a folder of scans",
+    )
     parser.add_argument("--series", metavar="UID", help="UID (or its end), number or description of a DICOM series")
     parser.add_argument("--batch-size", metavar="N", type=_count, help="slices at once; default: what memory allows")
     parser.add_argument("--flip-averaging", action="store_true", help="average over flipped slices: slower, steadier")
@@ -91,6 +112,7 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--keep-islands", action="store_true", help="do not reduce organs to their largest piece")
     parser.add_argument("--keep-holes", action="store_true", help="do not fill holes")
     parser.add_argument("--keep-specks", action="store_true", help="do not drop specks")
+    add_cohort_arguments(parser)
     _common(parser, overwrite="replace OUTPUT, PNG and JSON if they exist")
 
 
@@ -143,6 +165,23 @@ def add_models(subparsers: argparse._SubParsersAction) -> None:
     remove.add_argument("id", metavar="ID", help="a model's id")
 
 
+def add_report(subparsers: argparse._SubParsersAction) -> None:
+    """`report FOLDER -o PAGE`."""
+    parser = _command(
+        subparsers,
+        "report",
+        "Make one web page of a folder of results: distributions, what is unusual, pictures.",
+        epilog="The page needs nothing but itself and works offline. Links lead to the files beside it.",
+    )
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=Path, help="a folder that a folder of scans was segmented into"
+    )
+    parser.add_argument("-o", "--output", metavar="HTML", type=Path, required=True, help="where to write the page")
+    parser.add_argument("--title", metavar="TEXT", default="", help="headline; default: the name of FOLDER")
+    parser.add_argument("--no-pictures", action="store_true", help="no pictures: quicker and smaller; no scan is read")
+    _common(parser, overwrite="replace HTML if it exists")
+
+
 def add_doctor(subparsers: argparse._SubParsersAction) -> None:
     """`doctor`."""
     parser = _command(
@@ -150,9 +189,12 @@ def add_doctor(subparsers: argparse._SubParsersAction) -> None:
         "doctor",
         "Check versions, devices, weights and disk, and say what to do.",
         epilog="The exit code is 0 if this computer can segment, 5 if no model is ready to use, and 7 if a package or "
-        "torch is missing or no device works.",
+        "torch is missing, no device works, or the self-test fails.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--self-test", action="store_true", help="also segment a synthetic scan and compare with the recorded result"
+    )
     _common(parser)
 
 
@@ -191,6 +233,7 @@ def _add_finetune_options(parser: CommandParser) -> None:
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same machine, same model")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; default: auto")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run of this MODEL stopped")
+    parser.add_argument("--stream", metavar="FOLDER", type=Path, help="keep slices there instead of in memory")
     parser.add_argument("--report", metavar="JSON", type=Path, help="write settings, losses and metrics; suggestions")
     parser.add_argument("--plot", metavar="PNG", type=Path, help="write the curves as a picture")
     _common(parser, overwrite="replace MODEL, JSON and PNG if they exist")
@@ -241,10 +284,6 @@ def _names(text: str) -> tuple[str, ...]:
     if not names:
         raise argparse.ArgumentTypeError("give names separated by commas")
     return names
-
-
-def _suffix(text: str) -> str:
-    return f".{text.lstrip('.').lower()}"
 
 
 def _named_values(text: str) -> dict[int, str]:

@@ -99,6 +99,7 @@ def _request(arguments: argparse.Namespace) -> FinetuneRequest:
         overwrite=arguments.overwrite or (arguments.resume and interrupted),
         report=arguments.report,
         plot=arguments.plot,
+        stream_folder=arguments.stream,
     )
 
 

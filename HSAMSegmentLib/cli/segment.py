@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 
+from HSAMSegmentLib.cli.cohort_arguments import first_given, names_many_scans, with_cohort, with_threads
 from HSAMSegmentLib.cli.console import Console, format_seconds, format_table
 from HSAMSegmentLib.errors import RequestError, VolumeError
+from HSAMSegmentLib.export.formats import ENDINGS
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.inference.result import LabelResult, SegmentationResult
-from HSAMSegmentLib.labels.segmentation_files import SEGMENTATION_OUTPUT_SUFFIXES
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
+
+MOST_ROWS = 100
+"""Of a larger cohort only the failed scans are shown; the summary has them all."""
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
@@ -22,9 +26,9 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
     Raises:
         HSAMSegmentError: as `segment_file` and `segment_folder`.
     """
-    if not arguments.input.exists():
+    if not (arguments.input.exists() or names_many_scans(arguments)):
         raise RequestError(f"There is no file or folder {arguments.input}.")
-    options = _options(arguments)
+    options = with_threads(_options(arguments), arguments)
     segment = _segment_folder if _wants_folder(arguments) else _segment_scan
     with Console(quiet=arguments.quiet) as console:
         return segment(arguments, options, console, cancel)
@@ -36,8 +40,10 @@ def _wants_folder(arguments: argparse.Namespace) -> bool:
     Raises:
         RequestError: if arguments for one scan or for a folder of scans are given for the other.
     """
-    is_file_name = arguments.output.name.lower().endswith(SEGMENTATION_OUTPUT_SUFFIXES)
-    if arguments.input.is_dir() and not is_file_name:
+    is_file_name = arguments.output.name.lower().endswith(ENDINGS)
+    if names_many_scans(arguments) and is_file_name:
+        raise RequestError(f"{arguments.input} names many scans, and {arguments.output} one file; give a folder.")
+    if names_many_scans(arguments) or (arguments.input.is_dir() and not is_file_name):
         given = [name for name in ("preview", "report", "series") if getattr(arguments, name) is not None]
         if given:
             raise RequestError(
@@ -46,9 +52,10 @@ def _wants_folder(arguments: argparse.Namespace) -> bool:
                 "series give OUTPUT the name of a file, for example organs.seg.nrrd."
             )
         return True
-    if arguments.previews or arguments.format is not None:
-        name = "--previews" if arguments.previews else "--format"
-        raise RequestError(f"{name} is for a folder of scans, with a folder as OUTPUT; for one scan see --preview.")
+    if arguments.previews:
+        raise RequestError("--previews is for a folder of scans, with a folder as OUTPUT; for one scan see --preview.")
+    if first_given(arguments):
+        raise RequestError(f"{first_given(arguments)} is for a folder or list of scans, with a folder as OUTPUT.")
     return False
 
 
@@ -72,7 +79,14 @@ def _options(arguments: argparse.Namespace) -> SegmentOptions:
 def _segment_scan(arguments: argparse.Namespace, options: SegmentOptions, console: Console, cancel: CancelToken) -> int:
     from HSAMSegmentLib.workflows.segment.segment_scan import segment_scan
 
-    files = OutputFiles(arguments.output, arguments.preview, arguments.report, arguments.overwrite)
+    files = OutputFiles(
+        arguments.output,
+        arguments.preview,
+        arguments.report,
+        arguments.overwrite,
+        statistics=arguments.statistics,
+        format=arguments.format or "",
+    )
     request = SegmentRequest(
         input=VolumeInput(path=str(arguments.input), series=arguments.series or ""),
         model=str(arguments.model or ""),
@@ -94,7 +108,10 @@ def _segment_scan(arguments: argparse.Namespace, options: SegmentOptions, consol
 def _segment_folder(
     arguments: argparse.Namespace, options: SegmentOptions, console: Console, cancel: CancelToken
 ) -> int:
-    from HSAMSegmentLib.workflows.segment.segment_folder import DONE, DONE_BEFORE, FAILED, SKIPPED, segment_folder
+    from HSAMSegmentLib.report.segmentation_report import REPORT_SUFFIX
+    from HSAMSegmentLib.workflows.segment.folder_statistics import check_folder_table, write_folder_table
+    from HSAMSegmentLib.workflows.segment.scan_outcome import DONE, DONE_BEFORE, FAILED, SKIPPED
+    from HSAMSegmentLib.workflows.segment.segment_folder import segment_folder
 
     request = FolderRequest(
         source=str(arguments.input),
@@ -103,15 +120,25 @@ def _segment_folder(
         device=arguments.device,
         options=options,
         preview=arguments.previews,
-        suffix=arguments.format or SEGMENTATION_OUTPUT_SUFFIXES[0],
+        suffix=arguments.format or FolderRequest.suffix,
         overwrite=arguments.overwrite,
     )
-    result = segment_folder(request, Context(console.progress, cancel))
-    rows = [(item.scan.name, item.status, item.model, ", ".join(item.found) or "-") for item in result.scans]
-    console.result(format_table(("scan", "status", "model", "found"), rows))
-    for item in result.scans:
+    if arguments.statistics is not None:
+        check_folder_table(arguments.statistics, overwrite=arguments.overwrite)
+    result = segment_folder(with_cohort(request, arguments), Context(console.progress, cancel))
+    shown = [item for item in result.scans if len(result.scans) <= MOST_ROWS or item.status == FAILED]
+    rows = [(item.scan.name, item.status, item.model, ", ".join(item.found) or "-") for item in shown]
+    if rows:
+        console.result(format_table(("scan", "status", "model", "found"), rows))
+    for item in shown:
         if item.message:
             console.note(f"{item.scan.name}: {item.message}")
+    if arguments.statistics is not None:
+        finished = [item.scan.name + REPORT_SUFFIX for item in result.scans if item.status in (DONE, DONE_BEFORE)]
+        folder = arguments.output
+        reports, table = [folder / name for name in finished], arguments.statistics
+        for note in write_folder_table(reports, folder, table, overwrite=arguments.overwrite):
+            console.note(note)
     counts = ", ".join(f"{result.count(status)} {status}" for status in (DONE, DONE_BEFORE, FAILED, SKIPPED))
     console.note(f"{counts}; see {result.summary}. For research only, not for clinical decisions.")
     return VolumeError.exit_code if result.count(FAILED) else 0

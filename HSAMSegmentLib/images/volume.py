@@ -22,6 +22,7 @@ class Volume:
         source: the file or folder it was read from, or None.
         notes: sentences on what reading had to mend ("12 voxels were not finite and became 0").
         series: id of the DICOM series it was read from (its instance UID, with "/2" for a second volume of it), or "".
+        dicom_files: its DICOM files in the order of the slices (one file may hold all slices); none for other formats.
     """
 
     array: np.ndarray
@@ -31,3 +32,4 @@ class Volume:
     source: Path | None = None
     notes: tuple[str, ...] = ()
     series: str = ""
+    dicom_files: tuple[Path, ...] = ()

@@ -297,6 +297,7 @@ class Segmenter:
             batch_size=predictor.batch_size,
             timings_s=run.timings,
             other_planes=run.other_planes,
+            dicom_files=run.volume.dicom_files,
             plausibility=fit,
         )
 

@@ -12,6 +12,8 @@ from HSAMSegmentLib.labels.segmentation import Segmentation
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
+    from HSAMSegmentLib.export.origin import Origin
+
 
 @dataclass(frozen=True)
 class SliceConfidence:
@@ -96,6 +98,7 @@ class SegmentationResult:
         batch_size: slices per run, at the end.
         timings_s: seconds by stage ("network", "postprocessing", ..., "total").
         other_planes: planes that were read besides that of the slices.
+        dicom_files: DICOM files of the scan in the order of its slices, which DICOM results refer to; else none.
         plausibility: how well the result fits what the model was trained on; None if that is not known.
     """
 
@@ -111,6 +114,7 @@ class SegmentationResult:
     batch_size: int = 1
     timings_s: dict[str, float] = field(default_factory=dict)
     other_planes: tuple[str, ...] = ()
+    dicom_files: tuple[Path, ...] = ()
     plausibility: Plausibility | None = None
 
     def __getitem__(self, name: str) -> LabelResult:
@@ -135,17 +139,28 @@ class SegmentationResult:
 
         return image_of(self.segmentation.array, self.segmentation.geometry)
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the labels with names, colors and codes, completely or not at all.
+    @property
+    def origin(self) -> Origin:
+        """The scan and the model, as files in DICOM formats tell them."""
+        from HSAMSegmentLib.export.origin import Origin
+
+        return Origin(self.dicom_files, self.model_id, self.model_title)
+
+    def save(self, path: str | Path, *, format: str = "", overwrite: bool = False) -> Path:
+        """Write the organs with names, colors and codes, completely or not at all.
 
         Args:
-            path: .seg.nrrd, .nrrd, .nii.gz, .nii or .mha file.
+            path: .seg.nrrd, .nrrd, .nii.gz, .nii, .mha (label maps), .dcm (DICOM Segmentation), .rtstruct.dcm (RT
+                Structure Set), .stl, .obj or .vtp (surfaces in LPS mm) file.
+            format: "dicom-seg", "rtstruct", ... where the suffix does not say it.
             overwrite: whether an existing file may be replaced.
 
         Raises:
-            OutputError: if the file exists, has an unknown suffix, or cannot be written.
+            RequestError: if the format is unknown, or needs a package that is not installed.
+            OutputError: if the file exists, has an unknown suffix, or cannot be written; DICOM formats need a DICOM
+                scan.
         """
-        from HSAMSegmentLib.labels.segmentation_files import write_segmentation
+        from HSAMSegmentLib.export.formats import save_segmentation
 
-        write_segmentation(self.segmentation, path, overwrite=overwrite)
+        save_segmentation(self.segmentation, Path(path), self.origin, format_name=format, overwrite=overwrite)
         return Path(path)

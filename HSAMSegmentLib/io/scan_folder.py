@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from HSAMSegmentLib.errors import HSAMSegmentError, RequestError
 from HSAMSegmentLib.io.content_kind import content_problem
-from HSAMSegmentLib.io.dicom_series import unreadable_files
-from HSAMSegmentLib.io.dicom_sniff import has_dicom_content
+from HSAMSegmentLib.io.dicom.series import unreadable_files
+from HSAMSegmentLib.io.dicom.sniff import has_dicom_content
 from HSAMSegmentLib.io.folder_labels import label_maps
 from HSAMSegmentLib.io.image_files import IMAGE_SUFFIXES, SEGMENTATION_SUFFIXES, name_without_suffix
 from HSAMSegmentLib.io.volume_files import list_series
@@ -62,7 +62,7 @@ def find_scans(folder: str | Path, *, ignored: Path | None = None) -> tuple[Scan
             f"There is no scan in {folder}. Scans are DICOM files and files that end in {', '.join(IMAGE_SUFFIXES)}."
             f"{why}"
         )
-    return tuple(_with_unique_names(scans + skipped))
+    return tuple(with_unique_names(scans + skipped))
 
 
 def _walk(folder: Path, root: Path, ignored: Path | None) -> Iterator[Scan]:
@@ -176,7 +176,7 @@ def _is_volume(file: Path) -> bool:
     return not (name.endswith(".img") and file.with_suffix(".hdr").exists())
 
 
-def _with_unique_names(scans: list[Scan]) -> Iterator[Scan]:
+def with_unique_names(scans: Sequence[Scan]) -> Iterator[Scan]:
     """Two files that differ in their suffix only get it into their name; what is left gets a number.
 
     Names that differ in upper and lower case only count as the same: on some disks their results would be one file.

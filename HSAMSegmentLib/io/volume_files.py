@@ -14,8 +14,8 @@ from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.images.modality import guess_modality
 from HSAMSegmentLib.images.sitk_images import geometry_of
 from HSAMSegmentLib.images.volume import Volume
-from HSAMSegmentLib.io import dicom_series as dicom
-from HSAMSegmentLib.io.dicom_series import Series, list_series
+from HSAMSegmentLib.io.dicom import series as dicom
+from HSAMSegmentLib.io.dicom.series import Series, list_series
 from HSAMSegmentLib.io.image_files import (
     SEGMENTATION_SUFFIXES,
     check_readable_file,
@@ -77,7 +77,7 @@ def finite_array(array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
 def _of_dicom(read: dicom.DicomVolume, path: Path) -> Volume:
     array, mended = finite_array(read.array)
     modality = read.modality or guess_modality(array)
-    return Volume(array, read.geometry, read.name, modality, path, read.notes + mended, read.series)
+    return Volume(array, read.geometry, read.name, modality, path, read.notes + mended, read.series, read.files)
 
 
 def _volume(image: sitk.Image, name: str, modality: str, notes: tuple[str, ...], path: Path) -> Volume:

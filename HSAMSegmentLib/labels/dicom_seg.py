@@ -15,8 +15,10 @@ import numpy as np
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.io.image_files import name_without_suffix
+from HSAMSegmentLib.labels.cielab import srgb_of
 from HSAMSegmentLib.labels.label_set import Code, Label, LabelSet, Terminology
 from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.labels.structures import TISSUE
 from HSAMSegmentLib.labels.terminology import fallback_color, find_structure, unique_name
 
 if TYPE_CHECKING:
@@ -218,7 +220,7 @@ def _label_set(described: dict[int, Any], values: dict[int, int]) -> LabelSet:
 def _terminology(item: Dataset) -> Terminology | None:
     category = _code(item.get("SegmentedPropertyCategoryCodeSequence"))
     kind = _code(item.get("SegmentedPropertyTypeCodeSequence"))
-    if category is None or kind is None:
+    if category is None or kind is None or kind.value == TISSUE.value:
         return None
     modifiers = item.SegmentedPropertyTypeCodeSequence[0].get("SegmentedPropertyTypeModifierCodeSequence")
     return Terminology(category, kind, _code(modifiers))
@@ -234,22 +236,8 @@ def _code(sequence: Any) -> Code | None:
 
 
 def _color(item: Dataset) -> tuple[float, float, float] | None:
-    """The recommended color, from CIELab in 16 bits (PS3.3, C.10.7.1.1) to sRGB."""
+    """The recommended color, red, green and blue."""
     stored = item.get("RecommendedDisplayCIELabValue")
     if stored is None or len(stored) != 3:
         return None
-    lightness, a, b = (stored[0] / 65535 * 100, stored[1] / 65535 * 255 - 128, stored[2] / 65535 * 255 - 128)
-    y = (lightness + 16) / 116
-    cubes = np.array([y + a / 500, y, y - b / 200])
-    white = np.array([0.9642, 1.0, 0.8249])  # D50
-    xyz = white * np.where(cubes > 6 / 29, cubes**3, 3 * (6 / 29) ** 2 * (cubes - 4 / 29))
-    linear = _D50_TO_SRGB @ xyz
-    gamma = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.clip(linear, 0, None) ** (1 / 2.4) - 0.055)
-    red, green, blue = np.clip(gamma, 0.0, 1.0)
-    return (float(red), float(green), float(blue))
-
-
-_D50_TO_SRGB = np.array(
-    [[3.1338561, -1.6168667, -0.4906146], [-0.9787684, 1.9161415, 0.0334540], [0.0719453, -0.2289914, 1.4052427]]
-)
-"""XYZ at D50 to linear sRGB, Bradford adapted (Lindbloom)."""
+    return srgb_of(stored)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.io.dicom_series import list_series, read_folder
-from HSAMSegmentLib.io.dicom_sniff import is_dicom_file
+from HSAMSegmentLib.io.dicom.series import list_series, read_folder
+from HSAMSegmentLib.io.dicom.sniff import is_dicom_file
 from HSAMSegmentLib.io.quiet import quiet_libraries
 from HSAMSegmentLib.labels.dicom_seg import SEG_CLASSES, read_dicom_seg
 from HSAMSegmentLib.labels.rtstruct import RTSTRUCT_CLASS, read_rtstruct

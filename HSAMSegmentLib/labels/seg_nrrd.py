@@ -12,11 +12,10 @@ import numpy as np
 
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.labels.label_set import Label, LabelSet, Terminology
+from HSAMSegmentLib.labels.structures import TISSUE
 from HSAMSegmentLib.labels.terminology import fallback_color, find_structure, terminology_from_tag, terminology_tag
 
 _TERMINOLOGY_TAG = "TerminologyEntry"
-# Slicer calls every segment a "Tissue" until somebody says what it is.
-_NOTHING_SAID = "85756007"
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def _entry(fields: Mapping[str, str], index: int) -> SegmentEntry:
     def terminology() -> Terminology | None:
         tags = dict(tag.split(":", 1) for tag in field("Tags", "").split("|") if ":" in tag)
         found = terminology_from_tag(tags.get(_TERMINOLOGY_TAG, ""))
-        return None if found is not None and found.type.value == _NOTHING_SAID else found
+        return None if found is not None and found.type.value == TISSUE.value else found
 
     name = field("Name", "") or field("ID", "")
     return SegmentEntry(

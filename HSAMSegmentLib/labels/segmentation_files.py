@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from HSAMSegmentLib.errors import OutputError, VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.sitk_images import geometry_of, image_of, quiet_itk
-from HSAMSegmentLib.io.dicom_sniff import is_dicom_file
+from HSAMSegmentLib.io.dicom.sniff import is_dicom_file
 from HSAMSegmentLib.io.image_files import (
     ROUNDING_SHEAR_DEGREES,
     check_readable_file,
@@ -28,17 +28,15 @@ from HSAMSegmentLib.io.nifti_files import axes_shear_degrees, check_nifti_length
 from HSAMSegmentLib.labels.dicom_segmentations import is_structure_set, read_dicom_segmentation
 from HSAMSegmentLib.labels.label_names import is_generic_name, names_path, names_text, read_names
 from HSAMSegmentLib.labels.label_set import LabelSet
+from HSAMSegmentLib.labels.label_values import labels_of_values
 from HSAMSegmentLib.labels.layers import merge_layers
 from HSAMSegmentLib.labels.seg_nrrd import header_fields, segment_entries
 from HSAMSegmentLib.labels.segmentation import Segmentation
-from HSAMSegmentLib.labels.terminology import label_for, label_set_of, unique_name
+from HSAMSegmentLib.labels.terminology import label_for, unique_name
 from HSAMSegmentLib.runtime.atomic_files import check_output, complete_file
 
 SEGMENTATION_OUTPUT_SUFFIXES = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha")
 
-_LARGEST_VALUE = 255
-_MOST_VALUES_OF_LABELS = 1000
-_ROUNDED_APART = 1e-3
 _COMPRESSION_LEVEL = 4
 
 
@@ -67,17 +65,17 @@ def read_segmentation(
     check_readable_file(path)
     if is_dicom_file(path):
         found = read_dicom_segmentation(path, grid)
-        return replace(found, labels=_renamed(found.labels, names))
+        return replace(found, labels=renamed(found.labels, names))
     image, notes = read_image(path)
     fields = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("Segment")}
     entries = segment_entries(fields)
     array = sitk.GetArrayFromImage(image)
     if entries:
         array, labels, merge_notes = merge_layers(array, entries, path.name)
-        labels = _renamed(labels, names)
+        labels = renamed(labels, names)
     else:
         check_scalar(path, image)
-        array, labels, merge_notes = _plain_labels(array, path, names)
+        array, labels, merge_notes = labels_of_values(array, path.name, names=names, known=read_names(path))
     return Segmentation(array, geometry_of(image), labels, name_without_suffix(path), notes + merge_notes)
 
 
@@ -94,13 +92,13 @@ def read_two_segmentations(
         VolumeError: if a file cannot be read.
     """
     if is_structure_set(Path(first)) and not is_structure_set(Path(second)):
-        other = _with_names(Path(second), names, None)
-        return _with_names(Path(first), names, other.geometry), other
-    one = _with_names(Path(first), names, None)
-    return one, _with_names(Path(second), names, one.geometry)
+        other = with_names(Path(second), names, None)
+        return with_names(Path(first), names, other.geometry), other
+    one = with_names(Path(first), names, None)
+    return one, with_names(Path(second), names, one.geometry)
 
 
-def _with_names(path: Path, names: Mapping[int, str] | None, grid: Geometry | None) -> Segmentation:
+def with_names(path: Path, names: Mapping[int, str] | None, grid: Geometry | None) -> Segmentation:
     """A segmentation; names given by the user are for files that have none of their own."""
     found = read_segmentation(path, grid=grid)
     if names and all(is_generic_name(label.name) for label in found.labels):
@@ -192,94 +190,8 @@ def _check_written_nifti(path: Path) -> None:
         raise OSError(str(error)) from error
 
 
-def _plain_labels(
-    array: np.ndarray, path: Path, names: Mapping[int, str] | None
-) -> tuple[np.ndarray, LabelSet, tuple[str, ...]]:
-    """uint8 label values of a label map, their labels, and notes."""
-    array, notes = _whole_numbers(array, path)
-    present = [int(value) for value in np.unique(array) if value != 0]
-    known = read_names(path)
-    _check_values(present, path)
-    given = {} if names is None else {int(value): name for value, name in names.items()}
-    beside = {} if known is None else {label.value: label.name for label in known}
-    all_names = {value: f"Label {value}" for value in present}
-    all_names.update(beside if names is None else {value: beside[value] for value in beside if value in present})
-    all_names.update(given)
-    numbers, number_notes = _new_numbers(sorted(value for value in all_names if value > 0))
-    labels = label_set_of({numbers[value]: all_names[value] for value in numbers})
-    if known is not None and not number_notes:
-        labels = _with_known(labels, known)
-    return _renumbered(array, numbers), labels, notes + number_notes
-
-
-def _check_values(present: list[int], path: Path) -> None:
-    """Make sure that the values of a label map can be labels.
-
-    Raises:
-        VolumeError: naming those that cannot.
-    """
-    negative = [value for value in present if value < 0]
-    if negative and len(present) > _LARGEST_VALUE:
-        raise VolumeError(
-            f'"{path.name}" holds negative values, {min(negative)} and up; it is a scan, not a label map.'
-        )
-    if negative:
-        raise VolumeError(
-            f'"{path.name}" holds the value {negative[0]}; label values are 0 (background) and above. Give what it '
-            "marks another value, or 0."
-        )
-    if len(present) > _MOST_VALUES_OF_LABELS:
-        raise VolumeError(f'"{path.name}" holds {len(present)} different values; it is a scan, not a label map.')
-    if len(present) > _LARGEST_VALUE:
-        raise VolumeError(
-            f'"{path.name}" holds {len(present)} different label values; {_LARGEST_VALUE} is the most. Leave out some.'
-        )
-
-
-def _whole_numbers(array: np.ndarray, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Label values as whole numbers; scaled storage leaves them a little beside, which is mended with a note."""
-    if array.dtype.kind != "f":
-        return array, ()
-    if not np.isfinite(array).all():
-        raise VolumeError(f'"{path.name}" holds values that are not finite; label values are whole numbers.')
-    rounded = np.rint(array)
-    apart = np.abs(rounded - array)
-    largest = float(apart.max(initial=0.0))
-    if largest > _ROUNDED_APART:
-        example = float(array.flat[int(apart.argmax())])
-        raise VolumeError(
-            f'"{path.name}" holds {example:.6g}, which is not a whole number; it is a scan or a probability map, not a '
-            "label map."
-        )
-    note = f"Label values were up to {largest:.1g} beside whole numbers, and were rounded."
-    return rounded.astype(np.int64), (note,) if largest > 0 else ()
-
-
-def _new_numbers(values: list[int]) -> tuple[dict[int, int], tuple[str, ...]]:
-    """Values as they are if all fit into 8 bits, else numbered from 1, and then a note."""
-    if not values or values[-1] <= _LARGEST_VALUE:
-        return {value: value for value in values}, ()
-    numbers = {value: number for number, value in enumerate(values, start=1)}
-    pairs = ", ".join(f"{value} as {number}" for value, number in numbers.items())
-    return numbers, (f"Label values above 255 were numbered anew ({pairs}).",)
-
-
-def _renumbered(array: np.ndarray, numbers: Mapping[int, int]) -> np.ndarray:
-    result = array.astype(np.uint8)
-    for value, number in numbers.items():
-        if value != number:
-            result[array == value] = number
-    return result
-
-
-def _with_known(labels: LabelSet, known: LabelSet) -> LabelSet:
-    """Colors and codes of the file beside the label map, for labels of the same value and name."""
-    stored = {(label.value, label.name): label for label in known}
-    return LabelSet(tuple(stored.get((label.value, label.name), label) for label in labels))
-
-
-def _renamed(labels: LabelSet, names: Mapping[int, str] | None) -> LabelSet:
-    """Segments with the names that were given for their values."""
+def renamed(labels: LabelSet, names: Mapping[int, str] | None) -> LabelSet:
+    """Labels with the names that were given for their values."""
     if not names:
         return labels
     renamed = []

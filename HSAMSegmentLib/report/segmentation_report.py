@@ -16,6 +16,7 @@ from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.result import LabelResult, Plausibility, SegmentationResult, SliceConfidence
 from HSAMSegmentLib.labels.label_set import Terminology
+from HSAMSegmentLib.measurement.scan import ScanMeasurements
 from HSAMSegmentLib.runtime.atomic_files import atomic_output
 from HSAMSegmentLib.weights.manifest import Manifest
 
@@ -26,7 +27,7 @@ STATEMENT = (
     "For research only. This is no medical device: it was not cleared for clinical use, and every result has to be "
     "checked by a person who can judge it."
 )
-_PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "segment-anything")
+_PACKAGES = ("torch", "numpy", "scipy", "SimpleITK")
 
 
 def make_report(
@@ -37,6 +38,7 @@ def make_report(
     options: SegmentOptions,
     output: Path | None = None,
     record: Mapping[str, Any] | None = None,
+    measured: ScanMeasurements | None = None,
 ) -> dict[str, Any]:
     """Everything a reader needs to judge and to repeat a segmentation, as plain JSON values.
 
@@ -47,6 +49,7 @@ def make_report(
         options: how it was segmented.
         output: the file that was written, if any.
         record: hashes of input, model and output (`files.make_record`), by which a second run knows what is done.
+        measured: statistics of the structures and what is unusual about them, if that was measured.
 
     Returns:
         An object whose lengths are in mm, volumes in mL, times in seconds, indices in the volume's own IJK; confidence,
@@ -65,6 +68,7 @@ def make_report(
         "other_planes": list(result.other_planes),
         "labels": [_label_json(item) for item in result.labels],
         "plausibility": None if result.plausibility is None else _plausibility_json(result.plausibility),
+        "measurements": None if measured is None else measured.to_json(),
         "warnings": list(result.warnings),
         "device": result.device,
         "precision": result.precision,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import torch
 
 from HSAMSegmentLib.errors import CancelledError, OutputError, TrainingError
 from HSAMSegmentLib.runtime.progress import CancelToken, ProgressCallback, ignore_progress
+from HSAMSegmentLib.training import ranks
 from HSAMSegmentLib.training.data.batches import Batches, LiveBatches
 from HSAMSegmentLib.training.data.cases import Case
 from HSAMSegmentLib.training.export import export
@@ -38,7 +40,7 @@ def finetune(
     events: FinetuneEvents = ignore_events,
     cancel: CancelToken | None = None,
 ) -> FinetuneResult:
-    """Fine-tune a model and write it.
+    """Fine-tune a model and write it. Under `torchrun`, several processes train it together, a batch each per step.
 
     Args:
         request: the request.
@@ -58,8 +60,18 @@ def finetune(
         OutputError: if an output exists or cannot be written; the training state is kept, so `resume` can try again.
         CancelledError: if it was cancelled before the first step.
     """
-    run = prepare(request, cases=cases, validation=validation, progress=progress, events=events, cancel=cancel)
-    return train(run)
+    with ranks.joined(request.device) as device:
+        run = prepare(
+            replace(request, device=device),
+            cases=cases,
+            validation=validation,
+            progress=progress if ranks.is_first() else ignore_progress,
+            events=events if ranks.is_first() else ignore_events,
+            cancel=cancel,
+        )
+        ranks.separate_noise(run.steps)
+        with closing(run):
+            return train(run)
 
 
 def train(run: FinetuneState) -> FinetuneResult:
@@ -144,6 +156,9 @@ def _batches(run: FinetuneState) -> Batches:
         generator = torch.Generator().manual_seed(run.request.seed + 1)
         options = _cache_options(run, _encoding_progress(run))
         features = CachedFeatures(split, training_set, run.validator.sets, run.device, generator, options)
+    if not ranks.agree(features.views):
+        features.close()
+        raise OutputError("The disks of the processes have room for different numbers of features; free some space.")
     run.advise(features.shortfalls)
     run.validator.use_cache(features)
     return CachedFeatureBatches(split, training_set, run.device, features)
@@ -154,7 +169,9 @@ def _cache_options(run: FinetuneState, progress: Callable[[int, int], None]) -> 
     return CacheOptions(
         capacity_bytes=request.cache_bytes,
         parent=request.cache_folder,
-        owner=CacheOwner(run.setup.features_key(request, run.device.type), run.checkpointer.path),
+        owner=CacheOwner(run.setup.features_key(request, run.device.type), run.checkpointer.path)
+        if ranks.is_first()
+        else None,
         limits=BudgetedEncoding(run.budget),
         is_resumed=run.validator.are_slices_fixed,
         progress=progress,
@@ -191,7 +208,7 @@ def _finish(run: FinetuneState, stopped: str) -> FinetuneResult:
     run.report("Writing the model")
     result = make_result(run, stopped)
     try:
-        export(result, run.request)
+        ranks.from_first(lambda: export(result, run.request))
     except OutputError:
         run.checkpointer.save()
         raise

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.errors import CancelledError, RequestError
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.runtime.atomic_files import refuse_existing
 from HSAMSegmentLib.runtime.devices import choose_device
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, interruptible
+from HSAMSegmentLib.training import ranks
+from HSAMSegmentLib.training.data.array_store import ArrayStore
 from HSAMSegmentLib.training.data.augment import AugmentRule
 from HSAMSegmentLib.training.data.batches import Batches
+from HSAMSegmentLib.training.data.cases import Case
+from HSAMSegmentLib.training.data.slice_bank import SliceBank
 from HSAMSegmentLib.training.features.adaptation import set_trainable
 from HSAMSegmentLib.training.loop.batch_size_probe import BatchSizeProbe
 from HSAMSegmentLib.training.loop.budget import Budget
@@ -26,9 +30,10 @@ from HSAMSegmentLib.training.loop.losses import DICE_SMOOTHING, autosam_loss, hs
 from HSAMSegmentLib.training.loop.schedules import hsam_last_stage_weight
 from HSAMSegmentLib.training.loop.trainer import Objective, Trainer
 from HSAMSegmentLib.training.loop.validator import Validator
+from HSAMSegmentLib.training.recipe import Recipe
 from HSAMSegmentLib.training.request import SCHEDULES, FinetuneEvents, FinetuneRequest
 from HSAMSegmentLib.training.second_plane import PlaneComparison, SecondPlane
-from HSAMSegmentLib.training.setup import TrainingSetup
+from HSAMSegmentLib.training.setup import TrainingSetup, slice_bank_of
 from HSAMSegmentLib.training.state_files import state_path
 
 Result = TypeVar("Result")
@@ -68,7 +73,10 @@ class FinetuneState:
                 refuse_existing(path, request.overwrite)
         if request.schedule not in ("", *SCHEDULES):
             raise RequestError(f"The schedule '{request.schedule}' is unknown; choose {', '.join(SCHEDULES)}.")
+        if ranks.world_size() > 1 and request.epochs is None:
+            raise RequestError("Several processes keep in step by epochs: give the number of epochs, not minutes.")
         self.request, self.progress, self.cancel = request, progress, cancel
+        self.store = None if request.stream_folder is None else ArrayStore(request.stream_folder)
         self.budget = budget or Budget(minutes=request.minutes, epochs=request.epochs)
         self.device = torch.device(choose_device(request.device).name)
         self.notes: list[str] = []
@@ -95,7 +103,9 @@ class FinetuneState:
         self.trainer.guard = self.guard
         self.budget.set_steps_per_epoch(setup.steps_per_epoch)
         self.budget.writing_seconds += self._writing_seconds()
-        self.validator = Validator(setup, self.trainer, self.budget, events, self.cancel)
+        # A rank that left a validation would be waited for, so several look for a cancel between steps only.
+        inner_cancel = self.cancel if ranks.world_size() == 1 else CancelToken()
+        self.validator = Validator(setup, self.trainer, self.budget, events, inner_cancel)
         self.checkpointer = Checkpointer(state_path(request.output), self.state, every_seconds=request.save_seconds)
 
     @property
@@ -120,7 +130,8 @@ class FinetuneState:
         objective = Objective(batches, self.loss)
 
         def step() -> None:
-            self.cancel.raise_if_cancelled()
+            if ranks.any_rank(self.cancel.is_cancelled):
+                raise CancelledError("Cancelled.")
             began = time.monotonic()
             trainer.step([objective], self.budget.fraction)
             self.budget.advance(time.monotonic() - began)
@@ -159,7 +170,12 @@ class FinetuneState:
         return plane
 
     def guard(self) -> AbstractContextManager[Any]:
-        """Checks for a cancel in every operation of a slow step; quick steps are checked in between."""
+        """Checks for a cancel in every operation of a slow step; quick steps are checked in between.
+
+        Several ranks check between steps only: one that left a step would be waited for.
+        """
+        if ranks.world_size() > 1:
+            return nullcontext()
         is_slow = self.budget.step_seconds > _SLOW_SECONDS or self.budget.step_seconds == 0.0
         return CancellableComputation(self.cancel) if is_slow else nullcontext()
 
@@ -176,6 +192,7 @@ class FinetuneState:
             "look_seconds": self.budget.validation_seconds,
             "first_part": self.first_plane_fraction,
             "facts": self.setup.facts(self.request),
+            "steps_per_epoch": self.setup.steps_per_epoch,
         }
 
     def resume(self) -> None:
@@ -200,10 +217,30 @@ class FinetuneState:
         if state["other"] is not None:
             self.second_plane = self.start_second_plane(self.trainer.load_best())
             self.second_plane.trainer.resume(state["other"])
-        self.budget.resume(state["seconds"], self.steps)
+        self.budget.resume(state["seconds"], self._steps_at_this_size(state))
         self.budget.validation_seconds, self.first_plane_fraction = state["look_seconds"], state["first_part"]
         self.validator.resume()
         self.note([f"Resumed at step {self.steps}."])
+
+    def _steps_at_this_size(self, state: dict[str, Any]) -> int:
+        """Steps of the earlier runs, in steps of the present number of ranks: these see more or fewer slices in one."""
+        now = self.setup.steps_per_epoch
+        before = state.get("steps_per_epoch", now)
+        return self.steps if before == now else round(self.steps * now / before)
+
+    def stored(self, cases: Iterable[Case]) -> list[Case]:
+        """The same cases, in files if the request says so."""
+        return list(cases) if self.store is None else [self.store.case(case) for case in cases]
+
+    def bank_of(self, case: Case, recipe: Recipe) -> SliceBank:
+        """The slices of a case, in files if the request says so."""
+        bank = self.interruptible(lambda: slice_bank_of(case, recipe))
+        return bank if self.store is None else self.store.bank(bank)
+
+    def close(self) -> None:
+        """Remove the files that only the training needs."""
+        if self.store is not None:
+            self.store.close()
 
     def report(self, stage: str, detail: str = "") -> None:
         """Report progress."""

@@ -43,8 +43,8 @@ class TrainingSetup:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that draw as many slices as the training set has."""
-        return max(1, -(-len(self.training_set.sampler) // self.training_set.batch_size))
+        """Steps of all ranks that draw as many slices as the training set has."""
+        return max(1, -(-len(self.training_set.sampler) // self.training_set.global_batch_size))
 
     def facts(self, request: FinetuneRequest) -> dict[str, Any]:
         """What must be the same for a training to be resumed."""

@@ -57,7 +57,7 @@ class Store:
     Args:
         folder: the user's folder; None for `default_folder()`.
         catalog: known files; None for the one that comes with the program.
-        embedded: folder with the bundles that come with the program; None for the installed one.
+        builtin: folder with the bundles that come with the program; None for the installed one.
     """
 
     def __init__(

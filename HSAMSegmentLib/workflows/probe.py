@@ -14,7 +14,7 @@ from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.requests import ProbeRequest
 
-PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "segment-anything", "psutil")
+PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "psutil")
 
 
 def run(request: ProbeRequest, context: Context) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from statistics import median
 from typing import Any, Callable, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Python"))
 
 import psutil
 import torch
+from segment_anything_package import sam_part
 from torch import nn
 
 from HSAMSegmentLib.models.encoders.sam_vit import SAM_SIZES, SamEncoder
-from HSAMSegmentLib.models.encoders.segment_anything_parts import sam_part
 
 MIB = 2**20
 ENCODER = "sam_vit_b"

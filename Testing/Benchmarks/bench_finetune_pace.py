@@ -18,11 +18,12 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Python"))
 
 import torch
+from segment_anything_package import sam_modeling
 
 from HSAMSegmentLib.errors import CancelledError
-from HSAMSegmentLib.models.encoders.segment_anything_parts import sam_modeling
 from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 from HSAMSegmentLib.training.data.cases import Case, make_case

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
+from pathlib import Path
 from typing import Callable
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Python"))
+
 import torch
+from segment_anything_package import sam_part
 from torch import Tensor, nn
 
-from HSAMSegmentLib.models.encoders.segment_anything_parts import sam_part
 from HSAMSegmentLib.models.heads.hsam_decoders import RefiningDecoder
 from HSAMSegmentLib.models.heads.upscaling import Upscaling
 

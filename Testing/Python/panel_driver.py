@@ -28,6 +28,9 @@ class Answers:
     def open_path(self, title, kinds):
         return self.path
 
+    def folder_path(self, title, start):
+        return self.path
+
     def copy(self, text):
         self.clipboard = text
 
@@ -38,6 +41,7 @@ class PanelDriver:
     def __init__(self, host, engine, store, node=None):
         import slicer
 
+        from HSAMSegmentLib.slicer.panels.scene_watch import SceneWatch
         from HSAMSegmentLib.slicer.panels.segment.segment_tab import SegmentTab
         from HSAMSegmentLib.slicer.panels.widgets.model_list import StoreModels
 
@@ -50,6 +54,7 @@ class PanelDriver:
         self.ui = self.panel.ui
         self.node = node or slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment")
         self.panel.show_parameters(self.node)
+        self._watch = SceneWatch(self.panel.look_at_scene)
 
     @property
     def status(self):
@@ -85,6 +90,7 @@ class PanelDriver:
 
     def close(self):
         """Take the panel away."""
+        self._watch.close()
         self.panel.close()
         self.widget.setMRMLScene(None)
         self.widget.deleteLater()

@@ -25,6 +25,7 @@ class TabDriver:
         import slicer
 
         from HSAMSegmentLib.slicer.panels.dependencies import Dependencies
+        from HSAMSegmentLib.slicer.panels.scene_watch import SceneWatch
         from HSAMSegmentLib.slicer.panels.tabs import TabContext
         from HSAMSegmentLib.slicer.panels.widgets.model_list import StoreModels
 
@@ -44,6 +45,7 @@ class TabDriver:
         self.tab.widget.show()
         self.node = node or slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment")
         self.tab.show_parameters(self.node)
+        self._watch = SceneWatch(self.tab.look_at_scene)
 
     @property
     def status(self):
@@ -66,6 +68,7 @@ class TabDriver:
 
     def close(self):
         """Take the tab away."""
+        self._watch.close()
         self.tab.close()
         self.tab.widget.setMRMLScene(None)
         self.tab.widget.deleteLater()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from HSAMSegmentLib.models.encoders.segment_anything_parts import sam_part
+from HSAMSegmentLib.models.encoders.sam_layers import ChannelNorm
 
 
 def sam_neck(dim: int, out_chans: int) -> nn.Sequential:
@@ -14,10 +14,9 @@ def sam_neck(dim: int, out_chans: int) -> nn.Sequential:
         dim: channels of the last block.
         out_chans: channels of the embedding.
     """
-    norm = sam_part("common", "LayerNorm2d")
     return nn.Sequential(
         nn.Conv2d(dim, out_chans, kernel_size=1, bias=False),
-        norm(out_chans),
+        ChannelNorm(out_chans),
         nn.Conv2d(out_chans, out_chans, kernel_size=3, padding=1, bias=False),
-        norm(out_chans),
+        ChannelNorm(out_chans),
     )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from HSAMSegmentLib.models.encoders.attention import GridAttention
 from HSAMSegmentLib.models.encoders.neck import sam_neck
-from HSAMSegmentLib.models.encoders.segment_anything_parts import sam_part
+from HSAMSegmentLib.models.encoders.sam_layers import GeluMlp, PatchProjection
 from HSAMSegmentLib.models.sizes import SAM_SIZES
 
 __all__ = ["SAM_SIZES", "SamBlock", "SamEncoder"]
@@ -56,8 +56,7 @@ class SamEncoder(nn.Module):
         self.image_size = image_size
         self.out_chans = out_chans
         grid = image_size // patch_size
-        patch = (patch_size, patch_size)
-        self.patch_embed = sam_part("image_encoder", "PatchEmbed")(kernel_size=patch, stride=patch, embed_dim=embed_dim)
+        self.patch_embed = PatchProjection(patch_size, embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, embed_dim))
         self.blocks = nn.ModuleList(
             SamBlock(
@@ -113,7 +112,7 @@ class SamBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = GridAttention(dim=dim, num_heads=num_heads, grid_side=grid_side, windowed=windowed)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = sam_part("common", "MLPBlock")(dim, int(dim * mlp_ratio))
+        self.mlp = GeluMlp(dim, int(dim * mlp_ratio))
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens [B, rows, columns, dim] to tokens of the same shape."""

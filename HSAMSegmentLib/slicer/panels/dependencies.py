@@ -40,12 +40,10 @@ PACKAGES = (
     Package("psutil", "psutil>=5.9"),
     Package("scipy", "scipy>=1.11"),
     Package("safetensors", "safetensors>=0.4"),
-    Package("segment_anything", "segment-anything>=1.0"),
     Package("SimpleITK", "SimpleITK>=2.3"),
     Package("pydicom", "pydicom>=2.4"),
     Package("requests", "requests>=2.31"),
     Package("nibabel", "nibabel>=5.0"),
-    Package("pydicom", "pydicom>=2.4"),
 )
 COMPARING = tuple(package for package in PACKAGES if package.module in ("scipy", "SimpleITK"))
 """All that two segmentations are compared with; Slicer comes with both."""

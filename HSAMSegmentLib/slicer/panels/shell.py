@@ -11,6 +11,7 @@ import slicer
 
 from HSAMSegmentLib.slicer.panels.dependencies import Dependencies
 from HSAMSegmentLib.slicer.panels.engine import Engine
+from HSAMSegmentLib.slicer.panels.scene_watch import SceneWatch
 from HSAMSegmentLib.slicer.panels.tabs import TABS, Tab, TabContext, TabEntry
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs, SlicerDialogs
 from HSAMSegmentLib.slicer.panels.widgets.model_list import ModelSource, StoreModels
@@ -29,7 +30,7 @@ class Shell:
         models: ModelSource | None = None,
         dialogs: Dialogs | None = None,
     ) -> None:
-        """Make the tabs and build the first tab.
+        """Make the tabs and build the first one; it shows the scene when the user enters the module.
 
         Args:
             engine: runs the jobs.
@@ -55,10 +56,12 @@ class Shell:
         self.widget = qt.QTabWidget()
         self._pages = [self._add_page(entry) for entry in tabs]
         self._shown: Tab | None = None
+        self._is_entered = False
         self.widget.connect("currentChanged(int)", self._on_tab)
         self._engine = engine
         self._on_tab(0)
         engine.when_idle = self._on_idle
+        self._watch = SceneWatch(self._on_scene)
 
     def open(self, key: str) -> Tab:
         """Bring a tab into sight."""
@@ -66,12 +69,18 @@ class Shell:
         return self._built_tabs[key]
 
     def enter(self) -> None:
-        """The user came back to the module, or the scene is a new one."""
-        if self._shown is not None:
+        """The user came to the module."""
+        self._is_entered = True
+        self.show_scene()
+
+    def show_scene(self) -> None:
+        """The scene is a new one. Out of sight nothing is done: a parameter node would be made in every scene."""
+        if self._is_entered and self._shown is not None:
             self._shown.show_parameters(self._parameter_node())
 
     def exit(self) -> None:
         """The user left the module."""
+        self._is_entered = False
         if self._shown is not None:
             self._shown.exit()
 
@@ -83,6 +92,7 @@ class Shell:
     def close(self) -> None:
         """The panel goes away."""
         self._engine.when_idle = None
+        self._watch.close()
         for tab in self._built_tabs.values():
             tab.close()
         self._built_tabs, self._shown = {}, None
@@ -98,9 +108,13 @@ class Shell:
     def _on_tab(self, index: int) -> None:
         if self._shown is not None:
             self._shown.exit()
-        self._fit_height(index)
         self._shown = self._built(index)
-        self._shown.show_parameters(self._parameter_node())
+        self._fit_height()
+        self.show_scene()
+
+    def _on_scene(self) -> None:
+        if self._is_entered and self._shown is not None:
+            self._shown.look_at_scene()
 
     def _on_idle(self) -> None:
         if self._shown is not None:
@@ -115,11 +129,10 @@ class Shell:
             self._built_tabs[entry.key] = tab
         return self._built_tabs[entry.key]
 
-    def _fit_height(self, shown: int) -> None:
-        """Let only the page in sight ask for room: a stack is otherwise as high as its highest page."""
-        for index, page in enumerate(self._pages):
-            policy = qt.QSizePolicy.Preferred if index == shown else qt.QSizePolicy.Ignored
-            page.setSizePolicy(qt.QSizePolicy.Preferred, policy)
+    def _fit_height(self) -> None:
+        """Hide the forms of the other pages: a stack asks every page for its height, whatever its size policy."""
+        for tab in self._built_tabs.values():
+            tab.widget.setVisible(tab is self._shown)
 
     def _load_form(self, name: str):
         widget = slicer.util.loadUI(self._form_path(name))

@@ -35,6 +35,9 @@ class Tab(Protocol):
         Called when the tab or the module is opened, and after a scene was closed or loaded.
         """
 
+    def look_at_scene(self) -> None:
+        """Nodes came or went while the part is in sight: list them anew, and choose what was just loaded."""
+
     def refresh(self) -> None:
         """The shared engine is free again: say anew what can be started."""
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from HSAMSegmentLib.training import ranks
+from HSAMSegmentLib.training.data.batch_draws import BatchDraws
 from HSAMSegmentLib.training.data.cases import UNLABELED
 
 _CHANGED_STRUCTURES_SHARE = 0.6
@@ -113,7 +115,8 @@ def augment(
         labels: [B, H, W] integer, on the same device.
         rule: the ranges.
         size: rows and columns of the views.
-        generator: source of randomness on the CPU, so that the draws do not depend on the device.
+        generator: source of randomness on the CPU, so that the draws do not depend on the device. Where several ranks
+            train together it is in the same state on all, and the slices are the part of this rank.
         centers_px: [B, 2] center (column, row) of every view in the slice; None for the middle.
         noise_generator: source of the white noise on the device of the images, which is faster there; None to use
             `generator`.
@@ -121,33 +124,34 @@ def augment(
     Returns:
         Views [B, 3, *size] in [0, 1] and their labels [B, *size], int64. What lies outside of the slice is 0.
     """
-    grid = _sampling_grid(images, rule, size, generator, centers_px)
+    draws = BatchDraws(generator)
+    grid = _sampling_grid(images, rule, size, draws, centers_px)
     views = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     looked_up = F.grid_sample(
         labels[:, None].to(images.dtype), grid, mode="nearest", padding_mode="zeros", align_corners=False
     )
     view_labels = looked_up[:, 0].long()
-    views = _change_neighbors(views, rule, generator)
-    views = _change_intensities(views, rule, generator, noise_generator or generator)
-    return _change_structures(views, view_labels, rule, generator), view_labels
+    views = _change_neighbors(views, rule, draws)
+    views = _change_intensities(views, rule, draws, noise_generator)
+    return _change_structures(views, view_labels, rule, draws), view_labels
 
 
-def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(count, generator=generator)
+def _uniform(count: int, low: float, high: float, draws: BatchDraws) -> Tensor:
+    return low + (high - low) * draws.rand(count)
 
 
-def _chosen(count: int, probability: float, generator: torch.Generator) -> Tensor:
-    return torch.rand(count, generator=generator) < probability
+def _chosen(count: int, probability: float, draws: BatchDraws) -> Tensor:
+    return draws.rand(count) < probability
 
 
-def _linear_maps(count: int, rule: AugmentRule, generator: torch.Generator) -> Tensor:
+def _linear_maps(count: int, rule: AugmentRule, draws: BatchDraws) -> Tensor:
     """Matrices [B, 2, 2] from view to slice: rotation, magnification, mirror."""
-    angle = _uniform(count, -rule.rotation_degrees, rule.rotation_degrees, generator)
-    anywhere = _uniform(count, -180.0, 180.0, generator)
-    angle = torch.where(_chosen(count, rule.any_turn_probability, generator), anywhere, angle) * math.pi / 180.0
+    angle = _uniform(count, -rule.rotation_degrees, rule.rotation_degrees, draws)
+    anywhere = _uniform(count, -180.0, 180.0, draws)
+    angle = torch.where(_chosen(count, rule.any_turn_probability, draws), anywhere, angle) * math.pi / 180.0
     low, high = (math.log(bound) for bound in rule.scale)
-    shrink = torch.exp(-_uniform(count, low, high, generator))
-    side = torch.where(_chosen(count, rule.mirror_probability, generator), -1.0, 1.0)
+    shrink = torch.exp(-_uniform(count, low, high, draws))
+    side = torch.where(_chosen(count, rule.mirror_probability, draws), -1.0, 1.0)
     cosine, sine = angle.cos() * shrink, angle.sin() * shrink
     return torch.stack([cosine * side, -sine, sine * side, cosine], dim=1).reshape(count, 2, 2)
 
@@ -156,62 +160,60 @@ def _sampling_grid(
     images: Tensor,
     rule: AugmentRule,
     size: tuple[int, int],
-    generator: torch.Generator,
+    draws: BatchDraws,
     centers_px: Tensor | None,
 ) -> Tensor:
     """Grid [B, rows, columns, 2] for `grid_sample`, (x, y) in its normalized coordinates."""
     count, device = images.shape[0], images.device
     extent = torch.tensor([images.shape[-1], images.shape[-2]], dtype=torch.float32)
     middle = ((extent - 1) / 2).expand(count, 2) if centers_px is None else centers_px
-    middle = middle + rule.shift_px * torch.randn(count, 2, generator=generator)
+    middle = middle + rule.shift_px * draws.randn(count, 2)
     rows, cols = (torch.arange(length, device=device) - (length - 1) / 2 for length in size)
     plain = torch.stack(torch.meshgrid(cols, rows, indexing="xy"), dim=-1)
-    bent = plain + _displacement(count, rule, size, generator, device)
-    turned = torch.einsum("bij,brcj->brci", _linear_maps(count, rule, generator).to(device), bent)
+    bent = plain + _displacement(count, rule, size, draws, device)
+    turned = torch.einsum("bij,brcj->brci", _linear_maps(count, rule, draws).to(device), bent)
     return (2 * (turned + middle[:, None, None, :].to(device)) + 1) / extent.to(device) - 1
 
 
-def _smooth_field(
-    shape: tuple[int, int, int, int], cell: int, generator: torch.Generator, device: torch.device
-) -> Tensor:
+def _smooth_field(shape: tuple[int, int, int, int], cell: int, draws: BatchDraws, device: torch.device) -> Tensor:
     """Noise of unit size at control points `cell` pixels apart, smooth in between, of a shape [B, C, rows, columns]."""
     count, channels, *size = shape
     points = [max(2, math.ceil(length / cell) + 1) for length in size]
     quarter = [math.ceil(length / 4) for length in size]
-    coarse = torch.randn(count, channels, *points, generator=generator).to(device)
+    coarse = draws.randn(count, channels, *points).to(device)
     smooth = F.interpolate(coarse, size=quarter, mode="bicubic", align_corners=True)
     return F.interpolate(smooth, size=size, mode="bilinear", align_corners=True)
 
 
 def _displacement(
-    count: int, rule: AugmentRule, size: tuple[int, int], generator: torch.Generator, device: torch.device
+    count: int, rule: AugmentRule, size: tuple[int, int], draws: BatchDraws, device: torch.device
 ) -> Tensor:
     if rule.elastic_px <= 0:
         return torch.zeros(count, *size, 2, device=device)
-    amplitude = rule.elastic_px * torch.rand(count, 1, 1, 1, generator=generator).to(device)
-    field = _smooth_field((count, 2, *size), rule.elastic_cell_px, generator, device)
+    amplitude = rule.elastic_px * draws.rand(count, 1, 1, 1).to(device)
+    field = _smooth_field((count, 2, *size), rule.elastic_cell_px, draws, device)
     return (amplitude * field).permute(0, 2, 3, 1)
 
 
-def _change_neighbors(views: Tensor, rule: AugmentRule, generator: torch.Generator) -> Tensor:
+def _change_neighbors(views: Tensor, rule: AugmentRule, draws: BatchDraws) -> Tensor:
     count = len(views)
     if rule.swap_neighbors:
-        swap = _chosen(count, 0.5, generator).to(views.device)[:, None, None, None]
+        swap = _chosen(count, 0.5, draws).to(views.device)[:, None, None, None]
         views = torch.where(swap, views.flip(1), views)
-    alone = _chosen(count, rule.lone_slice_probability, generator).to(views.device)[:, None, None, None]
+    alone = _chosen(count, rule.lone_slice_probability, draws).to(views.device)[:, None, None, None]
     return torch.where(alone, views[:, 1:2].expand_as(views), views)
 
 
-def _change_structures(views: Tensor, labels: Tensor, rule: AugmentRule, generator: torch.Generator) -> Tensor:
+def _change_structures(views: Tensor, labels: Tensor, rule: AugmentRule, draws: BatchDraws) -> Tensor:
     """Change the intensity of single structures, as other phases of contrast medium do."""
     if rule.structure_contrast <= 0:
         return views
     count = len(views)
-    offsets = rule.structure_contrast * torch.randn(count, UNLABELED + 1, generator=generator)
-    offsets *= torch.rand(count, UNLABELED + 1, generator=generator) < _CHANGED_STRUCTURES_SHARE
-    offsets *= _chosen(count, rule.structure_contrast_probability, generator)[:, None]
-    is_unenhanced = _chosen(count, rule.unenhanced_probability, generator)[:, None]
-    darker = is_unenhanced * _uniform(count, 0.0, _LARGEST_ENHANCEMENT, generator)[:, None]
+    offsets = rule.structure_contrast * draws.randn(count, UNLABELED + 1)
+    offsets *= draws.rand(count, UNLABELED + 1) < _CHANGED_STRUCTURES_SHARE
+    offsets *= _chosen(count, rule.structure_contrast_probability, draws)[:, None]
+    is_unenhanced = _chosen(count, rule.unenhanced_probability, draws)[:, None]
+    darker = is_unenhanced * _uniform(count, 0.0, _LARGEST_ENHANCEMENT, draws)[:, None]
     offsets[:, list(rule.enhancing_labels)] -= darker
     offsets[:, [0, UNLABELED]] = 0.0
     field = offsets.to(views.device).gather(1, labels.flatten(1)).view_as(labels)[:, None]
@@ -219,13 +221,13 @@ def _change_structures(views: Tensor, labels: Tensor, rule: AugmentRule, generat
 
 
 def _change_intensities(
-    views: Tensor, rule: AugmentRule, generator: torch.Generator, noise_generator: torch.Generator
+    views: Tensor, rule: AugmentRule, draws: BatchDraws, noise_generator: torch.Generator | None
 ) -> Tensor:
     """Gamma, contrast, brightness, gain field, blur and noise, the same for all channels of a view."""
     count, device = len(views), views.device
 
     def draw(low: float, high: float) -> Tensor:
-        return _uniform(count, low, high, generator).to(device)[:, None, None, None]
+        return _uniform(count, low, high, draws).to(device)[:, None, None, None]
 
     low, high = (math.log(bound) for bound in rule.gamma)
     views = views.clamp(0, 1).pow(draw(low, high).exp())
@@ -233,19 +235,23 @@ def _change_intensities(
     views = (views - mean) * draw(*rule.contrast) + mean + draw(-rule.brightness, rule.brightness)
     if rule.bias_field > 0:
         size = (views.shape[-2], views.shape[-1])
-        gain = _smooth_field((count, 1, *size), max(size) // 3 + 1, generator, device)
+        gain = _smooth_field((count, 1, *size), max(size) // 3 + 1, draws, device)
         views = views * torch.exp(rule.bias_field * gain)
-    views = _blur(views, rule, generator)
-    noise = torch.randn(views.shape, generator=noise_generator, device=noise_generator.device).to(device)
+    views = _blur(views, rule, draws)
+    if noise_generator is None:
+        noise = draws.randn(*views.shape).to(device)
+    else:
+        noise = torch.randn(views.shape, generator=noise_generator, device=noise_generator.device).to(device)
     return (views + draw(0.0, rule.noise) * noise).clamp(0, 1)
 
 
-def _blur(views: Tensor, rule: AugmentRule, generator: torch.Generator) -> Tensor:
-    chosen = _chosen(len(views), rule.blur_probability, generator)
-    if not chosen.any():
+def _blur(views: Tensor, rule: AugmentRule, draws: BatchDraws) -> Tensor:
+    of_all_ranks = draws.whole_rand(len(views)) < rule.blur_probability
+    if not of_all_ranks.any():
         return views
+    chosen = ranks.part_of(of_all_ranks)
     size = (views.shape[-2], views.shape[-1])
-    factor = float(_uniform(1, 0.5, 0.9, generator))
+    factor = float(0.5 + (0.9 - 0.5) * draws.one())
     coarse = F.interpolate(views, scale_factor=factor, mode="bilinear", align_corners=False)
     blurred = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
     return torch.where(chosen.to(views.device)[:, None, None, None], blurred, views)

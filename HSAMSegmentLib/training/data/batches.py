@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from HSAMSegmentLib.models.interface import SegmentationNetwork, StageLogits
+from HSAMSegmentLib.training import ranks
 from HSAMSegmentLib.training.data.augment import AugmentRule, augment
 from HSAMSegmentLib.training.data.label_crop import WHOLE_SLICE_SHARE, LabelCrop, find_label_crop
 from HSAMSegmentLib.training.data.sampling import BalancedSampler, Item
@@ -32,7 +33,7 @@ class TrainingSet:
         sampler: which slices.
         rule: augmentation.
         image_size: side of the network's input.
-        batch_size: slices per step.
+        batch_size: slices per step of each rank.
     """
 
     banks: tuple[SliceBank, ...]
@@ -40,6 +41,11 @@ class TrainingSet:
     rule: AugmentRule
     image_size: int
     batch_size: int
+
+    @property
+    def global_batch_size(self) -> int:
+        """Slices per step of all ranks together."""
+        return self.batch_size * ranks.world_size()
 
     def views(
         self,
@@ -49,6 +55,7 @@ class TrainingSet:
         *,
         crop: LabelCrop | None = None,
         rule: AugmentRule | None = None,
+        noise_generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One augmented view of each item on a device: images [B, 3, S, S], labels [B, S, S]; smaller with a crop.
 
@@ -58,11 +65,20 @@ class TrainingSet:
             device: that augments.
             crop: the part of the slices that is shown; all of it if None.
             rule: augmentation; `self.rule` if None.
+            noise_generator: see `augment`.
         """
         images, labels = (tensor.to(device) for tensor in gather(self.banks, items))
         size = (self.image_size, self.image_size) if crop is None else crop.size
         centers = None if crop is None else torch.tensor([crop.centers_px[item.bank] for item in items])
-        return augment(images, labels, rule or self.rule, size=size, generator=generator, centers_px=centers)
+        return augment(
+            images,
+            labels,
+            rule or self.rule,
+            size=size,
+            generator=generator,
+            centers_px=centers,
+            noise_generator=noise_generator,
+        )
 
 
 class Batches(Protocol):
@@ -99,14 +115,19 @@ class LiveBatches:
         """
         self.network, self.training_set, self.device, self.rule_now = network, training_set, device, rule_now
         any_size = getattr(network.encoder, "any_size", False)
+        # Ranks on GPUs need not draw the white noise of all of them on their CPUs.
+        draws_own_noise = ranks.world_size() > 1 and device.type == "cuda"
+        self._noise = torch.Generator(device).manual_seed(ranks.rank()) if draws_own_noise else None
         self.crop = find_label_crop(training_set.banks, training_set.image_size) if any_size else None
 
     def forward(self, generator: torch.Generator) -> tuple[StageLogits, Tensor]:
         """See `Batches`."""
-        items = self.training_set.sampler.draw(self.training_set.batch_size, generator)
+        items = ranks.part_of(self.training_set.sampler.draw(self.training_set.global_batch_size, generator))
         whole = float(torch.rand(1, generator=generator)) < WHOLE_SLICE_SHARE
         crop = None if whole else self.crop
-        images, labels = self.training_set.views(items, generator, self.device, crop=crop, rule=self.rule_now())
+        images, labels = self.training_set.views(
+            items, generator, self.device, crop=crop, rule=self.rule_now(), noise_generator=self._noise
+        )
         return self.network(images.contiguous(memory_format=torch.channels_last), labels), labels
 
     def close(self) -> None:

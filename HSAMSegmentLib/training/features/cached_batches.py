@@ -7,6 +7,7 @@ from torch import Tensor
 
 from HSAMSegmentLib.models.heads.cnn import CnnHead
 from HSAMSegmentLib.models.interface import StageLogits
+from HSAMSegmentLib.training import ranks
 from HSAMSegmentLib.training.data.batches import TrainingSet
 from HSAMSegmentLib.training.features.adaptation import SplitNetwork
 from HSAMSegmentLib.training.features.cached_features import CachedFeatures
@@ -39,9 +40,10 @@ class CachedFeatureBatches:
 
     def forward(self, generator: torch.Generator) -> tuple[StageLogits, Tensor]:
         """See `Batches`."""
-        drawn = self.sampler.draw(self.training_set.batch_size, generator)
-        cached, labels = self.features.cache.read(self.features.entries(drawn, generator), self.device)
-        tokens = self._token_subset(labels, generator)
+        drawn = self.sampler.draw(self.training_set.global_batch_size, generator)
+        entries = ranks.part_of(self.features.entries(drawn, generator))
+        cached, labels = self.features.cache.read(entries, self.device)
+        tokens = self._token_subset(labels, ranks.own_generator(generator))
         if tokens is not None:
             labels = tokens.take_labels(labels)
         return self.split.trained_part(cached, labels, tokens), labels

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from HSAMSegmentLib.errors import OutputError
+from HSAMSegmentLib.training import ranks
 from HSAMSegmentLib.training.state_files import load_state, save_state
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,9 @@ class Checkpointer:
         return self.save()
 
     def save(self) -> bool:
-        """Save now; returns whether that worked, otherwise `error` holds the reason."""
+        """Save now, on the first of several ranks; returns whether that worked, otherwise `error` holds the reason."""
+        if not ranks.is_first():
+            return True
         try:
             save_state(self.path, self._state_of_training())
         except OutputError as error:
@@ -59,13 +62,14 @@ class Checkpointer:
         return True
 
     def load(self) -> dict[str, Any] | None:
-        """The saved state, None if there is none.
+        """The saved state, the same for all ranks; None if there is none.
 
         Raises:
             CheckpointError: if the file is damaged.
         """
-        return load_state(self.path) if self.path.is_file() else None
+        return ranks.from_first(lambda: load_state(self.path) if self.path.is_file() else None)
 
     def remove(self) -> None:
         """Delete the file."""
-        self.path.unlink(missing_ok=True)
+        if ranks.is_first():
+            self.path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 Labels are class numbers [B, H, W] of any integer type. Pixels with any other value, such as `data.cases.UNLABELED`, are
 left out of the mean of the cross-entropy and of the sums of Dice. A batch without a labeled pixel has loss zero.
+Where several ranks train together, the batch is that of all of them, and each has the same loss.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from HSAMSegmentLib.training import ranks
 
 OFFICIAL_SMOOTHING = 1e-5
 DICE_SMOOTHING = 50.0
@@ -118,8 +121,10 @@ def dice_terms(probabilities: Tensor, belongs: Tensor, *, smoothing: float) -> T
         [T].
     """
     probabilities = probabilities * belongs.any(dim=1, keepdim=True)
-    overlap = (probabilities * belongs).sum(dim=(0, 2, 3))
-    size = probabilities.square().sum(dim=(0, 2, 3)) + belongs.sum(dim=(0, 2, 3))
+    overlap, size = ranks.sum_over_ranks(
+        (probabilities * belongs).sum(dim=(0, 2, 3)),
+        probabilities.square().sum(dim=(0, 2, 3)) + belongs.sum(dim=(0, 2, 3)),
+    )
     return 1 - (2 * overlap + smoothing) / (size + smoothing)
 
 
@@ -144,4 +149,5 @@ def _nearest(source: int, target: int, device: torch.device) -> Tensor:
 
 def _cross_entropy(log_probabilities: Tensor, belongs: Tensor) -> Tensor:
     """Mean over labeled pixels; as a sum over masks it is the same on every run on a GPU, too."""
-    return -(belongs * log_probabilities).sum() / belongs.sum().clamp(min=1)
+    total, count = ranks.sum_over_ranks((belongs * log_probabilities).sum(), belongs.sum())
+    return -total / count.clamp(min=1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from HSAMSegmentLib.errors import TrainingError
 from HSAMSegmentLib.models.interface import StageLogits
+from HSAMSegmentLib.training import ranks
 from HSAMSegmentLib.training.loop.optimizer import (
     GRADIENT_LIMIT,
     cosine_share,
@@ -88,6 +89,7 @@ class Trainer:
             average_decay: of the weight average, None for the default of the schedule.
             warmup_steps: steps until the schedules "constant" and "cosine" reach the highest rate.
         """
+        ranks.share_weights(network)
         self.schedule, self.steps_per_epoch, self.warmup_steps = schedule, steps_per_epoch, warmup_steps
         self.epoch_losses: list[float] = []
         self.network: Any = network
@@ -163,6 +165,8 @@ class Trainer:
             loss = objective.loss_of(logits.stages, labels)
             torch.autograd.backward(loss)
             losses.append(loss.detach())
+        ranks.sum_gradients(self.network)
+        ranks.average_buffers(self.network)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_LIMIT)
         if not all(bool(torch.isfinite(value)) for value in (*losses, norm)):
             raise NonFiniteLossError(f"The loss is not finite at step {self.steps + 1}. Try a lower rate.")
@@ -244,6 +248,7 @@ class Trainer:
         torch.set_rng_state(state["torch_generator"])
         if state.get("device_generator") is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["device_generator"], self.device)
+        ranks.separate_noise(state["steps"])
         self.steps, self.loss = state["steps"], state["loss"]
         self.epoch_losses = list(state.get("epoch_losses", ()))
         self.best, self.best_dice, self.best_step = state["best"], state["best_dice"], state["best_step"]

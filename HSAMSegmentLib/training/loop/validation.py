@@ -13,6 +13,7 @@ from HSAMSegmentLib.inference.test_time_augmentation import mean_over_augmentati
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.preprocess.rules import PredictionRule
 from HSAMSegmentLib.runtime.tensors import to_array
+from HSAMSegmentLib.training import ranks
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
 from HSAMSegmentLib.training.data.validation_sets import ValidationSet
 
@@ -92,7 +93,7 @@ def validate(
     stages_of: StagesOf | None = None,
     rule: PredictionRule | None = None,
 ) -> ValidationResult:
-    """Dice per label over all slices of each set.
+    """Dice per label over all slices of each set; several ranks divide the slices among themselves.
 
     Args:
         network: in evaluation mode.
@@ -109,20 +110,28 @@ def validate(
     """
     if not sets:
         raise TrainingError("There is nothing to validate on.")
-    per_set = []
-    for item in sets:
-        slices = item.slices[::step]
+    counts = torch.zeros(len(sets), num_classes, 2, dtype=torch.int64)
+    for number, item in enumerate(sets):
+        slices = item.slices[::step][ranks.rank() :: ranks.world_size()]
+        if not slices:
+            continue
         predicted = predict_slices(
             network, item.bank, slices, device=device, between_batches=between_batches, stages_of=stages_of, rule=rule
         )
         reference = to_array(item.bank.reference[list(slices)])
-        per_set.append(tuple(_dice(predicted == value, reference == value) for value in range(1, num_classes + 1)))
+        for value in range(1, num_classes + 1):
+            counts[number, value - 1] = _overlap_and_size(predicted == value, reference == value)
+    per_set = [tuple(_dice(*pair) for pair in row) for row in ranks.sum_counts(counts).tolist()]
     return ValidationResult(tuple(_mean(column) for column in zip(*per_set)), tuple(per_set))
 
 
-def _dice(first: np.ndarray, second: np.ndarray) -> float:
-    size = np.count_nonzero(first) + np.count_nonzero(second)
-    return 2.0 * np.count_nonzero(first & second) / size if size else float("nan")
+def _overlap_and_size(first: np.ndarray, second: np.ndarray) -> torch.Tensor:
+    sizes = np.count_nonzero(first) + np.count_nonzero(second)
+    return torch.tensor([np.count_nonzero(first & second), sizes])
+
+
+def _dice(overlap: int, size: int) -> float:
+    return 2.0 * overlap / size if size else float("nan")
 
 
 def _mean(values: Sequence[float]) -> float:

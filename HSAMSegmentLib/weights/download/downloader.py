@@ -23,7 +23,7 @@ from HSAMSegmentLib.runtime.disk import format_bytes, require_free_space
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, ignore_progress
 from HSAMSegmentLib.weights.download.download_progress import DownloadProgress
 from HSAMSegmentLib.weights.download.http_response import Head, Transfer
-from HSAMSegmentLib.weights.download.partial_file import Origin, PartialFile
+from HSAMSegmentLib.weights.download.partial_file import DownloadOrigin, PartialFile
 from HSAMSegmentLib.weights.file_kind import looks_like_web_page
 
 _log = logging.getLogger(__name__)
@@ -269,7 +269,7 @@ class _Download:
             raise _MirrorError(f"its file has {total} bytes, the catalog says {known}")
         if known is None and total is not None:
             self._require_space(total)
-        self._partial.remember(Origin(url, _validator(head), self._remote.sha256))
+        self._partial.remember(DownloadOrigin(url, _validator(head), self._remote.sha256))
         return known if known is not None else total
 
     def _continued_total(self, head: Head) -> int | None:

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Origin:
+class DownloadOrigin:
     """Where a partial file comes from.
 
     Attributes:
@@ -68,12 +68,12 @@ class PartialFile:
                 self.size += len(chunk)
 
     @property
-    def origin(self) -> Origin | None:
+    def origin(self) -> DownloadOrigin | None:
         """Where the part comes from, or None if there is none or its note is unreadable."""
         if not self.path.is_file() or not self.note.is_file():
             return None
         try:
-            return Origin(**{key: str(value) for key, value in self._read_note().items()})
+            return DownloadOrigin(**{key: str(value) for key, value in self._read_note().items()})
         except (ValueError, TypeError, AttributeError) as error:
             _log.warning("The note %s is unreadable (%s); the download starts again.", self.note.name, error)
             return None
@@ -86,7 +86,7 @@ class PartialFile:
         self.path.unlink(missing_ok=True)
         self._digest, self.size = hashlib.sha256(), 0
 
-    def remember(self, origin: Origin) -> None:
+    def remember(self, origin: DownloadOrigin) -> None:
         """Write the note for a part that is about to grow.
 
         Raises:

@@ -6,7 +6,7 @@ from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.runtime.serialization import to_plain
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.events import ItemDone
-from HSAMSegmentLib.workflows.segment import segment_folder as folders
+from HSAMSegmentLib.workflows.segment import scan_outcome as outcomes
 from HSAMSegmentLib.workflows.segment.folder_request import (
     CANCELLED,
     DONE,
@@ -17,14 +17,15 @@ from HSAMSegmentLib.workflows.segment.folder_request import (
     FolderRequest,
     FolderSummary,
 )
+from HSAMSegmentLib.workflows.segment.segment_folder import segment_folder
 
 _STATES = {
-    folders.DONE: DONE,
-    folders.DONE_BEFORE: DONE,
-    folders.FAILED: FAILED,
-    folders.SKIPPED: SKIPPED,
-    folders.CANCELLED: CANCELLED,
-    folders.WAITING: WAITING,
+    outcomes.DONE: DONE,
+    outcomes.DONE_BEFORE: DONE,
+    outcomes.FAILED: FAILED,
+    outcomes.SKIPPED: SKIPPED,
+    outcomes.CANCELLED: CANCELLED,
+    outcomes.WAITING: WAITING,
 }
 
 
@@ -36,22 +37,21 @@ def run(request: FolderRequest, context: Context) -> FolderSummary:
     """
     context.emit(Progress(0.0, "Loading the model"))
 
-    def tell(index: int, count: int, outcome: folders.ScanOutcome) -> None:
+    def tell(index: int, count: int, outcome: outcomes.ScanOutcome) -> None:
         context.emit(ItemDone(index, count, to_plain(_row(outcome))))
 
-    result = folders.segment_folder(request, context, on_scan=tell)
+    result = segment_folder(request, context, on_scan=tell)
     return FolderSummary(str(result.summary))
 
 
-def _row(outcome: folders.ScanOutcome) -> BatchRow:
-    finished = outcome.status in (folders.DONE, folders.DONE_BEFORE)
-    message = "Done by an earlier run." if outcome.status == folders.DONE_BEFORE else outcome.message
+def _row(outcome: outcomes.ScanOutcome) -> BatchRow:
+    message = "Done by an earlier run." if outcome.status == outcomes.DONE_BEFORE else outcome.message
     return BatchRow(
         name=outcome.scan.name,
         state=_STATES[outcome.status],
         message=message,
         volumes_ml=outcome.volumes_ml,
-        output=str(outcome.output) if finished else "",
+        output=str(outcome.output) if outcome.has_result else "",
         model=outcome.model,
         seconds=outcome.seconds,
         path=str(outcome.scan.path),

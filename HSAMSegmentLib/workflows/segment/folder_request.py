@@ -14,14 +14,17 @@ class FolderRequest:
     """Segment every scan of a folder, file by file.
 
     Attributes:
-        source: folder with volume files and DICOM series, at any depth.
+        source: folder with volume files and DICOM series, at any depth; or another list, see `io.scan_lists`.
         output: folder for the results.
         model: model id, or path of a file of weights; "" to choose one for each scan.
         device: "auto", "cpu", "cuda", ...
         options: organs, precision, post-processing; no region.
         preview: also write a picture per scan.
-        suffix: format of the segmentations.
+        suffix: format of the segmentations: its suffix, or its name ("dicom-seg").
         overwrite: do every scan again and replace what is there.
+        workers: processes of this computer that segment a scan each at the same time.
+        scheduler: address of a Dask scheduler ("tcp://host:8786") whose workers segment; "" to do it here.
+        shard: "K/N" for the Kth of N parts of the scans, "" for all.
     """
 
     kind: ClassVar[str] = "segment folder"
@@ -34,6 +37,9 @@ class FolderRequest:
     preview: bool = False
     suffix: str = ".seg.nrrd"
     overwrite: bool = False
+    workers: int = 1
+    scheduler: str = ""
+    shard: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from HSAMSegmentLib.export.formats import format_of
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.inference.result import SegmentationResult
-from HSAMSegmentLib.labels.label_names import names_path
-from HSAMSegmentLib.labels.segmentation_files import output_suffix, write_segmentation
+from HSAMSegmentLib.measurement.scan import ScanMeasurements, measure_scan
+from HSAMSegmentLib.measurement.table import check_table_path, table_rows, write_table
 from HSAMSegmentLib.report.preview_picture import check_preview_path, write_preview
 from HSAMSegmentLib.report.segmentation_report import make_report, write_report
 from HSAMSegmentLib.runtime.atomic_files import check_outputs
@@ -44,14 +45,18 @@ def check_output_files(files: OutputFiles, *, source: Path | None) -> None:
 
     Raises:
         OutputError: if one exists and may not be replaced, has an unknown suffix, or its folder cannot be written to.
-        RequestError: if two outputs are the same file, or one is the scan itself.
+        RequestError: if two outputs are the same file, if one is the scan itself, or if a package that the format
+            needs is missing.
     """
     mend_interrupted(files.segmentation, files.report)
-    suffix = output_suffix(files.segmentation)
+    chosen = format_of(files.segmentation, files.format)
+    chosen.require()
     if files.preview is not None:
         check_preview_path(files.preview)
-    names = () if suffix.endswith(".nrrd") else (names_path(files.segmentation),)
-    check_outputs((*files.all(), *names), overwrite=files.overwrite, source=source)
+    if files.statistics is not None:
+        check_table_path(files.statistics)
+    beside = chosen.files(files.segmentation)[1:]
+    check_outputs((*files.all(), *beside), overwrite=files.overwrite, source=source)
 
 
 def write_outputs(done: FinishedScan, files: OutputFiles, cancel: CancelToken) -> None:
@@ -65,10 +70,14 @@ def write_outputs(done: FinishedScan, files: OutputFiles, cancel: CancelToken) -
     """
     plane, segmentation = done.segmenter.model.manifest.slices.plane, done.result.segmentation
     with finished_file(files.segmentation) as temporary:
-        write_segmentation(segmentation, temporary)
+        format_of(files.segmentation, files.format).write(segmentation, temporary, done.result.origin, False)
         if files.preview is not None:
             write_preview(done.volume, segmentation, files.preview, plane=plane, overwrite=files.overwrite)
-        content = None if files.report is None else _report(done, files, temporary, cancel)
+        measured = None if files.report is None and files.statistics is None else _measured(done)
+        if files.statistics is not None and measured is not None:
+            rows = table_rows(done.volume.name, measured, model=done.result.model_id, output=str(files.segmentation))
+            write_table(rows, files.statistics, overwrite=files.overwrite)
+        content = None if files.report is None else _report(done, files, temporary, measured, cancel)
 
         def write() -> None:
             if content is not None and files.report is not None:
@@ -77,7 +86,19 @@ def write_outputs(done: FinishedScan, files: OutputFiles, cancel: CancelToken) -
         atomic_replace(temporary, files.segmentation, overwrite=files.overwrite, write_report=write)
 
 
-def _report(done: FinishedScan, files: OutputFiles, content: Path, cancel: CancelToken) -> dict[str, Any]:
+def _measured(done: FinishedScan) -> ScanMeasurements:
+    ranges = done.segmenter.model.manifest.training_ranges
+    return measure_scan(
+        done.result.segmentation,
+        done.volume,
+        confidences={item.label.name: item.confidence for item in done.result.labels},
+        ranges_ml={name: item.volume_ml for name, item in ranges.items() if item.volume_ml is not None},
+    )
+
+
+def _report(
+    done: FinishedScan, files: OutputFiles, content: Path, measured: ScanMeasurements | None, cancel: CancelToken
+) -> dict[str, Any]:
     manifest, options, source = done.segmenter.model.manifest, done.segmenter.options, done.request.input
     record = None
     if source.path:
@@ -98,4 +119,5 @@ def _report(done: FinishedScan, files: OutputFiles, content: Path, cancel: Cance
         options=options,
         output=files.segmentation,
         record=record,
+        measured=measured,
     )

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from HSAMSegmentLib.inference.options import SegmentOptions
-from HSAMSegmentLib.io.dicom_sniff import is_dicom_file
+from HSAMSegmentLib.io.dicom.sniff import is_dicom_file
 from HSAMSegmentLib.runtime.disk import sha256_of
 from HSAMSegmentLib.runtime.progress import CancelToken
 
 _DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr", ".img")
+_RESULTS = (".seg.dcm", ".rtstruct.dcm")
+"""Ends of the names that results in DICOM formats get in a folder of scans."""
 _NO_EFFECT = ("batch_size", "threads")
 """Options that change the speed and not the labels."""
 
@@ -37,6 +39,7 @@ def input_files(path: Path) -> list[Path]:
     """
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        files = [file for file in files if not file.name.lower().endswith(_RESULTS)]
         return [file for file in files if os.access(file, os.R_OK) and is_dicom_file(file)] or files
     if path.suffix.lower() in _DETACHED_HEADERS:
         return sorted(file for file in path.parent.glob(f"{path.stem}.*") if file.is_file())

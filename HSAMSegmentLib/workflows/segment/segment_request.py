@@ -15,20 +15,26 @@ class OutputFiles:
     """Where the results of one scan go.
 
     Attributes:
-        segmentation: label file; its suffix is the format.
+        segmentation: the file of the organs.
         preview: picture, or None.
         report: JSON report, or None.
         overwrite: whether existing files may be replaced.
+        statistics: table of the structures (CSV), or None.
+        format: name of the segmentation's format ("rtstruct"), "" for that of its suffix.
     """
 
     segmentation: Path
     preview: Path | None = None
     report: Path | None = None
     overwrite: bool = False
+    statistics: Path | None = None
+    format: str = ""
 
     def all(self) -> tuple[Path, ...]:
         """Every file that is asked for."""
-        return tuple(path for path in (self.segmentation, self.preview, self.report) if path is not None)
+        return tuple(
+            path for path in (self.segmentation, self.preview, self.report, self.statistics) if path is not None
+        )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from HSAMSegmentLib.export.formats import format_of
+from HSAMSegmentLib.export.origin import Origin
 from HSAMSegmentLib.images.modality import guess_modality
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.inference.options import selected_values
@@ -15,7 +17,6 @@ from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.inference.result import SegmentationResult
 from HSAMSegmentLib.io.volume_files import finite_array, read_volume
 from HSAMSegmentLib.labels.label_set import LARGEST_VALUE, LabelSet
-from HSAMSegmentLib.labels.segmentation_files import require_geometry_fits
 from HSAMSegmentLib.report.segmentation_report import make_report
 from HSAMSegmentLib.runtime.devices import choose_device
 from HSAMSegmentLib.runtime.free_cores import FreeCores
@@ -97,7 +98,8 @@ def _segment(request: SegmentRequest, context: Context, volume: Volume | None) -
     if volume is None:
         volume = interruptible(lambda: open_volume(request.input), cancel)
     if files is not None:
-        require_geometry_fits(files.segmentation, volume.geometry)
+        chosen = format_of(files.segmentation, files.format)
+        chosen.check(files.segmentation, volume.geometry, Origin(volume.dicom_files))
     finished = _predict(request, context, volume, free_cores)
     if files is not None:
         context.emit(Progress(_WRITING_FRACTION, "Writing the results"))

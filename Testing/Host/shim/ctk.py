@@ -5,6 +5,8 @@ from __future__ import annotations
 import qt
 from PySide6.QtCore import Property, Signal
 
+_TITLE_PIXELS = 22
+
 
 class ctkCollapsibleButton(qt.QWidget):
     """A titled section that folds."""
@@ -14,21 +16,35 @@ class ctkCollapsibleButton(qt.QWidget):
     def __init__(self, *arguments):
         super().__init__(*[item for item in arguments if not isinstance(item, str)])
         self._collapsed = False
+        self._hidden_by_collapsing = []
         self._title = qt.QToolButton(self)
         self._title.setAutoRaise(True)
         self._title.setToolButtonStyle(qt.Qt.ToolButtonTextBesideIcon)
         self._title.setStyleSheet("QToolButton { font-weight: bold; border: none; }")
         self._title.clicked.connect(lambda *_: self.setCollapsed(not self._collapsed))
-        self.setContentsMargins(0, 26, 0, 0)
+        self.setContentsMargins(0, _TITLE_PIXELS, 0, 0)
         self._sync()
 
     def _sync(self):
         self._title.setArrowType(qt.Qt.RightArrow if self._collapsed else qt.Qt.DownArrow)
         self._title.adjustSize()
+        if self._collapsed:
+            self._hide_content()
+        else:
+            self._show_content()
+        self.setMaximumHeight(_TITLE_PIXELS if self._collapsed else 16777215)
+
+    def _hide_content(self):
+        """Hide what is inside; what code hid itself stays hidden when the section is opened again."""
         for child in self.children():
-            if isinstance(child, qt.QWidget) and child is not self._title:
-                child.setVisible(not self._collapsed)
-        self.setMaximumHeight(28 if self._collapsed else 16777215)
+            if isinstance(child, qt.QWidget) and child is not self._title and not child.isHidden():
+                self._hidden_by_collapsing.append(child)
+                child.setVisible(False)
+
+    def _show_content(self):
+        hidden, self._hidden_by_collapsing = self._hidden_by_collapsing, []
+        for child in hidden:
+            child.setVisible(True)
 
     def childEvent(self, event):
         super().childEvent(event)

@@ -15,6 +15,7 @@ from PySide6.QtCore import qInstallMessageHandler
 from slicerhost import HOST_FOLDER
 from slicerhost.io_manager import IOManager
 from slicerhost.layout import LayoutManager
+from slicerhost.looks import LIGHT, SlicerStyle, palette
 from slicerhost.scene import LOGICS, SceneHost
 from slicerhost.signals import TextSignals
 
@@ -133,6 +134,9 @@ class Host:
     def __init__(self):
         self.qt_application = qt.QApplication.instance() or qt.QApplication(["slicerhost"])
         qInstallMessageHandler(self._filter_messages)
+        self._style = SlicerStyle()
+        self.qt_application.setStyle(self._style)
+        self.qt_application.setPalette(palette(LIGHT))
         slicer.__path__.append(str(HOST_FOLDER / "standin"))
         self.scene_host = SceneHost()
         slicer.mrmlScene = self.scene_host.scene
@@ -178,6 +182,23 @@ class Host:
         parent.show()
         self.process_events()
         return parent.self()
+
+    def show_in_panel(self, widget, width=510, height=720, colors=LIGHT):
+        """Put a module's widget into a module panel as the application has it; returns the panel.
+
+        Args:
+            widget: what `open_module` returned.
+            width: of the dock in pixels.
+            height: of the dock in pixels; 720 is a small screen.
+            colors: `LIGHT` or `DARK`, for the whole application.
+        """
+        from slicerhost.module_panel import ModulePanel
+
+        self.qt_application.setPalette(palette(colors))
+        panel = ModulePanel(widget.parent, width, height)
+        panel.show()
+        self.process_events()
+        return panel
 
     def process_events(self):
         """Let Qt do what is waiting."""

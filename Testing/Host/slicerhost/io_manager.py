@@ -66,7 +66,16 @@ class IOManager:
             "discardOrientation": _DISCARD_ORIENTATION,
         }
         options = sum(flag for key, flag in flags.items() if properties.get(key))
-        return logics["volumes"].AddArchetypeVolume(filename, name, options)
+        node = logics["volumes"].AddArchetypeVolume(filename, name, options)
+        if node is not None and not node.IsA("vtkMRMLLabelMapVolumeNode") and properties.get("show", True):
+            self._show(node)
+        return node
+
+    def _show(self, volume):
+        """Bring a loaded volume into the slice views, as the application does unless it is told not to."""
+        logic = self._host.application_logic
+        logic.GetSelectionNode().SetActiveVolumeID(volume.GetID())
+        logic.PropagateVolumeSelection(0)  # the views keep their place
 
     def saveNodes(self, file_type, properties, messages=None):
         filename = str(properties["fileName"])

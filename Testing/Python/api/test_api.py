@@ -44,6 +44,32 @@ def test_every_public_name_is_there_and_nothing_else_is():
     assert set(hsam.__all__) <= set(dir(hsam))
 
 
+def test_structures_are_measured_with_and_without_the_scan(model, expected, tmp_path):
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    found = hsam.measure(expected, scan)
+    assert [row["structure"] for row in found] == ["bright left", "bright right", "gray"]
+    assert found["gray"]["mean"] == pytest.approx(90.0)
+    assert found["gray"]["confidence"] == pytest.approx(expected["gray"].confidence, rel=1e-6)
+    path = expected.save(tmp_path / "organs.seg.nrrd")
+    corrected = hsam.measure(path, bright_boxes())
+    assert corrected["gray"]["volume_ml"] == found["gray"]["volume_ml"]
+    assert hsam.measure(path)["gray"]["mean"] is None
+    found.to_csv(tmp_path / "table.csv")
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 4
+
+
+def test_a_result_is_saved_in_formats_of_other_programs(model, tmp_path):
+    pytest.importorskip("highdicom", reason="highdicom writes DICOM Segmentations: pip install highdicom")
+    result = hsam.segment(write_dicom_series(tmp_path / "series"), model, device="cpu")
+    for name, format_name in (("a.dcm", ""), ("b.dcm", "rtstruct")):
+        path = result.save(tmp_path / name, format=format_name)
+        read = hsam.evaluate(path, result)
+        assert {score.dice for score in read.comparison.scores if score.dice is not None} == {1.0}
+    from_file = hsam.segment(write_scan(tmp_path / "scan.nii.gz"), model, device="cpu")
+    with pytest.raises(hsam.HSAMSegmentError, match="the scan is no DICOM series"):
+        from_file.save(tmp_path / "c.dcm")
+
+
 @pytest.mark.parametrize("kind", ["path", "text", "dicom", "sitk", "volume", "array"])
 def test_every_kind_of_scan_gives_the_same_labels(kind, model, expected, tmp_path):
     volume = bright_boxes()
@@ -119,6 +145,77 @@ def test_an_evaluation_becomes_a_data_frame(expected, tmp_path):
     frame = hsam.evaluate(expected, expected.save(tmp_path / "reference.nii.gz")).to_dataframe()
     assert isinstance(frame, pandas.DataFrame)
     assert frame.loc["gray", "dice"] == 1.0
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A scan with a bright box, and the box as labels."""
+    volume = bright_boxes()
+    return volume, (volume.array > 150).astype(np.uint8) + 2 * (volume.array == 90).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def finetuned(pair, one_thread):
+    volume, array = pair
+    seen = []
+    model = hsam.finetune(
+        [(volume, (array, volume.geometry))],
+        epochs=2,
+        start_from="scratch",
+        names={1: "bright", 2: "gray"},
+        title="Boxes",
+        device="cpu",
+        on_progress=seen.append,
+        on_validation=seen.append,
+    )
+    return model, seen
+
+
+def test_a_finetuned_model_says_what_it_finds_and_how_well(finetuned):
+    model, seen = finetuned
+    assert [label.name for label in model.labels] == ["bright", "gray"]
+    assert set(model.metrics) == {"bright", "gray"}
+    assert all(0 <= dice <= 1 for dice in model.metrics.values())
+    assert model.validated_on == "held-out slices of the same scan"
+    assert model.steps > 0
+    assert model.history[-1] in seen
+    assert any(isinstance(item, hsam.Progress) for item in seen)
+
+
+def test_a_finetuned_model_segments_the_same_in_memory_and_from_its_file(finetuned, pair, tmp_path):
+    model, _ = finetuned
+    path = model.save(tmp_path / "boxes.safetensors")
+    here, there = (hsam.segment(pair[0], item, device="cpu") for item in (model, path))
+    np.testing.assert_array_equal(here.segmentation.array, there.segmentation.array)
+    assert (there.model_id, there.model_title) == ("boxes", "Boxes")
+    with pytest.raises(hsam.HSAMSegmentError, match="exists"):
+        model.save(path)
+    with pytest.raises(hsam.HSAMSegmentError, match="safetensors"):
+        model.save(tmp_path / "boxes.pth")
+
+
+def test_the_same_pair_from_files_and_from_memory_gives_the_same_weights(pair, tmp_path):
+    volume, array = pair
+    scan = write_scan(tmp_path / "scan.nii.gz", volume)
+    image = sitk.GetImageFromArray(array)
+    image.CopyInformation(sitk.ReadImage(str(scan)))
+    sitk.WriteImage(image, str(tmp_path / "labels.nii.gz"))
+    pairs = [(scan, tmp_path / "labels.nii.gz"), (sitk.ReadImage(str(scan)), image)]
+    settings = {"epochs": 1, "start_from": "scratch", "names": {1: "bright", 2: "gray"}, "device": "cpu"}
+    first, second = (hsam.finetune([item], **settings).model.network.state_dict() for item in pairs)
+    assert all(bool((first[name] == second[name]).all()) for name in first)
+
+
+def test_labels_that_are_of_no_known_kind_are_refused_in_a_sentence(pair):
+    with pytest.raises(hsam.HSAMSegmentError, match="Labels are"):
+        hsam.finetune([(pair[0], 7)], epochs=1)
+
+
+def test_label_maps_in_memory_are_evaluated(expected):
+    image = expected.to_sitk()
+    assert hsam.evaluate(image, expected).mean() == 1.0
+    names = {item.label.value: item.label.name for item in expected.labels}
+    assert hsam.evaluate(expected, image, names=names)["gray"].dice == 1.0
 
 
 @pytest.mark.parametrize("scan", [7, None, ("a", "b", "c"), sitk.Image([4, 4], sitk.sitkInt16)])

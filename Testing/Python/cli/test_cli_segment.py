@@ -12,6 +12,9 @@ import sys
 import numpy as np
 import pytest
 from program_environment import environment, one_line
+from small_scans import write_dicom_series
+
+from HSAMSegmentLib.labels.segmentation_files import read_segmentation
 
 pytest_plugins = ("program_fixtures",)
 
@@ -69,6 +72,43 @@ def test_debug_shows_the_traceback_before_the_line(program, model_file):
     assert done.stderr.strip().splitlines()[-1].startswith("hsam-segment: ")
 
 
+@pytest.mark.slow
+def test_the_ending_of_a_name_is_the_format_and_a_nifti_scan_is_none_for_dicom(program, scan, model_file):
+    pytest.importorskip("highdicom", reason="highdicom writes DICOM Segmentations: pip install highdicom")
+    write_dicom_series(program.folder / "series")
+    done = program("segment", "series", "-o", "out.dcm", "--model", model_file, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert {label.name for label in read_segmentation(program.folder / "out.dcm").labels} >= {"gray"}
+    done = program("segment", scan, "-o", "other.dcm", "--model", model_file, "--format", "rtstruct", "--quiet")
+    assert done.returncode == 8
+    assert "the scan is no DICOM series" in one_line(done)
+    done = program("segment", scan, "-o", "out.stl", "--model", model_file, "--format", "mesh")
+    assert done.returncode == 2
+    assert "choose one of seg.nrrd" in one_line(done)
+
+
+@pytest.mark.slow
+def test_a_folder_has_statistics_and_a_page(program, scan, model_file):
+    scans = program.folder / "scans"
+    scans.mkdir()
+    shutil.copy(scan, scans / "one.nii.gz")
+    arguments = ("segment", "scans", "-o", "results", "--model", model_file, "--statistics", "all.csv")
+    for _ in range(2):
+        done = program(*arguments)
+        assert done.returncode == 0, done.stderr
+    lines = (program.folder / "all.csv").read_text().splitlines()
+    assert lines[0].startswith("scan,structure,code,side,voxels,volume_ml,surface_cm2,mean")
+    assert [line.split(",")[:2] for line in lines[1:]] == [["one", n] for n in ("bright left", "bright right", "gray")]
+    done = program("report", "results", "-o", "report.html")
+    assert done.returncode == 0, done.stderr
+    assert "shows 1 scans" in done.stderr
+    assert "<img" in (program.folder / "report.html").read_text(encoding="utf-8")
+    again = program("report", "results", "-o", "report.html")
+    assert again.returncode == 8
+    assert "exists already" in one_line(again)
+    assert program("report", "nowhere", "-o", "other.html").returncode == 2
+
+
 def test_arguments_for_one_scan_and_for_a_folder_are_not_mixed(program):
     (program.folder / "scans").mkdir()
     (program.folder / "scan.nii.gz").write_text("")
@@ -90,8 +130,8 @@ def test_a_folder_of_scans_is_finished_around_a_bad_one_and_not_done_twice(progr
     done = program(*arguments)
     assert done.returncode == 3, done.stderr
     written = sorted(path.name for path in (program.folder / "results").iterdir())
-    expected = ["good.labels.json", "good.nii.gz", "good.preview.png", "good.report.json", "summary.csv"]
-    assert written == expected
+    results = ["good.labels.json", "good.nii.gz", "good.preview.png", "good.report.json"]
+    assert written == [*results, "manifest.jsonl", "summary.csv"]
     assert "1 done, 0 done before, 1 failed" in done.stderr
     again = program(*arguments)
     assert again.returncode == 3

@@ -212,7 +212,7 @@ def test_validation_reads_the_outputs_as_segmenting_does(data_folder):
 
 
 @pytest.mark.slow
-def test_an_embedded_model_finds_the_same_organs_in_turned_views(data_folder):
+def test_a_builtin_model_finds_the_same_organs_in_turned_views(data_folder):
     from dataclasses import replace
 
     path = builtin_models_folder() / "abdomen-mr-t2.safetensors"

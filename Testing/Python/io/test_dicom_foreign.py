@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from HSAMSegmentLib.errors import VolumeError
-from HSAMSegmentLib.io.dicom_elements import clean_text
-from HSAMSegmentLib.io.dicom_sniff import is_dicom_file
+from HSAMSegmentLib.io.dicom.elements import clean_text
+from HSAMSegmentLib.io.dicom.sniff import is_dicom_file
 from HSAMSegmentLib.io.quiet import quiet_libraries
 from HSAMSegmentLib.io.scan_folder import find_scans
 from HSAMSegmentLib.io.volume_files import list_series, read_volume

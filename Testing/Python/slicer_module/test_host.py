@@ -145,3 +145,80 @@ def test_a_foreign_module_opens_unmodified(host, scene):
     picture = widget.parent.grab()
     assert not picture.isNull()
     assert len(widget.parent.findChildren(type(widget.parent).__mro__[2])) > 5
+
+
+def test_a_tooltip_is_one_paragraph_in_the_style_of_its_widget_as_in_slicer(host):
+    import qt
+    from slicerhost.tooltips import ShownToolTip
+
+    button = qt.QPushButton("Run")
+    button.toolTip = "one\ntwo"
+    assert ShownToolTip(button).lines == ["one two"], "a newline is no line break in a paragraph"
+    assert ShownToolTip(button, "one<br>two").lines == ["one", "two"]
+    assert not ShownToolTip(button).is_bold
+    button.setStyleSheet("font-weight: bold;")
+    assert ShownToolTip(button).is_bold
+    button.setStyleSheet("QPushButton { font-weight: bold; }")
+    assert not ShownToolTip(button).is_bold
+
+
+def test_a_section_keeps_hidden_what_code_has_hidden(host):
+    import ctk
+    import qt
+
+    section = ctk.ctkCollapsibleButton()
+    layout = qt.QVBoxLayout(section)
+    shown, hidden = qt.QLabel("shown"), qt.QLabel("hidden")
+    layout.addWidget(shown)
+    layout.addWidget(hidden)
+    hidden.setVisible(False)
+    section.show()
+    section.collapsed = True
+    assert shown.isHidden()
+    section.collapsed = False
+    section.text = "Another title"
+    assert not shown.isHidden()
+    assert hidden.isHidden()
+
+
+def test_a_module_panel_asks_every_page_of_a_stack_for_its_height_as_slicers_does(host):
+    import qt
+    from slicerhost.module_panel import ModulePanel
+
+    module = qt.QWidget()
+    tabs = qt.QTabWidget()
+    qt.QVBoxLayout(module).addWidget(tabs)
+    for height in (100, 900):
+        page = qt.QWidget()
+        label = qt.QLabel("text")
+        label.setWordWrap(True)
+        label.setMinimumHeight(height)
+        qt.QVBoxLayout(page).addWidget(label)
+        page.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Ignored)
+        tabs.addTab(page, str(height))
+    panel = ModulePanel(module, 400, 300)
+    panel.show()
+    host.process_events()
+    assert panel.widget().height > 900, "the size policy of a page counts for nothing"
+
+
+def test_a_legend_in_a_plot_view_of_a_quarter_of_the_window_covers_points(scene):
+    import numpy as np
+    import slicer
+    from slicerhost.plot_view import PlotView
+
+    table = scene.AddNewNodeByClass("vtkMRMLTableNode")
+    slicer.util.updateTableFromArray(table, np.array([[0.0, 0.2], [1.0, 0.95]]), ["x", "y"])
+    series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", "A name of some length")
+    series.SetAndObserveTableNodeID(table.GetID())
+    series.SetXColumnName("x")
+    series.SetYColumnName("y")
+    chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode")
+    chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    view = PlotView(chart)
+    view.draw()
+    assert view.is_under_legend(0.95, 0.95)
+    assert not view.is_under_legend(0.1, 0.3)
+    chart.SetLegendVisibility(False)
+    view.draw()
+    assert not view.is_under_legend(0.95, 0.95)

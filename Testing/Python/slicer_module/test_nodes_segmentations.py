@@ -323,3 +323,14 @@ def test_nothing_found_leaves_an_empty_segmentation(bridge, tmp_path):
     node = bridge.create_segmentation(volume, "Organs")
     bridge.write_outcome(make_outcome(np.zeros(SHAPE, np.uint8), volume, tmp_path), volume, node)
     assert node.GetSegmentation().GetNumberOfSegments() == 0
+
+
+def test_a_segmentation_that_holds_only_an_empty_organ_gets_the_voxels_of_the_others(bridge, tmp_path):
+    import slicer
+
+    volume = add_volume()
+    node = bridge.create_segmentation(volume, "Organs")
+    node.GetSegmentation().AddEmptySegment("spleen", "Spleen")
+    bridge.write_outcome(make_outcome(blocks(), volume, tmp_path), volume, node)
+    found = slicer.util.arrayFromSegmentBinaryLabelmap(node, "liver", volume)
+    assert np.array_equal(found > 0, blocks() == 1)

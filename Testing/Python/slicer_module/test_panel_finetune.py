@@ -266,6 +266,7 @@ def test_the_result_of_the_segment_tab_leads_here_and_a_finetuned_model_leads_ba
     engine = Engine()
     node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment")
     shell = Shell(engine, lambda name: str(FORMS / name), lambda: node, models=StoreModels(store))
+    shell.enter()
     segment = shell.open(SEGMENT)
     outcome = SegmentOutcome(volume_geometry(pair[0]), (0,) * 6, "", (), "abdomen-mr-t2", "Abdomen")
     segment.result.show(Written(outcome, pair[1], pair[0]), show_3d=False)

@@ -210,7 +210,7 @@ def test_finished_slices_are_shown_while_the_job_runs_if_asked_for(driver, scan)
 def test_the_report_can_be_saved(driver, tmp_path):
     driver.segment()
     driver.answers.path = str(tmp_path / "report.json")
-    driver.click(driver.ui.saveReportButton)
+    driver.panel.result.actions.trigger("report")
     text = (tmp_path / "report.json").read_text(encoding="utf-8")
     assert "Right kidney" in text
     assert json.loads(text)
@@ -221,7 +221,7 @@ def test_a_report_that_cannot_be_saved_is_said_in_a_sentence(driver, tmp_path):
     driver.segment()
     (tmp_path / "report.json").mkdir()
     driver.answers.path = str(tmp_path / "report.json")
-    driver.click(driver.ui.saveReportButton)
+    driver.panel.result.actions.trigger("report")
     assert "report.json" in driver.status
     assert driver.ui.copyDetailsButton.visible
 
@@ -234,7 +234,7 @@ def test_nothing_found_says_why_that_may_be(driver):
     assert "Nothing was found" in driver.status
     assert "modality" in driver.status
     table = driver.ui.resultTable
-    assert [table.item(row, 1).text() for row in range(table.rowCount)] == ["not found", "not found"]
+    assert [table.item(row, 2).text() for row in range(table.rowCount)] == ["\u2013 not found"] * 2
     assert driver.ui.warningLabel.text
 
 

@@ -142,7 +142,7 @@ def test_a_part_larger_than_the_file_is_dropped(server, tmp_path):
 
 def test_a_part_with_an_unreadable_note_is_dropped(server, tmp_path):
     leave_part(server, tmp_path)
-    (tmp_path / "weights.pth.tab.json").write_text("{nonsense")
+    (tmp_path / "weights.pth.part.json").write_text("{nonsense")
     assert fetch(tmp_path, server.address + "/w").read_bytes() == CONTENT
     assert server.seen[0].range_start is None
 
@@ -265,7 +265,7 @@ def test_a_disk_that_fills_up_on_the_way_is_one_sentence(server, tmp_path):
     )
     arguments = [sys.executable, "-c", code, server.serve("/w", CONTENT), str(tmp_path / "w.pth")]
     run = subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert run.stdout.startswith("OutputError The disk is full: w.pth.tab could not be written to")
+    assert run.stdout.startswith("OutputError The disk is full: w.pth.part could not be written to")
     assert not (tmp_path / "w.pth").exists()
 
 

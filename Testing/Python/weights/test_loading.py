@@ -71,7 +71,7 @@ def test_a_bundle_is_loaded_by_its_id(store, network, tmp_path):
     assert same(load_model("tiny", store=store).network, network)
 
 
-def test_an_embedded_bundle_is_loaded_by_its_id(store, network, tmp_path):
+def test_a_builtin_bundle_is_loaded_by_its_id(store, network, tmp_path):
     save_model(tmp_path / "embedded" / "m.safetensors", network, manifest("comes-along"))
     assert same(load_model("comes-along", store=store).network, network)
 

@@ -120,7 +120,7 @@ def test_a_missing_folder_and_an_unknown_suffix_stop_before_the_work(tmp_path):
     with pytest.raises(OutputError, match="does not exist"):
         run(scan, tmp_path / "nowhere" / "out.seg.nrrd")
     with pytest.raises(OutputError, match=r"\.seg\.nrrd"):
-        run(scan, tmp_path / "out.stl")
+        run(scan, tmp_path / "out.bmp")
     with pytest.raises(RequestError, match=r"\.png"):
         run(scan, tmp_path / "out.seg.nrrd", preview=tmp_path / "out.gif")
 

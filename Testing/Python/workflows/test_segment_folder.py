@@ -19,7 +19,7 @@ from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.weights.catalog import Catalog
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.workflows.segment import result_files
-from HSAMSegmentLib.workflows.segment.segment_folder import (
+from HSAMSegmentLib.workflows.segment.scan_outcome import (
     CANCELLED,
     DONE,
     DONE_BEFORE,
@@ -206,8 +206,8 @@ def test_an_empty_folder_and_an_unknown_format_are_refused(folder, bundle, tmp_p
     (tmp_path / "empty").mkdir()
     with pytest.raises(RequestError, match="no scan"):
         run(tmp_path / "empty", tmp_path / "out", bundle)
-    with pytest.raises(RequestError, match=r"not in '\.stl'"):
-        run(folder, tmp_path / "out", bundle, suffix=".stl")
+    with pytest.raises(RequestError, match=r"There is no format '\.bmp'; choose one of seg"):
+        run(folder, tmp_path / "out", bundle, suffix=".bmp")
 
 
 def test_scans_are_found_at_any_depth_with_unique_names(tmp_path):

@@ -18,6 +18,7 @@ from HSAMSegmentLib.labels.label_set import Label
 from HSAMSegmentLib.labels.terminology import terminology_tag
 from HSAMSegmentLib.report.correction_slices import slices_to_correct
 from HSAMSegmentLib.runtime.serialization import to_plain
+from HSAMSegmentLib.slicer.nodes.segmentations.dicom_tags import describe_algorithm, refer_to_scan
 from HSAMSegmentLib.slicer.nodes.segmentations.surfaces import read_surface
 from HSAMSegmentLib.slicer.nodes.volumes import volume_geometry
 from HSAMSegmentLib.workflows.segment.outcome import OrganOutcome, SegmentOutcome
@@ -84,6 +85,7 @@ def write_outcome(outcome: SegmentOutcome, volume_node, segmentation_node) -> No
     modified = segmentation_node.StartModify()
     _attach(segmentation_node, volume_node)
     _write_segments(outcome, segmentation_node)
+    describe_algorithm(segmentation_node, [organ.label.name for organ in outcome.found], outcome.model_title)
     segmentation_node.SetAttribute(MODEL_ATTRIBUTE, outcome.model_id)
     doubts = to_plain(slices_to_correct(outcome.report))
     segmentation_node.SetAttribute(DOUBTS_ATTRIBUTE, json.dumps(doubts))
@@ -94,6 +96,7 @@ def write_outcome(outcome: SegmentOutcome, volume_node, segmentation_node) -> No
     if surfaces_shown:
         segmentation_node.CreateClosedSurfaceRepresentation()
     place_in_hierarchy(segmentation_node, volume_node)
+    refer_to_scan(segmentation_node, volume_node)
 
 
 def write_without_scan(outcome: SegmentOutcome, name: str, transform_node=None):
@@ -167,12 +170,12 @@ def _write_segments(outcome: SegmentOutcome, segmentation_node) -> None:
     _empty_segments(segmentation, [identifier for identifier in present.values() if identifier])
     image = shared_labelmap(outcome.read_labels(), outcome.box, outcome.geometry)
     with_surfaces = _may_attach_surfaces(outcome, segmentation, [item for item in present.values() if item])
+    for organ in outcome.organs:  # these first: a new segment loses its voxels where the others have none
+        if present[organ.label.value] is not None:
+            _fill(segmentation.GetSegment(present[organ.label.value]), organ, image, with_surfaces)
     for organ in outcome.organs:
-        identifier = present[organ.label.value]
-        if identifier is None and organ.found:
+        if present[organ.label.value] is None and organ.found:
             segmentation.AddSegment(_new_segment(organ, image, with_surfaces), segment_id(organ.label.name))
-        elif identifier is not None:
-            _fill(segmentation.GetSegment(identifier), organ, image, with_surfaces)
 
 
 def find_segment(segmentation, organ_name: str) -> str | None:

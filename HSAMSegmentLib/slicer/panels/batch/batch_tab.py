@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -13,7 +12,7 @@ from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.slicer.nodes.batch import AnyBatch, Batch, BatchListener, FolderBatch, VolumeItem
 from HSAMSegmentLib.slicer.nodes.batch_summary import SummaryNode, summary_columns, summary_rows
 from HSAMSegmentLib.slicer.nodes.parameter_node import ParameterNode
-from HSAMSegmentLib.slicer.nodes.segment_session import Order, SessionEvent
+from HSAMSegmentLib.slicer.nodes.segment_session import Order, SessionEvent, Written
 from HSAMSegmentLib.slicer.nodes.sequences import FrameItem, FrameResults, sequence_problem, sequences_missing
 from HSAMSegmentLib.slicer.nodes.tables import write_csv
 from HSAMSegmentLib.slicer.panels.batch.batch_table import BatchTable
@@ -31,7 +30,6 @@ FORM = "HSAMSegmentBatch.ui"
 SCENE, SEQUENCE, FOLDER = "scene", "sequence", "folder"
 MODE, MODEL, SOURCE, OUTPUT = "BatchMode", "BatchModel", "BatchSource", "BatchOutput"
 SEQUENCE_ROLE = "BatchSequence"
-SCENE_DELAY_MS = 100
 
 
 class BatchTab:
@@ -48,17 +46,12 @@ class BatchTab:
         self._summary: SummaryNode | None = None
         self._updating = False
         self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, ui.helpLabel, context.dialogs)
-        self.scans = ScanList(ui.scanList, ui.allScansButton, ui.noScansButton, self.refresh)
+        self.scans = ScanList(ui.scanList, ui.allScansButton, ui.noScansButton, self._on_change)
         self.table = BatchTable(ui.batchTable, self._on_row)
         fill_combo(
             ui.modeCombo,
             ((_("Scans of the scene"), SCENE), (_("Frames of a sequence (4-D)"), SEQUENCE), (_("A folder"), FOLDER)),
         )
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(SCENE_DELAY_MS)
-        events = (slicer.vtkMRMLScene.NodeAddedEvent, slicer.vtkMRMLScene.NodeRemovedEvent)
-        self._observations = [slicer.mrmlScene.AddObserver(event, self._on_scene) for event in events]
         self._connect()
         ui.resultSection.visible = False
 
@@ -73,7 +66,6 @@ class BatchTab:
         ui.outputButton.connect("clicked()", self._on_output)
         ui.batchButton.connect("clicked()", self._on_click)
         ui.saveButton.connect("clicked()", self._on_save)
-        self._timer.connect("timeout()", self._list_scans)
 
     # --- what the shell tells
 
@@ -90,10 +82,15 @@ class BatchTab:
         select_data(ui.modelCombo, node.GetParameter(MODEL) or self._parameters.settings.model)
         self.scans.show()
         self._updating = False
-        self._on_change()
+        self._keep()
+        self.refresh()
 
-    def refresh(self) -> None:
-        """Turn the button on or off; what is in the way is said beside it."""
+    def refresh(self, *, speak: bool = False) -> None:
+        """Turn the button on or off; what is in the way is said beside it.
+
+        Args:
+            speak: whether it may be said in the place of a result, because the user just changed something.
+        """
         button = self.ui.batchButton
         if self._is_running:
             button.text, button.toolTip, button.enabled = _("Cancel"), _("Stop; what is finished stays."), True
@@ -102,7 +99,7 @@ class BatchTab:
         button.text = _("Segment all")
         button.enabled = not problem
         button.toolTip = problem or _("Segment one after the other; one that fails stops no other.")
-        if problem or self.status.is_about_readiness:
+        if self.status.is_about_readiness or (problem and speak):
             self.status.say_ready(problem)
 
     def exit(self) -> None:
@@ -120,21 +117,19 @@ class BatchTab:
 
     def close(self) -> None:
         """The panel goes away."""
-        for tag in self._observations:
-            slicer.mrmlScene.RemoveObserver(tag)
-        self._observations = []
-        self._timer.stop()
         self._parameters, self._summary, self._batch = None, None, None
 
-    def _on_scene(self, caller, event) -> None:
-        """Nodes came or went, often many at once: look a moment later."""
-        if self._parameters is not None and not self._is_running:
-            self._timer.start()
-
-    def _list_scans(self) -> None:
+    def look_at_scene(self) -> None:
+        """Nodes came or went: list the scans anew."""
         if self._parameters is not None and not self._is_running:
             self.scans.show()
             self.refresh()
+
+    def use_model_of(self, written: Written) -> None:
+        """Choose the model of a result, and the scans of the scene; its organs are those of the Segment tab."""
+        if not self._is_running:
+            select_data(self.ui.modeCombo, SCENE)
+            select_data(self.ui.modelCombo, written.outcome.model_id)
 
     # --- what the user chooses
 
@@ -154,9 +149,13 @@ class BatchTab:
         return self._choices[index] if 0 <= index < len(self._choices) else None
 
     def _on_change(self, *_value) -> None:
-        """Keep the choices in the scene, show what belongs to them, and say whether everything is ready."""
-        if self._updating or self._parameters is None:
-            return
+        """Keep what the user chose, and say whether everything is ready."""
+        if not self._updating and self._parameters is not None:
+            self._keep()
+            self.refresh(speak=True)
+
+    def _keep(self) -> None:
+        """Keep the choices in the scene, and show what belongs to them."""
         ui, node = self.ui, self._parameters.node
         modified = node.StartModify()
         node.SetParameter(MODE, self.mode)
@@ -169,7 +168,6 @@ class BatchTab:
         ui.sequenceGroup.visible = self.mode == SEQUENCE
         ui.folderGroup.visible = self.mode == FOLDER
         ui.modelInfoLabel.setText(self._model_text())
-        self.refresh()
 
     def _model_text(self) -> str:
         """The model in a line, and which organs are left out, as on the first tab."""
@@ -244,7 +242,7 @@ class BatchTab:
             return
         try:
             self._context.dependencies.ensure()
-            self._list_scans()
+            self.look_at_scene()
             if not self._obstacle():
                 self._start()
         except (HSAMSegmentError, OSError) as error:
@@ -324,7 +322,8 @@ class BatchTab:
             if self._batch is not None:
                 self._batch.show(number)
         except HSAMSegmentError as error:
-            detail += " " + _("It cannot be shown: {reason}").format(reason=error)
+            if str(error) not in detail:  # a file that cannot be read failed for the reason that is said already
+                detail += " " + _("It cannot be shown: {reason}").format(reason=error)
         self.ui.detailLabel.setText(detail)
 
     def _on_save(self) -> None:

@@ -10,13 +10,13 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.slicer.nodes.batch_summary import organ_names
 from HSAMSegmentLib.slicer.panels.widgets.tables import (
-    PROBLEM_COLOR,
-    QUIET_COLOR,
     ROW_PIXELS,
     prepare_table,
     put_text,
     set_rows,
 )
+from HSAMSegmentLib.slicer.panels.widgets.theme import problem_color, quiet_color
+from HSAMSegmentLib.slicer.panels.widgets.tooltips import tip_of
 from HSAMSegmentLib.workflows.segment.folder_request import CANCELLED, DONE, FAILED, SKIPPED, WAITING, BatchRow
 
 _MOST_ROWS = 12
@@ -68,16 +68,14 @@ class BatchTable:
         table.setFixedHeight(rows + lines * table.fontMetrics().height() + _RIM_PIXELS + (0 if fits else _BAR_PIXELS))
 
     def _fill(self, number: int, row: BatchRow) -> None:
-        color = {FAILED: PROBLEM_COLOR, SKIPPED: QUIET_COLOR, CANCELLED: QUIET_COLOR, WAITING: QUIET_COLOR}.get(
-            row.state
-        )
-        put_text(self._table, number, 0, row.name, tip="\n".join(text for text in (row.name, row.message) if text))
-        self._show_state(number, row, color or "")
+        color = _state_color(row.state)
+        put_text(self._table, number, 0, row.name, tip=tip_of((row.name, row.message)))
+        self._show_state(number, row, color)
         volumes = dict(row.volumes_ml)
         for position, organ in enumerate(self._organs or ()):
             volume = volumes.get(organ)
             text = "" if volume is None else f"{volume:.1f}" if volume > 0 else _("not found")
-            item = put_text(self._table, number, _FIRST_ORGAN + position, text, color="" if volume else QUIET_COLOR)
+            item = put_text(self._table, number, _FIRST_ORGAN + position, text, color="" if volume else quiet_color())
             item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
 
     def _show_state(self, number: int, row: BatchRow, color: str) -> None:
@@ -99,6 +97,12 @@ class BatchTable:
 def _head(organ: str) -> str:
     """Name and unit, on narrow lines: the columns are to be no wider than their numbers."""
     return "\n".join((*textwrap.wrap(organ, _HEAD_LETTERS, break_long_words=False), "mL"))
+
+
+def _state_color(state: str) -> str:
+    if state == FAILED:
+        return problem_color()
+    return quiet_color() if state in (SKIPPED, CANCELLED, WAITING) else ""
 
 
 def _state(row: BatchRow) -> str:

@@ -56,9 +56,10 @@ class CompareTab:
         self._dialogs = context.dialogs
         self._dependencies = Dependencies(context.dialogs, packages=COMPARING, torch=None, purpose=_("Comparing"))
         self._parameters: ParameterNode | None = None
-        self._shown: tuple[LabelSet | None, LabelSet | None] = (None, None)
+        self._shown: tuple[LabelSet | None, LabelSet | None] | None = None
         self._compared: Compared | None = None
         self._overlay = None
+        self._known: list = []
         self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, ui.helpLabel, self._dialogs)
         self.pairs = PairTable(ui.pairTable, self.refresh)
         self.scores = ScoreTable(ui.scoreTable, jump_to_world)
@@ -79,10 +80,24 @@ class CompareTab:
         parameters = ParameterNode(node)
         first, second = parameters.reference(FIRST), parameters.reference(SECOND)
         if first is None and second is None:
-            first, second = _first_two()
+            first, second = (*_comparable()[:2], None, None)[:2]
+        self._known = _comparable()
         self.ui.firstSelector.setCurrentNode(first)
         self.ui.secondSelector.setCurrentNode(second)
         self._parameters = parameters
+        self._on_node()
+        self._sync_overlay()
+
+    def look_at_scene(self) -> None:
+        """Fill what is not chosen with segmentations that were just loaded, and look at the structures again."""
+        if self._parameters is None or self.engine.is_busy:
+            return
+        chosen = self.nodes
+        new = [node for node in _comparable() if node not in self._known and node not in chosen]
+        self._known = _comparable()
+        for selector, node in zip((self.ui.firstSelector, self.ui.secondSelector), chosen):
+            if node is None and new:
+                selector.setCurrentNode(new.pop(0))
         self._on_node()
         self._sync_overlay()
 
@@ -96,7 +111,8 @@ class CompareTab:
         button.text = _("Compare")
         button.enabled = not problem
         button.toolTip = problem or _("Compare the paired structures.")
-        if problem or self.status.is_about_readiness:
+        is_result_left = self._compared is not None and None in self.nodes  # its sentence stays when a node has gone
+        if self.status.is_about_readiness or (problem and not is_result_left):
             self.status.say_ready(problem)
 
     def exit(self) -> None:
@@ -104,7 +120,7 @@ class CompareTab:
 
     def leave_scene(self) -> None:
         """The scene is about to be closed: nothing of it is kept."""
-        self._parameters = None
+        self._parameters, self._known = None, []
         self._overlay = None
         self.engine.cancel()
         self._clear_result()
@@ -258,10 +274,9 @@ def build(context: TabContext) -> CompareTab:
     return CompareTab(context)
 
 
-def _first_two() -> tuple:
-    """The first two segmentations of the scene, None where there are fewer."""
-    nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if not node_problem(node)]
-    return (*nodes[:2], None, None)[:2]
+def _comparable() -> list:
+    """The segmentations of the scene that can be compared."""
+    return [node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if not node_problem(node)]
 
 
 def _is_plain(guesses) -> bool:

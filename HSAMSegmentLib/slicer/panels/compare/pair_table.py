@@ -11,9 +11,11 @@ from HSAMSegmentLib.evaluation.label_matching import CODE, NAME, VALUE, LabelPai
 from HSAMSegmentLib.evaluation.structure_pairs import StructurePair
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.slicer.panels.widgets.swatches import swatch
+from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table
 
 _ROW_PIXELS = 26
 _MOST_ROWS = 8
+_COMBO_LETTERS = 10
 _NOTHING, _LEFT_OUT = -1, -2
 _FIXED_CHOICES = 2
 
@@ -28,14 +30,9 @@ class PairTable:
         self._candidates: tuple[Label, ...] = ()
         self._combos: list = []
         self._filling = False
-        table.setColumnCount(3)
-        table.setHorizontalHeaderLabels([_("In B"), _("In A"), _("Found by")])
-        table.verticalHeader().setVisible(False)
+        prepare_table(table, [_("In B"), _("In A"), _("Found by")])
         table.verticalHeader().setDefaultSectionSize(_ROW_PIXELS)
-        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
-        table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         table.setSelectionMode(qt.QAbstractItemView.NoSelection)
-        table.setShowGrid(False)
 
     def show(self, first: LabelSet, second: LabelSet, pairs: Sequence[LabelPair]) -> None:
         """Show a guess for the structures of A (first) and B (second)."""
@@ -82,8 +79,11 @@ class PairTable:
         label = self._references[row]
         item = qt.QTableWidgetItem(label.name)
         item.setIcon(swatch(label.color))
+        item.setToolTip(label.name)
         self._table.setItem(row, 0, item)
         combo = qt.QComboBox()
+        combo.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
+        combo.setMinimumContentsLength(_COMBO_LETTERS)
         combo.addItem(_("(missing: Dice 0)"), _NOTHING)
         combo.addItem(_("(leave out)"), _LEFT_OUT)
         for position, candidate in enumerate(self._candidates):

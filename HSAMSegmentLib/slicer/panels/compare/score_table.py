@@ -7,12 +7,12 @@ from collections.abc import Callable
 import qt
 from slicer.i18n import tr as _
 
+from HSAMSegmentLib.slicer.panels.widgets.theme import link_color, quiet_color
 from HSAMSegmentLib.workflows.compare.compare_request import BOTH, NOT_COMPARED, CompareOutcome, StructureScore
 
 NAME, DICE, HD95, ASD, FIRST, SECOND, DIFFERENCE, WORST = range(8)
 _ROW_PIXELS = 24
 _MOST_ROWS = 12
-_LINK_COLOR = "#2a6fb5"
 GoTo = Callable[["tuple[float, float, float]"], None]
 
 
@@ -89,9 +89,9 @@ def _item(text: str, column: int, score: StructureScore):
     item = qt.QTableWidgetItem(text)
     item.setToolTip(_TOOLTIPS.get(score.state, "") or _("Click to go to the slice that agrees least."))
     if score.state != BOTH:
-        item.setForeground(qt.QBrush(qt.QColor("gray")))
+        item.setForeground(qt.QBrush(qt.QColor(quiet_color())))
     if column == WORST and text:
-        item.setForeground(qt.QBrush(qt.QColor(_LINK_COLOR)))
+        item.setForeground(qt.QBrush(qt.QColor(link_color())))
     _align(item, column)
     return item
 

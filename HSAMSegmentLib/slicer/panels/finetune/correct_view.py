@@ -13,7 +13,8 @@ from HSAMSegmentLib.slicer.nodes.segment_editor import open_in_segment_editor
 from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
 from HSAMSegmentLib.slicer.nodes.segmentations.provenance import doubts_of, model_of
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
-from HSAMSegmentLib.slicer.panels.widgets.tables import LINK_COLOR, prepare_table, put_text, set_rows
+from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows
+from HSAMSegmentLib.slicer.panels.widgets.theme import link_color
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 SLICE, ORGAN, CONFIDENCE = range(3)
@@ -47,8 +48,8 @@ class CorrectView:
         self._ui.doubtTable.visible = bool(self._doubts)
         set_rows(self._ui.doubtTable, len(self._doubts), most=6)
         for row, doubt in enumerate(self._doubts):
-            put_text(self._ui.doubtTable, row, SLICE, str(doubt.index), color=LINK_COLOR)
-            put_text(self._ui.doubtTable, row, ORGAN, doubt.organ, color=LINK_COLOR)
+            put_text(self._ui.doubtTable, row, SLICE, str(doubt.index), color=link_color())
+            put_text(self._ui.doubtTable, row, ORGAN, doubt.organ, color=link_color())
             put_text(self._ui.doubtTable, row, CONFIDENCE, f"{100 * doubt.confidence:.0f} %")
         if model:
             sentence = _("'{name}' was made by '{model}'.").format(

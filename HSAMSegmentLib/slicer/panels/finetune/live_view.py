@@ -9,7 +9,8 @@ from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.report.preview_picture import outline_colors
 from HSAMSegmentLib.slicer.nodes.finetune.chart import TrainingChart
 from HSAMSegmentLib.slicer.panels.widgets.swatches import swatch
-from HSAMSegmentLib.slicer.panels.widgets.tables import QUIET_COLOR, prepare_table, put_text, set_rows
+from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows
+from HSAMSegmentLib.slicer.panels.widgets.theme import quiet_color
 from HSAMSegmentLib.workflows.events import Metrics, ValidationPicture
 from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneOutcome
 from HSAMSegmentLib.workflows.finetune.training_run import ValidationRecord
@@ -96,7 +97,7 @@ class LiveView:
         set_rows(self._ui.diceTable, len(self._labels))
         for row, label in enumerate(self._labels):
             put_text(self._ui.diceTable, row, ORGAN, label.name).setIcon(swatch(colors[label.value]))
-            put_text(self._ui.diceTable, row, BEFORE, _number(before.get(label.name)), color=QUIET_COLOR)
+            put_text(self._ui.diceTable, row, BEFORE, _number(before.get(label.name)), color=quiet_color())
             put_text(self._ui.diceTable, row, NOW, _number(dice.get(label.name)), tip=_tip(dice, label.name))
 
     def _bring_chart(self) -> None:

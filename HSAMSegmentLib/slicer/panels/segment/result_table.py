@@ -1,4 +1,4 @@
-"""The table of what was found: volumes, confidence, and the way to each organ."""
+"""The table of what was found: volumes, a traffic light with words, and the way to each organ."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import qt
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.slicer.panels.widgets.swatches import swatch
+from HSAMSegmentLib.slicer.panels.widgets.tables import fit_rows, prepare_table, put_text, wrap_names
+from HSAMSegmentLib.slicer.panels.widgets.theme import check_ground, level_color, link_color, quiet_color
+from HSAMSegmentLib.slicer.panels.widgets.tooltips import tip_of
 from HSAMSegmentLib.workflows.segment.outcome import OrganOutcome, SegmentOutcome
+from HSAMSegmentLib.workflows.segment.review import Level, Review, review
 
 ORGAN, VOLUME, CONFIDENCE, UNCERTAIN = range(4)
-_ROW_PIXELS = 24
-_MOST_ROWS = 10
-_LINK_COLOR = "#2a6fb5"
+_MOST_ROWS = 13
 GoTo = Callable[["tuple[int, int, int]"], None]
 
 
@@ -24,25 +26,42 @@ class ResultTable:
         self._table = table
         self._go_to = go_to
         self._organs: list[OrganOutcome] = []
-        table.setColumnCount(4)
-        table.setHorizontalHeaderLabels([_("Organ"), _("Volume"), _("Confidence"), _("Least certain")])
-        table.verticalHeader().setVisible(False)
-        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
-        table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
-        table.verticalHeader().setDefaultSectionSize(_ROW_PIXELS)
-        table.setShowGrid(False)
-        table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
+        prepare_table(table, [_("Organ"), _("Volume"), _("Confidence"), _("Doubt")], stretched=ORGAN)
+        table.horizontalHeaderItem(CONFIDENCE).setToolTip(
+            _("How certain the model is, to compare structures of one model. It is no probability of being right.")
+        )
+        table.horizontalHeaderItem(UNCERTAIN).setToolTip(_("Goes to the slice in which the model is least certain."))
+        self._timer = wrap_names(table, most=_MOST_ROWS)
         table.connect("cellClicked(int,int)", self._on_click)
 
     def show(self, outcome: SegmentOutcome) -> None:
         """List the organs of an outcome, those that were found first."""
         self._organs = sorted(outcome.organs, key=lambda organ: not organ.found)
+        self._table.setRowCount(0)
         self._table.setRowCount(len(self._organs))
-        self._table.setFixedHeight(_ROW_PIXELS * (min(len(self._organs), _MOST_ROWS) + 1))
         for row, organ in enumerate(self._organs):
-            for column, text in enumerate(_texts(organ)):
-                self._table.setItem(row, column, _item(text, column, found=organ.found))
-            self._table.item(row, ORGAN).setIcon(swatch(organ.label.color))
+            self._show_row(row, organ, review(organ))
+        fit_rows(self._table, most=_MOST_ROWS)
+
+    def _show_row(self, row: int, organ: OrganOutcome, found: Review) -> None:
+        quiet, tip = "" if organ.found else quiet_color(), tip_of(found.reasons)
+        put_text(self._table, row, ORGAN, organ.label.name, color=quiet, tip=tip).setIcon(swatch(organ.label.color))
+        volume = _volume(organ.volume_ml) if organ.found else ""
+        _to_right(put_text(self._table, row, VOLUME, volume, color=quiet, tip=tip))
+        put_text(self._table, row, CONFIDENCE, _light(organ, found), color=level_color(found.level), tip=tip)
+        leads = _("show") if organ.uncertain_ijk is not None else ""
+        put_text(self._table, row, UNCERTAIN, leads, color=link_color(), tip=tip)
+        if found.level is Level.CHECK:
+            self._stress(row)
+
+    def _stress(self, row: int) -> None:
+        """Bold on a ground of another brightness: a row to check is one in a gray print, too."""
+        for column in range(self._table.columnCount):
+            item = self._table.item(row, column)
+            font = item.font()
+            font.setBold(True)
+            item.setFont(font)
+            item.setBackground(qt.QBrush(qt.QColor(check_ground())))
 
     def _on_click(self, row: int, column: int) -> None:
         organ = self._organs[row]
@@ -51,17 +70,16 @@ class ResultTable:
             self._go_to(target)
 
 
-def _texts(organ: OrganOutcome) -> tuple[str, str, str, str]:
-    if not organ.found:
-        return (organ.label.name, _("not found"), "", "")
-    confidence = "" if organ.confidence is None else f"{100 * organ.confidence:.0f} %"
-    return (organ.label.name, f"{organ.volume_ml:.1f} mL", confidence, _("go to slice"))
+def _light(organ: OrganOutcome, found: Review) -> str:
+    """Sign, word and number."""
+    if not organ.found or organ.confidence is None:
+        return found.text
+    return f"{found.text} {100 * organ.confidence:.0f} %"
 
 
-def _item(text: str, column: int, *, found: bool):
-    item = qt.QTableWidgetItem(text)
-    if not found:
-        item.setForeground(qt.QBrush(qt.QColor("gray")))
-    elif column == UNCERTAIN:
-        item.setForeground(qt.QBrush(qt.QColor(_LINK_COLOR)))
-    return item
+def _volume(milliliters: float) -> str:
+    return f"{milliliters:.0f} mL" if milliliters >= 1000 else f"{milliliters:.1f} mL"
+
+
+def _to_right(item) -> None:
+    item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)

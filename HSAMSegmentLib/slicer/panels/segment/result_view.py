@@ -6,16 +6,15 @@ from collections.abc import Callable
 
 from slicer.i18n import tr as _
 
-from HSAMSegmentLib.errors import HSAMSegmentError
-from HSAMSegmentLib.report.segmentation_report import write_report
 from HSAMSegmentLib.slicer.nodes.navigation import jump_to_voxel
 from HSAMSegmentLib.slicer.nodes.segment_session import Written, is_in_scene
 from HSAMSegmentLib.slicer.nodes.undo import SegmentationHistory
+from HSAMSegmentLib.slicer.panels.segment.result_actions import ResultActions
 from HSAMSegmentLib.slicer.panels.segment.result_table import ResultTable
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.segment.outcome import SegmentOutcome
-from HSAMSegmentLib.workflows.terminal_events import ending_of
+from HSAMSegmentLib.workflows.segment.review import summary
 
 
 class ResultView:
@@ -28,15 +27,15 @@ class ResultView:
         dialogs: Dialogs,
         status: StatusLine,
         learn_from: Callable[[Written], None] | None = None,
+        more_scans: Callable[[Written], None] | None = None,
     ) -> None:
         self._ui = ui
         self._learn_from = learn_from
         self._status = status
         self._history = history
-        self._dialogs = dialogs
         self._written: Written | None = None
         self._table = ResultTable(ui.resultTable, self._go_to)
-        ui.saveReportButton.connect("clicked()", self._save_report)
+        self.actions = ResultActions(ui, dialogs, status, more_scans)
         ui.undoButton.connect("clicked()", self._undo)
         ui.learnFromButton.connect("clicked()", self._learn)
         self.clear()
@@ -45,6 +44,9 @@ class ResultView:
         """Show a result."""
         self._written = written
         self._table.show(written.outcome)
+        self.actions.show(written)
+        self._ui.reviewLabel.setText("\n".join(summary(written.outcome)))
+        self._ui.reviewLabel.visible = bool(summary(written.outcome))
         node = written.segmentation_node
         if show_3d and written.outcome.found:
             node.CreateClosedSurfaceRepresentation()  # keeps the surfaces that the worker computed
@@ -56,6 +58,11 @@ class ResultView:
         self._ui.undoButton.enabled = self._history.can_undo
         self._ui.learnFromButton.visible = self._learn_from is not None and written.volume_node is not None
         self._ui.resultSection.visible = True
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether there is a result."""
+        return self._written is not None
 
     def clear(self) -> None:
         """Show nothing."""
@@ -83,19 +90,6 @@ class ResultView:
     def _go_to(self, ijk: tuple[int, int, int]) -> None:
         if self._written is not None and is_in_scene(self._written.volume_node):
             jump_to_voxel(self._written.volume_node, ijk)
-
-    def _save_report(self) -> None:
-        if self._written is None:
-            return
-        path = self._dialogs.save_path(_("Save report"), "report.json", "JSON (*.json)")
-        if not path:
-            return
-        try:
-            write_report(self._written.outcome.report, path, overwrite=True)
-        except (HSAMSegmentError, OSError) as error:
-            self._status.fail(ending_of(error))
-        else:
-            self._status.say(_("The report was saved to {path}.").format(path=path))
 
     def _learn(self) -> None:
         if self._written is not None and is_in_scene(self._written.segmentation_node):

@@ -20,9 +20,10 @@ from HSAMSegmentLib.slicer.nodes.segment_session import Order, SessionEvent, Wri
 from HSAMSegmentLib.slicer.nodes.volumes import roi_bounds, volume_problem
 from HSAMSegmentLib.slicer.panels.dependencies import Dependencies
 from HSAMSegmentLib.slicer.panels.engine import Engine, is_last
+from HSAMSegmentLib.slicer.panels.segment.model_advice import SUGGESTED, ModelAdvice
 from HSAMSegmentLib.slicer.panels.segment.readiness import download_question, obstacle
 from HSAMSegmentLib.slicer.panels.segment.result_view import ResultView
-from HSAMSegmentLib.slicer.panels.tabs import FINETUNE, TabContext
+from HSAMSegmentLib.slicer.panels.tabs import BATCH, FINETUNE, TabContext
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import QUALITIES, fill_combo, select_data
 from HSAMSegmentLib.slicer.panels.widgets.device_list import DeviceList
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs, SlicerDialogs
@@ -49,6 +50,7 @@ class SegmentTab:
         dialogs: Dialogs | None = None,
         dependencies: Dependencies | None = None,
         learn_from: Callable[[Written], None] | None = None,
+        more_scans: Callable[[Written], None] | None = None,
     ) -> None:
         """Take over the widgets.
 
@@ -59,6 +61,7 @@ class SegmentTab:
             dialogs: asks the user.
             dependencies: knows which packages are missing.
             learn_from: shows a result where it can be corrected and learned from.
+            more_scans: takes the model and the organs of a result to where many scans are segmented.
         """
         self.widget = widget
         self.ui = ui = slicer.util.childWidgetVariables(widget)
@@ -71,17 +74,20 @@ class SegmentTab:
         self._updating = False
         self._preview = LivePreview()
         self._segmented_scan = None
+        self._known_scans: list = []
+        self._advice = ModelAdvice()
         self._on_result: Callable[[dict[str, Any]], None] = self._on_downloaded
         self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, ui.helpLabel, self._dialogs)
         self.organs = OrganList(ui.organList, ui.allOrgansButton, ui.noOrgansButton, self._on_change)
-        self.result = ResultView(ui, engine.history, self._dialogs, self.status, learn_from)
+        self.result = ResultView(ui, engine.history, self._dialogs, self.status, learn_from, more_scans)
         self.devices = DeviceList(ui.deviceCombo, ui.advancedSection, lambda: not self._dependencies.missing())
         fill_combo(ui.qualityCombo, QUALITIES)
         self._connect()
 
     def _connect(self) -> None:
         ui = self.ui
-        for selector in (ui.scanSelector, ui.outputSelector, ui.regionSelector):
+        ui.scanSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_scan)
+        for selector in (ui.outputSelector, ui.regionSelector):
             selector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_change)
         for combo in (ui.deviceCombo, ui.qualityCombo):
             combo.connect("currentIndexChanged(int)", self._on_change)
@@ -104,7 +110,19 @@ class SegmentTab:
         self._show_settings(parameters.settings)
         self._updating = False
         self._parameters = parameters
-        self._on_change()
+        self._on_scan()
+
+    def look_at_scene(self) -> None:
+        """Choose a scan that was just loaded: what the slice views show now, else any if none was chosen."""
+        if self._parameters is None or self._is_running:
+            return
+        new = [node for node in _usable_scans() if node not in self._known_scans]
+        self._known_scans = _usable_scans()
+        is_chosen = self.ui.scanSelector.currentNode() is not None
+        if active_scan() in new:
+            self.ui.scanSelector.setCurrentNode(active_scan())
+        elif new and not is_chosen:
+            self.ui.scanSelector.setCurrentNode(new[0])
 
     def refresh(self) -> None:
         """The engine is free again."""
@@ -116,7 +134,7 @@ class SegmentTab:
 
     def leave_scene(self) -> None:
         """The scene is about to be closed: a running job ends, nothing of it is kept."""
-        self._parameters = None
+        self._parameters, self._known_scans = None, []
         self._engine.cancel()
         self._engine.history.forget()
         self._preview.clear()
@@ -131,7 +149,8 @@ class SegmentTab:
 
     def _show_nodes(self, parameters: ParameterNode) -> None:
         ui = self.ui
-        scan = parameters.reference(SCAN) or active_scan() or _only_scan()
+        self._known_scans = _usable_scans()
+        scan = parameters.reference(SCAN) or active_scan() or next(iter(self._known_scans), None)
         ui.scanSelector.setCurrentNode(scan)
         ui.outputSelector.setCurrentNode(parameters.reference(OUTPUT))
         ui.regionSelector.setCurrentNode(parameters.reference(REGION))
@@ -151,7 +170,9 @@ class SegmentTab:
 
     def _show_model(self, left_out: tuple[str, ...] = ()) -> None:
         choice = self.model
-        self.ui.modelInfoLabel.setText(choice.summary() if choice is not None else "")
+        said = self._advice.say(self.ui.scanSelector.currentNode(), choice)
+        summary = choice.summary() if choice is not None else ""
+        self.ui.modelInfoLabel.setText("<br>".join(line for line in (summary, said) if line))
         self.ui.modelCombo.toolTip = choice.description if choice is not None else ""
         self.organs.show(choice.organs if choice is not None else (), left_out)
 
@@ -178,6 +199,21 @@ class SegmentTab:
         )
 
     # --- what the user does
+
+    def _on_scan(self, *_node) -> None:
+        """Preselect the model for a scan, unless the user chose one; say whether it fits."""
+        if self._updating or self._parameters is None:
+            return
+        node, before, left_out = self._parameters.node, self.model, self.organs.left_out
+        suggestion = self._advice.suggest(self.ui.scanSelector.currentNode(), self._choices)
+        self._updating = True
+        if self._parameters.settings.model in ("", node.GetParameter(SUGGESTED)):
+            if suggestion.model_id:
+                select_data(self.ui.modelCombo, suggestion.model_id)
+            node.SetParameter(SUGGESTED, self.model.id if self.model is not None else "")
+        self._show_model(left_out if self.model is before else ())
+        self._updating = False
+        self._on_change()
 
     def _on_model(self, *_index) -> None:
         if not self._updating:
@@ -209,7 +245,8 @@ class SegmentTab:
         button.text = _("Segment organs")
         button.enabled = not problem
         button.toolTip = problem or _("Segment the chosen organs.")
-        if problem or self.status.is_about_readiness:
+        is_result_left = self.result.is_shown and self.ui.scanSelector.currentNode() is None  # its sentence stays
+        if self.status.is_about_readiness or (problem and not is_result_left):
             self.status.say_ready(problem)
 
     @property
@@ -348,10 +385,11 @@ def build(context: TabContext) -> SegmentTab:
         dialogs=context.dialogs,
         dependencies=context.dependencies,
         learn_from=lambda written: context.open_tab(FINETUNE).show_result(written),
+        more_scans=lambda written: context.open_tab(BATCH).use_model_of(written),
     )
 
 
-def _only_scan():
-    """The first volume of the scene that can be segmented, or None."""
+def _usable_scans() -> list:
+    """The volumes of the scene that can be segmented."""
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    return next((node for node in nodes if is_in_scene(node) and not volume_problem(node)), None)
+    return [node for node in nodes if is_in_scene(node) and not volume_problem(node)]

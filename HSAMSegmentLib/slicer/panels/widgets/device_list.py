@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 from HSAMSegmentLib.slicer.nodes.segment_session import SessionEvent
 from HSAMSegmentLib.slicer.panels.engine import Engine, is_last
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import DEVICES, fill_combo, select_data
+from HSAMSegmentLib.slicer.panels.widgets.tooltips import tip_of
 from HSAMSegmentLib.workflows.events import Result
 from HSAMSegmentLib.workflows.requests import ProbeRequest
 
@@ -73,4 +74,4 @@ class DeviceList:
         fill_combo(self._combo, [*DEVICES, *working])
         self.select(selected)
         self._combo.blockSignals(was_blocked)
-        self._combo.toolTip = "\n".join([self._help, *(item["sentence"] for item in others if not item["works"])])
+        self._combo.toolTip = tip_of([self._help, *(item["sentence"] for item in others if not item["works"])])

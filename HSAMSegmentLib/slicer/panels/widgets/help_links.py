@@ -32,7 +32,6 @@ ANCHORS = {
     "TrainingError": FINETUNING,
     "NonFiniteLossError": FINETUNING,
     "DependencyError": PACKAGES,
-    "MissingPackageError": PACKAGES,
     "ModuleNotFoundError": PACKAGES,
     "ImportError": PACKAGES,
     "WorkerNotStartedError": WORKER,

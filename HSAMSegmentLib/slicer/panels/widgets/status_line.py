@@ -8,6 +8,7 @@ from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
 from HSAMSegmentLib.slicer.panels.widgets.help_links import help_link
 from HSAMSegmentLib.slicer.panels.widgets.stages import shown_stage
+from HSAMSegmentLib.slicer.panels.widgets.theme import problem_color
 from HSAMSegmentLib.workflows.events import Failed
 
 _STEPS = 1000
@@ -22,9 +23,8 @@ class StatusLine:
         self._details = ""
         self.is_about_readiness = True
         bar.setRange(0, _STEPS)
-        bar.setVisible(False)
-        copy_button.setVisible(False)
-        help_label.setVisible(False)
+        for widget in (label, bar, copy_button, help_label):
+            widget.setVisible(False)
         copy_button.connect("clicked()", self._copy)
 
     def say(self, text: str) -> None:
@@ -38,7 +38,7 @@ class StatusLine:
 
     def fail(self, failed: Failed) -> None:
         """Show what went wrong, with the details to copy and the way to the page that explains it."""
-        self._show(failed.cause, color="#c0392b")
+        self._show(failed.cause, color=problem_color())
         self._details = f"{failed.cause}\n\n{failed.error}\n{failed.details}"
         self._copy_button.setVisible(True)
         self._help_label.setText(help_link(failed.error))
@@ -55,7 +55,8 @@ class StatusLine:
     def _show(self, text: str, color: str) -> None:
         self.is_about_readiness = not text
         self._label.setText(text)
-        self._label.setStyleSheet(f"color: {color};" if color else "")
+        self._label.setVisible(bool(text))
+        self._label.setStyleSheet(f"QLabel {{ color: {color}; }}" if color else "")
         self._bar.setVisible(False)
         self._copy_button.setVisible(False)
         self._help_label.setVisible(False)

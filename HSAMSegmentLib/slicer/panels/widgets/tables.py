@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import qt
 
 ROW_PIXELS = 24
-LINK_COLOR, QUIET_COLOR, PROBLEM_COLOR = "#2a6fb5", "gray", "#c0392b"
 
 
 def prepare_table(table, headers: Sequence[str], *, stretched: int = 0) -> None:
@@ -23,6 +22,29 @@ def prepare_table(table, headers: Sequence[str], *, stretched: int = 0) -> None:
     table.setShowGrid(False)
     table.setWordWrap(False)
     table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
+
+
+def wrap_names(table, *, most: int):
+    """Let long texts take more lines, and keep the table as high as its rows, of which `most` are in sight.
+
+    Returns:
+        A timer that has to be kept: it waits for the end of a change of widths.
+    """
+    table.setWordWrap(True)
+    table.setTextElideMode(qt.Qt.ElideNone)
+    timer = qt.QTimer()
+    timer.setSingleShot(True)
+    timer.setInterval(0)
+    timer.connect("timeout()", lambda: fit_rows(table, most=most))
+    table.horizontalHeader().connect("sectionResized(int,int,int)", lambda *_sizes: timer.start())
+    return timer
+
+
+def fit_rows(table, *, most: int) -> None:
+    """Make rows as high as their texts, and the table as high as its first rows."""
+    table.resizeRowsToContents()
+    height = sum(table.rowHeight(row) for row in range(min(table.rowCount, most)))
+    table.setFixedHeight(height + table.horizontalHeader().sizeHint().height() + 2 * table.frameWidth)
 
 
 def set_rows(table, count: int, *, fewest: int = 1, most: int = 8) -> None:

@@ -1,0 +1,172 @@
+"""DICOM Segmentation objects, written by highdicom: one binary segment per structure, on the frames of the scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from HSAMSegmentLib.errors import OutputError, RequestError
+from HSAMSegmentLib.export.origin import Origin
+from HSAMSegmentLib.export.source_images import derived_uid, read_source_images
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.io.quiet import quiet_libraries
+from HSAMSegmentLib.labels.cielab import cielab_of
+from HSAMSegmentLib.labels.label_set import Code, Label
+from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.labels.structures import TISSUE
+from HSAMSegmentLib.labels.terminology import unique_name
+from HSAMSegmentLib.runtime.atomic_files import complete_file
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+PROGRAM = "HSAMSegment"
+HIGHDICOM_HINT = "A DICOM Segmentation needs highdicom; install it with: pip install 'hsamsegment[dicom]'"
+LONGEST_NAME = 64
+_SERIES_NUMBER = 9001
+
+
+def write_dicom_seg(segmentation: Segmentation, path: Path, origin: Origin, *, overwrite: bool = False) -> None:
+    """Write the structures that were found as a DICOM Segmentation; if nothing was found, all as empty segments.
+
+    Each segment has the name, code, side and color of its label, the model as its algorithm, and a tracking UID that
+    is the same for this structure in every result of this series. Frames refer to the images they were made from.
+
+    Args:
+        segmentation: labels on the grid of the scan.
+        path: the file; it appears when it is complete.
+        origin: the scan and the model.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        RequestError: if highdicom is not installed.
+        OutputError: if the scan is no DICOM series, or the file exists or cannot be written.
+    """
+    require_highdicom()
+    images = read_source_images(path, origin.dicom_files, segmentation.geometry)
+    labels, array = _numbered(segmentation)
+    described = [
+        _description(number, label, name, origin, str(images[0].SeriesInstanceUID))
+        for number, (label, name) in enumerate(zip(labels, stored_names(labels)), start=1)
+    ]
+    with quiet_libraries():
+        made = _object(segmentation.geometry, path, images, array, described, origin)
+    made.SpecificCharacterSet = "ISO_IR 192"
+    with complete_file(path, overwrite=overwrite) as temporary:
+        made.save_as(temporary, enforce_file_format=True)
+
+
+def _object(
+    geometry: Geometry, path: Path, images: list[Dataset], array: np.ndarray, described: list[Dataset], origin: Origin
+) -> Dataset:
+    import highdicom
+
+    try:
+        return highdicom.seg.Segmentation(
+            source_images=images,
+            pixel_array=array,
+            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=described,
+            series_instance_uid=highdicom.UID(),
+            series_number=_SERIES_NUMBER,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer=PROGRAM,
+            manufacturer_model_name=origin.model_id or PROGRAM,
+            software_versions=software_version(),
+            device_serial_number="none",
+            content_label="ORGANS",
+            content_description=f"{origin.model_title or 'Organs'}; for research only"[:LONGEST_NAME],
+            series_description=f"{PROGRAM} {origin.model_id}".strip()[:LONGEST_NAME],
+            pixel_measures=_pixel_measures(geometry),
+            omit_empty_frames=bool(array.any()),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise OutputError(
+            f'"{path.name}" cannot be written as a DICOM Segmentation, since the headers of its scan are incomplete '
+            f"({error}); write .seg.nrrd instead."
+        ) from error
+
+
+def require_highdicom() -> None:
+    """RequestError, which tells how to install it, if highdicom is missing."""
+    if find_spec("highdicom") is None:
+        raise RequestError(HIGHDICOM_HINT)
+
+
+def software_version() -> str:
+    """Version of this program."""
+    from HSAMSegmentLib import __version__
+
+    return __version__
+
+
+def stored_names(labels: Sequence[Label]) -> list[str]:
+    """Names as DICOM stores them: 64 characters at most, no backslash, each once."""
+    names: list[str] = []
+    for label in labels:
+        short = label.name.replace("\\", "/").strip()
+        short = short if len(short) <= LONGEST_NAME else short[: LONGEST_NAME - 6].strip()
+        names.append(unique_name(short, names, label.value))
+    return names
+
+
+def _numbered(segmentation: Segmentation) -> tuple[list[Label], np.ndarray]:
+    """The labels that become segments, and the array with their numbers 1, 2, ... instead of their values."""
+    present = set(np.unique(segmentation.array).tolist())
+    labels = [label for label in segmentation.labels if label.value in present] or list(segmentation.labels)
+    table = np.zeros(256, dtype=np.uint8)
+    for number, label in enumerate(labels, start=1):
+        table[label.value] = number
+    return labels, table[segmentation.array]
+
+
+def _description(number: int, label: Label, name: str, origin: Origin, series_uid: str) -> Dataset:
+    import highdicom
+    from pydicom.sr.codedict import codes
+
+    terms = label.terminology
+    made = highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name,
+        segmented_property_category=_concept(terms.category if terms else TISSUE),
+        segmented_property_type=_concept(terms.type if terms else TISSUE),
+        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name=algorithm_name(origin), family=codes.cid7162.ArtificialIntelligence, version=software_version()
+        ),
+        tracking_uid=derived_uid("tracking", series_uid, name),
+        tracking_id=name,
+        display_color=highdicom.color.CIELabColor(*cielab_of(label.color)),
+    )
+    if terms is not None and terms.modifier is not None:
+        item = made.SegmentedPropertyTypeCodeSequence[0]
+        item.SegmentedPropertyTypeModifierCodeSequence = [_concept(terms.modifier)]
+    return made
+
+
+def algorithm_name(origin: Origin) -> str:
+    """The algorithm as DICOM objects name it: the program and the model."""
+    return f"{PROGRAM} {origin.model_id}".strip()[:LONGEST_NAME]
+
+
+def _concept(code: Code) -> Any:
+    import highdicom
+
+    meaning = (code.meaning or code.value)[:LONGEST_NAME]
+    return highdicom.sr.CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=meaning)
+
+
+def _pixel_measures(geometry: Geometry) -> Any:
+    """Sizes of the voxels; slices are as far apart as they are along their normal, a tilted gantry included."""
+    import highdicom
+
+    axes = geometry.direction_matrix
+    normal = np.cross(axes[:, 0], axes[:, 1])
+    distance = geometry.spacing_mm[2] * abs(float(normal @ axes[:, 2])) / float(np.linalg.norm(normal))
+    column, row = geometry.spacing_mm[:2]
+    return highdicom.PixelMeasuresSequence((row, column), slice_thickness=distance, spacing_between_slices=distance)

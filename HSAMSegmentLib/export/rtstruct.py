@@ -1,0 +1,166 @@
+"""RT Structure Sets: a contour per slice and part of a structure, on the images of the scan (PS3.3, A.19)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from HSAMSegmentLib.export.contours import contours_of
+from HSAMSegmentLib.export.dicom_seg import LONGEST_NAME, PROGRAM, algorithm_name, software_version, stored_names
+from HSAMSegmentLib.export.origin import Origin
+from HSAMSegmentLib.export.source_images import read_source_images
+from HSAMSegmentLib.labels.label_set import Code, Label
+from HSAMSegmentLib.labels.rtstruct import RTSTRUCT_CLASS
+from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.runtime.atomic_files import complete_file
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_STUDY_OF = "1.2.840.10008.3.1.2.3.1"
+"""Class of the study that a structure set refers to: detached study management, retired, and still what is written."""
+_DECIMALS = 4
+_PATIENT = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize", "PatientWeight",
+    "StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "StudyDescription", "AccessionNumber",
+    "ReferringPhysicianName",
+)  # fmt: skip
+_LONGEST_LABEL = 16
+
+
+def write_rtstruct(segmentation: Segmentation, path: Path, origin: Origin, *, overwrite: bool = False) -> None:
+    """Write the structures that were found as an RT Structure Set; if nothing was found, all without contours.
+
+    Args:
+        segmentation: labels on the grid of the scan.
+        path: the file; it appears when it is complete.
+        origin: the scan and the model.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        OutputError: if the scan is no DICOM series, or the file exists or cannot be written.
+    """
+    images = read_source_images(path, origin.dicom_files, segmentation.geometry)
+    content = _structure_set(images[0], origin)
+    references = list(_references(images))
+    frame = images[0].FrameOfReferenceUID
+    content.FrameOfReferenceUID, content.PositionReferenceIndicator = frame, ""
+    content.ReferencedFrameOfReferenceSequence = [_frame_of_reference(images[0], references)]
+    present = set(np.unique(segmentation.array).tolist())
+    labels = [label for label in segmentation.labels if label.value in present] or list(segmentation.labels)
+    content.StructureSetROISequence, content.ROIContourSequence, content.RTROIObservationsSequence = [], [], []
+    for number, (label, name) in enumerate(zip(labels, stored_names(labels)), start=1):
+        content.StructureSetROISequence.append(
+            _item(
+                ROINumber=number,
+                ReferencedFrameOfReferenceUID=frame,
+                ROIName=name,
+                ROIGenerationAlgorithm="AUTOMATIC",
+                ROIGenerationDescription=algorithm_name(origin),
+            )
+        )
+        contours = list(_contours(segmentation, label.value, references))
+        drawn = _item(ReferencedROINumber=number, ROIDisplayColor=[round(255 * part) for part in label.color])
+        if contours:
+            drawn.ContourSequence = contours
+        content.ROIContourSequence.append(drawn)
+        content.RTROIObservationsSequence.append(_observation(number, label))
+    with complete_file(path, overwrite=overwrite) as temporary:
+        content.save_as(temporary, enforce_file_format=True)
+
+
+def _structure_set(image: Dataset, origin: Origin) -> Dataset:
+    """The object without its structures."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    now = datetime.now()
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = RTSTRUCT_CLASS
+    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = generate_uid()
+    made.SpecificCharacterSet = "ISO_IR 192"
+    for name in _PATIENT:
+        if name in image:
+            setattr(made, name, image[name].value)
+    made.Modality, made.SeriesInstanceUID, made.SeriesNumber, made.InstanceNumber = "RTSTRUCT", generate_uid(), 9002, 1
+    made.SeriesDescription = f"{PROGRAM} {origin.model_id}".strip()[:LONGEST_NAME]
+    made.OperatorsName = ""
+    made.InstanceCreationDate = made.StructureSetDate = made.SeriesDate = now.strftime("%Y%m%d")
+    made.InstanceCreationTime = made.StructureSetTime = made.SeriesTime = now.strftime("%H%M%S")
+    made.Manufacturer, made.ManufacturerModelName = PROGRAM, origin.model_id or PROGRAM
+    made.SoftwareVersions = software_version()
+    made.StructureSetLabel = PROGRAM[:_LONGEST_LABEL]
+    made.StructureSetDescription = f"{origin.model_title or 'Organs'}; for research only"
+    made.ApprovalStatus = "UNAPPROVED"
+    return made
+
+
+def _references(images: Sequence[Dataset]) -> Iterator[Dataset]:
+    """A reference to the image of each slice."""
+    for image in images:
+        frames = int(image.get("NumberOfFrames", 1) or 1)
+        for number in range(1, frames + 1):
+            uids = {"ReferencedSOPClassUID": image.SOPClassUID, "ReferencedSOPInstanceUID": image.SOPInstanceUID}
+            yield _item(**uids, **({"ReferencedFrameNumber": number} if frames > 1 else {}))
+
+
+def _frame_of_reference(image: Dataset, references: Sequence[Dataset]) -> Dataset:
+    whole = {str(item.ReferencedSOPInstanceUID): item for item in references}
+    series = _item(
+        SeriesInstanceUID=image.SeriesInstanceUID,
+        ContourImageSequence=[
+            _item(ReferencedSOPClassUID=item.ReferencedSOPClassUID, ReferencedSOPInstanceUID=uid)
+            for uid, item in whole.items()
+        ],
+    )
+    study = _item(
+        ReferencedSOPClassUID=_STUDY_OF,
+        ReferencedSOPInstanceUID=image.StudyInstanceUID,
+        RTReferencedSeriesSequence=[series],
+    )
+    return _item(FrameOfReferenceUID=image.FrameOfReferenceUID, RTReferencedStudySequence=[study])
+
+
+def _contours(segmentation: Segmentation, value: int, references: Sequence[Dataset]) -> Iterator[Dataset]:
+    to_lps = segmentation.geometry.ijk_to_lps
+    for k in np.flatnonzero((segmentation.array == value).any(axis=(1, 2))):
+        for polygon in contours_of(segmentation.array[k] == value):
+            indices = np.column_stack([polygon, np.full(len(polygon), float(k)), np.ones(len(polygon))])
+            points = (indices @ to_lps.T)[:, :3]
+            yield _item(
+                ContourImageSequence=[references[k]],
+                ContourGeometricType="CLOSED_PLANAR",
+                NumberOfContourPoints=len(points),
+                ContourData=[f"{part:.{_DECIMALS}f}" for part in points.ravel()],
+            )
+
+
+def _observation(number: int, label: Label) -> Dataset:
+    made = _item(ObservationNumber=number, ReferencedROINumber=number, RTROIInterpretedType="ORGAN", ROIInterpreter="")
+    terms = label.terminology
+    if terms is not None:
+        code = _code(terms.type)
+        if terms.modifier is not None:
+            code.SegmentedPropertyTypeModifierCodeSequence = [_code(terms.modifier)]
+        made.RTROIIdentificationCodeSequence = [code]
+    return made
+
+
+def _code(code: Code) -> Dataset:
+    meaning = (code.meaning or code.value)[:LONGEST_NAME]
+    return _item(CodeValue=code.value, CodingSchemeDesignator=code.scheme, CodeMeaning=meaning)
+
+
+def _item(**elements: Any) -> Dataset:
+    from pydicom import Dataset
+
+    made = Dataset()
+    for keyword, value in elements.items():
+        setattr(made, keyword, value)
+    return made

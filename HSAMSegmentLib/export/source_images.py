@@ -1,0 +1,82 @@
+"""The DICOM images that a segmentation was made from, with what an object that refers to them has to repeat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import NAMESPACE_OID, uuid5
+
+from HSAMSegmentLib.errors import OutputError
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.io.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_IDENTITY = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+# Elements that must be in every object of the study, with or without a value (type 2 of PS3.3, C.7.1 and C.7.2).
+_MAY_BE_EMPTY = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+    "StudyTime", "ReferringPhysicianName",
+)  # fmt: skip
+
+
+def read_source_images(path: Path, files: tuple[Path, ...], geometry: Geometry) -> list[Dataset]:
+    """The headers of the source images, in the order of the slices.
+
+    What a sloppy export left out and DICOM allows to be empty is empty then. A missing frame of reference gets a UID
+    that follows from the series, so that all results of the series share it.
+
+    Args:
+        path: the file that is to refer to them, for sentences.
+        files: as in `Origin.dicom_files`.
+        geometry: grid of the segmentation, that of the scan.
+
+    Raises:
+        OutputError: if the scan is no DICOM series, or its files lack what a reference needs.
+    """
+    if not files:
+        raise OutputError(
+            f'"{path.name}" would be a DICOM object that refers to the images of its scan, and the scan is no DICOM '
+            "series; segment the DICOM files, or write .seg.nrrd instead."
+        )
+    images = [_read(file) for file in files]
+    count = sum(int(image.get("NumberOfFrames", 1) or 1) for image in images)
+    sizes = {(int(image.Columns), int(image.Rows)) for image in images}
+    if count != geometry.size[2] or sizes != {geometry.size[:2]}:
+        raise OutputError(
+            f'"{path.name}" cannot refer to {files[0].parent}: its {count} images are not on the grid of the labels; '
+            "segment the DICOM files as they are now."
+        )
+    for file, image in zip(files, images):
+        _complete(path, file, image)
+    return images
+
+
+def derived_uid(*parts: str) -> str:
+    """A UID that is the same for the same texts (PS3.5, B.2)."""
+    return f"2.25.{uuid5(NAMESPACE_OID, chr(10).join(parts)).int}"
+
+
+def _read(file: Path) -> Dataset:
+    import pydicom
+
+    with quiet_libraries():
+        try:
+            return pydicom.dcmread(file, stop_before_pixels=True, force=True)
+        except Exception as error:  # pydicom raises whatever its parsers do
+            raise OutputError(f"{file} can no longer be read ({error}), so no DICOM object can refer to it.") from error
+
+
+def _complete(path: Path, file: Path, image: Dataset) -> None:
+    missing = [name for name in _IDENTITY if not image.get(name)]
+    if missing:
+        raise OutputError(
+            f'"{path.name}" cannot refer to "{file.name}", which has no {missing[0]}; export the series again, or '
+            "write .seg.nrrd instead."
+        )
+    for name in _MAY_BE_EMPTY:
+        if name not in image:
+            setattr(image, name, "")
+    if not image.get("FrameOfReferenceUID"):
+        image.FrameOfReferenceUID = derived_uid("frame of reference", str(image.SeriesInstanceUID))

@@ -1,0 +1,116 @@
+"""Surfaces as files: binary STL, OBJ with a named object per structure, VTK polygonal data with names and colors.
+
+All structures of a segmentation go into one file. STL has no names, so there they cannot be told apart; segment one
+structure to have it alone. Every file says that its coordinates are LPS mm, in the words that Slicer looks for.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from HSAMSegmentLib.export.surfaces import Surface, surfaces_of
+from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.runtime.atomic_files import atomic_output
+
+SURFACE_SUFFIXES = (".stl", ".obj", ".vtp")
+
+_STL_HEADER = b"HSAMSegment; millimeters; SPACE=LPS"
+
+
+def write_surfaces(segmentation: Segmentation, path: Path, *, overwrite: bool = False) -> None:
+    """Write the closed surface of each structure that was found.
+
+    Args:
+        segmentation: the labels.
+        path: .stl, .obj or .vtp file; it appears when it is complete.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        RequestError: if scikit-image or trimesh is not installed.
+        OutputError: if the file exists or cannot be written.
+    """
+    surfaces = list(surfaces_of(segmentation))
+    write = {".stl": _write_stl, ".obj": _write_obj, ".vtp": _write_vtp}[path.suffix.lower()]
+    with atomic_output(path, overwrite=overwrite) as stream:
+        write(stream, surfaces)
+
+
+def _write_stl(stream: BinaryIO, surfaces: Sequence[Surface]) -> None:
+    layout = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+    stream.write(_STL_HEADER.ljust(80))
+    stream.write(np.uint32(sum(len(surface.mesh.faces) for surface in surfaces)).astype("<u4").tobytes())
+    for surface in surfaces:
+        records = np.zeros(len(surface.mesh.faces), dtype=layout)
+        records["normal"] = surface.mesh.face_normals
+        records["corners"] = surface.mesh.triangles
+        stream.write(records.tobytes())
+
+
+def _write_obj(stream: BinaryIO, surfaces: Sequence[Surface]) -> None:
+    stream.write(b"# HSAMSegment; millimeters\n# SPACE=LPS\n")
+    first = 1
+    for surface in surfaces:
+        mesh, name = surface.mesh, re.sub(r"\s+", "_", surface.label.name.strip())
+        stream.write(f"o {name}\n".encode())
+        np.savetxt(stream, mesh.vertices, fmt="v %.4f %.4f %.4f")
+        np.savetxt(stream, mesh.faces + first, fmt="f %d %d %d")
+        first += len(mesh.vertices)
+
+
+def _write_vtp(stream: BinaryIO, surfaces: Sequence[Surface]) -> None:
+    points = np.concatenate([np.zeros((0, 3)), *(surface.mesh.vertices for surface in surfaces)])
+    starts = np.cumsum([0, *(len(surface.mesh.vertices) for surface in surfaces)])
+    faces = [np.asarray(surface.mesh.faces) + start for surface, start in zip(surfaces, starts)]
+    cells = np.concatenate([np.zeros((0, 3), dtype=int), *faces])
+    counts = [len(part) for part in faces]
+    values = np.repeat([surface.label.value for surface in surfaces], counts)
+    colors = np.repeat(np.array([surface.label.color for surface in surfaces]).reshape(-1, 3), counts, axis=0)
+    known = [surface.label for surface in surfaces]
+    parts = [
+        '<?xml version="1.0"?>',
+        '<VTKFile type="PolyData" version="1.0" byte_order="LittleEndian" header_type="UInt64">',
+        "<PolyData>",
+        "<FieldData>",
+        _texts("SPACE", ["LPS"]),
+        _texts("LabelNames", [label.name for label in known]),
+        _array("LabelValues", np.array([label.value for label in known], dtype="<i4"), tuples=len(known)),
+        "</FieldData>",
+        f'<Piece NumberOfPoints="{len(points)}" NumberOfVerts="0" NumberOfLines="0" NumberOfStrips="0" '
+        f'NumberOfPolys="{len(cells)}">',
+        '<CellData Scalars="Label">',
+        _array("Label", values.astype("<i4")),
+        _array("Color", np.rint(255 * colors).astype("<u1")),
+        "</CellData>",
+        f"<Points>{_array('Points', points.astype('<f4'))}</Points>",
+        "<Polys>",
+        _array("connectivity", cells.astype("<i8").ravel()),
+        _array("offsets", 3 * np.arange(1, len(cells) + 1, dtype="<i8")),
+        "</Polys>",
+        "</Piece>",
+        "</PolyData>",
+        "</VTKFile>",
+    ]
+    stream.write("\n".join(parts).encode() + b"\n")
+
+
+def _array(name: str, values: np.ndarray, tuples: int | None = None) -> str:
+    """An array as base64, its length in bytes before it (64 bits)."""
+    kind = {"i4": "Int32", "i8": "Int64", "u1": "UInt8", "f4": "Float32"}[values.dtype.str[1:]]
+    components = f' NumberOfComponents="{values.shape[1]}"' if values.ndim == 2 else ""
+    count = "" if tuples is None else f' NumberOfTuples="{tuples}"'
+    data = np.ascontiguousarray(values).tobytes()
+    coded = base64.b64encode(len(data).to_bytes(8, "little") + data).decode()
+    return f'<DataArray type="{kind}" Name={quoteattr(name)}{components}{count} format="binary">{coded}</DataArray>'
+
+
+def _texts(name: str, texts: Sequence[str]) -> str:
+    """An array of texts: the bytes of each as numbers, 0 after each."""
+    codes = " ".join(str(byte) for text in texts for byte in (*text.encode(), 0))
+    return f'<Array type="String" Name={quoteattr(name)} NumberOfTuples="{len(texts)}" format="ascii">{codes}</Array>'

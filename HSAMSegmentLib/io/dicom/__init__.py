@@ -1,0 +1,1 @@
+"""Scans from DICOM files: recognized, grouped into series, placed in space, decoded."""

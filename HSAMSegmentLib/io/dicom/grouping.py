@@ -1,0 +1,195 @@
+"""Which DICOM files form a volume, and what the volumes of a folder are called.
+
+Files are grouped by series, size, orientation and pixel spacing (near is the same); where several images share a place
+(echoes, time points, b-values), each set becomes a volume of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from HSAMSegmentLib.io.dicom.header import SPLITTING, DicomHeader
+
+SAME_PLACE_MM = 1e-3
+# Cosines and pixel spacings (in mm) that differ by less belong to one volume.
+_SAME_COSINE, _SAME_SPACING_MM = 0.01, 1e-3
+_SCOUT_WORDS = ("localizer", "localiser", "scout", "topogram", "survey")
+# Shorter ends of a UID may be meant as the number of a series that is not there.
+_SHORTEST_END = 5
+_NO_UID = "unnamed"
+
+
+@dataclass(frozen=True)
+class Series:
+    """Files that form one volume.
+
+    Attributes:
+        id: series instance UID ("unnamed" without one); with "/2", "/3", ... for further volumes of the same series.
+        number: series number as text, may be empty.
+        description: series description, and what tells this volume from others of its series.
+        modality: DICOM's modality.
+        headers: of its files, in the order of the slices.
+    """
+
+    id: str
+    number: str
+    description: str
+    modality: str
+    headers: tuple[DicomHeader, ...]
+
+    @property
+    def slice_count(self) -> int:
+        """How many slices the volume has."""
+        return sum(header.frames for header in self.headers)
+
+    @property
+    def is_localizer(self) -> bool:
+        """Whether these are scout images, which are not chosen where there is something else."""
+        words = self.description.lower()
+        return any(header.is_localizer for header in self.headers) or any(word in words for word in _SCOUT_WORDS)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells this volume from those of other folders."""
+        return (*self.headers[0].series_key, self.id)
+
+    def __str__(self) -> str:
+        return f"{f'series {self.number}' if self.number else self.id} {self.summary}"
+
+    @property
+    def summary(self) -> str:
+        """Description, modality and number of slices."""
+        return f'"{self.description}" ({self.modality}, {self.slice_count} slices)'
+
+
+def group_files(headers: Sequence[DicomHeader]) -> list[Series]:
+    """The volumes that files form, sorted by series number."""
+    groups: dict[tuple, list[DicomHeader]] = defaultdict(list)
+    for header in headers:
+        several = header.instance if header.frames > 1 else ""
+        key = (header.series_key, header.size, header.is_localizer, header.is_mosaic, header.is_picture, several)
+        groups[key].append(header)
+    parts: dict[str, list[Series]] = defaultdict(list)
+    for members in groups.values():
+        for near in _near_together(members):
+            uid = near[0].series_uid or _NO_UID
+            parts[uid] += [_series(part, name, uid) for part, name in _split_shared_places(_without_copies(near))]
+    found = [volume for volumes in parts.values() for volume in _numbered(volumes)]
+    return sorted(found, key=lambda volume: (_as_number(volume.number), volume.id))
+
+
+def depths_mm(headers: Sequence[DicomHeader]) -> np.ndarray:
+    """Position of each slice along the normal of the first, 0 where a file does not say."""
+    normal = headers[0].normal
+    return np.array([0.0 if header.position is None else float(normal @ header.position) for header in headers])
+
+
+def listed(found: Sequence[Series], among: Sequence[Series] = ()) -> str:
+    """Each volume with something that names it and no other: its number, or its id where others have that too.
+
+    Args:
+        found: the volumes to list.
+        among: all volumes that a name is looked up in, where these are more.
+    """
+    often = Counter(volume.number for volume in among or found)
+    return ", ".join(
+        str(volume) if volume.number and often[volume.number] == 1 else f"{volume.id} {volume.summary}{_date(volume)}"
+        for volume in found
+    )
+
+
+def matching(found: Sequence[Series], wanted: str) -> list[Series]:
+    """The volumes that are meant by an id, a number, a description, or the end of an id."""
+    wanted = wanted.strip()
+    exact = (
+        lambda volume: volume.id == wanted,
+        lambda volume: volume.number == wanted,
+        lambda volume: volume.description.lower() == wanted.lower(),
+        lambda volume: len(wanted) >= _SHORTEST_END and volume.id.endswith(wanted),
+    )
+    for means in exact:
+        matches = [volume for volume in found if means(volume)]
+        if matches:
+            return matches
+    return []
+
+
+def _date(volume: Series) -> str:
+    date = volume.headers[0].study_date
+    return f" of {date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdecimal() else ""
+
+
+def _near_together(headers: list[DicomHeader]) -> Iterator[list[DicomHeader]]:
+    """Sets of images whose orientation and pixel spacing are nearly those of the first of the set."""
+    sets: list[list[DicomHeader]] = []
+    for header in headers:
+        for members in sets:
+            if _is_near(members[0], header):
+                members.append(header)
+                break
+        else:
+            sets.append([header])
+    yield from sets
+
+
+def _is_near(one: DicomHeader, other: DicomHeader) -> bool:
+    return _differ_less(one.orientation, other.orientation, _SAME_COSINE) and _differ_less(
+        one.pixel_spacing_mm, other.pixel_spacing_mm, _SAME_SPACING_MM
+    )
+
+
+def _differ_less(one: tuple[float, ...] | None, other: tuple[float, ...] | None, tolerance: float) -> bool:
+    if one is None or other is None:
+        return one is other
+    return all(abs(a - b) < tolerance for a, b in zip(one, other))
+
+
+def _as_number(text: str) -> float:
+    return float(text) if text.isdecimal() else np.inf
+
+
+def _series(headers: list[DicomHeader], name: str, uid: str) -> Series:
+    first = headers[0]
+    description = " ".join(part for part in (first.description, f"({name})" if name else "") if part)
+    ordered = tuple(headers[n] for n in np.argsort(depths_mm(headers), kind="stable"))
+    return Series(uid, first.series_number, description, first.modality, ordered)
+
+
+def _numbered(volumes: list[Series]) -> list[Series]:
+    """Tell volumes of one series apart: the largest keeps the UID, further ones get a number."""
+    volumes = sorted(volumes, key=lambda volume: -volume.slice_count)
+    return [volume if n == 0 else replace(volume, id=f"{volume.id}/{n + 1}") for n, volume in enumerate(volumes)]
+
+
+def _without_copies(headers: list[DicomHeader]) -> list[DicomHeader]:
+    """One file per image, where a folder holds copies of the same file."""
+    return list({header.instance: header for header in reversed(headers)}.values())[::-1]
+
+
+def _split_shared_places(headers: list[DicomHeader]) -> list[tuple[list[DicomHeader], str]]:
+    """Sets of images without two at the same place, by the first element or pair of elements that tells them apart."""
+    most = _most_at_one_place(headers)
+    if most == 1 or headers[0].is_mosaic:
+        return [(headers, "")]
+    meanings = list(SPLITTING.values())
+    telling = [n for n in range(len(meanings)) if len({header.splitting[n] for header in headers}) > 1]
+    for chosen in itertools.chain(((n,) for n in telling), itertools.combinations(telling, 2)):
+        sets: dict[tuple[str, ...], list[DicomHeader]] = defaultdict(list)
+        for header in headers:
+            sets[tuple(header.splitting[n] for n in chosen)].append(header)
+        # An element that has a value of its own for each slice (a time) tells no volumes apart.
+        if len(sets) <= 2 * most and all(_most_at_one_place(members) == 1 for members in sets.values()):
+            names = {values: [f"{meanings[n]} {value}" for n, value in zip(chosen, values)] for values in sets}
+            return [(members, ", ".join(name.strip() for name in names[values])) for values, members in sets.items()]
+    return [(headers, "")]
+
+
+def _most_at_one_place(headers: list[DicomHeader]) -> int:
+    depths = np.sort(depths_mm(headers))
+    starts = np.flatnonzero(np.diff(depths, prepend=-np.inf) >= SAME_PLACE_MM)
+    return int(np.diff(starts, append=len(depths)).max())

@@ -1,0 +1,289 @@
+"""What the header of a DICOM file says about its image: which series, where, how stored. Read once, by pydicom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from HSAMSegmentLib.io.dicom.elements import items, number, numbers, text
+from HSAMSegmentLib.io.dicom.object_kinds import MEDIA_DIRECTORY, SECONDARY_CAPTURE, is_scan_class, kind_name
+from HSAMSegmentLib.io.dicom.pixel_place import PixelPlace, find_pixels
+from HSAMSegmentLib.io.dicom.placement import FramePlace, frame_places, place_of, usable_orientation
+from HSAMSegmentLib.io.dicom.sniff import FIRST_BYTES, begins_like_dicom
+from HSAMSegmentLib.io.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+# Elements that tell apart images at the same place, and what they are called in a list of volumes.
+SPLITTING = {
+    "EchoNumbers": "echo",
+    "TemporalPositionIdentifier": "time point",
+    "DiffusionBValue": "b-value",
+    "EchoTime": "echo time",
+    "TriggerTime": "trigger time",
+    "NominalPercentageOfCardiacPhase": "cardiac phase",
+    "InversionTime": "inversion time",
+    "FlipAngle": "flip angle",
+    "AcquisitionNumber": "acquisition",
+    "ImageType": "image type",
+    "SequenceName": "sequence",
+    "ConvolutionKernel": "kernel",
+    "ContrastBolusAgent": "contrast",
+    "StackID": "stack",
+    "AcquisitionDateTime": "acquired",
+    "AcquisitionTime": "acquired",
+    "SeriesTime": "series time",
+}
+
+_PLACEMENT = (
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing",
+    "NominalScannedPixelSpacing", "EstimatedRadiographicMagnificationFactor", "SpacingBetweenSlices", "SliceThickness",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+)  # fmt: skip
+_STORAGE = (
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored",
+    "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+)  # fmt: skip
+_IDENTITY = (
+    "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID",
+    "PatientName", "SeriesNumber", "SeriesDescription", "StudyDate", "Modality", "FrameOfReferenceUID",
+    "InstanceNumber",
+)  # fmt: skip
+_MOST_BITS = 64
+_MOSAIC_CREATOR, _MOSAIC_COUNT = (0x0019, 0x0010), (0x0019, 0x100A)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How the values of one file are stored.
+
+    Attributes:
+        bits_allocated: bits that a value takes in the file.
+        bits_stored: bits of them that belong to it.
+        high_bit: the highest of these.
+        is_described: whether the file says how many bits a value takes and whether it has a sign.
+        is_signed: whether the values have a sign.
+        rescale: slope and intercept from stored to real values.
+        has_table: whether a table (modality LUT) gives the real values instead.
+        photometric: DICOM's photometric interpretation.
+        samples: values per pixel.
+    """
+
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    is_described: bool
+    is_signed: bool
+    rescale: tuple[float, float]
+    has_table: bool
+    photometric: str
+    samples: int
+
+
+@dataclass(frozen=True)
+class DicomHeader:
+    """What one DICOM file says about its image.
+
+    Attributes:
+        path: the file.
+        series_uid: series instance UID, empty if the file has none.
+        series_key: what files of one series have in common (patient, study, and more where there is no UID).
+        series_number: as text, may be empty.
+        description: series description, may be empty.
+        study_date: as DICOM has it (YYYYMMDD), may be empty.
+        modality: DICOM's modality ("CT", "MR", "SEG", ...).
+        instance: what only copies of the same image have in common.
+        size: columns, rows; (0, 0) without an image.
+        frames: images in this file.
+        position: LPS mm of the first pixel, or None.
+        orientation: six numbers, direction of a row and of a column, or None.
+        is_skewed: whether the file has an orientation, but not of two directions at right angles.
+        thickness_mm: distance of slices or thickness of one, 0 if unknown.
+        slice_thickness_mm: thickness of the slice, 0 if unknown.
+        pixel_spacing_mm: distance of rows and of columns, or None.
+        frame_places: place of each frame of a file of several, else empty.
+        storage: how the values are stored.
+        object_class: SOP class UID.
+        is_localizer: whether the file is a scout image.
+        is_mosaic: whether all slices of a volume are tiles of this one picture.
+        pixels: where the image is in the file, None if there is none.
+        splitting: values of `SPLITTING`.
+    """
+
+    path: Path
+    series_uid: str
+    series_key: tuple[str, ...]
+    series_number: str
+    description: str
+    study_date: str
+    modality: str
+    instance: tuple
+    size: tuple[int, int]
+    frames: int
+    position: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    is_skewed: bool
+    thickness_mm: float
+    slice_thickness_mm: float
+    pixel_spacing_mm: tuple[float, ...] | None
+    frame_places: tuple[FramePlace, ...]
+    storage: Storage
+    object_class: str
+    is_localizer: bool
+    is_mosaic: bool
+    pixels: PixelPlace | None
+    splitting: tuple[str, ...]
+
+    @property
+    def is_scan(self) -> bool:
+        """Whether this is an image of a patient, not a segmentation, a plan, a report, ... of one."""
+        return is_scan_class(self.object_class, self.modality)
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether there is an image in the file."""
+        return self.pixels is not None
+
+    @property
+    def is_media_directory(self) -> bool:
+        """Whether this is the index of a disc (DICOMDIR)."""
+        return self.object_class == MEDIA_DIRECTORY
+
+    @property
+    def kind(self) -> str:
+        """What kind of object this is, for a sentence."""
+        return kind_name(self.object_class, self.modality)
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether this is a color picture or one without a place, such as a dose report."""
+        if self.storage.samples > 1 or self.storage.photometric == "PALETTE COLOR":
+            return True
+        captured = self.modality == "OT" or self.object_class.startswith(SECONDARY_CAPTURE)
+        return captured and self.position is None and self.frames == 1
+
+    @property
+    def normal(self) -> np.ndarray:
+        """Unit LPS vector across the slice."""
+        if self.orientation is None:
+            return np.array([0.0, 0.0, 1.0])
+        normal = np.cross(self.orientation[:3], self.orientation[3:])
+        return normal / np.linalg.norm(normal)
+
+
+def read_dicom_header(path: Path) -> DicomHeader | None:
+    """Read the header of a DICOM file; None if its content is no DICOM or is damaged."""
+    from pydicom import dcmread
+
+    with quiet_libraries():
+        try:
+            with open(path, "rb") as file:
+                if not begins_like_dicom(file.read(FIRST_BYTES)):
+                    return None
+                file.seek(0)
+                data = dcmread(file, stop_before_pixels=True, force=True, specific_tags=_wanted())
+                return _header(path, data, find_pixels(file, data))
+        except Exception:  # noqa: BLE001 - a damaged file makes pydicom raise nearly anything
+            return None
+
+
+@cache
+def _wanted() -> list:
+    from pydicom.tag import Tag
+
+    return [Tag(name) for name in (*_IDENTITY, *_PLACEMENT, *_STORAGE, *SPLITTING, _MOSAIC_CREATOR, _MOSAIC_COUNT)]
+
+
+def _header(path: Path, data: Dataset, pixels: PixelPlace | None) -> DicomHeader | None:
+    place = place_of(data)
+    frames = max(int(number(data, "NumberOfFrames", 1)), 1)
+    object_class = text(data, "SOPClassUID") or str(getattr(data.file_meta, "MediaStorageSOPClassUID", ""))
+    size = (int(number(data, "Columns")), int(number(data, "Rows")))
+    if not object_class and not all(size):
+        return None
+    image_type = text(data, "ImageType").upper()
+    position = place.position
+    orientation = usable_orientation(place.orientation)
+    return DicomHeader(
+        path=path,
+        series_uid=text(data, "SeriesInstanceUID"),
+        series_key=_series_key(data),
+        series_number=text(data, "SeriesNumber"),
+        description=text(data, "SeriesDescription"),
+        study_date=text(data, "StudyDate"),
+        modality=text(data, "Modality").upper(),
+        instance=(text(data, "SOPInstanceUID") or str(path), text(data, "InstanceNumber"), position),
+        size=size,
+        frames=frames,
+        position=position,
+        orientation=orientation,
+        is_skewed=place.orientation is not None and orientation is None,
+        thickness_mm=_positive(data, "SpacingBetweenSlices", "SliceThickness"),
+        slice_thickness_mm=_positive(data, "SliceThickness"),
+        pixel_spacing_mm=place.spacing,
+        frame_places=frame_places(data, frames) if frames > 1 else (),
+        storage=_storage(data, place),
+        object_class=object_class,
+        is_localizer="LOCALIZER" in image_type,
+        is_mosaic="MOSAIC" in image_type or _counts_tiles(data),
+        pixels=pixels if all(size) else None,
+        splitting=tuple(text(data, keyword) for keyword in SPLITTING),
+    )
+
+
+def _series_key(data: Dataset) -> tuple[str, ...]:
+    """What tells the series of a file from others: its UID (a bad export may use one for two patients), or the rest."""
+    uid = text(data, "SeriesInstanceUID")
+    if uid:
+        return (uid, text(data, "PatientID"), text(data, "StudyInstanceUID"))
+    others = (
+        "PatientID", "PatientName", "StudyInstanceUID", "StudyDate", "SeriesNumber", "FrameOfReferenceUID",
+        "SeriesDescription", "Modality",
+    )  # fmt: skip
+    return ("", *(text(data, keyword) for keyword in others))
+
+
+def _positive(data: Dataset, *keywords: str) -> float:
+    """The first positive number of these elements, at the top or among what all frames share; 0 without any."""
+    shared = [
+        measures
+        for group in items(data, "SharedFunctionalGroupsSequence")
+        for measures in items(group, "PixelMeasuresSequence")
+    ]
+    for keyword in keywords:
+        for source in (data, *shared):
+            values = numbers(source, keyword, 1)
+            if values is not None and values[0] > 0:
+                return values[0]
+    return 0.0
+
+
+def _storage(data: Dataset, place: FramePlace) -> Storage:
+    allocated = min(max(int(number(data, "BitsAllocated", 16)), 1), _MOST_BITS)
+    stored = int(number(data, "BitsStored", allocated))
+    stored = stored if 1 <= stored <= allocated else allocated
+    high_bit = int(number(data, "HighBit", stored - 1))
+    return Storage(
+        bits_allocated=allocated,
+        bits_stored=stored,
+        high_bit=high_bit if stored - 1 <= high_bit < allocated else stored - 1,
+        is_described=numbers(data, "BitsAllocated", 1) is not None
+        and numbers(data, "PixelRepresentation", 1) in ((0.0,), (1.0,)),
+        is_signed=number(data, "PixelRepresentation") == 1,
+        rescale=place.rescale,
+        has_table=bool(items(data, "ModalityLUTSequence")),
+        photometric=text(data, "PhotometricInterpretation").upper(),
+        samples=int(number(data, "SamplesPerPixel", 1)),
+    )
+
+
+def _counts_tiles(data: Dataset) -> bool:
+    creator = data.get_item(_MOSAIC_CREATOR) if _MOSAIC_CREATOR in data else None
+    name = getattr(creator, "value", b"")
+    name = name if isinstance(name, str) else bytes(name).decode("ascii", "replace")
+    return name.strip("\0 ").upper() == "SIEMENS MR HEADER" and _MOSAIC_COUNT in data

@@ -1,0 +1,107 @@
+"""What the values of a plain label map mean: checked, renumbered into 8 bits, named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from HSAMSegmentLib.errors import VolumeError
+from HSAMSegmentLib.labels.label_set import LARGEST_VALUE, LabelSet
+from HSAMSegmentLib.labels.terminology import label_set_of
+
+_MOST_VALUES_OF_LABELS = 1000
+_ROUNDED_APART = 1e-3
+
+
+def labels_of_values(
+    array: np.ndarray, file: str, *, names: Mapping[int, str] | None = None, known: LabelSet | None = None
+) -> tuple[np.ndarray, LabelSet, tuple[str, ...]]:
+    """uint8 label values of a label map, what they mean, and notes on what had to change.
+
+    Args:
+        array: label values in any numeric type.
+        file: name of the label map, for errors.
+        names: what values mean, chosen by the user; values that are named but do not occur are labels, too.
+        known: labels that came with the label map.
+
+    Raises:
+        VolumeError: if the values are not those of a label map.
+    """
+    array, notes = _whole_numbers(array, file)
+    present = [int(value) for value in np.unique(array) if value != 0]
+    _check_values(present, file)
+    given = {} if names is None else {int(value): name for value, name in names.items()}
+    beside = {} if known is None else {label.value: label.name for label in known}
+    all_names = {value: f"Label {value}" for value in present}
+    all_names.update(beside if names is None else {value: beside[value] for value in beside if value in present})
+    all_names.update(given)
+    numbers, number_notes = _new_numbers(sorted(value for value in all_names if value > 0))
+    labels = label_set_of({numbers[value]: all_names[value] for value in numbers})
+    if known is not None and not number_notes:
+        labels = _with_known(labels, known)
+    return _renumbered(array, numbers), labels, notes + number_notes
+
+
+def _check_values(present: list[int], file: str) -> None:
+    """Make sure that the values of a label map can be labels.
+
+    Raises:
+        VolumeError: naming those that cannot.
+    """
+    negative = [value for value in present if value < 0]
+    if negative and len(present) > LARGEST_VALUE:
+        raise VolumeError(f'"{file}" holds negative values, {min(negative)} and up; it is a scan, not a label map.')
+    if negative:
+        raise VolumeError(
+            f'"{file}" holds the value {negative[0]}; label values are 0 (background) and above. Give what it '
+            "marks another value, or 0."
+        )
+    if len(present) > _MOST_VALUES_OF_LABELS:
+        raise VolumeError(f'"{file}" holds {len(present)} different values; it is a scan, not a label map.')
+    if len(present) > LARGEST_VALUE:
+        raise VolumeError(
+            f'"{file}" holds {len(present)} different label values; {LARGEST_VALUE} is the most. Leave out some.'
+        )
+
+
+def _whole_numbers(array: np.ndarray, file: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Label values as whole numbers; scaled storage leaves them a little beside, which is mended with a note."""
+    if array.dtype.kind != "f":
+        return array, ()
+    if not np.isfinite(array).all():
+        raise VolumeError(f'"{file}" holds values that are not finite; label values are whole numbers.')
+    rounded = np.rint(array)
+    apart = np.abs(rounded - array)
+    largest = float(apart.max(initial=0.0))
+    if largest > _ROUNDED_APART:
+        example = float(array.flat[int(apart.argmax())])
+        raise VolumeError(
+            f'"{file}" holds {example:.6g}, which is not a whole number; it is a scan or a probability map, not a '
+            "label map."
+        )
+    note = f"Label values were up to {largest:.1g} beside whole numbers, and were rounded."
+    return rounded.astype(np.int64), (note,) if largest > 0 else ()
+
+
+def _new_numbers(values: list[int]) -> tuple[dict[int, int], tuple[str, ...]]:
+    """Values as they are if all fit into 8 bits, else numbered from 1, and then a note."""
+    if not values or values[-1] <= LARGEST_VALUE:
+        return {value: value for value in values}, ()
+    numbers = {value: number for number, value in enumerate(values, start=1)}
+    pairs = ", ".join(f"{value} as {number}" for value, number in numbers.items())
+    return numbers, (f"Label values above 255 were numbered anew ({pairs}).",)
+
+
+def _renumbered(array: np.ndarray, numbers: Mapping[int, int]) -> np.ndarray:
+    result = array.astype(np.uint8)
+    for value, number in numbers.items():
+        if value != number:
+            result[array == value] = number
+    return result
+
+
+def _with_known(labels: LabelSet, known: LabelSet) -> LabelSet:
+    """Colors and codes of the file beside the label map, for labels of the same value and name."""
+    stored = {(label.value, label.name): label for label in known}
+    return LabelSet(tuple(stored.get((label.value, label.name), label) for label in labels))

@@ -1,0 +1,196 @@
+"""Size, place, shape and intensity of each structure of a label map.
+
+A voxel belongs to a structure as a whole or not at all, so voxels at the edge hold part of what lies beside it: means
+are drawn toward the neighbors, and the standard deviation is larger than that of the tissue. The median hardly changes,
+and `core_mean` leaves the edge out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.images.geometry import Geometry, same_grid
+from HSAMSegmentLib.images.volume import Volume
+from HSAMSegmentLib.labels.label_set import Label
+from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.labels.sides import side_of
+
+_PERCENTILES = {"p05": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95}
+_SIGNIFICANT_DIGITS = 7
+
+
+@dataclass(frozen=True)
+class StructureStatistics:
+    """One structure of one scan. Numbers other than `voxels`, `volume_ml` and `parts` are None if it was not found.
+
+    Attributes:
+        structure: its name.
+        code: scheme and value of its code, such as "SCT:10200004", or "".
+        side: "right", "left", or "" for structures without a side.
+        voxels: how many it has.
+        volume_ml: their volume, of sheared slices (a tilted gantry) too.
+        surface_cm2: area of its surface by the formula of Crofton, as ITK computes it (Lehmann and Legland 2012).
+        mean, sd, min, p05, p25, median, p75, p95, max: of the intensities of all its voxels; the standard deviation has
+            n - 1 in its denominator. None without a scan.
+        core_mean: mean of the voxels whose six neighbors belong to the structure, too; None if there are none.
+        extent_right_left_mm, extent_front_back_mm, extent_head_feet_mm: sides of the box along the axes of the patient
+            that holds its voxels.
+        centroid_r_mm, centroid_a_mm, centroid_s_mm: mean place of its voxels in RAS mm (right, front, head positive).
+        parts: pieces that do not touch each other, not even by a corner.
+        largest_part: share of the voxels that the largest piece has.
+        touches_border: whether it reaches the border of the scan, and so may be cut off.
+        confidence: of the model, 0 to 1; None for labels that no model made.
+    """
+
+    structure: str
+    code: str = ""
+    side: str = ""
+    voxels: int = 0
+    volume_ml: float = 0.0
+    surface_cm2: float | None = None
+    mean: float | None = None
+    sd: float | None = None
+    min: float | None = None
+    p05: float | None = None
+    p25: float | None = None
+    median: float | None = None
+    p75: float | None = None
+    p95: float | None = None
+    max: float | None = None
+    core_mean: float | None = None
+    extent_right_left_mm: float | None = None
+    extent_front_back_mm: float | None = None
+    extent_head_feet_mm: float | None = None
+    centroid_r_mm: float | None = None
+    centroid_a_mm: float | None = None
+    centroid_s_mm: float | None = None
+    parts: int = 0
+    largest_part: float | None = None
+    touches_border: bool | None = None
+    confidence: float | None = None
+
+    @property
+    def found(self) -> bool:
+        """Whether it has a voxel."""
+        return self.voxels > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, numbers with seven digits."""
+        return {name: _rounded(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> StructureStatistics:
+        """Read what `to_json` wrote; what an older version did not measure stays unknown."""
+        known = {item.name for item in fields(cls)}
+        return cls(**{name: value for name, value in data.items() if name in known})
+
+
+def measure(
+    segmentation: Segmentation, volume: Volume | None = None, confidences: Mapping[str, float | None] | None = None
+) -> tuple[StructureStatistics, ...]:
+    """Measure every structure, those without voxels included.
+
+    Args:
+        segmentation: the labels.
+        volume: the scan on the same grid, for intensities; None to leave these out.
+        confidences: of the model, by the name of the structure.
+
+    Raises:
+        RequestError: if the scan has another grid than the labels.
+    """
+    if volume is not None and not same_grid(segmentation.geometry, volume.geometry):
+        raise RequestError("The labels and the scan are on different grids; intensities need the same one.")
+    boxes = ndimage.find_objects(segmentation.array)
+    array = None if volume is None else volume.array
+    known = confidences or {}
+    return tuple(_measured(segmentation, array, label, boxes, known.get(label.name)) for label in segmentation.labels)
+
+
+def intensity_unit(volume: Volume | None) -> str:
+    """ "HU" for CT, else "" (the numbers of MR have no unit)."""
+    return "HU" if volume is not None and volume.modality == "CT" else ""
+
+
+def _measured(
+    segmentation: Segmentation,
+    intensities: np.ndarray | None,
+    label: Label,
+    boxes: list[tuple[slice, ...] | None],
+    confidence: float | None,
+) -> StructureStatistics:
+    terms = label.terminology
+    code = f"{terms.type.scheme}:{terms.type.value}" if terms is not None else ""
+    box = boxes[label.value - 1] if label.value <= len(boxes) else None
+    if box is None:
+        return StructureStatistics(label.name, code, side_of(label))
+    mask, geometry = segmentation.array[box] == label.value, segmentation.geometry
+    voxels = int(np.count_nonzero(mask))
+    values = {} if intensities is None else _intensities(intensities[box], mask)
+    return StructureStatistics(
+        label.name,
+        code,
+        side_of(label),
+        voxels=voxels,
+        volume_ml=voxels * geometry.voxel_volume_ml,
+        surface_cm2=_surface_cm2(mask, geometry),
+        touches_border=any(
+            part.start == 0 or part.stop == length for part, length in zip(box, segmentation.array.shape)
+        ),
+        confidence=confidence,
+        **values,
+        **_place(mask, box, geometry),
+        **_parts(mask),
+    )
+
+
+def _intensities(intensities: np.ndarray, mask: np.ndarray) -> dict[str, float | None]:
+    values = intensities[mask].astype(np.float64)
+    core = ndimage.binary_erosion(mask)
+    return {
+        "mean": float(values.mean()),
+        "sd": float(values.std(ddof=1)) if len(values) > 1 else None,
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "core_mean": float(intensities[core].mean(dtype=np.float64)) if core.any() else None,
+        **dict(zip(_PERCENTILES, np.percentile(values, list(_PERCENTILES.values())).tolist())),
+    }
+
+
+def _place(mask: np.ndarray, box: tuple[slice, ...], geometry: Geometry) -> dict[str, float]:
+    """Centroid and extent along the axes of the patient, voxels taken as the boxes that they are."""
+    to_ras = geometry.ijk_to_ras
+    indices = np.argwhere(mask)[:, ::-1] + np.array([part.start for part in reversed(box)])
+    places = indices @ to_ras[:3, :3].T
+    center = places.mean(axis=0) + to_ras[:3, 3]
+    extent = np.ptp(places, axis=0) + np.abs(to_ras[:3, :3]).sum(axis=1)
+    names = ("extent_right_left_mm", "extent_front_back_mm", "extent_head_feet_mm")
+    centers = ("centroid_r_mm", "centroid_a_mm", "centroid_s_mm")
+    return {**dict(zip(names, extent.tolist())), **dict(zip(centers, center.tolist()))}
+
+
+def _parts(mask: np.ndarray) -> dict[str, Any]:
+    pieces, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel())[1:]
+    return {"parts": int(count), "largest_part": float(sizes.max() / sizes.sum())}
+
+
+def _surface_cm2(mask: np.ndarray, geometry: Geometry) -> float:
+    image = sitk.GetImageFromArray(np.pad(mask, 1).astype(np.uint8))
+    image.SetSpacing([float(value) for value in geometry.spacing_mm])
+    shapes = sitk.LabelShapeStatisticsImageFilter()
+    shapes.ComputePerimeterOn()
+    shapes.Execute(image)
+    return float(shapes.GetPerimeter(1)) / 100.0
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, float):
+        return value
+    return float(f"{value:.{_SIGNIFICANT_DIGITS}g}") if np.isfinite(value) else None

@@ -1,0 +1,234 @@
+"""Several processes that train one model together (data parallel), as torchrun starts them. Alone, nothing changes.
+
+Every rank draws the same random numbers for the batch of all ranks and computes its part of it. Sums of the loss go
+over all ranks, so that loss and gradients are those of one process with the whole batch; gradients are then added up.
+So all ranks hold the same weights and random draws at every step, one state on the disk is enough, and a training can
+go on with another number of ranks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from HSAMSegmentLib.errors import DeviceError, HSAMSegmentError, TrainingError
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_RESEED = 1_000_003
+
+Found = TypeVar("Found")
+Drawn = TypeVar("Drawn")
+
+
+def world_size() -> int:
+    """Number of processes that train together, 1 alone."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0 on."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def is_first() -> bool:
+    """Whether this process reports, saves and writes."""
+    return rank() == 0
+
+
+def local_rank() -> int:
+    """Number of this process among those of its computer."""
+    return int(os.environ.get("LOCAL_RANK", rank())) if world_size() > 1 else 0
+
+
+def is_launched() -> bool:
+    """Whether torchrun, or variables set by hand, asks for several processes."""
+    return all(name in os.environ for name in _VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
+
+
+@contextmanager
+def joined(device: str) -> Iterator[str]:
+    """Join the other processes while inside, if there are any.
+
+    Args:
+        device: that was asked for: "auto", "cpu", "cuda" or another one.
+
+    Yields:
+        The device of this rank: with "auto" or "cuda" one GPU for each rank of a computer, where there is CUDA.
+
+    Raises:
+        DeviceError: if there are more ranks than GPUs, or the others cannot be reached.
+    """
+    if not is_launched() or world_size() > 1:
+        yield device
+        return
+    own = _device_of_rank(device)
+    try:
+        dist.init_process_group("nccl" if own.startswith("cuda") else "gloo")
+    except (RuntimeError, ValueError) as error:
+        raise DeviceError(f"The processes of this training do not reach each other ({error}).") from error
+    try:
+        yield own
+    finally:
+        dist.destroy_process_group()
+
+
+def _device_of_rank(device: str) -> str:
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return "cpu" if device == "auto" else device
+    number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= count:
+        raise DeviceError(
+            f"There are {count} GPUs and more processes than that; give torchrun --nproc-per-node={count}."
+        )
+    torch.cuda.set_device(number)
+    return f"cuda:{number}"
+
+
+def part_of(items: Sequence[Drawn]) -> Sequence[Drawn]:
+    """The part of this rank of what was drawn for all ranks; all of it alone."""
+    ranks = world_size()
+    if ranks == 1:
+        return items
+    each = len(items) // ranks
+    return items[rank() * each : (rank() + 1) * each]
+
+
+def own_generator(generator: torch.Generator) -> torch.Generator:
+    """A generator for draws that may differ between ranks; alone the given one.
+
+    One draw of the shared generator seeds it, so that the shared one stays the same on all ranks.
+    """
+    if world_size() == 1:
+        return generator
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    return torch.Generator().manual_seed(seed + rank())
+
+
+def separate_noise(seed: int) -> None:
+    """Let dropout differ between ranks; the first one keeps the draws of a single process."""
+    if rank():
+        torch.manual_seed(seed + _RESEED * rank())
+
+
+class _Sum(torch.autograd.Function):
+    """A sum over all ranks; each rank's gradient is that of its own summand."""
+
+    @staticmethod
+    def forward(context: Any, summand: Tensor) -> Tensor:
+        """Add up."""
+        total = summand.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        """Pass the gradient on: `sum_gradients` adds those of the ranks up."""
+        return gradient
+
+
+def sum_over_ranks(*summands: Tensor) -> tuple[Tensor, ...]:
+    """Sums over all ranks of tensors of one shape, differentiable; alone they come back as they are."""
+    if world_size() == 1:
+        return summands
+    return tuple(_Sum.apply(torch.stack([item.float() for item in summands])).unbind())
+
+
+def sum_gradients(network: nn.Module) -> None:
+    """Add up the gradients of all ranks, in one message.
+
+    Raises:
+        TrainingError: if the ranks have gradients of different tensors.
+    """
+    if world_size() == 1:
+        return
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    if not agree(len(gradients)):
+        raise TrainingError("The processes train different parts of the network; start them with the same command.")
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    for gradient, total in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
+        gradient.copy_(total.view_as(gradient))
+
+
+def average_buffers(network: nn.Module) -> None:
+    """Average what a network observed of the batches, such as how frequent each class is, over all ranks."""
+    if world_size() == 1:
+        return
+    for buffer in network.buffers():
+        if buffer.is_floating_point():
+            dist.all_reduce(buffer)
+            buffer /= world_size()
+
+
+def in_turn_of_computer(work: Callable[[], object]) -> None:
+    """Let the first rank of each computer do work while the others wait; called by all of them.
+
+    Raises:
+        HSAMSegmentError: the one that the work raised; on other ranks one that says so.
+    """
+    failure: HSAMSegmentError | None = None
+    if local_rank() == 0:
+        try:
+            work()
+        except HSAMSegmentError as error:
+            failure = error
+    if any_rank(failure is not None):
+        raise failure or TrainingError("Another process of this training failed.")
+
+
+def share_weights(network: nn.Module) -> None:
+    """Give all ranks the weights of the first one."""
+    if world_size() > 1:
+        for tensor in (*network.parameters(), *network.buffers()):
+            dist.broadcast(tensor.detach(), src=0)
+
+
+def sum_counts(counts: Tensor) -> Tensor:
+    """Sums of integers over all ranks, int64 on the CPU."""
+    if world_size() == 1:
+        return counts
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    total = counts.to(device)
+    dist.all_reduce(total)
+    return total.cpu()
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether this is so on any rank; called by all of them."""
+    return flag if world_size() == 1 else bool(sum_counts(torch.tensor([int(flag)]))[0])
+
+
+def agree(number: int) -> bool:
+    """Whether all ranks have the same number; called by all of them."""
+    ranks = world_size()
+    if ranks == 1:
+        return True
+    first, squares = sum_counts(torch.tensor([number, number * number])).tolist()
+    return bool(first == ranks * number and squares == ranks * number * number)
+
+
+def from_first(work: Callable[[], Found]) -> Found:
+    """Do work on the first rank, and give all ranks its result; called by all of them.
+
+    Raises:
+        HSAMSegmentError: the one that the work raised, on all ranks.
+    """
+    if world_size() == 1:
+        return work()
+    answer: list[Any] = [None, None]
+    if is_first():
+        try:
+            answer[0] = work()
+        except HSAMSegmentError as error:
+            answer[1] = error
+    dist.broadcast_object_list(answer, src=0)
+    if answer[1] is not None:
+        raise answer[1]
+    result: Found = answer[0]
+    return result

@@ -1,0 +1,276 @@
+"""Segments the scans of a run on the workers of a scheduler: one scan is one task.
+
+Only as many tasks as the workers can take are at the scheduler at a time. So its memory does not grow with the cohort,
+a worker that dies takes few tasks with it, and a worker that joins gets work at once. Results lie in the output folder,
+never in the memory of the cluster.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from distributed import Future, KilledWorker
+
+from HSAMSegmentLib.errors import (
+    CancelledError,
+    CheckpointError,
+    DeviceError,
+    HSAMSegmentError,
+    ModelNotFoundError,
+    OutputError,
+)
+from HSAMSegmentLib.workflows.cohort.cluster_clock import ClusterClock
+from HSAMSegmentLib.workflows.cohort.connection import Connection, connected
+from HSAMSegmentLib.workflows.cohort.sent_results import SentResults
+from HSAMSegmentLib.workflows.cohort.worker_health import WorkerHealth
+from HSAMSegmentLib.workflows.cohort.worker_task import (
+    BY_SCAN,
+    BY_WORKER,
+    ScanAnswer,
+    ScanTask,
+    segment_task,
+    stop_run,
+)
+from HSAMSegmentLib.workflows.context import Context
+from HSAMSegmentLib.workflows.segment.claims import MOST_TRIES, Claim, poisoned_sentence
+from HSAMSegmentLib.workflows.segment.folder_run import FolderRun
+from HSAMSegmentLib.workflows.segment.folder_scan import sentence_of
+from HSAMSegmentLib.workflows.segment.scan_outcome import CANCELLED, FAILED, ScanOutcome
+
+_LOOK_SECONDS = 0.5
+_OTHER_RUN_SECONDS = 1.0
+_STOP_SECONDS = 10.0
+_GATHER_SECONDS = 60
+_SPARE_TASKS = 2
+"""Beyond one task on each worker and one that waits there: some for workers that are about to join."""
+
+_MOST_STRANGE = 3
+_ERRORS = {kind.exit_code: kind for kind in (OutputError, CheckpointError, ModelNotFoundError, DeviceError)}
+
+
+def segment_on_cluster(run: FolderRun, context: Context) -> None:
+    """Segment all scans of a run on the workers of its scheduler, or on workers of this computer.
+
+    Raises:
+        RequestError: if there is no scheduler at the address, or it went away for good.
+        OutputError, CheckpointError, DeviceError: if no worker can go on, for example because of a full disk.
+        CancelledError: on cancel; scans that are finished stay.
+    """
+    clock = ClusterClock(context.emit, len(run.outcomes))
+    clock.starting(run.request.scheduler)
+    beacon = run.claims.folder / f"run-{run.id}"
+    with connected(run.request) as connection:
+        try:
+            beacon.touch()
+            _ClusterRun(run, context, connection, beacon, clock).all()
+        finally:
+            beacon.unlink(missing_ok=True)
+
+
+@dataclass
+class _Job:
+    """A scan at the scheduler.
+
+    Attributes:
+        index: of the scan.
+        claim: on the scan.
+        failed_on: workers that failed at it for reasons of their own, or unclear ones.
+        deaths: how often the scheduler gave it up because workers died.
+    """
+
+    index: int
+    claim: Claim
+    failed_on: tuple[str, ...] = ()
+    deaths: int = 0
+
+
+class _ClusterRun:
+    """Keeps the workers busy, and takes what they hand back."""
+
+    def __init__(
+        self, run: FolderRun, context: Context, connection: Connection, beacon: Path, clock: ClusterClock
+    ) -> None:
+        self._run, self._context, self._connection, self._beacon = run, context, connection, beacon
+        self._clock, self._health, self._sent = clock, WorkerHealth(), SentResults(run.request, context, str(beacon))
+        self._waiting: deque[int] = deque(range(len(run.outcomes)))
+        self._elsewhere: deque[int] = deque()
+        self._again: deque[_Job] = deque()
+        self._jobs: dict[Future, _Job] = {}
+        self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._attempts = itertools.count()
+        self._elsewhere_at = 0.0
+        self._strange = 0
+        self._has_lost_tasks = False
+
+    def all(self) -> None:
+        """Segment all scans."""
+        try:
+            while self._waiting or self._elsewhere or self._again or self._jobs:
+                self._context.cancel.raise_if_cancelled()
+                if self._connection.is_lost or self._has_lost_tasks:
+                    self._come_back()
+                self._fill()
+                is_for_others = not (self._waiting or self._again or self._jobs)
+                self._clock.report(len(self._connection.workers()), len(self._elsewhere) if is_for_others else 0)
+                self._take(_LOOK_SECONDS)
+        except HSAMSegmentError:
+            self._stop()
+            raise
+        finally:
+            for job in (*self._jobs.values(), *self._again):
+                job.claim.release()
+
+    def _fill(self) -> None:
+        """Hand out scans until each worker has one to do and, on a cluster, one to go on with."""
+        self._look_elsewhere()
+        workers = self._connection.workers()
+        usable = self._health.usable(workers)
+        if workers and not usable and not self._jobs:
+            kind = _ERRORS.get(self._health.last_exit_code, HSAMSegmentError)
+            raise kind(f"No worker can go on: {self._health.last_reason} Finished scans stay.")
+        self._sent.look_at(self._connection.client, list(workers))
+        room = 2 * len(usable) + _SPARE_TASKS if self._run.request.scheduler else len(usable)
+        while len(self._jobs) < room and (self._again or self._waiting):
+            if self._again:
+                self._submit(self._again.popleft(), usable)
+            else:
+                self._begin(self._waiting.popleft(), usable)
+
+    def _look_elsewhere(self) -> None:
+        """Ask again for the scans of another run, once the others are handed out."""
+        if self._elsewhere and not self._waiting and time.monotonic() - self._elsewhere_at > _OTHER_RUN_SECONDS:
+            self._elsewhere_at = time.monotonic()
+            self._waiting, self._elsewhere = self._elsewhere, deque()
+
+    def _begin(self, index: int, usable: list[str]) -> None:
+        waiting = self._run.outcomes[index]
+        claim = self._run.claims.claim(waiting.scan.name)
+        if claim is None:
+            self._elsewhere.append(index)
+            return
+        known = self._sent.known_outcome(waiting.scan)
+        if known is not None:
+            self._finish(_Job(index, claim), known)
+        else:
+            self._submit(_Job(index, claim), usable)
+
+    def _submit(self, job: _Job, usable: list[str]) -> None:
+        run = self._run
+        others = [worker for worker in usable if worker not in job.failed_on]
+        is_choosy = others and len(others) < len(self._connection.workers())
+        future = self._connection.client.submit(
+            segment_task,
+            ScanTask(self._connection.request, run.outcomes[job.index].scan, run.id, str(self._beacon)),
+            key=f"hsam-segment-{run.id}-{job.index}-{next(self._attempts)}",
+            pure=False,
+            workers=others if is_choosy else None,
+        )
+        self._jobs[future] = job
+        future.add_done_callback(self._ended.put)
+
+    def _take(self, seconds: float) -> None:
+        """Take the answers that are there; wait a while for the first one."""
+        with suppress(queue.Empty):
+            while True:
+                future = self._ended.get(timeout=seconds)
+                seconds = 0.0
+                job = self._jobs.pop(future, None)
+                if job is not None:
+                    self._ended_job(future, job)
+
+    def _ended_job(self, future: Future, job: _Job) -> None:
+        if future.status == "finished":
+            try:
+                self._answered(future.result(timeout=_GATHER_SECONDS), job)
+            except (OSError, TimeoutError):  # the worker went away with its answer; what it wrote is there
+                self._again.append(job)
+        elif future.status == "error":
+            self._failed(future.exception(timeout=_GATHER_SECONDS), job)
+        else:  # lost with the scheduler
+            self._again.append(job)
+            self._has_lost_tasks = True
+        future.release()
+
+    def _answered(self, answer: ScanAnswer, job: _Job) -> None:
+        outcome = answer.outcome
+        self._strange = 0
+        if outcome.status == FAILED and answer.fault == BY_WORKER:
+            self._health.failed(answer.address, outcome.message, answer.exit_code)
+        if outcome.status == FAILED and answer.fault != BY_SCAN:
+            self._retry_or_finish(job, outcome, answer.address)
+            return
+        self._health.succeeded(answer.address)
+        self._finish(job, self._sent.received(answer))
+
+    def _failed(self, error: BaseException, job: _Job) -> None:
+        """A task that ended without an answer."""
+        waiting = self._run.outcomes[job.index]
+        if isinstance(error, CancelledError):
+            self._finish(job, replace(waiting, status=CANCELLED))
+        elif isinstance(error, KilledWorker):
+            self._killed(job, waiting)
+        else:
+            self._strange += 1
+            if self._strange >= _MOST_STRANGE:
+                raise HSAMSegmentError(
+                    f"The workers cannot run HSAMSegment ({type(error).__name__}: {error}); is the same version "
+                    "installed there?"
+                ) from error
+            self._retry_or_finish(job, replace(waiting, status=FAILED, message=sentence_of(error)), "")
+
+    def _killed(self, job: _Job, waiting: ScanOutcome) -> None:
+        """The scheduler gave up a scan because workers died; a scan that only waited on them is handed out again."""
+        claims, name = self._run.claims, waiting.scan.name
+        job.deaths += 1
+        tries = claims.tries(name)
+        if len(tries) < MOST_TRIES and job.deaths < MOST_TRIES and self._run.request.scheduler:
+            self._again.append(job)
+            return
+        claims.forget(name)
+        self._finish(job, replace(waiting, status=FAILED, message=poisoned_sentence(tries)))
+
+    def _retry_or_finish(self, job: _Job, outcome: ScanOutcome, worker: str) -> None:
+        """Give a scan to another worker, once; then it has failed, for the reason of the last one."""
+        job.failed_on = (*job.failed_on, worker)
+        if len(job.failed_on) < MOST_TRIES:
+            self._again.append(job)
+        else:
+            self._finish(job, outcome)
+
+    def _finish(self, job: _Job, outcome: ScanOutcome) -> None:
+        try:
+            self._run.note(job.index, outcome)
+        finally:
+            job.claim.release()
+        self._clock.count(outcome)
+
+    def _come_back(self) -> None:
+        """Wait for the scheduler, then hand out again what it had."""
+        jobs = list(self._jobs.values())
+        self._jobs.clear()
+        self._again.extend(jobs)
+        for job in jobs:  # a worker that a lost scheduler took along says nothing about the scan
+            self._run.claims.forget(self._run.outcomes[job.index].scan.name)
+        self._connection.restore(self._context, self._clock.fraction)
+        self._has_lost_tasks = False
+
+    def _stop(self) -> None:
+        """Let the workers stop, and take what they finished in time."""
+        if self._connection.is_lost:
+            return
+        with suppress(OSError, TimeoutError, RuntimeError):
+            self._connection.client.run(stop_run, self._run.id, on_error="ignore")
+        end = time.monotonic() + _STOP_SECONDS
+        while self._jobs and time.monotonic() < end:
+            with suppress(HSAMSegmentError):  # the first one is on its way to the user
+                self._take(_LOOK_SECONDS)
+        self._connection.client.cancel(list(self._jobs))
+        for job in self._jobs.values():
+            with suppress(HSAMSegmentError):
+                self._run.note(job.index, replace(self._run.outcomes[job.index], status=CANCELLED))

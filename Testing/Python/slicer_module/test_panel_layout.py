@@ -1,0 +1,40 @@
+"""How the panel sits in Slicer's module panel: heights, gaps, widths, names that are cut."""
+
+from __future__ import annotations
+
+import pytest
+from panel_layout import gaps
+from slicer_panel import LARGE_SCREEN, SMALL_SCREEN, TABS, open_tab
+
+pytestmark = pytest.mark.host
+pytest_plugins = ("slicer_panel",)
+MOST_GAP, MOST_WIDTH = 12, 400
+
+
+def test_a_tab_is_as_high_as_its_own_form_wherever_one_was_before(host, open_panel):
+    widget, panel = open_panel(height=100)
+    first = {key: (open_tab(host, widget, key), panel.widget().height)[1] for key in TABS}
+    again = {key: (open_tab(host, widget, key), panel.widget().height)[1] for key in TABS}
+    assert again == first
+    assert first["segment"] < first["finetune"]
+
+
+@pytest.mark.parametrize("height", [SMALL_SCREEN, LARGE_SCREEN])
+@pytest.mark.parametrize("key", TABS)
+def test_no_tab_has_a_gap_before_anything_is_loaded(host, open_panel, key, height):
+    widget, _ = open_panel(height=height)
+    part = open_tab(host, widget, key)
+    assert max(gaps(part.widget)) <= MOST_GAP
+
+
+@pytest.mark.parametrize("key", TABS)
+def test_no_tab_makes_the_dock_wide(host, open_panel, key):
+    widget, panel = open_panel(width=380)
+    open_tab(host, widget, key)
+    assert panel.needed_width() <= MOST_WIDTH
+
+
+def test_compare_has_no_empty_section_before_anything_is_chosen(host, open_panel):
+    widget, _ = open_panel()
+    part = open_tab(host, widget, "compare")
+    assert not part.ui.pairSection.isVisible()
