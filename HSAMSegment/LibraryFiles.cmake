@@ -164,6 +164,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/runtime/disk.py
   HSAMSegmentLib/runtime/disk_space_monitor.py
   HSAMSegmentLib/runtime/extras.py
+  HSAMSegmentLib/runtime/fixed_tuples.py
   HSAMSegmentLib/runtime/free_cores.py
   HSAMSegmentLib/runtime/owned_folders.py
   HSAMSegmentLib/runtime/progress.py
@@ -385,12 +386,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/requests.py
   HSAMSegmentLib/workflows/run.py
   HSAMSegmentLib/workflows/segment/__init__.py
-  HSAMSegmentLib/workflows/segment/claims.py
-  HSAMSegmentLib/workflows/segment/folder_job.py
-  HSAMSegmentLib/workflows/segment/folder_request.py
-  HSAMSegmentLib/workflows/segment/folder_run.py
-  HSAMSegmentLib/workflows/segment/folder_scan.py
-  HSAMSegmentLib/workflows/segment/folder_statistics.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
   HSAMSegmentLib/workflows/segment/model_suggestion.py
@@ -399,13 +394,20 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/result_files.py
   HSAMSegmentLib/workflows/segment/result_records.py
   HSAMSegmentLib/workflows/segment/review.py
-  HSAMSegmentLib/workflows/segment/run_manifest.py
-  HSAMSegmentLib/workflows/segment/scan_outcome.py
-  HSAMSegmentLib/workflows/segment/segment_folder.py
   HSAMSegmentLib/workflows/segment/segment_request.py
   HSAMSegmentLib/workflows/segment/segment_scan.py
-  HSAMSegmentLib/workflows/segment/shards.py
-  HSAMSegmentLib/workflows/segment/summary_file.py
+  HSAMSegmentLib/workflows/segment_folder/__init__.py
+  HSAMSegmentLib/workflows/segment_folder/claims.py
+  HSAMSegmentLib/workflows/segment_folder/folder_job.py
+  HSAMSegmentLib/workflows/segment_folder/folder_request.py
+  HSAMSegmentLib/workflows/segment_folder/folder_run.py
+  HSAMSegmentLib/workflows/segment_folder/folder_scan.py
+  HSAMSegmentLib/workflows/segment_folder/folder_statistics.py
+  HSAMSegmentLib/workflows/segment_folder/run_manifest.py
+  HSAMSegmentLib/workflows/segment_folder/scan_outcome.py
+  HSAMSegmentLib/workflows/segment_folder/segment_folder.py
+  HSAMSegmentLib/workflows/segment_folder/shards.py
+  HSAMSegmentLib/workflows/segment_folder/summary_file.py
   HSAMSegmentLib/workflows/self_test.py
   HSAMSegmentLib/workflows/stores.py
   HSAMSegmentLib/workflows/suggest/__init__.py

@@ -28,7 +28,7 @@ from HSAMSegmentLib.report.thumbnail import make_thumbnail
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.workflows.cohort_report import CohortReportRequest, write_cohort_report
 from HSAMSegmentLib.workflows.context import Context, ignore_event
-from HSAMSegmentLib.workflows.segment.folder_statistics import folder_rows
+from HSAMSegmentLib.workflows.segment_folder.folder_statistics import folder_rows
 
 GRID = Geometry(size=(40, 36, 16), spacing_mm=(2.0, 2.0, 4.0))
 NAMES = {1: "liver", 2: "right kidney", 3: "left kidney"}
