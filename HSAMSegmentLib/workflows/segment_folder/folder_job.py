@@ -6,7 +6,7 @@ from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.runtime.serialization import to_plain
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.events import ItemDone
-from HSAMSegmentLib.workflows.segment import scan_outcome as outcomes
+from HSAMSegmentLib.workflows.segment_folder import scan_outcome as outcomes
 from HSAMSegmentLib.workflows.segment_folder.folder_request import (
     CANCELLED,
     DONE,

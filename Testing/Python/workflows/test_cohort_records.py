@@ -102,7 +102,8 @@ def test_tries_that_end_in_order_are_not_counted_and_two_dead_ones_pass_the_scan
         raise ZeroDivisionError
     assert claims.tries("a") == []
     for _ in range(2):
-        die = "import os, sys; from HSAMSegmentLib.workflows.segment_folder.claims import Claims; from pathlib import Path\n"
+        die = "import os, sys; from pathlib import Path\n"
+        die += "from HSAMSegmentLib.workflows.segment_folder.claims import Claims\n"
         die += "with Claims(Path(sys.argv[1])).one_try('a') as poisoned:\n    assert not poisoned\n    os._exit(1)"
         done = subprocess.run([sys.executable, "-c", die, str(tmp_path)], env=environment(tmp_path), check=False)
         assert done.returncode == 1
