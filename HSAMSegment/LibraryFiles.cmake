@@ -194,6 +194,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/nodes/navigation.py
   HSAMSegmentLib/slicer/nodes/parameter_node.py
   HSAMSegmentLib/slicer/nodes/result_exports.py
+  HSAMSegmentLib/slicer/nodes/scan_facts.py
   HSAMSegmentLib/slicer/nodes/segment_editor.py
   HSAMSegmentLib/slicer/nodes/segment_session.py
   HSAMSegmentLib/slicer/nodes/segmentations/__init__.py
@@ -233,6 +234,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/finetune/structure_table.py
   HSAMSegmentLib/slicer/panels/scene_watch.py
   HSAMSegmentLib/slicer/panels/segment/__init__.py
+  HSAMSegmentLib/slicer/panels/segment/model_advice.py
   HSAMSegmentLib/slicer/panels/segment/readiness.py
   HSAMSegmentLib/slicer/panels/segment/result_actions.py
   HSAMSegmentLib/slicer/panels/segment/result_table.py
@@ -259,6 +261,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/self_test.py
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
+  HSAMSegmentLib/training/data/array_store.py
   HSAMSegmentLib/training/data/augment.py
   HSAMSegmentLib/training/data/batch_draws.py
   HSAMSegmentLib/training/data/batches.py
@@ -378,6 +381,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/folder_statistics.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
+  HSAMSegmentLib/workflows/segment/model_suggestion.py
   HSAMSegmentLib/workflows/segment/outcome.py
   HSAMSegmentLib/workflows/segment/replace_results.py
   HSAMSegmentLib/workflows/segment/result_files.py
@@ -390,6 +394,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/segment_scan.py
   HSAMSegmentLib/workflows/segment/shards.py
   HSAMSegmentLib/workflows/segment/summary_file.py
+  HSAMSegmentLib/workflows/self_test.py
   HSAMSegmentLib/workflows/stores.py
   HSAMSegmentLib/workflows/terminal_events.py
   HSAMSegmentLib/workflows/verify.py
@@ -403,5 +408,6 @@ set(LIBRARY_RESOURCES
   Resources/Models/cardiac-mr-bssfp.safetensors
   Resources/Models/catalog.json
   Resources/Models/left-atrium-lge.safetensors
+  Resources/Models/self_test.json
   Resources/Terminologies/SegmentationCategoryTypeModifier-HSAMSegment.term.json
   )

@@ -12,7 +12,8 @@ from HSAMSegmentLib.workflows.compare.compare_request import BOTH, NOT_COMPARED,
 
 NAME, DICE, HD95, ASD, FIRST, SECOND, DIFFERENCE, WORST = range(8)
 _ROW_PIXELS = 24
-_MOST_ROWS = 12
+_MOST_ROWS = 14
+_LEAST_NAME_PIXELS = 110
 GoTo = Callable[["tuple[float, float, float]"], None]
 
 
@@ -30,8 +31,9 @@ class ScoreTable:
         table.verticalHeader().setDefaultSectionSize(_ROW_PIXELS)
         header = table.horizontalHeader()
         header.setMinimumSectionSize(36)
-        header.setSectionResizeMode(qt.QHeaderView.Stretch)
-        header.setSectionResizeMode(NAME, qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(NAME, qt.QHeaderView.Interactive)
+        header.connect("geometriesChanged()", self._fit)
         table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         table.setShowGrid(False)
@@ -52,7 +54,18 @@ class ScoreTable:
             item.setFont(font)
             _align(item, column)
             self._table.setItem(len(self._scores), column, item)
-        self._table.setFixedHeight(_ROW_PIXELS * min(len(self._scores) + 1, _MOST_ROWS) + 44)
+        self._fit()
+
+    def _fit(self) -> None:
+        """Give the names what the numbers leave, but no less than they can be read in: then the table scrolls."""
+        table, header = self._table, self._table.horizontalHeader()
+        numbers = sum(max(table.sizeHintForColumn(c), header.sectionSizeHint(c)) for c in range(DICE, WORST + 1))
+        room = table.viewport().width - numbers
+        width = max(room, min(table.sizeHintForColumn(NAME), _LEAST_NAME_PIXELS))
+        if header.sectionSize(NAME) != width:
+            header.resizeSection(NAME, width)
+        bar = table.horizontalScrollBar().sizeHint().height() if width > room else 0
+        table.setFixedHeight(_ROW_PIXELS * min(len(self._scores) + 1, _MOST_ROWS) + 44 + bar)
 
     def _on_click(self, row: int, column: int) -> None:
         if row < len(self._scores) and self._scores[row].worst_ras is not None:
