@@ -8,12 +8,13 @@ import qt
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.slicer.panels.widgets.theme import link_color, quiet_color
+from HSAMSegmentLib.slicer.panels.widgets.tooltips import tip_of
 from HSAMSegmentLib.workflows.compare.compare_request import BOTH, NOT_COMPARED, CompareOutcome, StructureScore
 
 NAME, DICE, HD95, ASD, FIRST, SECOND, DIFFERENCE, WORST = range(8)
 _ROW_PIXELS = 24
 _MOST_ROWS = 14
-_LEAST_NAME_PIXELS = 110
+_LEAST_NAME_PIXELS = 150
 GoTo = Callable[["tuple[float, float, float]"], None]
 
 
@@ -100,7 +101,8 @@ def _signed(percent: float) -> str:
 
 def _item(text: str, column: int, score: StructureScore):
     item = qt.QTableWidgetItem(text)
-    item.setToolTip(_TOOLTIPS.get(score.state, "") or _("Click to go to the slice that agrees least."))
+    tip = _TOOLTIPS.get(score.state, "") or _("Click to go to the slice that agrees least.")
+    item.setToolTip(tip_of((score.name, tip)))
     if score.state != BOTH:
         item.setForeground(qt.QBrush(qt.QColor(quiet_color())))
     if column == WORST and text:
