@@ -20,6 +20,9 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/cli/segment.py
   HSAMSegmentLib/cli/serve.py
   HSAMSegmentLib/cli/serve_arguments.py
+  HSAMSegmentLib/cli/shared_models.py
+  HSAMSegmentLib/cli/sharing_arguments.py
+  HSAMSegmentLib/cli/suggest.py
   HSAMSegmentLib/errors.py
   HSAMSegmentLib/evaluation/__init__.py
   HSAMSegmentLib/evaluation/label_matching.py
@@ -53,6 +56,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/inference/predictor.py
   HSAMSegmentLib/inference/reference_route.py
   HSAMSegmentLib/inference/result.py
+  HSAMSegmentLib/inference/scan_survey.py
   HSAMSegmentLib/inference/slice_predictor.py
   HSAMSegmentLib/inference/test_time_augmentation.py
   HSAMSegmentLib/inference/through_plane_smoothing.py
@@ -160,6 +164,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/runtime/disk.py
   HSAMSegmentLib/runtime/disk_space_monitor.py
   HSAMSegmentLib/runtime/extras.py
+  HSAMSegmentLib/runtime/fixed_tuples.py
   HSAMSegmentLib/runtime/free_cores.py
   HSAMSegmentLib/runtime/owned_folders.py
   HSAMSegmentLib/runtime/progress.py
@@ -216,6 +221,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/batch/__init__.py
   HSAMSegmentLib/slicer/panels/batch/batch_tab.py
   HSAMSegmentLib/slicer/panels/batch/batch_table.py
+  HSAMSegmentLib/slicer/panels/batch/useful_scans.py
   HSAMSegmentLib/slicer/panels/compare/__init__.py
   HSAMSegmentLib/slicer/panels/compare/compare_tab.py
   HSAMSegmentLib/slicer/panels/compare/pair_table.py
@@ -258,6 +264,13 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/widgets/tables.py
   HSAMSegmentLib/slicer/panels/widgets/theme.py
   HSAMSegmentLib/slicer/panels/widgets/tooltips.py
+  HSAMSegmentLib/slicer/scripting/__init__.py
+  HSAMSegmentLib/slicer/scripting/engines.py
+  HSAMSegmentLib/slicer/scripting/finetuning.py
+  HSAMSegmentLib/slicer/scripting/logic.py
+  HSAMSegmentLib/slicer/scripting/models.py
+  HSAMSegmentLib/slicer/scripting/results.py
+  HSAMSegmentLib/slicer/scripting/segmenting.py
   HSAMSegmentLib/slicer/self_test.py
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
@@ -328,6 +341,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/weights/manifest.py
   HSAMSegmentLib/weights/renamed_models.py
   HSAMSegmentLib/weights/resources.py
+  HSAMSegmentLib/weights/sharing/__init__.py
+  HSAMSegmentLib/weights/sharing/hub.py
+  HSAMSegmentLib/weights/sharing/hub_card.py
+  HSAMSegmentLib/weights/sharing/publishing.py
+  HSAMSegmentLib/weights/sharing/shared_index.py
+  HSAMSegmentLib/weights/sharing/sources.py
   HSAMSegmentLib/weights/store.py
   HSAMSegmentLib/weights/store_entries.py
   HSAMSegmentLib/weights/training_ranges.py
@@ -357,6 +376,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/download.py
   HSAMSegmentLib/workflows/events.py
   HSAMSegmentLib/workflows/export_model.py
+  HSAMSegmentLib/workflows/fetch_model.py
   HSAMSegmentLib/workflows/finetune/__init__.py
   HSAMSegmentLib/workflows/finetune/cost_estimate.py
   HSAMSegmentLib/workflows/finetune/encoder_pace.py
@@ -373,12 +393,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/requests.py
   HSAMSegmentLib/workflows/run.py
   HSAMSegmentLib/workflows/segment/__init__.py
-  HSAMSegmentLib/workflows/segment/claims.py
-  HSAMSegmentLib/workflows/segment/folder_job.py
-  HSAMSegmentLib/workflows/segment/folder_request.py
-  HSAMSegmentLib/workflows/segment/folder_run.py
-  HSAMSegmentLib/workflows/segment/folder_scan.py
-  HSAMSegmentLib/workflows/segment/folder_statistics.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
   HSAMSegmentLib/workflows/segment/model_suggestion.py
@@ -387,15 +401,26 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/result_files.py
   HSAMSegmentLib/workflows/segment/result_records.py
   HSAMSegmentLib/workflows/segment/review.py
-  HSAMSegmentLib/workflows/segment/run_manifest.py
-  HSAMSegmentLib/workflows/segment/scan_outcome.py
-  HSAMSegmentLib/workflows/segment/segment_folder.py
   HSAMSegmentLib/workflows/segment/segment_request.py
   HSAMSegmentLib/workflows/segment/segment_scan.py
-  HSAMSegmentLib/workflows/segment/shards.py
-  HSAMSegmentLib/workflows/segment/summary_file.py
+  HSAMSegmentLib/workflows/segment_folder/__init__.py
+  HSAMSegmentLib/workflows/segment_folder/claims.py
+  HSAMSegmentLib/workflows/segment_folder/folder_job.py
+  HSAMSegmentLib/workflows/segment_folder/folder_request.py
+  HSAMSegmentLib/workflows/segment_folder/folder_run.py
+  HSAMSegmentLib/workflows/segment_folder/folder_scan.py
+  HSAMSegmentLib/workflows/segment_folder/folder_statistics.py
+  HSAMSegmentLib/workflows/segment_folder/run_manifest.py
+  HSAMSegmentLib/workflows/segment_folder/scan_outcome.py
+  HSAMSegmentLib/workflows/segment_folder/segment_folder.py
+  HSAMSegmentLib/workflows/segment_folder/shards.py
+  HSAMSegmentLib/workflows/segment_folder/summary_file.py
   HSAMSegmentLib/workflows/self_test.py
   HSAMSegmentLib/workflows/stores.py
+  HSAMSegmentLib/workflows/suggest/__init__.py
+  HSAMSegmentLib/workflows/suggest/selection.py
+  HSAMSegmentLib/workflows/suggest/suggest_request.py
+  HSAMSegmentLib/workflows/suggest/suggest_scans.py
   HSAMSegmentLib/workflows/terminal_events.py
   HSAMSegmentLib/workflows/verify.py
   )

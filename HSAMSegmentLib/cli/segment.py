@@ -11,10 +11,10 @@ from HSAMSegmentLib.export.formats import ENDINGS
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.inference.result import LabelResult, SegmentationResult
 from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.workflows.context import Context
+from HSAMSegmentLib.workflows.context import Context, progress_only
 from HSAMSegmentLib.workflows.inputs import VolumeInput
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 
 MOST_ROWS = 100
 """Of a larger cohort only the failed scans are shown; the summary has them all."""
@@ -94,7 +94,7 @@ def _segment_scan(arguments: argparse.Namespace, options: SegmentOptions, consol
         options=options,
         files=files,
     )
-    result = segment_scan(request, Context(console.progress, cancel))
+    result = segment_scan(request, Context(progress_only(console.progress), cancel))
     console.result(_table(result))
     for warning in result.warnings:
         console.note(warning)
@@ -109,9 +109,9 @@ def _segment_folder(
     arguments: argparse.Namespace, options: SegmentOptions, console: Console, cancel: CancelToken
 ) -> int:
     from HSAMSegmentLib.report.segmentation_report import REPORT_SUFFIX
-    from HSAMSegmentLib.workflows.segment.folder_statistics import check_folder_table, write_folder_table
-    from HSAMSegmentLib.workflows.segment.scan_outcome import DONE, DONE_BEFORE, FAILED, SKIPPED
-    from HSAMSegmentLib.workflows.segment.segment_folder import segment_folder
+    from HSAMSegmentLib.workflows.segment_folder.folder_statistics import check_folder_table, write_folder_table
+    from HSAMSegmentLib.workflows.segment_folder.scan_outcome import DONE, DONE_BEFORE, FAILED, SKIPPED
+    from HSAMSegmentLib.workflows.segment_folder.segment_folder import segment_folder
 
     request = FolderRequest(
         source=str(arguments.input),
@@ -125,7 +125,7 @@ def _segment_folder(
     )
     if arguments.statistics is not None:
         check_folder_table(arguments.statistics, overwrite=arguments.overwrite)
-    result = segment_folder(with_cohort(request, arguments), Context(console.progress, cancel))
+    result = segment_folder(with_cohort(request, arguments), Context(progress_only(console.progress), cancel))
     shown = [item for item in result.scans if len(result.scans) <= MOST_ROWS or item.status == FAILED]
     rows = [(item.scan.name, item.status, item.model, ", ".join(item.found) or "-") for item in shown]
     if rows:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fastapi import Request
 from python_multipart.exceptions import MultipartParseError
@@ -26,7 +26,7 @@ FILE_FIELD = "file"
 _FORM_BYTES = 64 << 10
 """What all text fields of a form, and its headers, may have together."""
 _LOOK_AT_DISK_BYTES = 16 << 20
-_WRITE_BYTES = 1 << 20
+_WRITE_BYTES = 256 << 10
 
 
 class TooLargeError(HSAMSegmentError):
@@ -174,7 +174,7 @@ class _Form:
             raise RequestError(f"The form has no file; send the scan in a field named '{FILE_FIELD}'.")
         return {name: bytes(text).decode("utf-8", "replace") for name, text in self._texts.items()}
 
-    def _callbacks(self) -> dict:
+    def _callbacks(self) -> Any:
         return {
             "on_part_begin": self._begin,
             "on_header_field": lambda data, start, end: self._keep(self._header[0], data[start:end]),

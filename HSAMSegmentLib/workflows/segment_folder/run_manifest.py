@@ -15,19 +15,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import BaseFileLock
 
 from HSAMSegmentLib import __version__
 from HSAMSegmentLib.runtime.atomic_files import explain_write_error
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.result_records import comparable_options
-from HSAMSegmentLib.workflows.segment.scan_outcome import ScanOutcome
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import ScanOutcome
 
 
 class RunManifest:
     """Appends the lines of one run."""
 
-    def __init__(self, path: Path, run: str, lock: FileLock | None = None) -> None:
+    def __init__(self, path: Path, run: str, lock: BaseFileLock | None = None) -> None:
         """
         Args:
             path: the manifest; created if it is missing.
