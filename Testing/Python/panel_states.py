@@ -250,7 +250,7 @@ def _batch_mode(mode):
 
 
 def _batch_result(tab):
-    from HSAMSegmentLib.workflows.segment.folder_request import DONE, FAILED, SKIPPED, WAITING, BatchRow
+    from HSAMSegmentLib.workflows.segment_folder.folder_request import DONE, FAILED, SKIPPED, WAITING, BatchRow
 
     _batch_scans(tab)
     volumes = tuple((name, 12.5 * number) for number, name in enumerate(ORGANS[:4]))

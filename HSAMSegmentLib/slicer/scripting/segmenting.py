@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from HSAMSegmentLib.runtime.progress import Progress
     from HSAMSegmentLib.slicer.nodes.batch import Batch
     from HSAMSegmentLib.slicer.nodes.segment_session import Order, SessionEvent, Written
-    from HSAMSegmentLib.workflows.segment.folder_request import BatchRow
+    from HSAMSegmentLib.workflows.segment_folder.folder_request import BatchRow
 
 OnEvent = Callable[["SessionEvent"], None]
 OnRows = Callable[["tuple[BatchRow, ...]"], None]
@@ -199,7 +199,7 @@ class Segmenting(Engines):
         Raises:
             HSAMSegmentError: with a sentence; CancelledError after a cancel, when the finished ones stay.
         """
-        from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
+        from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 
         chosen = self.segmentOptions(**options)
         request = FolderRequest(
