@@ -264,6 +264,13 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/widgets/tables.py
   HSAMSegmentLib/slicer/panels/widgets/theme.py
   HSAMSegmentLib/slicer/panels/widgets/tooltips.py
+  HSAMSegmentLib/slicer/scripting/__init__.py
+  HSAMSegmentLib/slicer/scripting/engines.py
+  HSAMSegmentLib/slicer/scripting/finetuning.py
+  HSAMSegmentLib/slicer/scripting/logic.py
+  HSAMSegmentLib/slicer/scripting/models.py
+  HSAMSegmentLib/slicer/scripting/results.py
+  HSAMSegmentLib/slicer/scripting/segmenting.py
   HSAMSegmentLib/slicer/self_test.py
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
