@@ -14,8 +14,15 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/cli/finetune.py
   HSAMSegmentLib/cli/main.py
   HSAMSegmentLib/cli/models.py
+  HSAMSegmentLib/cli/number_types.py
   HSAMSegmentLib/cli/output_files.py
+  HSAMSegmentLib/cli/report.py
   HSAMSegmentLib/cli/segment.py
+  HSAMSegmentLib/cli/serve.py
+  HSAMSegmentLib/cli/serve_arguments.py
+  HSAMSegmentLib/cli/shared_models.py
+  HSAMSegmentLib/cli/sharing_arguments.py
+  HSAMSegmentLib/cli/suggest.py
   HSAMSegmentLib/errors.py
   HSAMSegmentLib/evaluation/__init__.py
   HSAMSegmentLib/evaluation/label_matching.py
@@ -49,6 +56,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/inference/predictor.py
   HSAMSegmentLib/inference/reference_route.py
   HSAMSegmentLib/inference/result.py
+  HSAMSegmentLib/inference/scan_survey.py
   HSAMSegmentLib/inference/slice_predictor.py
   HSAMSegmentLib/inference/test_time_augmentation.py
   HSAMSegmentLib/inference/through_plane_smoothing.py
@@ -81,6 +89,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/labels/cielab.py
   HSAMSegmentLib/labels/dicom_seg.py
   HSAMSegmentLib/labels/dicom_segmentations.py
+  HSAMSegmentLib/labels/former_colors.py
   HSAMSegmentLib/labels/grids.py
   HSAMSegmentLib/labels/label_names.py
   HSAMSegmentLib/labels/label_set.py
@@ -95,6 +104,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/labels/terminology.py
   HSAMSegmentLib/measurement/__init__.py
   HSAMSegmentLib/measurement/findings.py
+  HSAMSegmentLib/measurement/readable.py
   HSAMSegmentLib/measurement/scan.py
   HSAMSegmentLib/measurement/statistics.py
   HSAMSegmentLib/measurement/table.py
@@ -137,16 +147,24 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/preprocess/slice_planes.py
   HSAMSegmentLib/preprocess/slice_resampling.py
   HSAMSegmentLib/report/__init__.py
+  HSAMSegmentLib/report/cohort/__init__.py
+  HSAMSegmentLib/report/cohort/cohort.py
+  HSAMSegmentLib/report/cohort/page.py
+  HSAMSegmentLib/report/cohort/strip_chart.py
+  HSAMSegmentLib/report/cohort/style.py
   HSAMSegmentLib/report/comparison_report.py
   HSAMSegmentLib/report/correction_slices.py
   HSAMSegmentLib/report/model_card.py
   HSAMSegmentLib/report/preview_picture.py
   HSAMSegmentLib/report/segmentation_report.py
+  HSAMSegmentLib/report/thumbnail.py
   HSAMSegmentLib/runtime/__init__.py
   HSAMSegmentLib/runtime/atomic_files.py
   HSAMSegmentLib/runtime/devices.py
   HSAMSegmentLib/runtime/disk.py
   HSAMSegmentLib/runtime/disk_space_monitor.py
+  HSAMSegmentLib/runtime/extras.py
+  HSAMSegmentLib/runtime/fixed_tuples.py
   HSAMSegmentLib/runtime/free_cores.py
   HSAMSegmentLib/runtime/owned_folders.py
   HSAMSegmentLib/runtime/progress.py
@@ -154,6 +172,20 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/runtime/tensors.py
   HSAMSegmentLib/runtime/threads.py
   HSAMSegmentLib/runtime/translation.py
+  HSAMSegmentLib/service/__init__.py
+  HSAMSegmentLib/service/answers.py
+  HSAMSegmentLib/service/app.py
+  HSAMSegmentLib/service/delivery.py
+  HSAMSegmentLib/service/dispatcher.py
+  HSAMSegmentLib/service/guard.py
+  HSAMSegmentLib/service/intake.py
+  HSAMSegmentLib/service/jobs.py
+  HSAMSegmentLib/service/monai_label.py
+  HSAMSegmentLib/service/routes.py
+  HSAMSegmentLib/service/server.py
+  HSAMSegmentLib/service/service.py
+  HSAMSegmentLib/service/settings.py
+  HSAMSegmentLib/service/uploads.py
   HSAMSegmentLib/slicer/__init__.py
   HSAMSegmentLib/slicer/nodes/__init__.py
   HSAMSegmentLib/slicer/nodes/batch.py
@@ -167,6 +199,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/nodes/navigation.py
   HSAMSegmentLib/slicer/nodes/parameter_node.py
   HSAMSegmentLib/slicer/nodes/result_exports.py
+  HSAMSegmentLib/slicer/nodes/scan_facts.py
   HSAMSegmentLib/slicer/nodes/segment_editor.py
   HSAMSegmentLib/slicer/nodes/segment_session.py
   HSAMSegmentLib/slicer/nodes/segmentations/__init__.py
@@ -206,6 +239,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/finetune/structure_table.py
   HSAMSegmentLib/slicer/panels/scene_watch.py
   HSAMSegmentLib/slicer/panels/segment/__init__.py
+  HSAMSegmentLib/slicer/panels/segment/model_advice.py
   HSAMSegmentLib/slicer/panels/segment/readiness.py
   HSAMSegmentLib/slicer/panels/segment/result_actions.py
   HSAMSegmentLib/slicer/panels/segment/result_table.py
@@ -232,6 +266,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/self_test.py
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
+  HSAMSegmentLib/training/data/array_store.py
   HSAMSegmentLib/training/data/augment.py
   HSAMSegmentLib/training/data/batch_draws.py
   HSAMSegmentLib/training/data/batches.py
@@ -298,6 +333,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/weights/manifest.py
   HSAMSegmentLib/weights/renamed_models.py
   HSAMSegmentLib/weights/resources.py
+  HSAMSegmentLib/weights/sharing/__init__.py
+  HSAMSegmentLib/weights/sharing/hub.py
+  HSAMSegmentLib/weights/sharing/hub_card.py
+  HSAMSegmentLib/weights/sharing/publishing.py
+  HSAMSegmentLib/weights/sharing/shared_index.py
+  HSAMSegmentLib/weights/sharing/sources.py
   HSAMSegmentLib/weights/store.py
   HSAMSegmentLib/weights/store_entries.py
   HSAMSegmentLib/weights/training_ranges.py
@@ -319,6 +360,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/cohort/sent_results.py
   HSAMSegmentLib/workflows/cohort/worker_health.py
   HSAMSegmentLib/workflows/cohort/worker_task.py
+  HSAMSegmentLib/workflows/cohort_report.py
   HSAMSegmentLib/workflows/compare/__init__.py
   HSAMSegmentLib/workflows/compare/compare_job.py
   HSAMSegmentLib/workflows/compare/compare_request.py
@@ -326,6 +368,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/download.py
   HSAMSegmentLib/workflows/events.py
   HSAMSegmentLib/workflows/export_model.py
+  HSAMSegmentLib/workflows/fetch_model.py
   HSAMSegmentLib/workflows/finetune/__init__.py
   HSAMSegmentLib/workflows/finetune/cost_estimate.py
   HSAMSegmentLib/workflows/finetune/encoder_pace.py
@@ -350,6 +393,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/folder_statistics.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
+  HSAMSegmentLib/workflows/segment/model_suggestion.py
   HSAMSegmentLib/workflows/segment/outcome.py
   HSAMSegmentLib/workflows/segment/replace_results.py
   HSAMSegmentLib/workflows/segment/result_files.py
@@ -362,7 +406,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/segment_scan.py
   HSAMSegmentLib/workflows/segment/shards.py
   HSAMSegmentLib/workflows/segment/summary_file.py
+  HSAMSegmentLib/workflows/self_test.py
   HSAMSegmentLib/workflows/stores.py
+  HSAMSegmentLib/workflows/suggest/__init__.py
+  HSAMSegmentLib/workflows/suggest/selection.py
+  HSAMSegmentLib/workflows/suggest/suggest_request.py
+  HSAMSegmentLib/workflows/suggest/suggest_scans.py
   HSAMSegmentLib/workflows/terminal_events.py
   HSAMSegmentLib/workflows/verify.py
   )
@@ -375,5 +424,6 @@ set(LIBRARY_RESOURCES
   Resources/Models/cardiac-mr-bssfp.safetensors
   Resources/Models/catalog.json
   Resources/Models/left-atrium-lge.safetensors
+  Resources/Models/self_test.json
   Resources/Terminologies/SegmentationCategoryTypeModifier-HSAMSegment.term.json
   )

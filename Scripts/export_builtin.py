@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipes.builtin_tasks import tasks_of
-from recipes.export_builtin import export
+from recipes.export_builtin import export, measure_ranges
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -33,8 +33,15 @@ def main() -> None:
     parser.add_argument("--not-judged", action="store_true", help="write bundles without metrics, for experiments")
     parser.add_argument("--note", default="", help="a sentence on the training for the manifest")
     parser.add_argument("--save-metrics", type=Path, help="JSON file for the metrics")
+    parser.add_argument(
+        "--measure-again", action="store_true", help="only the metrics and ranges of existing bundles, same weights"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.measure_again:
+        for task in tasks_of(options.tasks, options.without):
+            print(measure_ranges(task, options.data, options.models, device=options.device))
+        return
     metrics = export(
         options.state,
         options.data,

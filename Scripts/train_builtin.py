@@ -19,6 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from HSAMSegmentLib.training import ranks
+from HSAMSegmentLib.training.data.array_store import ArrayStore
 from HSAMSegmentLib.training.recipe import augment_rule
 from HSAMSegmentLib.training.state_files import load_state, save_state
 from HSAMSegmentLib.weights.loading import load_model
@@ -62,6 +63,7 @@ def arguments() -> argparse.Namespace:
         default=[],
         help="with --export-average: the mean with the weights of these states",
     )
+    parser.add_argument("--stream", type=Path, help="with --data: keep slices in this folder instead of in memory")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tasks", nargs="*", default=[], help="ids of the tasks; default: the joint training")
     parser.add_argument("--without", nargs="*", default=[], help="ids of tasks to leave out")
@@ -69,12 +71,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_data(task: BuiltinTask, options: argparse.Namespace) -> TaskData:
+def read_data(task: BuiltinTask, options: argparse.Namespace, store: ArrayStore | None) -> TaskData:
     """The data of a task, on the device."""
     device = torch.device(options.device)
     if options.packed:
         return task_data(task, read_pack(options.packed / f"{task.id}.npz", task, device), device)
-    return read_task(task, options.data, device)
+    return read_task(task, options.data, device, store)
 
 
 def main() -> None:
@@ -104,7 +106,8 @@ def run(options: argparse.Namespace) -> None:
     tasks = tasks_of(options.tasks, options.without)
     if options.strong_augmentation:
         tasks = tuple(replace(task, augment=augment_rule(1)) for task in tasks)
-    training = BuiltinTraining([read_data(task, options) for task in tasks], settings)
+    store = ArrayStore(options.stream) if options.stream else None
+    training = BuiltinTraining([read_data(task, options, store) for task in tasks], settings)
     options.state.parent.mkdir(exist_ok=True)
     if ranks.from_first(options.state.is_file):
         training.resume(options.state)
@@ -113,6 +116,8 @@ def run(options: argparse.Namespace) -> None:
         for report in training.start_from(load_model(tasks[0].start_from)).values():
             say(report.sentence)
     say(describe(train(training, options.state)))
+    if store is not None:
+        store.close()
 
 
 def say(sentence: str) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
@@ -17,16 +17,19 @@ from HSAMSegmentLib.errors import TrainingError
 from HSAMSegmentLib.evaluation.metrics import Comparison, compare
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.predictor import Segmenter
+from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.labels.terminology import label_set_of
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.runtime.disk import sha256_of
+from HSAMSegmentLib.training.ranges import training_ranges
 from HSAMSegmentLib.training.result import versions
 from HSAMSegmentLib.training.state_files import load_state
-from HSAMSegmentLib.weights.loading import LoadedModel, save_model
+from HSAMSegmentLib.weights.loading import LoadedModel, load_model, save_model
 from HSAMSegmentLib.weights.manifest import EncoderSource, Manifest
+from HSAMSegmentLib.weights.training_ranges import StructureRange
 from recipes.builtin_tasks import TASKS, BuiltinTask, dataset_cases
-from recipes.task_data import dataset_case
+from recipes.task_data import case_of_part, parts_of
 from recipes.train_builtin import LAST_STAGE_WEIGHT, build_networks
 
 logger = logging.getLogger(__name__)
@@ -44,20 +47,54 @@ def averaged_networks(state_file: Path, tasks: Sequence[BuiltinTask] = TASKS) ->
     return networks.eval(), state
 
 
-def evaluate(model: LoadedModel, task: BuiltinTask, data_folder: Path, *, device: str = "cpu") -> dict[str, Any]:
-    """Segment the validation scans with default options, and compare with their labels.
+@dataclass(frozen=True)
+class TaskEvaluation:
+    """How good a model is on its validation scans.
 
-    Returns:
-        Means and the lowest Dice per structure, and Dice per scan.
+    Attributes:
+        metrics: "validation", and "validation_FOLDER" for each further data set: means and the lowest Dice per
+            structure, and Dice per scan.
+        confidences: mean confidence of each structure.
     """
+
+    metrics: dict[str, dict[str, Any]]
+    confidences: dict[str, float]
+
+
+def evaluate(model: LoadedModel, task: BuiltinTask, data_folder: Path, *, device: str = "cpu") -> TaskEvaluation:
+    """Segment the validation scans with default options, and compare with their labels."""
     segmenter = Segmenter(model, device=device, options=SegmentOptions(threads=torch.get_num_threads()))
-    found: dict[str, Comparison] = {}
-    for entry in dataset_cases(data_folder / task.folder):
-        if entry.id in task.validation:
-            case = dataset_case(entry, task)
+    metrics: dict[str, dict[str, Any]] = {}
+    confidences: dict[str, list[float]] = {name: [] for name in task.labels}
+    for part in parts_of(task):
+        found: dict[str, Comparison] = {}
+        for entry in dataset_cases(data_folder / part.folder):
+            if entry.id not in task.validation:
+                continue
+            case = case_of_part(entry, part, task)
             truth = Segmentation(case.labels, case.volume.geometry, model.manifest.labels, entry.id)
-            found[entry.id] = compare(segmenter.segment(case.volume).segmentation, truth)
-    return _summary(task, found)
+            result = segmenter.segment(case.volume)
+            found[entry.id] = compare(result.segmentation, truth)
+            for item in result.found:
+                confidences[item.label.name].append(float(item.confidence or 0.0))
+        metrics["validation" if not metrics else f"validation_{part.folder}"] = _summary(task, found)
+    means = {name: _rounded(float(np.mean(values))) for name, values in confidences.items() if values}
+    return TaskEvaluation(metrics, means)
+
+
+def ranges_of_task(
+    task: BuiltinTask, labels: LabelSet, confidences: Mapping[str, float], data_folder: Path
+) -> dict[str, StructureRange]:
+    """Range of each structure in the training scans; any intensity if the contrast of the training was random."""
+    cases = (
+        case_of_part(entry, part, task)
+        for part in parts_of(task)
+        for entry in dataset_cases(data_folder / part.folder)
+        if entry.id not in task.validation
+    )
+    ranges = training_ranges(cases, labels, task.intensity)
+    any_intensity = {} if task.contrast is None else {"intensity": (0.0, 1.0)}
+    return {name: replace(item, confidence=confidences.get(name), **any_intensity) for name, item in ranges.items()}
 
 
 def _summary(task: BuiltinTask, found: dict[str, Comparison]) -> dict[str, Any]:
@@ -112,7 +149,7 @@ def manifest_of_task(
 def _training_facts(task: BuiltinTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> dict[str, Any]:
     return {
         "script": "Scripts/train_builtin.py",
-        "data": task.folder,
+        "data": ", ".join(part.folder for part in parts_of(task)),
         "scans_taught": sorted(_trained_scans(task, state, hashes)),
         "scans_held_out": list(task.validation),
         "hashes": hashes,
@@ -179,9 +216,10 @@ def export(
         manifest = replace(manifest, training={**manifest.training, "note": note})
         network = cast(SegmentationNetwork, networks[task.id])
         if is_evaluated:
-            metrics[task.id] = evaluate(LoadedModel(network, manifest, path), task, data_folder, device=device)
-        if task.id in metrics:
-            manifest = replace(manifest, metrics={"validation": metrics[task.id]})
+            evaluation = evaluate(LoadedModel(network, manifest, path), task, data_folder, device=device)
+            ranges = ranges_of_task(task, manifest.labels, evaluation.confidences, data_folder)
+            manifest = replace(manifest, metrics=evaluation.metrics, training_ranges=ranges)
+            metrics[task.id] = evaluation.metrics
         save_model(path, network.cpu(), manifest, overwrite=True, dtype="float16")
         if encoder.included:
             encoder = EncoderSource(False, task.id, sha256_of(path))
@@ -193,5 +231,20 @@ def _hashes(task: BuiltinTask, data_folder: Path) -> dict[str, dict[str, str]]:
     """SHA-256 of the files of every scan."""
     return {
         entry.id: {"image": sha256_of(entry.image), "labels": sha256_of(entry.label)}
-        for entry in dataset_cases(data_folder / task.folder)
+        for part in parts_of(task)
+        for entry in dataset_cases(data_folder / part.folder)
     }
+
+
+def measure_ranges(task: BuiltinTask, data_folder: Path, models_folder: Path, *, device: str = "cpu") -> Path:
+    """Evaluate a finished bundle anew, and add the ranges of its training scans. The weights stay as they are.
+
+    Returns:
+        The bundle.
+    """
+    path = models_folder / f"{task.id}.safetensors"
+    model = load_model(path)
+    evaluation = evaluate(model, task, data_folder, device=device)
+    ranges = ranges_of_task(task, model.manifest.labels, evaluation.confidences, data_folder)
+    manifest = replace(model.manifest, metrics=evaluation.metrics, training_ranges=ranges)
+    return save_model(path, model.network.cpu(), manifest, overwrite=True, dtype="float16")

@@ -16,12 +16,14 @@ from HSAMSegmentLib.io.volume_files import read_volume
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.preprocess.network_input import context_indices
+from HSAMSegmentLib.training.data.array_store import ArrayStore
+from HSAMSegmentLib.training.data.batches import gather
 from HSAMSegmentLib.training.data.cases import UNLABELED, Case, make_case
 from HSAMSegmentLib.training.data.label_crop import label_box
 from HSAMSegmentLib.training.data.sampling import BalancedSampler, Item
 from HSAMSegmentLib.training.data.slice_bank import SliceBank, build_slice_bank
 from HSAMSegmentLib.training.data.validation_sets import ValidationSet, whole_case
-from recipes.builtin_tasks import BuiltinTask, DatasetCase, Source, dataset_cases
+from recipes.builtin_tasks import BuiltinTask, DatasetCase, DataSource, dataset_cases
 from recipes.synthetic_contrast import ContrastRule, tissue_maps, tissue_means
 
 
@@ -74,6 +76,32 @@ class SlicesOnDevice:
         rows = torch.tensor([self._firsts[item.bank] + item.slice_index for item in items], device=self.device)
         images = self._images[self._neighbors[rows]].float()
         return (images / 255.0 if self._images.dtype == torch.uint8 else images), self._labels[rows]
+
+
+class SlicesOnDisk:
+    """Training slices that stay where their banks have them; each batch is read and moved to a device."""
+
+    def __init__(self, banks: Sequence[SliceBank], device: torch.device) -> None:
+        """
+        Args:
+            banks: the training scans, of an `ArrayStore`.
+            device: that trains.
+        """
+        self._banks, self.device = tuple(banks), device
+        self.centers_px = torch.tensor([_center(bank) for bank in banks])
+
+    def gather(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Inputs float32 [B, 3, S, S] in [0, 1] and labels uint8 [B, S, S] of drawn items."""
+        images, labels = gather(self._banks, items)
+        return images.to(self.device), labels.to(self.device)
+
+    def gather_tissues(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Refuse: tissue maps are kept in memory only.
+
+        Raises:
+            TrainingError: always.
+        """
+        raise TrainingError("Random contrast needs all slices in memory; train without streaming.")
 
 
 def _center(bank: SliceBank) -> tuple[float, float]:
@@ -134,13 +162,15 @@ class TaskData:
 
     task: BuiltinTask
     scans: tuple[str, ...]
-    slices: SlicesOnDevice
+    slices: SlicesOnDevice | SlicesOnDisk
     sampler: BalancedSampler | GroupSampler
     validation: tuple[ValidationSet, ...]
 
 
-def task_data(task: BuiltinTask, banks: Sequence[SliceBank], device: torch.device) -> TaskData:
-    """Split the scans of a task, and move the training slices to a device.
+def task_data(
+    task: BuiltinTask, banks: Sequence[SliceBank], device: torch.device, *, is_streamed: bool = False
+) -> TaskData:
+    """Split the scans of a task, and move the training slices to a device; streamed ones with each batch.
 
     Raises:
         TrainingError: if a validation scan is missing, or if there is no training scan.
@@ -154,40 +184,44 @@ def task_data(task: BuiltinTask, banks: Sequence[SliceBank], device: torch.devic
     return TaskData(
         task=task,
         scans=tuple(bank.name for bank in training),
-        slices=SlicesOnDevice(training, device),
+        slices=SlicesOnDisk(training, device) if is_streamed else SlicesOnDevice(training, device),
         sampler=BalancedSampler(training, num_classes=len(task.labels)),
         validation=tuple(whole_case(by_name[name]) for name in task.validation),
     )
 
 
-def read_task(task: BuiltinTask, data_folder: Path, device: torch.device) -> TaskData:
+def read_task(task: BuiltinTask, data_folder: Path, device: torch.device, store: ArrayStore | None = None) -> TaskData:
     """Read all scans of a task from their data sets; with tissue maps if its contrast is random.
 
     Args:
         task: the task.
         data_folder: holds a folder for each data set.
         device: that trains.
+        store: keeps the slices on the disk; None to have them all on the device.
 
     Raises:
-        TrainingError: if a data set, or a validation scan is missing.
+        TrainingError: if a data set, or a validation scan is missing, or a task of several data sets is streamed.
     """
     if not task.sources and task.contrast is None:
-        return task_data(task, read_banks(task, data_folder), device)
+        return task_data(task, read_banks(task, data_folder, store), device, is_streamed=store is not None)
+    if store is not None:
+        raise TrainingError(f"{task.id} mixes data sets or contrasts in memory and cannot be streamed from the disk.")
     banks: list[SliceBank] = []
     tissues: list[Tissues] = []
     groups: list[list[int]] = []
-    for source in (Source(task.folder, task.labels), *task.sources):
-        part = replace(task, folder=source.folder, labels=source.labels, image_size=task.slice_size or task.image_size)
+    for part in parts_of(task):
+        part = replace(part, image_size=task.slice_size or task.image_size)
         known = read_banks(part, data_folder)
         training = [number for number, bank in enumerate(known) if bank.name not in task.validation]
         tissues += [_tissues(known[number], part) for number in training]
         first = len(tissues) - len(training)
         groups.append(list(range(first, len(tissues))))
-        banks += [_with_labels_of(bank, source.labels, task.labels) for bank in known]
-    data = task_data(task, banks, device)
-    data.slices.add_tissues(tissues)
+        banks += [_with_labels_of(bank, part.labels, task.labels) for bank in known]
+    data = task_data(task, banks, device, is_streamed=True)
     training_banks = [bank for bank in banks if bank.name not in task.validation]
-    return replace(data, sampler=GroupSampler(groups, training_banks, len(task.labels)))
+    slices = SlicesOnDevice(training_banks, device)
+    slices.add_tissues(tissues)
+    return replace(data, slices=slices, sampler=GroupSampler(groups, training_banks, len(task.labels)))
 
 
 def _tissues(bank: SliceBank, task: BuiltinTask) -> Tissues:
@@ -198,33 +232,51 @@ def _tissues(bank: SliceBank, task: BuiltinTask) -> Tissues:
     return Tissues(maps, tissue_means(images, maps, rule.clusters + len(task.labels)))
 
 
-def _with_labels_of(bank: SliceBank, names: Sequence[str], wanted: Sequence[str]) -> SliceBank:
-    """A bank with the label values of the task; structures that it does not have become background."""
-    if tuple(names) == tuple(wanted):
-        return bank
+def parts_of(task: BuiltinTask) -> tuple[BuiltinTask, ...]:
+    """One task for each data set, with the labels of that data set."""
+    sources = (DataSource(task.folder, task.labels), *task.sources)
+    return tuple(replace(task, folder=source.folder, labels=source.labels) for source in sources)
+
+
+def case_of_part(entry: DatasetCase, part: BuiltinTask, task: BuiltinTask) -> Case:
+    """Read a scan of a part with the label values of the task."""
+    case = dataset_case(entry, part)
+    return replace(case, labels=label_table(part.labels, task.labels).numpy()[case.labels])
+
+
+def label_table(names: Sequence[str], wanted: Sequence[str]) -> Tensor:
+    """Label value of a data set to that of the task, uint8 [256]; structures that the task lacks are background."""
     table = torch.zeros(256, dtype=torch.uint8)
     table[UNLABELED] = UNLABELED
     for value, name in enumerate(names, start=1):
         table[value] = wanted.index(name) + 1 if name in wanted else 0
+    return table
+
+
+def _with_labels_of(bank: SliceBank, names: Sequence[str], wanted: Sequence[str]) -> SliceBank:
+    """A bank with the label values of the task."""
+    table = label_table(names, wanted)
     return replace(bank, labels=table[bank.labels.long()], reference=table[bank.reference.long()])
 
 
-def read_banks(task: BuiltinTask, data_folder: Path) -> tuple[SliceBank, ...]:
+def read_banks(task: BuiltinTask, data_folder: Path, store: ArrayStore | None = None) -> tuple[SliceBank, ...]:
     """Read and preprocess all scans of a task.
 
     Args:
         task: the task.
         data_folder: holds a folder for each data set.
+        store: keeps the slices on the disk, one scan after the other; None to keep them in memory.
 
     Raises:
         TrainingError: if the data set is missing.
     """
-    return tuple(
-        build_slice_bank(
+    banks = []
+    for entry in dataset_cases(data_folder / task.folder):
+        bank = build_slice_bank(
             dataset_case(entry, task), slices=task.slices, intensity=task.intensity, image_size=task.image_size
         )
-        for entry in dataset_cases(data_folder / task.folder)
-    )
+        banks.append(bank if store is None else store.bank(bank))
+    return tuple(banks)
 
 
 def dataset_case(entry: DatasetCase, task: BuiltinTask) -> Case:

@@ -145,6 +145,7 @@ class BuiltinTraining:
         self.settings = settings
         self.device = torch.device(settings.device)
         self.trainer = self._new_trainer(build_networks([item.task for item in data]).to(self.device))
+        ranks.separate_noise(settings.seed)
         self.losses: dict[str, float] = {}
         self._earlier_seconds = 0.0
         self._validation_seconds = 0.0

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from HSAMSegmentLib.cli.cohort_arguments import add_cohort_arguments
+from HSAMSegmentLib.cli.number_types import checked
+from HSAMSegmentLib.cli.serve_arguments import add_serve_options
+from HSAMSegmentLib.cli.sharing_arguments import add_download_options, add_push_options, add_source
 from HSAMSegmentLib.errors import RequestError
 
 PROGRAM = "hsam-segment"
@@ -133,20 +136,21 @@ def add_evaluate(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
 
 
 def add_models(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
-    """`models [list|show|download|import|export|remove]`."""
-    parser = _command(subparsers, "models", "List, fetch, import, export and remove models.")
+    """`models [list|show|download|push|import|export|remove]`."""
+    parser = _command(subparsers, "models", "List, fetch, share, import, export and remove models.")
     parser.add_argument("--json", action="store_true", help="print JSON")
     _common(parser)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", parser_class=CommandParser)
-    parser.set_defaults(action="list")
+    parser.set_defaults(action="list", source="")
     listing = _action(actions, "list", "what is there and what can be fetched (the default)")
     listing.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+    add_source(listing)
     show = _action(actions, "show", "everything a model says about itself")
     show.add_argument("id", metavar="ID|FILE", help="a model's id, or a model file")
     show.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
     download = _action(actions, "download", "fetch a model; shows its size and license first and asks")
-    download.add_argument("id", metavar="ID", help="a model's id")
-    download.add_argument("--yes", action="store_true", help="do not ask: the license is accepted")
+    add_download_options(download)
+    add_push_options(_action(actions, "push", "share a model: with a folder, or a repository of the Hugging Face hub"))
     importing = _action(actions, "import", "check a file of weights and copy it to the store")
     importing.add_argument("file", metavar="FILE", type=Path, help="a model file, or an official file of weights")
     importing.add_argument("--id", metavar="ID", help="how to call an official file")
@@ -161,6 +165,23 @@ def add_models(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     remove.add_argument("id", metavar="ID", help="a model's id")
 
 
+def add_report(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
+    """`report FOLDER -o PAGE`."""
+    parser = _command(
+        subparsers,
+        "report",
+        "Make one web page of a folder of results: distributions, what is unusual, pictures.",
+        epilog="The page needs nothing but itself and works offline. Links lead to the files beside it.",
+    )
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=Path, help="a folder that a folder of scans was segmented into"
+    )
+    parser.add_argument("-o", "--output", metavar="HTML", type=Path, required=True, help="where to write the page")
+    parser.add_argument("--title", metavar="TEXT", default="", help="headline; default: the name of FOLDER")
+    parser.add_argument("--no-pictures", action="store_true", help="no pictures: quicker and smaller; no scan is read")
+    _common(parser, overwrite="replace HTML if it exists")
+
+
 def add_doctor(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     """`doctor`."""
     parser = _command(
@@ -168,9 +189,12 @@ def add_doctor(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
         "doctor",
         "Check versions, devices, weights and disk, and say what to do.",
         epilog="The exit code is 0 if this computer can segment, 5 if no model is ready to use, and 7 if a package or "
-        "torch is missing or no device works.",
+        "torch is missing, no device works, or the self-test fails.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--self-test", action="store_true", help="also segment a synthetic scan and compare with the recorded result"
+    )
     _common(parser)
 
 
@@ -183,9 +207,15 @@ def add_finetune(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
 
 def _add_finetune_options(parser: CommandParser) -> None:
     pair: dict[str, Any] = {"metavar": ("IMAGE", "LABELS"), "nargs": 2, "type": Path, "action": "append"}
-    parser.add_argument("--case", required=True, dest="cases", help="a scan and its labels; may be repeated", **pair)
+    parser.add_argument("--case", dest="cases", help="a scan and its labels; may be repeated", **pair)
     parser.add_argument("--validate", default=[], help="a scan and its labels to choose the best state by", **pair)
-    parser.add_argument("-o", "--output", metavar="MODEL", type=Path, required=True, help="a .safetensors file")
+    parser.add_argument("-o", "--output", metavar="MODEL", type=Path, help="a .safetensors file")
+    parser.add_argument(
+        "--suggest",
+        metavar=("N", "FOLDER"),
+        nargs=2,
+        help="instead of training, say which N scans of FOLDER to label next; --start-from names the model",
+    )
     parser.add_argument("--names", metavar="1=A,2=B", type=_named_values, help="what the label values mean")
     parser.add_argument("--head", choices=("hsam", "autosam", "cnn", "linear"), help="default: what measured best")
     parser.add_argument("--encoder", metavar="ID", help="image encoder, see 'hsam-segment models'")
@@ -203,9 +233,23 @@ def _add_finetune_options(parser: CommandParser) -> None:
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="same seed, same machine, same model")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; default: auto")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run of this MODEL stopped")
-    parser.add_argument("--report", metavar="JSON", type=Path, help="write settings, losses and metrics")
+    parser.add_argument("--stream", metavar="FOLDER", type=Path, help="keep slices there instead of in memory")
+    parser.add_argument("--report", metavar="JSON", type=Path, help="write settings, losses and metrics; suggestions")
     parser.add_argument("--plot", metavar="PNG", type=Path, help="write the curves as a picture")
     _common(parser, overwrite="replace MODEL, JSON and PNG if they exist")
+
+
+def add_serve(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
+    """`serve [--host HOST] [--port PORT]`."""
+    parser = _command(
+        subparsers,
+        "serve",
+        "Segment scans for other programs, over HTTP.",
+        epilog="Needs the extra 'serve'. /docs of the running service describes its addresses and answers. Scans and "
+        "results are deleted when they were delivered.",
+    )
+    add_serve_options(parser)
+    _common(parser)
 
 
 def _command(
@@ -264,19 +308,6 @@ def _roi(text: str) -> tuple[int, ...]:
     return bounds
 
 
-def _checked(kind: Callable[[str], float], lowest: float, description: str) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"'{text}' is not {description}") from None
-        if not lowest <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"'{text}' is not {description}")
-        return value
-
-    return parse
-
-
-_count = _checked(int, 1, "a whole number from 1 on")
-_count_or_zero = _checked(int, 0, "a whole number from 0 on")
-_minutes = _checked(float, 0.01, "a number of minutes")
+_count = checked(int, 1, "a whole number from 1 on")
+_count_or_zero = checked(int, 0, "a whole number from 0 on")
+_minutes = checked(float, 0.01, "a number of minutes")

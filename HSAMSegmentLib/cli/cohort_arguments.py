@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from HSAMSegmentLib.inference.options import SegmentOptions
-from HSAMSegmentLib.io.scan_lists import is_list
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
+if TYPE_CHECKING:
+    from HSAMSegmentLib.inference.options import SegmentOptions
+    from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 
 
 def add_cohort_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +34,8 @@ def first_given(arguments: argparse.Namespace) -> str:
 
 def names_many_scans(arguments: argparse.Namespace) -> bool:
     """Whether INPUT is a list of scans: a glob pattern, a CSV file, or "-" for standard input."""
+    from HSAMSegmentLib.io.scan_lists import is_list  # --help answers without the readers
+
     return is_list(str(arguments.input))
 
 

@@ -56,8 +56,10 @@ def build_parser() -> CommandParser:
     arguments.add_segment(subparsers)
     arguments.add_evaluate(subparsers)
     arguments.add_models(subparsers)
+    arguments.add_report(subparsers)
     arguments.add_doctor(subparsers)
     arguments.add_finetune(subparsers)
+    arguments.add_serve(subparsers)
     return parser
 
 

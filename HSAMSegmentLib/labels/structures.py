@@ -1,8 +1,9 @@
-"""Anatomical structures that are known by name: SNOMED CT codes and the colors Slicer gives them.
+"""Anatomical structures that are known by name: their SNOMED CT codes and their colors.
 
-Codes and colors are those of Slicer's General Anatomy list and of the DICOM master list that comes with Slicer; the
-myocardium is coded as SNOMED CT's "Myocardium". Where these lists have no color (myocardium, portal vein, femur), or
-the same one as a neighbor, the color is ours. Slicer paints both sides of a paired organ alike.
+Codes are those of Slicer's General Anatomy list and of the DICOM master list that comes with Slicer; the myocardium is
+coded as SNOMED CT's "Myocardium". The colors are ours, since Slicer's list gives the liver and both kidneys nearly the
+same one, and both ventricles: structures that are seen together are told apart by color, and neighbors by their
+brightness as well, for a print in gray.
 """
 
 from __future__ import annotations
@@ -52,41 +53,48 @@ def _structure(
     return Structure(name, terminology, unit_color, not pieces, synonyms)
 
 
-def _pair(name: str, code: str, meaning: str, color: tuple[int, int, int], *synonyms: str) -> tuple[Structure, ...]:
+def _pair(
+    name: str,
+    code: str,
+    meaning: str,
+    right_color: tuple[int, int, int],
+    left_color: tuple[int, int, int],
+    *synonyms: str,
+) -> tuple[Structure, ...]:
     """The structure on the right, on the left, and without a side (then it may be two pieces)."""
-    right = _structure(f"right {name}", code, meaning, color, *(f"right {s}" for s in synonyms), side=RIGHT)
-    left = _structure(f"left {name}", code, meaning, color, *(f"left {s}" for s in synonyms), side=LEFT)
-    return (right, left, _structure(name, code, meaning, color, *synonyms, pieces=True))
+    right = _structure(f"right {name}", code, meaning, right_color, *(f"right {s}" for s in synonyms), side=RIGHT)
+    left = _structure(f"left {name}", code, meaning, left_color, *(f"left {s}" for s in synonyms), side=LEFT)
+    return (right, left, _structure(name, code, meaning, right_color, *synonyms, pieces=True))
 
 
 KNOWN_STRUCTURES: tuple[Structure, ...] = (
-    _structure("liver", "10200004", "Liver", (221, 130, 101)),
-    _structure("spleen", "78961009", "Spleen", (157, 108, 162)),
-    *_pair("kidney", "64033007", "Kidney", (185, 102, 83), "kidneys"),
-    _structure("gallbladder", "28231008", "Gallbladder", (139, 150, 98), "gall bladder"),
-    _structure("stomach", "69695003", "Stomach", (216, 132, 105)),
-    _structure("aorta", "15825003", "Aorta", (224, 97, 76), pieces=True),
-    _structure("pancreas", "15776009", "Pancreas", (249, 180, 111), pieces=True),
-    _structure("esophagus", "32849002", "Esophagus", (211, 171, 143), "oesophagus", pieces=True),
-    _structure("duodenum", "38848004", "Duodenum", (255, 253, 229), pieces=True),
-    _structure("small intestine", "30315005", "Small Intestine", (205, 167, 142), "small bowel", pieces=True),
-    _structure("colon", "71854001", "Colon", (204, 168, 143), pieces=True),
-    *_pair("adrenal gland", "23451007", "Adrenal gland", (249, 186, 150), "adrenal"),
+    _structure("liver", "10200004", "Liver", (149, 108, 27)),
+    _structure("spleen", "78961009", "Spleen", (152, 94, 200)),
+    *_pair("kidney", "64033007", "Kidney", (102, 219, 120), (243, 200, 66), "kidneys"),
+    _structure("gallbladder", "28231008", "Gallbladder", (187, 255, 104), "gall bladder"),
+    _structure("stomach", "69695003", "Stomach", (246, 141, 170)),
+    _structure("aorta", "15825003", "Aorta", (236, 41, 40), pieces=True),
+    _structure("pancreas", "15776009", "Pancreas", (255, 227, 153), pieces=True),
+    _structure("esophagus", "32849002", "Esophagus", (200, 129, 95), "oesophagus", pieces=True),
+    _structure("duodenum", "38848004", "Duodenum", (234, 123, 10), pieces=True),
+    _structure("small intestine", "30315005", "Small Intestine", (165, 177, 172), "small bowel", pieces=True),
+    _structure("colon", "71854001", "Colon", (51, 110, 16), pieces=True),
+    *_pair("adrenal gland", "23451007", "Adrenal gland", (166, 255, 241), (253, 244, 238), "adrenal"),
     _structure(
         "inferior vena cava",
         "64131007",
         "Inferior vena cava",
-        (0, 151, 206),
+        (110, 190, 255),
         "ivc",
         "postcava",
         "post cava",
         pieces=True,
     ),
-    _structure("portal vein", "32764006", "Portal vein", (0, 122, 171), "portal and splenic vein", pieces=True),
-    _structure("bladder", "89837001", "Bladder", (222, 154, 132), "urinary bladder"),
-    _structure("prostate", "41216001", "Prostate", (230, 158, 140), "prostate gland"),
-    _structure("uterus", "35039007", "Uterus", (255, 181, 158)),
-    _structure("heart", "80891009", "Heart", (206, 110, 84)),
+    _structure("portal vein", "32764006", "Portal vein", (20, 80, 190), "portal and splenic vein", pieces=True),
+    _structure("bladder", "89837001", "Bladder", (254, 255, 76), "urinary bladder"),
+    _structure("prostate", "41216001", "Prostate", (143, 88, 150), "prostate gland"),
+    _structure("uterus", "35039007", "Uterus", (230, 90, 152)),
+    _structure("heart", "80891009", "Heart", (202, 46, 120)),
     _structure(
         "left ventricular myocardium",
         "74281007",
@@ -104,7 +112,7 @@ KNOWN_STRUCTURES: tuple[Structure, ...] = (
         "left ventricle",
         "87878005",
         "Left Ventricle",
-        (152, 55, 13),
+        (150, 30, 40),
         *(
             "left ventricular blood pool",
             "left ventricle blood pool",
@@ -117,7 +125,7 @@ KNOWN_STRUCTURES: tuple[Structure, ...] = (
         "right ventricle",
         "53085002",
         "Right Ventricle",
-        (181, 85, 57),
+        (70, 140, 230),
         *("right ventricular blood pool", "right ventricle blood pool", "right ventricular cavity"),
         *("right ventricle cavity", "rv blood pool", "rv cavity", "heart right ventricle", "right ventricle of heart"),
     ),
@@ -125,20 +133,20 @@ KNOWN_STRUCTURES: tuple[Structure, ...] = (
         "left atrium",
         "82471001",
         "Left atrium",
-        (203, 108, 81),
+        (240, 130, 161),
         *("left atrium cavity", "left atrial cavity", "left atrium blood pool", "heart left atrium"),
     ),
     _structure(
         "right atrium",
         "73829009",
         "Right atrium",
-        (210, 115, 89),
+        (20, 70, 90),
         *("right atrium cavity", "right atrial cavity", "right atrium blood pool", "heart right atrium"),
     ),
-    *_pair("lung", "39607008", "Lung", (197, 165, 145), "lungs"),
-    _structure("trachea", "44567001", "Trachea", (182, 228, 255)),
+    *_pair("lung", "39607008", "Lung", (138, 186, 227), (201, 217, 176), "lungs"),
+    _structure("trachea", "44567001", "Trachea", (225, 245, 255)),
     _structure("brain", "12738006", "Brain", (250, 250, 225)),
     _structure("spinal cord", "2748008", "Spinal cord", (244, 214, 49)),
     _structure("thyroid", "69748006", "Thyroid", (62, 162, 114), "thyroid gland", pieces=True),
-    *_pair("femur", "71341001", "Femur", (241, 214, 145), "femurs"),
+    *_pair("femur", "71341001", "Femur", (243, 211, 150), (190, 160, 90), "femurs"),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from HSAMSegmentLib.labels.label_set import Label
 from HSAMSegmentLib.labels.sides import sided_pairs
+from HSAMSegmentLib.measurement.readable import readable_number
 from HSAMSegmentLib.measurement.statistics import StructureStatistics
 
 MISSING, PARTS, SIDES, RANGE, CONFIDENCE, BORDER = "missing", "parts", "sides", "range", "confidence", "border"
@@ -89,7 +90,8 @@ def _out_of_range(item: StructureStatistics, usual: tuple[float, float] | None) 
         return ""
     low, high = usual
     if item.volume_ml > high or (item.volume_ml < low and not item.touches_border):
-        return f"has {item.volume_ml:.3g} mL, {low:.3g} to {high:.3g} mL in the training scans"
+        usual_ml = f"{readable_number(low)} to {readable_number(high)} mL in the training scans"
+        return f"has {readable_number(item.volume_ml)} mL, {usual_ml}"
     return ""
 
 

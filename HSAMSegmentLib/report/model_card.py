@@ -10,7 +10,9 @@ from HSAMSegmentLib.weights.manifest import Manifest
 
 def model_card(manifest: Manifest) -> str:
     """One card: what it finds, how well on held-out scans, from what, on which terms, where it fails."""
-    training, judged = manifest.training, manifest.metrics.get("validation", {})
+    training = manifest.training
+    others = training.get("settings", {}).get("jointly_with", ())
+    together = f", together with {', '.join(f'`{name}`' for name in others)}" if others else ""
     lines = [
         f"### `{manifest.id}`: {manifest.title}",
         "",
@@ -20,12 +22,15 @@ def model_card(manifest: Manifest) -> str:
         "",
         f"**Data.** `{training['data']}`: {len(training['scans_taught'])} scans trained on, "
         f"{len(training['scans_held_out'])} held out for the figures ({', '.join(training['scans_held_out'])}). "
-        f"{training['steps']} steps, {training['minutes']:.0f} minutes of training on a CPU, together with the other "
-        f"built-in models. {training.get('note', '')}".strip(),
+        f"{training['steps']} steps, {training['minutes']:.0f} minutes of training on a CPU{together}. "
+        f"{training.get('note', '')}".strip(),
         "",
     ]
     names = [label.name for label in manifest.labels]
-    return "\n".join([*lines, *_table(judged, names), "", *(f"- {item}" for item in manifest.citation), ""])
+    results: list[dict[str, Any]] = list(manifest.metrics.values()) or [{}]
+    for judged in results:
+        lines += [*_table(judged, names), ""]
+    return "\n".join([*lines, *(f"- {item}" for item in manifest.citation), ""])
 
 
 def _table(judged: dict[str, Any], names: Sequence[str]) -> Sequence[str]:
@@ -36,7 +41,7 @@ def _table(judged: dict[str, Any], names: Sequence[str]) -> Sequence[str]:
         for name, row in ((name, judged["structures"][name]) for name in names)
     ]
     return [
-        f"Mean Dice **{judged['mean_dice']:.3f}** ({judged['on']}).",
+        f"Mean Dice **{judged['mean_dice']:.3f}** ({judged['on']}: {', '.join(judged['scans'])}).",
         "",
         "| structure | Dice | lowest Dice of a scan | HD95 (mm) | ASD (mm) |",
         "|---|---|---|---|---|",

@@ -184,14 +184,15 @@ def side_letters(direction: Sequence[float]) -> str:
 
 def _view(volume: Volume, segmentation: Segmentation, frame: SliceFrame) -> _View:
     image, labels = frame.to_stack(volume.array), frame.to_stack(segmentation.array)
-    limits = _limits(image, volume.modality)
-    content = _content(image, labels, limits)
+    limits = display_limits(image, volume.modality)
+    content = shown_part(image, labels, limits)
     row_mm, column_mm = frame.pixel_spacing_mm
     colors = outline_colors(tuple(segmentation.labels))
     return _View(image, labels, content[0], content[1], limits, row_mm / column_mm, colors)
 
 
-def _limits(image: np.ndarray, modality: str) -> tuple[float, float]:
+def display_limits(image: np.ndarray, modality: str) -> tuple[float, float]:
+    """The gray values that are shown black and white."""
     if modality == "CT":
         return _CT_WINDOW_HU
     sample = image[:: max(1, len(image) // 32), ::2, ::2].astype(np.float32)
@@ -200,7 +201,7 @@ def _limits(image: np.ndarray, modality: str) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-6))
 
 
-def _content(image: np.ndarray, labels: np.ndarray, limits: tuple[float, float]) -> tuple[slice, slice]:
+def shown_part(image: np.ndarray, labels: np.ndarray, limits: tuple[float, float]) -> tuple[slice, slice]:
     """Rows and columns with tissue or labels in any of about 24 slices, plus a margin."""
     step = max(1, len(image) // 24)
     threshold = limits[0] + 0.1 * (limits[1] - limits[0])

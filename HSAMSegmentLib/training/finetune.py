@@ -70,7 +70,8 @@ def finetune(
             cancel=cancel,
         )
         ranks.separate_noise(run.steps)
-        return train(run)
+        with closing(run):
+            return train(run)
 
 
 def train(run: FinetuneState) -> FinetuneResult:

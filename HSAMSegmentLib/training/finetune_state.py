@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -16,8 +16,11 @@ from HSAMSegmentLib.runtime.atomic_files import refuse_existing
 from HSAMSegmentLib.runtime.devices import choose_device
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, interruptible
 from HSAMSegmentLib.training import ranks
+from HSAMSegmentLib.training.data.array_store import ArrayStore
 from HSAMSegmentLib.training.data.augment import AugmentRule
 from HSAMSegmentLib.training.data.batches import Batches
+from HSAMSegmentLib.training.data.cases import Case
+from HSAMSegmentLib.training.data.slice_bank import SliceBank
 from HSAMSegmentLib.training.features.adaptation import set_trainable
 from HSAMSegmentLib.training.loop.batch_size_probe import BatchSizeProbe
 from HSAMSegmentLib.training.loop.budget import Budget
@@ -27,9 +30,10 @@ from HSAMSegmentLib.training.loop.losses import DICE_SMOOTHING, autosam_loss, hs
 from HSAMSegmentLib.training.loop.schedules import hsam_last_stage_weight
 from HSAMSegmentLib.training.loop.trainer import Objective, Trainer
 from HSAMSegmentLib.training.loop.validator import Validator
+from HSAMSegmentLib.training.recipe import Recipe
 from HSAMSegmentLib.training.request import SCHEDULES, FinetuneEvents, FinetuneRequest
 from HSAMSegmentLib.training.second_plane import PlaneComparison, SecondPlane
-from HSAMSegmentLib.training.setup import TrainingSetup
+from HSAMSegmentLib.training.setup import TrainingSetup, slice_bank_of
 from HSAMSegmentLib.training.state_files import state_path
 
 Result = TypeVar("Result")
@@ -72,6 +76,7 @@ class FinetuneState:
         if ranks.world_size() > 1 and request.epochs is None:
             raise RequestError("Several processes keep in step by epochs: give the number of epochs, not minutes.")
         self.request, self.progress, self.cancel = request, progress, cancel
+        self.store = None if request.stream_folder is None else ArrayStore(request.stream_folder)
         self.budget = budget or Budget(minutes=request.minutes, epochs=request.epochs)
         self.device = torch.device(choose_device(request.device).name)
         self.notes: list[str] = []
@@ -222,6 +227,20 @@ class FinetuneState:
         now = self.setup.steps_per_epoch
         before = state.get("steps_per_epoch", now)
         return self.steps if before == now else round(self.steps * now / before)
+
+    def stored(self, cases: Iterable[Case]) -> list[Case]:
+        """The same cases, in files if the request says so."""
+        return list(cases) if self.store is None else [self.store.case(case) for case in cases]
+
+    def bank_of(self, case: Case, recipe: Recipe) -> SliceBank:
+        """The slices of a case, in files if the request says so."""
+        bank = self.interruptible(lambda: slice_bank_of(case, recipe))
+        return bank if self.store is None else self.store.bank(bank)
+
+    def close(self) -> None:
+        """Remove the files that only the training needs."""
+        if self.store is not None:
+            self.store.close()
 
     def report(self, stage: str, detail: str = "") -> None:
         """Report progress."""

@@ -22,7 +22,7 @@ from HSAMSegmentLib.training.initialization import initialize_network, open_init
 from HSAMSegmentLib.training.loop.budget import Budget
 from HSAMSegmentLib.training.recipe import make_recipe
 from HSAMSegmentLib.training.request import CaseFiles, FinetuneEvents, FinetuneNote, FinetuneRequest, ignore_events
-from HSAMSegmentLib.training.setup import TrainingSetup, slice_bank_of, training_set_of
+from HSAMSegmentLib.training.setup import TrainingSetup, training_set_of
 
 
 def prepare(
@@ -56,6 +56,7 @@ def prepare(
     training, labels, notes = common_labels(distinct)
     given, more_notes = matched_labels(_cases(run, request.validation, validation), labels)
     refuse_training_scans(training, given)
+    training, given = run.stored(training), run.stored(given)
     run.advise([*doubled, *notes, *more_notes])
     for sentence in run.advice:  # what is odd about the scans is told before the training, not after it
         events(FinetuneNote(sentence))
@@ -65,10 +66,7 @@ def prepare(
     initial = run.interruptible(lambda: initialize_network(weights, recipe, labels))
     run.note(initial.notes)
     run.report("Cutting the slices")
-    banks, given_banks = (
-        tuple(run.interruptible(lambda case=case: slice_bank_of(case, recipe)) for case in group)  # type: ignore[misc]
-        for group in (training, given)
-    )
+    banks, given_banks = (tuple(run.bank_of(case, recipe) for case in group) for group in (training, given))
     validation_sets = _validation_sets(run, banks, given_banks)
     training_set = training_set_of(
         banks, validation_sets, recipe, num_classes=len(labels), batch_size=request.batch_size
@@ -85,7 +83,8 @@ def _cases(run: FinetuneState, files: Sequence[CaseFiles], given: Sequence[Case]
     if given is None:
         names = run.request.names or None
         for item in files:
-            found.append(run.interruptible(lambda item=item: read_case(item.image, item.labels, names=names)))  # type: ignore[misc]
+            case = run.interruptible(lambda item=item: read_case(item.image, item.labels, names=names))  # type: ignore[misc]
+            found += run.stored([case])
     for case in found:
         run.advise(case.notes)
     return found

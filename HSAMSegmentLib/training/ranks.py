@@ -41,6 +41,11 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def local_rank() -> int:
+    """Number of this process among those of its computer."""
+    return int(os.environ.get("LOCAL_RANK", rank())) if world_size() > 1 else 0
+
+
 def is_launched() -> bool:
     """Whether torchrun, or variables set by hand, asks for several processes."""
     return all(name in os.environ for name in _VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
@@ -151,6 +156,32 @@ def sum_gradients(network: nn.Module) -> None:
     dist.all_reduce(flat)
     for gradient, total in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
         gradient.copy_(total.view_as(gradient))
+
+
+def average_buffers(network: nn.Module) -> None:
+    """Average what a network observed of the batches, such as how frequent each class is, over all ranks."""
+    if world_size() == 1:
+        return
+    for buffer in network.buffers():
+        if buffer.is_floating_point():
+            dist.all_reduce(buffer)
+            buffer /= world_size()
+
+
+def in_turn_of_computer(work: Callable[[], object]) -> None:
+    """Let the first rank of each computer do work while the others wait; called by all of them.
+
+    Raises:
+        HSAMSegmentError: the one that the work raised; on other ranks one that says so.
+    """
+    failure: HSAMSegmentError | None = None
+    if local_rank() == 0:
+        try:
+            work()
+        except HSAMSegmentError as error:
+            failure = error
+    if any_rank(failure is not None):
+        raise failure or TrainingError("Another process of this training failed.")
 
 
 def share_weights(network: nn.Module) -> None:

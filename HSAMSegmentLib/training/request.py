@@ -65,6 +65,8 @@ class FinetuneRequest:
         save_seconds: pause between two writes of the state that `resume` continues from.
         cache_bytes: upper bound on the feature cache of a frozen encoder.
         cache_folder: folder of the feature cache, None for the system's folder for temporary files.
+        stream_folder: keep scans and slices in files of this folder instead of in memory, for cohorts that do not fit;
+            None for memory.
     """
 
     output: Path
@@ -94,6 +96,7 @@ class FinetuneRequest:
     save_seconds: float = 20.0
     cache_bytes: int = 4 << 30
     cache_folder: Path | None = None
+    stream_folder: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from HSAMSegmentLib.errors import CheckpointError
+from HSAMSegmentLib.labels.former_colors import with_present_colors
 from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.models.specification import Architecture
 from HSAMSegmentLib.preprocess.rules import IntensityRule, PredictionRule, SliceRule
@@ -135,7 +136,7 @@ class Manifest:
                 encoder_source=EncoderSource(**data["encoder_source"]),
                 intensity=IntensityRule.from_json(data["intensity"]),
                 slices=SliceRule.from_json(data["slices"]),
-                labels=LabelSet.from_json(data["labels"]),
+                labels=with_present_colors(LabelSet.from_json(data["labels"])),
                 license=License(**data["license"]),
                 description=str(data.get("description", "")),
                 citation=tuple(data.get("citation", ())),

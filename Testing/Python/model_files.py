@@ -9,11 +9,11 @@ from HSAMSegmentLib.weights.manifest import EncoderSource, License, Manifest
 
 ANATOMY = Code("SCT", "123037004", "Anatomical Structure")
 TINY_ENCODER = {"embed_dim": 96, "depth": 4, "num_heads": 3, "global_attn_indexes": [1, 3]}
-LIVER = Label(1, "Liver", (0.87, 0.51, 0.4), Terminology(ANATOMY, Code("SCT", "10200004", "Liver")))
+LIVER = Label(1, "Liver", (0.3, 0.6, 0.2), Terminology(ANATOMY, Code("SCT", "10200004", "Liver")))
 KIDNEY = Label(
     2,
     "Right kidney",
-    (0.73, 0.4, 0.33),
+    (0.5, 0.2, 0.9),
     Terminology(ANATOMY, Code("SCT", "64033007", "Kidney"), Code("SCT", "24028007", "Right")),
     single_piece=False,
 )

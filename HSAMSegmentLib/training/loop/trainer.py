@@ -166,6 +166,7 @@ class Trainer:
             torch.autograd.backward(loss)
             losses.append(loss.detach())
         ranks.sum_gradients(self.network)
+        ranks.average_buffers(self.network)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_LIMIT)
         if not all(bool(torch.isfinite(value)) for value in (*losses, norm)):
             raise NonFiniteLossError(f"The loss is not finite at step {self.steps + 1}. Try a lower rate.")

@@ -14,6 +14,7 @@ from HSAMSegmentLib.measurement.scan import ScanMeasurements, measure_scan
 from HSAMSegmentLib.measurement.table import check_table_path, is_table, table_rows, write_table
 from HSAMSegmentLib.report.segmentation_report import REPORT_SUFFIX, read_report
 from HSAMSegmentLib.runtime.atomic_files import check_output
+from HSAMSegmentLib.workflows.segment.result_records import same_output
 
 
 def check_folder_table(path: Path, *, overwrite: bool) -> None:
@@ -101,7 +102,7 @@ def report_rows(path: Path, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def measurements_of(path: Path, report: dict[str, Any]) -> ScanMeasurements:
-    """The measurements in a report; of an older report those of its files as they are now.
+    """The measurements in a report; if it is an older one, or the segmentation was corrected, those of the files now.
 
     Args:
         path: the report.
@@ -112,12 +113,20 @@ def measurements_of(path: Path, report: dict[str, Any]) -> ScanMeasurements:
     """
     stored = report.get("measurements")
     try:
-        return ScanMeasurements.from_json(stored) if stored is not None else _measured_now(path, report)
+        if stored is None or was_changed(path, report):
+            return _measured_now(path, report)
+        return ScanMeasurements.from_json(stored)
     except (KeyError, TypeError, ValueError, HSAMSegmentError) as error:
         raise RequestError(
-            f"The report {path.name} has no measurements, and its files cannot be measured now ({error}); segment the "
-            "scan again."
+            f"The measurements in {path.name} are missing or out of date, and its files cannot be measured now "
+            f"({error}); segment the scan again."
         ) from error
+
+
+def was_changed(path: Path, report: dict[str, Any]) -> bool:
+    """Whether the segmentation of a report is another one now: somebody has corrected it."""
+    output, record = output_of(path, report), report.get("record", {})
+    return output.exists() and bool(record.get("output")) and not same_output(record, output)
 
 
 def output_of(path: Path, report: dict[str, Any]) -> Path:
@@ -145,4 +154,6 @@ def _measured_now(path: Path, report: dict[str, Any]) -> ScanMeasurements:
     volume = read_volume(source, series=series)
     labels = resample_labels(read_segmentation(output_of(path, report), grid=volume.geometry), volume.geometry)
     confidences = {item["name"]: item.get("confidence") for item in report["labels"]}
-    return measure_scan(labels, volume, confidences=confidences)
+    known = (report.get("measurements") or {}).get("training_range_ml", {})
+    ranges = {name: (float(low), float(high)) for name, (low, high) in known.items()}
+    return measure_scan(labels, volume, confidences=confidences, ranges_ml=ranges)

@@ -234,7 +234,7 @@ def test_nothing_found_says_why_that_may_be(driver):
     assert "Nothing was found" in driver.status
     assert "modality" in driver.status
     table = driver.ui.resultTable
-    assert [table.item(row, 1).text() for row in range(table.rowCount)] == ["not found", "not found"]
+    assert [table.item(row, 2).text() for row in range(table.rowCount)] == ["\u2013 not found"] * 2
     assert driver.ui.warningLabel.text
 
 

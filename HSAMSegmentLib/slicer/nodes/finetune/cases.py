@@ -371,3 +371,12 @@ def _writer(array: np.ndarray, file: Path) -> Callable[[], Export]:
 
 def _is_in(labels, name: str) -> bool:
     return any(label.name == name for label in labels)
+
+
+def is_same_pair(first: LabelledPair, second: LabelledPair) -> bool:
+    """Whether two cases are the same nodes or the same files."""
+    if isinstance(first, NodePair) and isinstance(second, NodePair):
+        return first.volume_node is second.volume_node and first.segmentation_node is second.segmentation_node
+    if isinstance(first, FilePair) and isinstance(second, FilePair):
+        return (first.image, first.labels) == (second.image, second.labels)
+    return False

@@ -6,13 +6,23 @@ from collections.abc import Sequence
 
 from slicer.i18n import tr as _
 
-from HSAMSegmentLib.slicer.nodes.finetune.cases import LabelledPair
+from HSAMSegmentLib.slicer.nodes.finetune.cases import FilePair, LabelledPair
+from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
 from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows
 from HSAMSegmentLib.slicer.panels.widgets.theme import problem_color
 from HSAMSegmentLib.slicer.panels.widgets.tooltips import tip_of
 from HSAMSegmentLib.workflows.finetune.inspect_cases import CaseSummary
 
 SCAN, ORGANS, SLICES = range(3)
+SCANS = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm)"
+LABELS = "Labels (*.seg.nrrd *.nrrd *.nii *.nii.gz *.mha *.mhd *.dcm)"
+
+
+def ask_files(dialogs: Dialogs) -> FilePair | None:
+    """A scan and its labels that are not in the scene, None if the user changed their mind."""
+    image = dialogs.open_path(_("The scan"), SCANS)
+    labels = dialogs.open_path(_("Its labels"), LABELS) if image else ""
+    return FilePair(image, labels) if labels else None
 
 
 class CaseTable:

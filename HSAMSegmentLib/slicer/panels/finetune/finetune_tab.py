@@ -11,13 +11,20 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.runtime.serialization import from_plain
-from HSAMSegmentLib.slicer.nodes.finetune.cases import FilePair, FinetunePlan, LabelledPair, NodePair, summarize_problem
+from HSAMSegmentLib.slicer.nodes.finetune.cases import (
+    FilePair,
+    FinetunePlan,
+    LabelledPair,
+    NodePair,
+    is_same_pair,
+    summarize_problem,
+)
 from HSAMSegmentLib.slicer.nodes.finetune.settings import FinetuneSettings, read_pairs, read_settings, write_settings
 from HSAMSegmentLib.slicer.nodes.navigation import active_scan
 from HSAMSegmentLib.slicer.nodes.segment_session import SessionEvent, Written
 from HSAMSegmentLib.slicer.nodes.segmentations.provenance import newest_result, scan_of
 from HSAMSegmentLib.slicer.panels.engine import Engine
-from HSAMSegmentLib.slicer.panels.finetune.case_table import CaseTable
+from HSAMSegmentLib.slicer.panels.finetune.case_table import CaseTable, ask_files
 from HSAMSegmentLib.slicer.panels.finetune.correct_view import CorrectView
 from HSAMSegmentLib.slicer.panels.finetune.live_view import LiveView
 from HSAMSegmentLib.slicer.panels.finetune.my_models import MyModels
@@ -35,8 +42,6 @@ from HSAMSegmentLib.workflows.finetune.inspect_cases import CaseSummary
 from HSAMSegmentLib.workflows.finetune.training_run import UnfinishedRun, new_model_id
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
-SCANS = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm)"
-LABELS = "Labels (*.seg.nrrd *.nrrd *.nii *.nii.gz *.mha *.mhd *.dcm)"
 CLOSE_SECONDS = 2.5
 
 
@@ -179,14 +184,13 @@ class FinetuneTab:
 
     def _add(self, pair: LabelledPair) -> None:
         """Add a case; the same pair again replaces its row."""
-        self.pairs = [other for other in self.pairs if not _is_same(other, pair)] + [pair]
+        self.pairs = [other for other in self.pairs if not is_same_pair(other, pair)] + [pair]
         self._show_cases(self.organs.chosen_names, self.organs.left_out)
 
     def _add_files(self) -> None:
-        image = self._context.dialogs.open_path(_("The scan"), SCANS)
-        labels = self._context.dialogs.open_path(_("Its labels"), LABELS) if image else ""
-        if labels:
-            self._add(FilePair(image, labels))
+        pair = ask_files(self._context.dialogs)
+        if pair is not None:
+            self._add(pair)
             self._inspect_files()
 
     def _remove_case(self) -> None:
@@ -393,11 +397,3 @@ class FinetuneTab:
 def build(context: TabContext) -> FinetuneTab:
     """Make the tab, for the shell."""
     return FinetuneTab(context)
-
-
-def _is_same(first: LabelledPair, second: LabelledPair) -> bool:
-    if isinstance(first, NodePair) and isinstance(second, NodePair):
-        return first.volume_node is second.volume_node and first.segmentation_node is second.segmentation_node
-    if isinstance(first, FilePair) and isinstance(second, FilePair):
-        return (first.image, first.labels) == (second.image, second.labels)
-    return False

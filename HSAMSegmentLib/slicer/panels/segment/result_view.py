@@ -45,7 +45,7 @@ class ResultView:
         self._written = written
         self._table.show(written.outcome)
         self.actions.show(written)
-        self._ui.reviewLabel.setText(summary(written.outcome))
+        self._ui.reviewLabel.setText("\n".join(summary(written.outcome)))
         self._ui.reviewLabel.visible = bool(summary(written.outcome))
         node = written.segmentation_node
         if show_3d and written.outcome.found:

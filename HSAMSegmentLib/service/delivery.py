@@ -1,0 +1,80 @@
+"""Sends a result once: when the client has all of it, nothing is left on the server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+_CHUNK_BYTES = 256 << 10
+
+
+class Delivery(Response):
+    """A file, and what to do when it was sent or the client left.
+
+    Args:
+        path: the file.
+        headers: of the answer; the length is added.
+        ended: told whether all of it was sent.
+        before: bytes that go in front of the file.
+        after: bytes that follow it.
+        media_type: of the answer.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        headers: dict[str, str],
+        media_type: str,
+        ended: Callable[[bool], None],
+        before: bytes = b"",
+        after: bytes = b"",
+    ) -> None:
+        self._path = path
+        self._ended = ended
+        self._before = before
+        self._after = after
+        self._length = len(before) + path.stat().st_size + len(after)
+        super().__init__(headers={**headers, "content-length": str(self._length)}, media_type=media_type)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, and watch meanwhile whether the client is still there."""
+        left = asyncio.ensure_future(_until_client_leaves(receive))
+        is_complete = False
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            is_complete = await self._send_all(send, left)
+        finally:
+            left.cancel()
+            await run_in_threadpool(self._ended, is_complete)
+
+    async def _send_all(self, send: Send, left: asyncio.Future[Any]) -> bool:
+        """Send the pieces; whether the client was still there at the last one, after which it may go."""
+        rest, is_there = self._length, True
+        async for piece in self._pieces():
+            rest -= len(piece)
+            is_there = not left.done()
+            if not is_there:
+                break
+            await send({"type": "http.response.body", "body": piece, "more_body": rest > 0})
+        return is_there and rest == 0
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        if self._before:
+            yield self._before
+        with open(self._path, "rb") as stream:
+            while chunk := await run_in_threadpool(stream.read, _CHUNK_BYTES):
+                yield chunk
+        if self._after:
+            yield self._after
+
+
+async def _until_client_leaves(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,212 @@
+"""The jobs of the service: who owns them, what state they are in, and in which order they run."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from HSAMSegmentLib.errors import HSAMSegmentError
+from HSAMSegmentLib.runtime.progress import Progress
+from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
+
+WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
+ENDED = (DONE, FAILED, CANCELLED)
+
+
+class QueueFullError(HSAMSegmentError):
+    """As many jobs wait as the service takes; the client tries again later."""
+
+
+class UnknownJobError(HSAMSegmentError):
+    """There is no such job of this owner; whether another one has it is not told."""
+
+
+@dataclass
+class Job:
+    """One scan on its way through the service.
+
+    Attributes:
+        id: random name that cannot be guessed.
+        owner: who sent it, see `Tokens.owner`.
+        folder: its files, removed with the job.
+        request: what the worker is asked to do.
+        state: `WAITING`, `RUNNING`, `DONE`, `FAILED` or `CANCELLED`.
+        progress: how far it is.
+        error: the sentence of a failed job.
+        report: of a finished job, as in the JSON report of the command line.
+        wants_cancel: whether its client asked to stop it.
+        is_delivering: whether its result is being sent.
+        ended: when it ended (monotonic seconds), None before.
+    """
+
+    id: str
+    owner: str
+    folder: Path
+    request: SegmentRequest
+    state: str = WAITING
+    progress: Progress = field(default_factory=lambda: Progress(0.0, "Waiting"))
+    error: str = ""
+    report: dict[str, Any] = field(default_factory=dict)
+    wants_cancel: bool = False
+    is_delivering: bool = False
+    ended: float | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in ENDED
+
+    @property
+    def result_file(self) -> Path:
+        """The segmentation of a finished job."""
+        assert self.request.files is not None  # every request of the service names its file
+        return self.request.files.segmentation
+
+
+class JobBoard:
+    """All jobs; may be used by any thread.
+
+    Of the waiting jobs the next is one of the owner who was served longest ago, so that a client with many scans does
+    not keep the others from theirs.
+
+    Args:
+        waiting_jobs: how many uploads and waiting jobs there may be.
+        keep_seconds: how long an ended job is kept for its client.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, waiting_jobs: int, keep_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most_waiting = waiting_jobs
+        self._keep_seconds = keep_seconds
+        self._clock = clock
+        self._jobs: dict[str, Job] = {}
+        self._uploads = 0
+        self._served: dict[str, int] = {}
+        self._turns = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place in the queue while an upload comes in.
+
+        Raises:
+            QueueFullError: if all are taken.
+        """
+        with self._changed:
+            if self._uploads + len(self._waiting()) >= self._most_waiting:
+                raise QueueFullError(
+                    f"{self._most_waiting} jobs wait already, which is all that this service takes. Try again later."
+                )
+            self._uploads += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._uploads -= 1
+
+    def add(self, owner: str, folder: Path, request: SegmentRequest) -> Job:
+        """Put a job at the end of the queue; its files are in `folder`, which now belongs to the job."""
+        job = Job(secrets.token_urlsafe(24), owner, folder, request)
+        with self._changed:
+            self._jobs[job.id] = job
+            self._changed.notify()
+        return job
+
+    def find(self, job_id: str, owner: str) -> Job:
+        """A job of this owner.
+
+        Raises:
+            UnknownJobError: if the owner has none of this id.
+        """
+        with self._changed:
+            job = self._jobs.get(job_id)
+        if job is None or job.owner != owner:
+            raise UnknownJobError("There is no such job: it was delivered, deleted, or kept too long, or never was.")
+        return job
+
+    def place_in_queue(self, job: Job) -> int:
+        """How many jobs wait before this one, at most; 0 if it does not wait."""
+        with self._changed:
+            waiting = self._waiting()
+            return waiting.index(job) if job in waiting else 0
+
+    def take(self, timeout: float) -> Job | None:
+        """The next job, now running; None if none came within `timeout` seconds."""
+        with self._changed:
+            if not self._waiting():
+                self._changed.wait(timeout)
+            waiting = self._waiting()
+            if not waiting:
+                return None
+            job = min(waiting, key=lambda item: self._served.get(item.owner, -1))
+            self._turns += 1
+            self._served[job.owner] = self._turns
+            job.state = RUNNING
+            return job
+
+    def report_progress(self, job: Job, progress: Progress) -> None:
+        """Note how far a running job is."""
+        with self._changed:
+            job.progress = progress
+
+    def end(self, job: Job, state: str, *, error: str = "", report: dict[str, Any] | None = None) -> None:
+        """Note how a job ended. One that its client gave up meanwhile is removed."""
+        with self._changed:
+            job.error, job.report = error, report or {}
+            job.ended, job.state = self._clock(), state
+            is_forgotten = self._jobs.get(job.id) is not job
+        if is_forgotten or state != DONE:
+            shutil.rmtree(job.folder, ignore_errors=True)
+
+    def remove(self, job: Job) -> None:
+        """Forget a job and delete its files; a running one is canceled and cleaned up by whoever runs it."""
+        with self._changed:
+            self._jobs.pop(job.id, None)
+            job.wants_cancel = True
+            if job.state == WAITING:
+                job.state = CANCELLED
+            is_running = job.state == RUNNING
+        if not is_running:
+            shutil.rmtree(job.folder, ignore_errors=True)
+
+    def start_delivery(self, job: Job) -> bool:
+        """Claim the result of a finished job for one delivery; False while another one is under way."""
+        with self._changed:
+            if job.is_delivering or self._jobs.get(job.id) is not job:
+                return False
+            job.is_delivering = True
+            return True
+
+    def end_delivery(self, job: Job, *, remove: bool) -> None:
+        """Give the claim back; a job that was delivered is removed."""
+        with self._changed:
+            job.is_delivering = False
+            job.ended = self._clock()
+        if remove:
+            self.remove(job)
+
+    def expire(self) -> int:
+        """Remove ended jobs that nobody fetched; returns how many."""
+        with self._changed:
+            limit = self._clock() - self._keep_seconds
+            old = [job for job in self._jobs.values() if job.ended is not None and job.ended < limit]
+            old = [job for job in old if not job.is_delivering]
+        for job in old:
+            self.remove(job)
+        return len(old)
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are in each state."""
+        with self._changed:
+            states = [job.state for job in self._jobs.values()]
+        return {state: states.count(state) for state in (WAITING, RUNNING, *ENDED)}
+
+    def _waiting(self) -> list[Job]:
+        return [job for job in self._jobs.values() if job.state == WAITING]

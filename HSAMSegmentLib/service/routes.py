@@ -1,0 +1,252 @@
+"""The addresses of the service: send a scan, follow its job, fetch the result, or take everything back."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Optional
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Security
+from fastapi.responses import Response, StreamingResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
+
+from HSAMSegmentLib import __version__
+from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.inference.options import SegmentOptions
+from HSAMSegmentLib.labels.segmentation_files import SEGMENTATION_OUTPUT_SUFFIXES
+from HSAMSegmentLib.report.segmentation_report import STATEMENT
+from HSAMSegmentLib.runtime.disk import sha256_of
+from HSAMSegmentLib.service.answers import ErrorAnswer, JobAnswer, job_answer, job_events
+from HSAMSegmentLib.service.delivery import Delivery
+from HSAMSegmentLib.service.intake import prepare_scan
+from HSAMSegmentLib.service.jobs import DONE, Job
+from HSAMSegmentLib.service.service import Service
+from HSAMSegmentLib.service.uploads import Upload, receive_upload
+from HSAMSegmentLib.workflows.inputs import VolumeInput
+from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
+
+FORMATS = tuple(suffix.lstrip(".") for suffix in SEGMENTATION_OUTPUT_SUFFIXES)
+DEFAULT_FORMAT = "nii.gz"
+MEDIA_TYPES = {"nii.gz": "application/gzip", "dcm": "application/dicom"}
+
+_bearer = HTTPBearer(auto_error=False, description="One of the tokens that the service was started with.")
+
+
+class Wishes:
+    """How a client wants its scan to be segmented.
+
+    Raises:
+        RequestError: if the format is unknown.
+    """
+
+    def __init__(self, model: str, organs: tuple[str, ...], format: str, series: str = "", tta: bool = True) -> None:
+        self.format = format.lstrip(".").lower()
+        if self.format not in FORMATS:
+            raise RequestError(f"There is no format '{format}'; this service writes {', '.join(FORMATS)}.")
+        self.model = model
+        self.organs = organs
+        self.series = series
+        self.tta = tta
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request reached."""
+    service: Service = request.app.state.service
+    return service
+
+
+def owner_of(
+    request: Request,
+    # FastAPI evaluates this at run time, and Python 3.9 knows no "|" between types.
+    credentials: Annotated[Optional[HTTPAuthorizationCredentials], Security(_bearer)] = None,  # noqa: UP045
+) -> str:
+    """Who sent a request; answered with 401 if the token is missing or wrong."""
+    owner = service_of(request).tokens.owner(credentials.credentials if credentials is not None else "")
+    if owner is None:
+        sentence = "This service needs a valid token in the header 'Authorization: Bearer TOKEN'."
+        raise HTTPException(401, sentence, {"WWW-Authenticate": "Bearer"})
+    return owner
+
+
+Owner = Annotated[str, Depends(owner_of)]
+TheService = Annotated[Service, Depends(service_of)]
+
+
+def error_answers(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """How these statuses are described on the OpenAPI page."""
+    return {code: {"model": ErrorAnswer} for code in codes}
+
+
+router = APIRouter()
+
+
+@router.get("/health", tags=["service"])
+async def health(service: TheService) -> dict[str, Any]:
+    """Whether the service runs, and how busy it is. Needs no token."""
+    return {"status": "ok", "version": __version__, "jobs": service.board.counts(), "statement": STATEMENT}
+
+
+@router.get("/v1/models", tags=["models"], responses=error_answers(401))
+async def models(service: TheService, owner: Owner) -> list[dict[str, Any]]:
+    """The models that are ready to use, with the structures that each of them finds."""
+    return await run_in_threadpool(service.models)
+
+
+UPLOAD_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            },
+        },
+    }
+}
+
+
+@router.post(
+    "/v1/jobs",
+    status_code=202,
+    tags=["jobs"],
+    responses=error_answers(400, 401, 404, 408, 413, 422, 503, 507),
+    openapi_extra=UPLOAD_BODY,
+)
+async def submit(
+    request: Request,
+    service: TheService,
+    owner: Owner,
+    model: Annotated[str, Query(max_length=200, description="Id of a model; empty for the one that fits.")] = "",
+    organs: Annotated[str, Query(max_length=2000, description="Names, separated by commas; empty for all.")] = "",
+    format: Annotated[str, Query(max_length=20, description=f"One of {', '.join(FORMATS)}.")] = DEFAULT_FORMAT,
+    series: Annotated[str, Query(max_length=200, description="Which DICOM series: UID, number, description.")] = "",
+    tta: Annotated[bool, Query(description="Test-time augmentation, where the model asks for it.")] = True,
+) -> JobAnswer:
+    """Send a scan: NIfTI, NRRD, MetaImage, one DICOM file, or a ZIP archive with the DICOM files of a series.
+
+    The scan is the body of the request, or the field `file` of a form. The answer comes when it has arrived.
+    """
+    wishes = Wishes(model, tuple(name.strip() for name in organs.split(",") if name.strip()), format, series, tta)
+    job = await accept(request, service, owner, wishes.model, lambda upload: wishes)
+    return job_answer(job, service.board)
+
+
+async def accept(
+    request: Request, service: Service, owner: str, model: str, wishes_of: Callable[[Upload], Wishes]
+) -> Job:
+    """Take an upload in and put it in the queue; whatever fails, nothing is left of it.
+
+    Args:
+        request: its body is the upload.
+        service: where it goes.
+        owner: who sent it.
+        model: id of a model, looked up before the upload is read.
+        wishes_of: tells how to segment; called when the upload, with its form fields, has arrived.
+
+    Raises:
+        HSAMSegmentError: if there is no room, the upload is cut, slow or large, or it is no scan.
+    """
+    model = await run_in_threadpool(service.model_for, model)
+    with service.board.place():
+        folder = Path(tempfile.mkdtemp(prefix="scan-", dir=service.folder))
+        try:
+            upload = await receive_upload(request, folder, service.settings.limits)
+            wishes = wishes_of(upload)
+            scan = await run_in_threadpool(
+                prepare_scan, upload.path, folder, service.settings.limits, service.raise_if_stopping
+            )
+            job = service.board.add(owner, folder, _request(service, wishes, model, scan, folder))
+        except BaseException:
+            await run_in_threadpool(shutil.rmtree, folder, True)
+            raise
+    return job
+
+
+def _request(service: Service, wishes: Wishes, model: str, scan: Path, folder: Path) -> SegmentRequest:
+    return SegmentRequest(
+        input=VolumeInput(path=str(scan), series=wishes.series),
+        model=model,
+        device=service.settings.device,
+        options=SegmentOptions(organs=wishes.organs, view_averaging=wishes.tta),
+        files=OutputFiles(folder / f"segmentation.{wishes.format}"),
+        output_folder=str(folder),
+    )
+
+
+@router.get("/v1/jobs/{job_id}", tags=["jobs"], responses=error_answers(401, 404, 422))
+async def status(job_id: str, service: TheService, owner: Owner) -> JobAnswer:
+    """How far a job is; of a finished one also its report."""
+    return job_answer(service.board.find(job_id, owner), service.board)
+
+
+@router.get(
+    "/v1/jobs/{job_id}/events",
+    tags=["jobs"],
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **error_answers(401, 404, 422)},
+)
+async def events(job_id: str, service: TheService, owner: Owner) -> StreamingResponse:
+    """Server-sent events: `progress` until the last one, which is `done`, `failed` or `cancelled`."""
+    job = service.board.find(job_id, owner)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(job_events(job, service.board), media_type="text/event-stream", headers=headers)
+
+
+@router.get(
+    "/v1/jobs/{job_id}/result",
+    tags=["jobs"],
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}}, **error_answers(401, 404, 409, 422)},
+)
+async def result(
+    job_id: str,
+    service: TheService,
+    owner: Owner,
+    keep: Annotated[bool, Query(description="Keep it until DELETE, or until its time is over.")] = False,
+) -> Response:
+    """The segmentation. When all of it was sent, the scan, the result and the job are deleted."""
+    job = service.board.find(job_id, owner)
+    return await delivery(service, job, keep=keep)
+
+
+async def delivery(service: Service, job: Job, *, keep: bool = False, **parts: Any) -> Delivery:
+    """The answer that sends the result of a job and then removes the job."""
+    if job.state != DONE:
+        reason = f": {job.error}" if job.error else "."
+        raise HTTPException(409, f"The job is {job.state} and has no result{reason}")
+    if not service.board.start_delivery(job):
+        raise HTTPException(409, "The result is being sent already.")
+    try:
+        path = job.result_file
+        digest = await run_in_threadpool(sha256_of, path)
+        kind = path.name.partition(".")[2]
+        headers = {
+            "Content-Disposition": f'attachment; filename="{quote(path.name)}"',
+            "Cache-Control": "no-store",
+            "X-Content-SHA256": digest,
+        }
+        media_type = parts.pop("media_type", MEDIA_TYPES.get(kind, "application/octet-stream"))
+
+        def ended(is_complete: bool) -> None:
+            service.board.end_delivery(job, remove=is_complete and not keep)
+
+        return Delivery(path, headers=headers, media_type=media_type, ended=ended, **parts)
+    except BaseException:
+        service.board.end_delivery(job, remove=False)
+        raise
+
+
+@router.delete("/v1/jobs/{job_id}", status_code=204, tags=["jobs"], responses=error_answers(401, 404, 422))
+async def delete(job_id: str, service: TheService, owner: Owner) -> Response:
+    """Cancel a job, whatever its state, and delete everything of it."""
+    job = service.board.find(job_id, owner)
+    await run_in_threadpool(service.board.remove, job)
+    return Response(status_code=204)

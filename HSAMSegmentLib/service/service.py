@@ -1,0 +1,103 @@
+"""The service without its HTTP face: settings, tokens, models, the board of jobs, and the workers that run them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from HSAMSegmentLib.errors import CancelledError, ModelNotFoundError
+from HSAMSegmentLib.runtime.atomic_files import make_folder
+from HSAMSegmentLib.runtime.owned_folders import Workspace
+from HSAMSegmentLib.service.dispatcher import Dispatcher
+from HSAMSegmentLib.service.jobs import JobBoard
+from HSAMSegmentLib.service.settings import ServiceSettings, Tokens
+from HSAMSegmentLib.weights.catalog import MODEL
+from HSAMSegmentLib.weights.store import Store
+from HSAMSegmentLib.weights.store_entries import ModelEntry
+
+
+class Service:
+    """Everything that requests share.
+
+    Args:
+        settings: how it was started.
+        store: where models are looked up; None for the user's own.
+        environment: variables of the worker processes in addition to this one's.
+
+    Raises:
+        OutputError: if the folder for uploads cannot be made.
+    """
+
+    def __init__(
+        self, settings: ServiceSettings, store: Store | None = None, *, environment: dict[str, str] | None = None
+    ) -> None:
+        self.settings = settings
+        self.tokens = Tokens(settings.tokens)
+        self._store = store or Store()
+        if settings.folder is not None:
+            make_folder(settings.folder)
+        self._workspace = Workspace(settings.folder)
+        limits = settings.limits
+        self.board = JobBoard(limits.waiting_jobs, limits.keep_seconds)
+        self.dispatcher = Dispatcher(
+            self.board, self._workspace, limits, workers=settings.workers, environment=environment
+        )
+        self._is_stopping = False
+
+    @property
+    def folder(self) -> Path:
+        """Where uploads and results lie; only the user who runs the service can read it."""
+        return self._workspace.folder
+
+    def start(self) -> None:
+        """Begin to run jobs."""
+        self.dispatcher.start()
+
+    def stop(self) -> None:
+        """End all jobs and delete every upload and result."""
+        self._is_stopping = True
+        self.dispatcher.stop()
+        self._workspace.close()
+
+    def raise_if_stopping(self) -> None:
+        """Leave work that a client waits for.
+
+        Raises:
+            CancelledError: if the service is about to end.
+        """
+        if self._is_stopping:
+            raise CancelledError("The service is about to end. Send the scan again later.")
+
+    def ready_models(self) -> list[ModelEntry]:
+        """The models that can be used now, with all that they need."""
+        entries = [entry for entry in self._store.models(MODEL) if entry.is_present]
+        return [entry for entry in entries if not self._store.requirements(entry.id)]
+
+    def models(self) -> list[dict[str, Any]]:
+        """What clients are told about the models."""
+        return [
+            {
+                "id": entry.id,
+                "title": entry.title,
+                "modality": entry.modality,
+                "organs": list(entry.organs),
+                "license": entry.license.name,
+                "research_only": entry.license.research_only,
+            }
+            for entry in self.ready_models()
+        ]
+
+    def model_for(self, name: str) -> str:
+        """What the worker is told to use for the model that a client named.
+
+        A client names models by id only: a path would let it ask for files of this computer.
+
+        Raises:
+            ModelNotFoundError: if no model of this id is ready.
+        """
+        if not name:
+            return self.settings.model
+        ready = [entry.id for entry in self.ready_models()]
+        if name not in ready:
+            raise ModelNotFoundError(f"This service has no model '{name}'; it has {', '.join(ready) or 'none'}.")
+        return name
