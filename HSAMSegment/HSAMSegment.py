@@ -151,7 +151,7 @@ class HSAMSegmentLogic(ScriptedLoadableModuleLogic):
         Raises:
             RequestError: with a sentence, if something is wrong with the request or another job is running.
         """
-        self.engine.start(self._order(volumeNode, model, **options), on_event=onEvent)
+        self.engine.start(self._bound(volumeNode, model, **options), on_event=onEvent)
 
     def segmentAndWait(self, volumeNode, model, **options):
         """Like `segment`, but return when it is done: a `Written` with `outcome` and `segmentation_node`.
@@ -159,7 +159,7 @@ class HSAMSegmentLogic(ScriptedLoadableModuleLogic):
         Raises:
             HSAMSegmentError: with a sentence for the user.
         """
-        return self.engine.run(self._order(volumeNode, model, **options))
+        return self.engine.run(self._bound(volumeNode, model, **options))
 
     def compareAndWait(self, nodeA, nodeB):
         """Compare a segmentation with a reference, structures paired by terminology and name.
@@ -189,14 +189,14 @@ class HSAMSegmentLogic(ScriptedLoadableModuleLogic):
             self._engine = None
 
     @staticmethod
-    def _order(volumeNode, model, segmentationNode=None, roiNode=None, organs=(), device="auto", surfaces=False):
+    def _bound(volumeNode, model, segmentationNode=None, roiNode=None, organs=(), device="auto", surfaces=False):
         from HSAMSegmentLib.inference.options import SegmentOptions
-        from HSAMSegmentLib.slicer.nodes.segment_session import Order
+        from HSAMSegmentLib.slicer.nodes.segment_session import bind_request
         from HSAMSegmentLib.slicer.nodes.volumes import roi_bounds
 
         roi = roi_bounds(roiNode, volumeNode) if roiNode is not None else None
         options = SegmentOptions(organs=tuple(organs), roi=roi)
-        return Order(volumeNode, str(model), device, options, segmentationNode, surfaces)
+        return bind_request(volumeNode, str(model), device, options, segmentationNode, surfaces=surfaces)
 
 
 class HSAMSegmentTest(ScriptedLoadableModuleTest):

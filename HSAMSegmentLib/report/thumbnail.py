@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
@@ -12,6 +12,9 @@ from HSAMSegmentLib.images.orientation import SliceFrame, slice_frame
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.report.preview_picture import display_limits, outline_colors, shown_part, side_letters
+
+if TYPE_CHECKING:
+    from PIL import ImageDraw
 
 PIXELS = 200
 _QUALITY = 72
@@ -75,7 +78,7 @@ def _resized(plane: np.ndarray, zoom: tuple[float, float], order: int) -> np.nda
     return resized
 
 
-def _draw_sides(drawing: Any, size: tuple[int, int], frame: SliceFrame) -> None:
+def _draw_sides(drawing: ImageDraw.ImageDraw, size: tuple[int, int], frame: SliceFrame) -> None:
     _, rows, columns = frame.directions
     width, height = size
     places = {

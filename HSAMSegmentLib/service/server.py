@@ -108,9 +108,9 @@ class _PatientProtocol(H11Protocol):
         self._silence_seconds = silence_seconds
         self._impatience: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, transport))
         self._impatience = self.loop.call_later(self._silence_seconds, self._close_if_silent)
 
     def connection_lost(self, exc: Exception | None) -> None:

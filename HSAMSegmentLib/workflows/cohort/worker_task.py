@@ -27,7 +27,8 @@ from HSAMSegmentLib.workflows.segment.claims import Claims
 from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.scan_outcome import FAILED, ScanOutcome
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("distributed.worker.hsamsegment")
+"""With the other messages of a worker: in its log on a cluster, silent on this computer."""
 
 BY_SCAN, BY_WORKER, UNCLEAR = "scan", "worker", "unclear"
 
