@@ -159,7 +159,7 @@ def _bar_of(progress: ProgressCallback, title: str, cancel: CancelToken) -> type
     class Bar(tqdm):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             options["disable"] = True
-            super().__init__(*arguments, **options)
+            super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
             self._done = options.get("initial") or 0
             self._all = options.get("total") or 0
 
