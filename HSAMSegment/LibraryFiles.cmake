@@ -198,6 +198,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/nodes/navigation.py
   HSAMSegmentLib/slicer/nodes/parameter_node.py
   HSAMSegmentLib/slicer/nodes/result_exports.py
+  HSAMSegmentLib/slicer/nodes/scan_facts.py
   HSAMSegmentLib/slicer/nodes/segment_editor.py
   HSAMSegmentLib/slicer/nodes/segment_session.py
   HSAMSegmentLib/slicer/nodes/segmentations/__init__.py
@@ -237,6 +238,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/finetune/structure_table.py
   HSAMSegmentLib/slicer/panels/scene_watch.py
   HSAMSegmentLib/slicer/panels/segment/__init__.py
+  HSAMSegmentLib/slicer/panels/segment/model_advice.py
   HSAMSegmentLib/slicer/panels/segment/readiness.py
   HSAMSegmentLib/slicer/panels/segment/result_actions.py
   HSAMSegmentLib/slicer/panels/segment/result_table.py
@@ -390,6 +392,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/folder_statistics.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
+  HSAMSegmentLib/workflows/segment/model_suggestion.py
   HSAMSegmentLib/workflows/segment/outcome.py
   HSAMSegmentLib/workflows/segment/replace_results.py
   HSAMSegmentLib/workflows/segment/result_files.py
