@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from HSAMSegmentLib.api_results import Evaluation, FinetunedModel
 from HSAMSegmentLib.errors import RequestError, TrainingError
