@@ -220,6 +220,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/batch/__init__.py
   HSAMSegmentLib/slicer/panels/batch/batch_tab.py
   HSAMSegmentLib/slicer/panels/batch/batch_table.py
+  HSAMSegmentLib/slicer/panels/batch/useful_scans.py
   HSAMSegmentLib/slicer/panels/compare/__init__.py
   HSAMSegmentLib/slicer/panels/compare/compare_tab.py
   HSAMSegmentLib/slicer/panels/compare/pair_table.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from HSAMSegmentLib.weights.manifest import Manifest
 
@@ -26,12 +27,13 @@ def model_card(manifest: Manifest) -> str:
         "",
     ]
     names = [label.name for label in manifest.labels]
-    for judged in manifest.metrics.values() or [{}]:
+    judgements: list[dict[str, Any]] = list(manifest.metrics.values()) or [{}]
+    for judged in judgements:
         lines += [*_table(judged, names), ""]
     return "\n".join([*lines, *(f"- {item}" for item in manifest.citation), ""])
 
 
-def _table(judged: dict, names: Sequence[str]) -> Sequence[str]:
+def _table(judged: dict[str, Any], names: Sequence[str]) -> Sequence[str]:
     if not judged:
         return ["Not judged."]
     rows = [

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from HSAMSegmentLib.runtime.owned_folders import Workspace
 from HSAMSegmentLib.runtime.progress import Progress
@@ -71,7 +72,8 @@ class Dispatcher:
         """End all workers; jobs that run are canceled."""
         self._stopping.set()
         for thread in (*self._threads, self._reaper):
-            thread.join(timeout=10.0)
+            if thread.is_alive():
+                thread.join(timeout=10.0)
         for runner in self.runners:
             runner.close()
 
@@ -142,7 +144,7 @@ def hiding(folder: str) -> Callable[[str], str]:
     return hide
 
 
-def _public_report(report: dict, hide: Callable[[str], str]) -> dict:
+def _public_report(report: dict[str, Any], hide: Callable[[str], str]) -> dict[str, Any]:
     """A report without the paths of the server."""
     public = {**report, "output": None, "warnings": [hide(text) for text in report.get("warnings", [])]}
     if isinstance(report.get("input"), dict):
