@@ -104,6 +104,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/labels/terminology.py
   HSAMSegmentLib/measurement/__init__.py
   HSAMSegmentLib/measurement/findings.py
+  HSAMSegmentLib/measurement/radiomics.py
   HSAMSegmentLib/measurement/readable.py
   HSAMSegmentLib/measurement/scan.py
   HSAMSegmentLib/measurement/statistics.py
@@ -164,6 +165,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/runtime/disk.py
   HSAMSegmentLib/runtime/disk_space_monitor.py
   HSAMSegmentLib/runtime/extras.py
+  HSAMSegmentLib/runtime/fixed_tuples.py
   HSAMSegmentLib/runtime/free_cores.py
   HSAMSegmentLib/runtime/owned_folders.py
   HSAMSegmentLib/runtime/progress.py
@@ -360,7 +362,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/cohort/sent_results.py
   HSAMSegmentLib/workflows/cohort/worker_health.py
   HSAMSegmentLib/workflows/cohort/worker_task.py
-  HSAMSegmentLib/workflows/cohort_report.py
   HSAMSegmentLib/workflows/compare/__init__.py
   HSAMSegmentLib/workflows/compare/compare_job.py
   HSAMSegmentLib/workflows/compare/compare_request.py
@@ -383,6 +384,8 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/model_transfer.py
   HSAMSegmentLib/workflows/probe.py
   HSAMSegmentLib/workflows/requests.py
+  HSAMSegmentLib/workflows/results/cohort_report.py
+  HSAMSegmentLib/workflows/results/folder_statistics.py
   HSAMSegmentLib/workflows/run.py
   HSAMSegmentLib/workflows/segment/__init__.py
   HSAMSegmentLib/workflows/segment/claims.py
@@ -390,7 +393,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/folder_request.py
   HSAMSegmentLib/workflows/segment/folder_run.py
   HSAMSegmentLib/workflows/segment/folder_scan.py
-  HSAMSegmentLib/workflows/segment/folder_statistics.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
   HSAMSegmentLib/workflows/segment/model_suggestion.py

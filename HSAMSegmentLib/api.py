@@ -269,7 +269,7 @@ def read_statistics(folder: str | Path) -> Statistics:
         RequestError: if there is no such folder, or no report in it.
     """
     from HSAMSegmentLib.measurement.table import Statistics
-    from HSAMSegmentLib.workflows.segment.folder_statistics import folder_rows
+    from HSAMSegmentLib.workflows.results.folder_statistics import folder_rows
 
     rows, notes = folder_rows(Path(folder))
     return Statistics(tuple(rows), tuple(notes))
