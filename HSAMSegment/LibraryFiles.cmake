@@ -104,6 +104,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/labels/terminology.py
   HSAMSegmentLib/measurement/__init__.py
   HSAMSegmentLib/measurement/findings.py
+  HSAMSegmentLib/measurement/radiomics.py
   HSAMSegmentLib/measurement/readable.py
   HSAMSegmentLib/measurement/scan.py
   HSAMSegmentLib/measurement/statistics.py
@@ -368,7 +369,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/cohort/sent_results.py
   HSAMSegmentLib/workflows/cohort/worker_health.py
   HSAMSegmentLib/workflows/cohort/worker_task.py
-  HSAMSegmentLib/workflows/cohort_report.py
   HSAMSegmentLib/workflows/compare/__init__.py
   HSAMSegmentLib/workflows/compare/compare_job.py
   HSAMSegmentLib/workflows/compare/compare_request.py
@@ -391,6 +391,9 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/model_transfer.py
   HSAMSegmentLib/workflows/probe.py
   HSAMSegmentLib/workflows/requests.py
+  HSAMSegmentLib/workflows/results/__init__.py
+  HSAMSegmentLib/workflows/results/cohort_report.py
+  HSAMSegmentLib/workflows/results/folder_statistics.py
   HSAMSegmentLib/workflows/run.py
   HSAMSegmentLib/workflows/segment/__init__.py
   HSAMSegmentLib/workflows/segment/model_cache.py
@@ -409,7 +412,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment_folder/folder_request.py
   HSAMSegmentLib/workflows/segment_folder/folder_run.py
   HSAMSegmentLib/workflows/segment_folder/folder_scan.py
-  HSAMSegmentLib/workflows/segment_folder/folder_statistics.py
   HSAMSegmentLib/workflows/segment_folder/run_manifest.py
   HSAMSegmentLib/workflows/segment_folder/scan_outcome.py
   HSAMSegmentLib/workflows/segment_folder/segment_folder.py
