@@ -21,6 +21,7 @@ from HSAMSegmentLib.errors import (
     VolumeError,
 )
 from HSAMSegmentLib.io.scan_folder import Scan
+from HSAMSegmentLib.runtime.allocator import keep_freed_memory
 from HSAMSegmentLib.runtime.progress import CancelToken, ignore_progress
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.segment.claims import Claims
@@ -93,6 +94,8 @@ def segment_task(task: ScanTask) -> ScanAnswer:
         CancelledError: after `stop_run`.
     """
     with _one_at_a_time:
+        if not _shared:
+            keep_freed_memory()
         worker = get_worker()
         context = Context(cancel=_tokens.setdefault(task.run, CancelToken()), shared=_shared)
         context.cancel.raise_if_cancelled()
