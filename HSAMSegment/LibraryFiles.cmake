@@ -20,6 +20,9 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/cli/segment.py
   HSAMSegmentLib/cli/serve.py
   HSAMSegmentLib/cli/serve_arguments.py
+  HSAMSegmentLib/cli/shared_models.py
+  HSAMSegmentLib/cli/sharing_arguments.py
+  HSAMSegmentLib/cli/suggest.py
   HSAMSegmentLib/errors.py
   HSAMSegmentLib/evaluation/__init__.py
   HSAMSegmentLib/evaluation/label_matching.py
@@ -53,6 +56,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/inference/predictor.py
   HSAMSegmentLib/inference/reference_route.py
   HSAMSegmentLib/inference/result.py
+  HSAMSegmentLib/inference/scan_survey.py
   HSAMSegmentLib/inference/slice_predictor.py
   HSAMSegmentLib/inference/test_time_augmentation.py
   HSAMSegmentLib/inference/through_plane_smoothing.py
@@ -194,6 +198,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/nodes/navigation.py
   HSAMSegmentLib/slicer/nodes/parameter_node.py
   HSAMSegmentLib/slicer/nodes/result_exports.py
+  HSAMSegmentLib/slicer/nodes/scan_facts.py
   HSAMSegmentLib/slicer/nodes/segment_editor.py
   HSAMSegmentLib/slicer/nodes/segment_session.py
   HSAMSegmentLib/slicer/nodes/segmentations/__init__.py
@@ -215,6 +220,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/batch/__init__.py
   HSAMSegmentLib/slicer/panels/batch/batch_tab.py
   HSAMSegmentLib/slicer/panels/batch/batch_table.py
+  HSAMSegmentLib/slicer/panels/batch/useful_scans.py
   HSAMSegmentLib/slicer/panels/compare/__init__.py
   HSAMSegmentLib/slicer/panels/compare/compare_tab.py
   HSAMSegmentLib/slicer/panels/compare/pair_table.py
@@ -233,6 +239,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/finetune/structure_table.py
   HSAMSegmentLib/slicer/panels/scene_watch.py
   HSAMSegmentLib/slicer/panels/segment/__init__.py
+  HSAMSegmentLib/slicer/panels/segment/model_advice.py
   HSAMSegmentLib/slicer/panels/segment/readiness.py
   HSAMSegmentLib/slicer/panels/segment/result_actions.py
   HSAMSegmentLib/slicer/panels/segment/result_table.py
@@ -259,6 +266,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/self_test.py
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
+  HSAMSegmentLib/training/data/array_store.py
   HSAMSegmentLib/training/data/augment.py
   HSAMSegmentLib/training/data/batch_draws.py
   HSAMSegmentLib/training/data/batches.py
@@ -325,6 +333,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/weights/manifest.py
   HSAMSegmentLib/weights/renamed_models.py
   HSAMSegmentLib/weights/resources.py
+  HSAMSegmentLib/weights/sharing/__init__.py
+  HSAMSegmentLib/weights/sharing/hub.py
+  HSAMSegmentLib/weights/sharing/hub_card.py
+  HSAMSegmentLib/weights/sharing/publishing.py
+  HSAMSegmentLib/weights/sharing/shared_index.py
+  HSAMSegmentLib/weights/sharing/sources.py
   HSAMSegmentLib/weights/store.py
   HSAMSegmentLib/weights/store_entries.py
   HSAMSegmentLib/weights/training_ranges.py
@@ -354,6 +368,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/download.py
   HSAMSegmentLib/workflows/events.py
   HSAMSegmentLib/workflows/export_model.py
+  HSAMSegmentLib/workflows/fetch_model.py
   HSAMSegmentLib/workflows/finetune/__init__.py
   HSAMSegmentLib/workflows/finetune/cost_estimate.py
   HSAMSegmentLib/workflows/finetune/encoder_pace.py
@@ -378,6 +393,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/folder_statistics.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
+  HSAMSegmentLib/workflows/segment/model_suggestion.py
   HSAMSegmentLib/workflows/segment/outcome.py
   HSAMSegmentLib/workflows/segment/replace_results.py
   HSAMSegmentLib/workflows/segment/result_files.py
@@ -390,7 +406,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/segment_scan.py
   HSAMSegmentLib/workflows/segment/shards.py
   HSAMSegmentLib/workflows/segment/summary_file.py
+  HSAMSegmentLib/workflows/self_test.py
   HSAMSegmentLib/workflows/stores.py
+  HSAMSegmentLib/workflows/suggest/__init__.py
+  HSAMSegmentLib/workflows/suggest/selection.py
+  HSAMSegmentLib/workflows/suggest/suggest_request.py
+  HSAMSegmentLib/workflows/suggest/suggest_scans.py
   HSAMSegmentLib/workflows/terminal_events.py
   HSAMSegmentLib/workflows/verify.py
   )
@@ -403,5 +424,6 @@ set(LIBRARY_RESOURCES
   Resources/Models/cardiac-mr-bssfp.safetensors
   Resources/Models/catalog.json
   Resources/Models/left-atrium-lge.safetensors
+  Resources/Models/self_test.json
   Resources/Terminologies/SegmentationCategoryTypeModifier-HSAMSegment.term.json
   )

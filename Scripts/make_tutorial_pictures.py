@@ -171,12 +171,9 @@ class Tour:
             widget.visible = True
 
     def _grab_chart(self, chart_node) -> None:
-        import vtk
         from slicerhost.plot_view import PlotView
 
-        view = PlotView(chart_node, (640, 380))
-        view.chart.GetLegend().SetVerticalAlignment(vtk.vtkChartLegend.BOTTOM)
-        view.grab(self._output / "tutorial_chart.png")
+        PlotView(chart_node, (640, 380)).grab(self._output / "tutorial_chart.png")
 
 
 def add_phantom(name: str, seed: int):

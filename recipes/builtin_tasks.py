@@ -31,7 +31,7 @@ INHERITED = "A model trained on these scans inherits the terms of the scans."
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """A further data set of a task.
 
     Attributes:
@@ -101,7 +101,7 @@ class BuiltinTask:
     start_from: str = ""
     intensity: IntensityRule = field(default_factory=IntensityRule)
     prediction: PredictionRule = LAST_STAGE
-    sources: tuple[Source, ...] = ()
+    sources: tuple[DataSource, ...] = ()
     slice_size: int = 0
     contrast: ContrastRule | None = None
 
@@ -317,7 +317,7 @@ ABDOMEN_MR = replace(
         lone_slice_probability=0.1,
         swap_neighbors=True,
     ),
-    sources=(Source("ct_btcv", ABDOMEN_CT.labels),),
+    sources=(DataSource("ct_btcv", ABDOMEN_CT.labels),),
     slice_size=352,
     contrast=ContrastRule(synthetic_probability=0.3, curve_probability=0.15, band_probability=0.05),
 )

@@ -48,7 +48,7 @@ def averaged_networks(state_file: Path, tasks: Sequence[BuiltinTask] = TASKS) ->
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ValidationReport:
     """How good a model is on its validation scans.
 
     Attributes:
@@ -61,7 +61,7 @@ class Evaluation:
     confidences: dict[str, float]
 
 
-def evaluate(model: LoadedModel, task: BuiltinTask, data_folder: Path, *, device: str = "cpu") -> Evaluation:
+def evaluate(model: LoadedModel, task: BuiltinTask, data_folder: Path, *, device: str = "cpu") -> ValidationReport:
     """Segment the validation scans with default options, and compare with their labels."""
     segmenter = Segmenter(model, device=device, options=SegmentOptions(threads=torch.get_num_threads()))
     metrics: dict[str, dict[str, Any]] = {}
@@ -79,7 +79,7 @@ def evaluate(model: LoadedModel, task: BuiltinTask, data_folder: Path, *, device
                 confidences[item.label.name].append(float(item.confidence or 0.0))
         metrics["validation" if not metrics else f"validation_{part.folder}"] = _summary(task, found)
     means = {name: _rounded(float(np.mean(values))) for name, values in confidences.items() if values}
-    return Evaluation(metrics, means)
+    return ValidationReport(metrics, means)
 
 
 def ranges_of_task(

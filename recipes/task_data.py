@@ -23,7 +23,7 @@ from HSAMSegmentLib.training.data.label_crop import label_box
 from HSAMSegmentLib.training.data.sampling import BalancedSampler, Item
 from HSAMSegmentLib.training.data.slice_bank import SliceBank, build_slice_bank
 from HSAMSegmentLib.training.data.validation_sets import ValidationSet, whole_case
-from recipes.builtin_tasks import BuiltinTask, DatasetCase, Source, dataset_cases
+from recipes.builtin_tasks import BuiltinTask, DatasetCase, DataSource, dataset_cases
 from recipes.synthetic_contrast import ContrastRule, tissue_maps, tissue_means
 
 
@@ -234,7 +234,7 @@ def _tissues(bank: SliceBank, task: BuiltinTask) -> Tissues:
 
 def parts_of(task: BuiltinTask) -> tuple[BuiltinTask, ...]:
     """One task for each data set, with the labels of that data set."""
-    sources = (Source(task.folder, task.labels), *task.sources)
+    sources = (DataSource(task.folder, task.labels), *task.sources)
     return tuple(replace(task, folder=source.folder, labels=source.labels) for source in sources)
 
 

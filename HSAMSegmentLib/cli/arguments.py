@@ -7,11 +7,12 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from HSAMSegmentLib.cli.cohort_arguments import add_cohort_arguments
 from HSAMSegmentLib.cli.number_types import checked
 from HSAMSegmentLib.cli.serve_arguments import add_serve_options
+from HSAMSegmentLib.cli.sharing_arguments import add_download_options, add_push_options, add_source
 from HSAMSegmentLib.errors import RequestError
 
 PROGRAM = "hsam-segment"
@@ -20,7 +21,7 @@ PROGRAM = "hsam-segment"
 class CommandParser(argparse.ArgumentParser):
     """An argument parser that answers mistakes with one sentence and a suggestion, as a `RequestError`."""
 
-    def __init__(self, **options: object) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
     def parse_command(self, argv: Sequence[str]) -> argparse.Namespace:
@@ -51,7 +52,7 @@ class CommandParser(argparse.ArgumentParser):
         raise RequestError(f"{message}{end}{hint} See '{self.prog} --help'.")
 
 
-def add_segment(subparsers: argparse._SubParsersAction) -> None:
+def add_segment(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     """`segment INPUT -o OUTPUT`."""
     parser = _command(
         subparsers,
@@ -115,7 +116,7 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
     _common(parser, overwrite="replace OUTPUT, PNG and JSON if they exist")
 
 
-def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
+def add_evaluate(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     """`evaluate PREDICTION REFERENCE`."""
     parser = _command(
         subparsers,
@@ -134,21 +135,22 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     _common(parser, overwrite="replace FILE if it exists")
 
 
-def add_models(subparsers: argparse._SubParsersAction) -> None:
-    """`models [list|show|download|import|export|remove]`."""
-    parser = _command(subparsers, "models", "List, fetch, import, export and remove models.")
+def add_models(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
+    """`models [list|show|download|push|import|export|remove]`."""
+    parser = _command(subparsers, "models", "List, fetch, share, import, export and remove models.")
     parser.add_argument("--json", action="store_true", help="print JSON")
     _common(parser)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", parser_class=CommandParser)
-    parser.set_defaults(action="list")
+    parser.set_defaults(action="list", source="")
     listing = _action(actions, "list", "what is there and what can be fetched (the default)")
     listing.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+    add_source(listing)
     show = _action(actions, "show", "everything a model says about itself")
     show.add_argument("id", metavar="ID|FILE", help="a model's id, or a model file")
     show.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
     download = _action(actions, "download", "fetch a model; shows its size and license first and asks")
-    download.add_argument("id", metavar="ID", help="a model's id")
-    download.add_argument("--yes", action="store_true", help="do not ask: the license is accepted")
+    add_download_options(download)
+    add_push_options(_action(actions, "push", "share a model: with a folder, or a repository of the Hugging Face hub"))
     importing = _action(actions, "import", "check a file of weights and copy it to the store")
     importing.add_argument("file", metavar="FILE", type=Path, help="a model file, or an official file of weights")
     importing.add_argument("--id", metavar="ID", help="how to call an official file")
@@ -163,7 +165,7 @@ def add_models(subparsers: argparse._SubParsersAction) -> None:
     remove.add_argument("id", metavar="ID", help="a model's id")
 
 
-def add_report(subparsers: argparse._SubParsersAction) -> None:
+def add_report(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     """`report FOLDER -o PAGE`."""
     parser = _command(
         subparsers,
@@ -180,20 +182,23 @@ def add_report(subparsers: argparse._SubParsersAction) -> None:
     _common(parser, overwrite="replace HTML if it exists")
 
 
-def add_doctor(subparsers: argparse._SubParsersAction) -> None:
+def add_doctor(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     """`doctor`."""
     parser = _command(
         subparsers,
         "doctor",
         "Check versions, devices, weights and disk, and say what to do.",
         epilog="The exit code is 0 if this computer can segment, 5 if no model is ready to use, and 7 if a package or "
-        "torch is missing or no device works.",
+        "torch is missing, no device works, or the self-test fails.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--self-test", action="store_true", help="also segment a synthetic scan and compare with the recorded result"
+    )
     _common(parser)
 
 
-def add_finetune(subparsers: argparse._SubParsersAction) -> None:
+def add_finetune(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     """`finetune --case IMAGE LABELS -o MODEL`; `teach`, its name in version 0.1, is not in the help."""
     description = "Fine-tune a model on one or more labeled scans."
     _add_finetune_options(_command(subparsers, "finetune", description))
@@ -201,10 +206,16 @@ def add_finetune(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_finetune_options(parser: CommandParser) -> None:
-    pair = {"metavar": ("IMAGE", "LABELS"), "nargs": 2, "type": Path, "action": "append"}
-    parser.add_argument("--case", required=True, dest="cases", help="a scan and its labels; may be repeated", **pair)
+    pair: dict[str, Any] = {"metavar": ("IMAGE", "LABELS"), "nargs": 2, "type": Path, "action": "append"}
+    parser.add_argument("--case", dest="cases", help="a scan and its labels; may be repeated", **pair)
     parser.add_argument("--validate", default=[], help="a scan and its labels to choose the best state by", **pair)
-    parser.add_argument("-o", "--output", metavar="MODEL", type=Path, required=True, help="a .safetensors file")
+    parser.add_argument("-o", "--output", metavar="MODEL", type=Path, help="a .safetensors file")
+    parser.add_argument(
+        "--suggest",
+        metavar=("N", "FOLDER"),
+        nargs=2,
+        help="instead of training, say which N scans of FOLDER to label next; --start-from names the model",
+    )
     parser.add_argument("--names", metavar="1=A,2=B", type=_named_values, help="what the label values mean")
     parser.add_argument("--head", choices=("hsam", "autosam", "cnn", "linear"), help="default: what measured best")
     parser.add_argument("--encoder", metavar="ID", help="image encoder, see 'hsam-segment models'")
@@ -223,12 +234,12 @@ def _add_finetune_options(parser: CommandParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; default: auto")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run of this MODEL stopped")
     parser.add_argument("--stream", metavar="FOLDER", type=Path, help="keep slices there instead of in memory")
-    parser.add_argument("--report", metavar="JSON", type=Path, help="write settings, losses and metrics")
+    parser.add_argument("--report", metavar="JSON", type=Path, help="write settings, losses and metrics; suggestions")
     parser.add_argument("--plot", metavar="PNG", type=Path, help="write the curves as a picture")
     _common(parser, overwrite="replace MODEL, JSON and PNG if they exist")
 
 
-def add_serve(subparsers: argparse._SubParsersAction) -> None:
+def add_serve(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     """`serve [--host HOST] [--port PORT]`."""
     parser = _command(
         subparsers,
@@ -242,19 +253,19 @@ def add_serve(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _command(
-    subparsers: argparse._SubParsersAction,
+    subparsers: argparse._SubParsersAction[CommandParser],
     name: str,
     description: str,
     epilog: str | None = None,
     is_hidden: bool = False,
 ) -> CommandParser:
-    listed = {} if is_hidden else {"help": description}  # a command without help is not listed
+    listed: dict[str, Any] = {} if is_hidden else {"help": description}  # a command without help is not listed
     parser = subparsers.add_parser(name, description=description, epilog=epilog, **listed)
     parser.set_defaults(parser=parser)
     return parser
 
 
-def _action(actions: argparse._SubParsersAction, name: str, description: str) -> CommandParser:
+def _action(actions: argparse._SubParsersAction[CommandParser], name: str, description: str) -> CommandParser:
     parser = _command(actions, name, description)
     # Without a default of its own, the action does not undo what was said before it: `models --quiet list`.
     _common(parser, default=argparse.SUPPRESS)

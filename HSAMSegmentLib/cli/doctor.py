@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -16,7 +19,7 @@ from pathlib import Path
 
 from HSAMSegmentLib import __version__
 from HSAMSegmentLib.cli.console import Console
-from HSAMSegmentLib.errors import DeviceError, ModelNotFoundError, RequestError
+from HSAMSegmentLib.errors import DeviceError, HSAMSegmentError, ModelNotFoundError, RequestError
 from HSAMSegmentLib.runtime.disk import format_bytes
 from HSAMSegmentLib.runtime.free_cores import usable_cores
 from HSAMSegmentLib.runtime.progress import CancelToken
@@ -29,6 +32,8 @@ MODELS_CHECK = "models"
 PACKAGES = ("numpy", "scipy", "SimpleITK", "pydicom", "safetensors", "matplotlib", "psutil", "tqdm")
 COMFORTABLE_DISK_BYTES = 2 * 10**9
 COMFORTABLE_MEMORY_BYTES = 4 * 10**9
+_WRITTEN_MB = 16
+_COMFORTABLE_MB_PER_SECOND = 20.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
     """
     checks = []
     with Console(quiet=arguments.quiet or arguments.json) as console:
-        for check in examine():
+        for check in examine(self_test=arguments.self_test):
             cancel.raise_if_cancelled()
             checks.append(check)
             console.result(_line(check))
@@ -70,20 +75,33 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
     return DeviceError.exit_code if in_the_way else 0
 
 
-def examine() -> Iterator[Check]:
-    """All checks, cheap ones first; each is made when it is asked for."""
+def examine(*, self_test: bool = False) -> Iterator[Check]:
+    """All checks, cheap ones first; each is made when it is asked for.
+
+    Args:
+        self_test: whether to segment a synthetic scan, too.
+    """
     versions = f"HSAMSegment {__version__}, Python {platform.python_version()}"
     yield Check("program", True, f"{versions}, {platform.platform()}")
+    yield _interpreter()
     yield from _packages()
     yield _memory()
     yield from _weights()
     yield from _disks()
     yield from _torch_and_devices()
+    if self_test:
+        yield _self_test()
 
 
 def _line(check: Check) -> str:
     advice = f" {check.advice}" if check.advice else ""
     return f"{'ok  ' if check.ok else 'warn'}  {check.name}: {check.finding}{advice}"
+
+
+def _interpreter() -> Check:
+    """Which Python runs, and whether it is Slicer's own."""
+    is_slicer = "slicer" in Path(sys.executable).name.lower() or importlib.util.find_spec("slicer") is not None
+    return Check("interpreter", True, f"{sys.executable}{', of 3D Slicer' if is_slicer else ''}.")
 
 
 def _packages() -> Iterator[Check]:
@@ -117,6 +135,26 @@ def _disks() -> Iterator[Check]:
         free = shutil.disk_usage(existing).free
         advice = "" if free >= COMFORTABLE_DISK_BYTES else "Free some space before large downloads or volumes."
         yield Check(name, not advice, f"{format_bytes(free)} free in {folder}.", advice)
+    yield _disk_speed()
+
+
+def _disk_speed() -> Check:
+    """How fast temporary files are written: fine-tuning and large volumes use them."""
+    block = os.urandom(1 << 20)
+    try:
+        with tempfile.TemporaryFile() as stream:
+            started = time.perf_counter()
+            for _ in range(_WRITTEN_MB):
+                stream.write(block)
+            stream.flush()
+            os.fsync(stream.fileno())
+            speed = _WRITTEN_MB / (time.perf_counter() - started)
+    except OSError as error:
+        return Check(
+            "disk speed", False, f"temporary files cannot be written: {error}.", "Set TMPDIR to another folder."
+        )
+    advice = "" if speed >= _COMFORTABLE_MB_PER_SECOND else "Set TMPDIR to a folder on a faster disk."
+    return Check("disk speed", not advice, f"{speed:.0f} MB/s for temporary files.", advice)
 
 
 def _weights() -> Iterator[Check]:
@@ -174,6 +212,22 @@ def _precision(device: str) -> Check:
         return Check(f"precision {device}", True, default_precision(device).reason)
     except RequestError as error:
         return Check(f"precision {device}", False, str(error), f"Change {PRECISION_VARIABLE}.", essential=True)
+
+
+def _self_test() -> Check:
+    from HSAMSegmentLib.workflows.context import Context
+    from HSAMSegmentLib.workflows.self_test import TOLERANCE, run_self_test
+
+    try:
+        result = run_self_test(Context())
+    except HSAMSegmentError as error:
+        return Check("self-test", False, str(error), "Mend what is named above, and try again.", essential=True)
+    finding = (
+        f"{result.model_id} on {result.device} in {result.seconds:.1f} s: Dice differs by at most "
+        f"{result.largest_difference:.3f} from the recorded result (allowed: {TOLERANCE:g})."
+    )
+    advice = "" if result.passes else "Choose another device or --full-precision, and report it with this output."
+    return Check("self-test", result.passes, finding, advice, essential=True)
 
 
 def _torch_problem() -> str:

@@ -27,6 +27,13 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
     Raises:
         HSAMSegmentError: as `training.finetune.finetune`.
     """
+    if arguments.suggest is not None:
+        from HSAMSegmentLib.cli import suggest
+
+        return suggest.run(arguments, cancel)
+    missing = [name for name, value in (("--case", arguments.cases), ("-o/--output", arguments.output)) if not value]
+    if missing:
+        arguments.parser.error(f"the following arguments are required: {', '.join(missing)}")
     request = _request(arguments)
     check_outputs([request.output, request.report, request.plot], overwrite=request.overwrite)
     _require_cases(request)

@@ -1,4 +1,4 @@
-"""`hsam-segment models`: list, show, fetch, import, export and remove models."""
+"""`hsam-segment models`: list, show, fetch, share, import, export and remove models."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from HSAMSegmentLib.cli import shared_models
 from HSAMSegmentLib.cli.console import Console, format_table
 from HSAMSegmentLib.errors import CheckpointError, ModelNotFoundError, RequestError
 from HSAMSegmentLib.runtime.disk import format_bytes
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.weights.store_entries import BROKEN, BUILT_IN, STORED, ModelEntry, entry_from_file
-from HSAMSegmentLib.workflows.context import Context
+from HSAMSegmentLib.workflows.context import Context, progress_only
 from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
 from HSAMSegmentLib.workflows.run import run as run_workflow
 
@@ -31,6 +32,7 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
         "list": _list,
         "show": _show,
         "download": _download,
+        "push": shared_models.push,
         "import": _import,
         "export": _export,
         "remove": _remove,
@@ -41,6 +43,9 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
 
 
 def _list(arguments: argparse.Namespace, store: Store, console: Console, cancel: CancelToken) -> None:
+    if arguments.source:
+        shared_models.list_shared(arguments, console)
+        return
     entries = store.models()
     if arguments.json:
         console.result(json.dumps([_entry_to_json(entry) for entry in entries], indent=2, ensure_ascii=False))
@@ -139,6 +144,9 @@ def _entry_to_json(entry: ModelEntry) -> dict[str, Any]:
 
 
 def _download(arguments: argparse.Namespace, store: Store, console: Console, cancel: CancelToken) -> None:
+    if shared_models.is_shared(arguments):
+        shared_models.download_shared(arguments, store, console, cancel)
+        return
     missing = store.requirements(arguments.id)
     if not missing:
         console.result(f"{arguments.id} is on this computer already: {store.path_of(arguments.id)}")
@@ -177,7 +185,7 @@ def _import(arguments: argparse.Namespace, store: Store, console: Console, cance
         overwrite=arguments.overwrite,
         folder=str(store.folder),
     )
-    imported = run_workflow(request, Context(emit=console.progress, cancel=cancel))
+    imported = run_workflow(request, Context(emit=progress_only(console.progress), cancel=cancel))
     console.result(f"{imported.title} is now the {imported.kind} {imported.id}.")
     for sentence in (*imported.notes, *imported.missing):
         console.note(sentence)
@@ -187,7 +195,7 @@ def _export(arguments: argparse.Namespace, store: Store, console: Console, cance
     request = ExportModelRequest(
         arguments.id, str(arguments.file), overwrite=arguments.overwrite, folder=str(store.folder)
     )
-    exported = run_workflow(request, Context(emit=console.progress, cancel=cancel))
+    exported = run_workflow(request, Context(emit=progress_only(console.progress), cancel=cancel))
     console.result(f"{arguments.id} was written to {exported.path} ({format_bytes(exported.bytes)}).")
 
 

@@ -43,7 +43,8 @@ def make_thumbnail(volume: Volume, segmentation: Segmentation, *, pixels: int = 
     drawing = Image.fromarray(picture)
     _draw_sides(ImageDraw.Draw(drawing), drawing.size, frame)
     stream = io.BytesIO()
-    drawing.save(stream, "JPEG", quality=_QUALITY)
+    # Colors at full resolution: outlines are one pixel wide.
+    drawing.save(stream, "JPEG", quality=_QUALITY, subsampling=0)
     return stream.getvalue()
 
 

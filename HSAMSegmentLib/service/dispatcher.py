@@ -71,7 +71,8 @@ class Dispatcher:
         """End all workers; jobs that run are canceled."""
         self._stopping.set()
         for thread in (*self._threads, self._reaper):
-            thread.join(timeout=10.0)
+            if thread.is_alive():
+                thread.join(timeout=10.0)
         for runner in self.runners:
             runner.close()
 

@@ -110,7 +110,7 @@ def _wishes(model: str, output: str, upload: Upload) -> Wishes:
     organs = params.get("organs", [])
     if not (isinstance(organs, list) and all(isinstance(name, str) for name in organs)):
         raise RequestError("'organs' in the field 'params' is no list of names.")
-    wanted = "dcm" if output == "dicom_seg" else str(params.get("result_extension") or DEFAULT_FORMAT)
+    wanted = "dicom-seg" if output == "dicom_seg" else str(params.get("result_extension") or DEFAULT_FORMAT)
     return Wishes(model, tuple(organs), wanted)
 
 

@@ -15,9 +15,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from HSAMSegmentLib import __version__
-from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.export.formats import FORMAT_NAMES, format_named
 from HSAMSegmentLib.inference.options import SegmentOptions
-from HSAMSegmentLib.labels.segmentation_files import SEGMENTATION_OUTPUT_SUFFIXES
 from HSAMSegmentLib.report.segmentation_report import STATEMENT
 from HSAMSegmentLib.runtime.disk import sha256_of
 from HSAMSegmentLib.service.answers import ErrorAnswer, JobAnswer, job_answer, job_events
@@ -29,9 +28,8 @@ from HSAMSegmentLib.service.uploads import Upload, receive_upload
 from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
 
-FORMATS = tuple(suffix.lstrip(".") for suffix in SEGMENTATION_OUTPUT_SUFFIXES)
 DEFAULT_FORMAT = "nii.gz"
-MEDIA_TYPES = {"nii.gz": "application/gzip", "dcm": "application/dicom"}
+MEDIA_TYPES = {".gz": "application/gzip", ".dcm": "application/dicom"}
 
 _bearer = HTTPBearer(auto_error=False, description="One of the tokens that the service was started with.")
 
@@ -40,13 +38,12 @@ class Wishes:
     """How a client wants its scan to be segmented.
 
     Raises:
-        RequestError: if the format is unknown.
+        RequestError: if the format is unknown, or a package that it needs is missing.
     """
 
     def __init__(self, model: str, organs: tuple[str, ...], format: str, series: str = "", tta: bool = True) -> None:
-        self.format = format.lstrip(".").lower()
-        if self.format not in FORMATS:
-            raise RequestError(f"There is no format '{format}'; this service writes {', '.join(FORMATS)}.")
+        self.format = format_named(format)
+        self.format.require()
         self.model = model
         self.organs = organs
         self.series = series
@@ -125,7 +122,7 @@ async def submit(
     owner: Owner,
     model: Annotated[str, Query(max_length=200, description="Id of a model; empty for the one that fits.")] = "",
     organs: Annotated[str, Query(max_length=2000, description="Names, separated by commas; empty for all.")] = "",
-    format: Annotated[str, Query(max_length=20, description=f"One of {', '.join(FORMATS)}.")] = DEFAULT_FORMAT,
+    format: Annotated[str, Query(max_length=20, description=f"One of {', '.join(FORMAT_NAMES)}.")] = DEFAULT_FORMAT,
     series: Annotated[str, Query(max_length=200, description="Which DICOM series: UID, number, description.")] = "",
     tta: Annotated[bool, Query(description="Test-time augmentation, where the model asks for it.")] = True,
 ) -> JobAnswer:
@@ -175,12 +172,12 @@ def _request(service: Service, wishes: Wishes, model: str, scan: Path, folder: P
         model=model,
         device=service.settings.device,
         options=SegmentOptions(organs=wishes.organs, view_averaging=wishes.tta),
-        files=OutputFiles(folder / f"segmentation.{wishes.format}"),
+        files=OutputFiles(folder / f"segmentation{wishes.format.suffix}", format=wishes.format.name),
         output_folder=str(folder),
     )
 
 
-@router.get("/v1/jobs/{job_id}", tags=["jobs"], responses=error_answers(401, 404))
+@router.get("/v1/jobs/{job_id}", tags=["jobs"], responses=error_answers(401, 404, 422))
 async def status(job_id: str, service: TheService, owner: Owner) -> JobAnswer:
     """How far a job is; of a finished one also its report."""
     return job_answer(service.board.find(job_id, owner), service.board)
@@ -190,7 +187,7 @@ async def status(job_id: str, service: TheService, owner: Owner) -> JobAnswer:
     "/v1/jobs/{job_id}/events",
     tags=["jobs"],
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **error_answers(401, 404)},
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **error_answers(401, 404, 422)},
 )
 async def events(job_id: str, service: TheService, owner: Owner) -> StreamingResponse:
     """Server-sent events: `progress` until the last one, which is `done`, `failed` or `cancelled`."""
@@ -203,7 +200,7 @@ async def events(job_id: str, service: TheService, owner: Owner) -> StreamingRes
     "/v1/jobs/{job_id}/result",
     tags=["jobs"],
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {}}}, **error_answers(401, 404, 409)},
+    responses={200: {"content": {"application/octet-stream": {}}}, **error_answers(401, 404, 409, 422)},
 )
 async def result(
     job_id: str,
@@ -226,13 +223,12 @@ async def delivery(service: Service, job: Job, *, keep: bool = False, **parts: A
     try:
         path = job.result_file
         digest = await run_in_threadpool(sha256_of, path)
-        kind = path.name.partition(".")[2]
         headers = {
             "Content-Disposition": f'attachment; filename="{quote(path.name)}"',
             "Cache-Control": "no-store",
             "X-Content-SHA256": digest,
         }
-        media_type = parts.pop("media_type", MEDIA_TYPES.get(kind, "application/octet-stream"))
+        media_type = parts.pop("media_type", MEDIA_TYPES.get(path.suffix, "application/octet-stream"))
 
         def ended(is_complete: bool) -> None:
             service.board.end_delivery(job, remove=is_complete and not keep)
@@ -243,7 +239,7 @@ async def delivery(service: Service, job: Job, *, keep: bool = False, **parts: A
         raise
 
 
-@router.delete("/v1/jobs/{job_id}", status_code=204, tags=["jobs"], responses=error_answers(401, 404))
+@router.delete("/v1/jobs/{job_id}", status_code=204, tags=["jobs"], responses=error_answers(401, 404, 422))
 async def delete(job_id: str, service: TheService, owner: Owner) -> Response:
     """Cancel a job, whatever its state, and delete everything of it."""
     job = service.board.find(job_id, owner)

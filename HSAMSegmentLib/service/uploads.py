@@ -26,7 +26,7 @@ FILE_FIELD = "file"
 _FORM_BYTES = 64 << 10
 """What all text fields of a form, and its headers, may have together."""
 _LOOK_AT_DISK_BYTES = 16 << 20
-_WRITE_BYTES = 1 << 20
+_WRITE_BYTES = 256 << 10
 
 
 class TooLargeError(HSAMSegmentError):

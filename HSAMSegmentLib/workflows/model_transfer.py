@@ -84,3 +84,24 @@ class ExportedModel:
     path: str
     bytes: int
     encoder: str = ""
+
+
+@dataclass(frozen=True)
+class FetchModelRequest:
+    """Bring a model from a place of others into the store.
+
+    Attributes:
+        source: a folder with an index, http(s)://..., or hf://owner/name[@revision].
+        model: its id there; empty for the only one.
+        model_id: the id that it gets here; empty to keep its own.
+        overwrite: whether a stored model of the same id may be replaced.
+        folder: the store's folder; empty for the user's own.
+    """
+
+    kind: ClassVar[str] = "fetch model"
+
+    source: str
+    model: str = ""
+    model_id: str = ""
+    overwrite: bool = False
+    folder: str = ""

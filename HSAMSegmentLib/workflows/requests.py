@@ -9,9 +9,10 @@ from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.runtime.serialization import from_plain, to_plain
 from HSAMSegmentLib.workflows.compare.compare_request import CompareRequest
 from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneJobRequest, InspectRequest
-from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
+from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, FetchModelRequest, ImportModelRequest
 from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
+from HSAMSegmentLib.workflows.suggest.suggest_request import SuggestRequest
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,14 @@ Request = Union[
     DownloadRequest,
     ImportModelRequest,
     ExportModelRequest,
+    FetchModelRequest,
     VerifyRequest,
     ProbeRequest,
     FinetuneJobRequest,
     InspectRequest,
     CompareRequest,
     FolderRequest,
+    SuggestRequest,
 ]
 REQUESTS = {kind.kind: kind for kind in get_args(Request)}
 OLD_KINDS = {"teach": "finetune"}
@@ -93,6 +96,7 @@ def request_from_json(data: dict[str, Any]) -> Request:
     if kind not in REQUESTS:
         raise RequestError(f"A job of the kind '{kind}' is unknown; this version knows {', '.join(sorted(REQUESTS))}.")
     try:
-        return from_plain(REQUESTS[kind], fields)
+        found: Request = from_plain(REQUESTS[kind], fields)
+        return found
     except TypeError as error:
         raise RequestError(f"The request for a '{kind}' job is incomplete or of another version ({error}).") from error

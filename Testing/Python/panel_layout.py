@@ -14,8 +14,8 @@ def gaps(form):
     return found
 
 
-def cut_texts(table):
-    """Texts of a table's cells that are wider than their column leaves room for."""
+def cut_texts(table, wrapped=()):
+    """Texts of a table's cells that have more than their cell has room for; in wrapped columns they may take lines."""
     import qt
 
     texts = []
@@ -30,9 +30,20 @@ def cut_texts(table):
             )
             if not item.icon().isNull():
                 needed += table.iconSize.width() + 4
-            if needed > table.columnWidth(column):
+            if column in wrapped:
+                if table.sizeHintForRow(row) > table.rowHeight(row) or _longest_word(item.text(), metrics, needed) > (
+                    table.columnWidth(column)
+                ):
+                    texts.append(item.text())
+            elif needed > table.columnWidth(column):
                 texts.append(item.text())
     return texts
+
+
+def _longest_word(text, metrics, needed):
+    """Width that a text needs at least, if it is broken between words."""
+    around = needed - metrics.horizontalAdvance(text)
+    return around + max(metrics.horizontalAdvance(word) for word in text.split())
 
 
 def cut_heads(table):

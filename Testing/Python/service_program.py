@@ -51,7 +51,7 @@ class RunningService:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def wait(self, job: str, *states: str, token: str = TOKENS[0], seconds: float = 60.0) -> dict:
+    def wait(self, job: str, *states: str, token: str = TOKENS[0], seconds: float = 60.0, pause: float = 0.05) -> dict:
         """Wait until a job is in one of the states, by default in one of its last ones."""
         wanted = states or ("done", "failed", "cancelled")
         deadline = time.monotonic() + seconds
@@ -59,7 +59,7 @@ class RunningService:
             status = self.status(job, token)
             if status["state"] in wanted:
                 return status
-            time.sleep(0.05)
+            time.sleep(pause)
         raise AssertionError(f"the job is still {status}")
 
     def files(self) -> list[Path]:
@@ -87,9 +87,17 @@ class RunningService:
 
 @contextmanager
 def running_service(
-    folder: Path, models: Path, *arguments: str, tokens: tuple[str, ...] = TOKENS
+    folder: Path, models: Path, *arguments: str, tokens: tuple[str, ...] = TOKENS, is_killed: bool = False
 ) -> Iterator[RunningService]:
-    """Start a service whose store has the models of a folder; it is stopped at the end, and has left nothing then."""
+    """Start a service whose store has the models of a folder; it is stopped at the end, and has left nothing then.
+
+    Args:
+        folder: for its store, its uploads and its log.
+        models: bundles that it gets.
+        arguments: of the command line.
+        tokens: of its clients; none for a service without.
+        is_killed: whether the test ends it by force.
+    """
     home, uploads = folder / "home", folder / "uploads"
     (home / "models").mkdir(parents=True)
     for file in models.glob("*.safetensors"):
@@ -125,6 +133,8 @@ def running_service(
             process.terminate()
             process.wait(timeout=20)
             process.stdout.close()
+    if is_killed:
+        return
     assert process.returncode == 0, (folder / "log").read_text()
     assert not list(uploads.iterdir())
 

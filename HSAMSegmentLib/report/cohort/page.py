@@ -45,7 +45,7 @@ def cohort_page(cohort: Cohort, place: Path) -> str:
         _header(cohort),
         _worth_a_look(cohort, ids, place),
         _distributions(cohort, ids),
-        _table(cohort, ids),
+        _table(cohort, ids, place),
         _others(cohort),
         _gallery(cohort, ids),
         f"<script>{SCRIPT}</script></body></html>",
@@ -89,11 +89,14 @@ def _card(scan: CohortScan, own_id: str, place: Path) -> str:
         f"<li>{f'<b>{_text(item.structure)}</b> ' if item.structure else ''}{_text(item.text)}</li>"
         for item in scan.worth_a_look
     )
-    links = " · ".join(f'<a href="{_link(path, place)}">{_text(title)}</a>' for title, path in scan.files)
     return (
         f'<div class="card" id="{own_id}">{_picture(scan)}<div><h3>{_text(scan.name)}</h3><ul>{findings}</ul>'
-        f'<p class="soft">{links}</p></div></div>'
+        f'<p class="soft">{_links(scan, place)}</p></div></div>'
     )
+
+
+def _links(scan: CohortScan, place: Path) -> str:
+    return " · ".join(f'<a href="{_link(path, place)}">{_text(title)}</a>' for title, path in scan.files)
 
 
 def _distributions(cohort: Cohort, ids: dict[str, str]) -> str:
@@ -149,24 +152,25 @@ def _chart(
     return f'<div>{strip_chart(dots, band=band, lowest=lowest)}<span class="soft">{_text(words)}</span></div>'
 
 
-def _table(cohort: Cohort, ids: dict[str, str]) -> str:
+def _table(cohort: Cohort, ids: dict[str, str], place: Path) -> str:
     names = cohort.structures
     head = "".join(f'<th scope="col">{_text(name)}</th>' for name in names)
-    rows = "".join(_row(scan, names, ids[scan.name]) for scan in cohort.scans)
+    rows = "".join(_row(scan, names, ids[scan.name], place) for scan in cohort.scans)
     return (
         '<h2>All scans</h2><p class="soft">Volumes in mL; marked ones are worth a look. A click on a heading sorts.</p>'
         '<div class="tools"><input type="search" id="search" placeholder="Name of a scan" aria-label="Name of a scan">'
         '<label><input type="checkbox" id="only"> only those worth a look</label></div>'
         f'<div class="scroll"><table id="scans"><thead><tr><th scope="col">scan</th><th scope="col">findings</th>{head}'
-        f"</tr></thead><tbody>{rows}</tbody></table></div>"
+        f'<th scope="col">files</th></tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
 
-def _row(scan: CohortScan, names: Iterable[str], own_id: str) -> str:
+def _row(scan: CohortScan, names: Iterable[str], own_id: str, place: Path) -> str:
     count = len(scan.worth_a_look)
     name = f'<a href="#{own_id}">{_text(scan.name)}</a>' if count else _text(scan.name)
     cells = "".join(_cell(scan, structure) for structure in names)
-    return f"<tr{' data-look' if count else ''}><td>{name}</td><td>{count or ''}</td>{cells}</tr>"
+    look = " data-look" if count else ""
+    return f"<tr{look}><td>{name}</td><td>{count or ''}</td>{cells}<td>{_links(scan, place)}</td></tr>"
 
 
 def _cell(scan: CohortScan, structure: str) -> str:

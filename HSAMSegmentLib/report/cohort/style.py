@@ -35,7 +35,7 @@ table{border-collapse:collapse;width:100%;font-size:.85rem}
 th,td{padding:.25rem .5rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:var(--bg);max-width:16rem;
 white-space:normal;min-width:8rem}
-.words td{text-align:left;white-space:normal}
+.words th,.words td{text-align:left;white-space:normal}
 thead th{background:var(--card);cursor:pointer}thead th:first-child{background:var(--card)}
 td.mark{background:var(--markbg);color:var(--mark);font-weight:600}
 .swatch{display:inline-block;width:.8em;height:.8em;border-radius:.2em;border:1px solid var(--line);

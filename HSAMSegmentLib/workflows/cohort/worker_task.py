@@ -104,7 +104,7 @@ def segment_task(task: ScanTask) -> ScanAnswer:
         do = _in_place if Path(task.beacon).is_file() else _to_send_back
         answer = do(task, context)
         outcome = replace(answer.outcome, seconds=time.perf_counter() - began, worker=str(worker.name))
-        return replace(answer, outcome=outcome, address=worker.contact_address)
+        return replace(answer, outcome=outcome, address=worker.contact_address or "")
 
 
 def _pinned(request: FolderRequest, threads: int) -> FolderRequest:

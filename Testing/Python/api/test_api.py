@@ -44,6 +44,20 @@ def test_every_public_name_is_there_and_nothing_else_is():
     assert set(hsam.__all__) <= set(dir(hsam))
 
 
+def test_structures_are_measured_with_and_without_the_scan(model, expected, tmp_path):
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    found = hsam.measure(expected, scan)
+    assert [row["structure"] for row in found] == ["bright left", "bright right", "gray"]
+    assert found["gray"]["mean"] == pytest.approx(90.0)
+    assert found["gray"]["confidence"] == pytest.approx(expected["gray"].confidence, rel=1e-6)
+    path = expected.save(tmp_path / "organs.seg.nrrd")
+    corrected = hsam.measure(path, bright_boxes())
+    assert corrected["gray"]["volume_ml"] == found["gray"]["volume_ml"]
+    assert hsam.measure(path)["gray"]["mean"] is None
+    found.to_csv(tmp_path / "table.csv")
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 4
+
+
 def test_a_result_is_saved_in_formats_of_other_programs(model, tmp_path):
     pytest.importorskip("highdicom", reason="highdicom writes DICOM Segmentations: pip install highdicom")
     result = hsam.segment(write_dicom_series(tmp_path / "series"), model, device="cpu")

@@ -87,6 +87,28 @@ def test_the_ending_of_a_name_is_the_format_and_a_nifti_scan_is_none_for_dicom(p
     assert "choose one of seg.nrrd" in one_line(done)
 
 
+@pytest.mark.slow
+def test_a_folder_has_statistics_and_a_page(program, scan, model_file):
+    scans = program.folder / "scans"
+    scans.mkdir()
+    shutil.copy(scan, scans / "one.nii.gz")
+    arguments = ("segment", "scans", "-o", "results", "--model", model_file, "--statistics", "all.csv")
+    for _ in range(2):
+        done = program(*arguments)
+        assert done.returncode == 0, done.stderr
+    lines = (program.folder / "all.csv").read_text().splitlines()
+    assert lines[0].startswith("scan,structure,code,side,voxels,volume_ml,surface_cm2,mean")
+    assert [line.split(",")[:2] for line in lines[1:]] == [["one", n] for n in ("bright left", "bright right", "gray")]
+    done = program("report", "results", "-o", "report.html")
+    assert done.returncode == 0, done.stderr
+    assert "shows 1 scans" in done.stderr
+    assert "<img" in (program.folder / "report.html").read_text(encoding="utf-8")
+    again = program("report", "results", "-o", "report.html")
+    assert again.returncode == 8
+    assert "exists already" in one_line(again)
+    assert program("report", "nowhere", "-o", "other.html").returncode == 2
+
+
 def test_arguments_for_one_scan_and_for_a_folder_are_not_mixed(program):
     (program.folder / "scans").mkdir()
     (program.folder / "scan.nii.gz").write_text("")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 
 import numpy as np
+import pydicom
 import pytest
 import requests
 from service_fixtures import *  # noqa: F403 - fixtures
@@ -72,6 +74,23 @@ def test_a_zip_of_dicom_files_is_one_scan(service, dicom_zip, tmp_path):
     assert [label["name"] for label in status["report"]["labels"]] == ["gray"]
     assert status["report"]["input"]["size"] == [60, 50, 12]
     assert service.request("GET", f"/v1/jobs/{job}/result").status_code == 200
+    assert service.files_that_stay() == []
+
+
+def test_a_dicom_scan_becomes_a_dicom_segmentation_of_its_images(service, dicom_zip, nifti, tmp_path):
+    pytest.importorskip("highdicom", reason="comes with the extra 'dicom'")
+    job = service.submit(dicom_zip, format="dicom-seg")
+    status = service.wait(job)
+    assert status["state"] == "done", status
+    answer = service.request("GET", f"/v1/jobs/{job}/result")
+    assert answer.headers["content-type"] == "application/dicom"
+    data = pydicom.dcmread(io.BytesIO(answer.content))
+    assert data.SOPClassUID.name == "Segmentation Storage"
+    assert data.StudyInstanceUID == "1.2.826.0.1.3680043.8.498.1"
+    job = service.submit(nifti, format="dicom-seg")
+    status = service.wait(job)
+    assert status["state"] == "failed"
+    assert "DICOM" in status["error"]
     assert service.files_that_stay() == []
 
 

@@ -394,3 +394,47 @@ def test_a_cancelled_folder_keeps_the_files_and_rows_of_what_is_finished(driver,
     assert states(driver) == ["done", "not done"]
     assert "Cancelled; what is finished stays. 1 of " in driver.status
     assert [path.name for path in (tmp_path / "out").glob("*.seg.nrrd")] == ["a.seg.nrrd"]
+
+
+def test_the_scan_unlike_the_others_is_listed_first_and_shown_at_a_click(driver, tmp_path):
+    import SimpleITK as sitk
+
+    from HSAMSegmentLib.images.sitk_images import image_of
+    from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+
+    for seed in range(4):
+        volume, _ = abdomen_phantom(seed=seed, geometry=phantom_geometry((64, 64, 6), (5.0, 5.0, 45.0)))
+        array = volume.array if seed else volume.array.max() - volume.array
+        name = "alike" if seed else "unlike"
+        sitk.WriteImage(image_of(array.astype(np.int16), volume.geometry), str(tmp_path / f"{name}_{seed}.nii.gz"))
+    ui = driver.ui
+    choose(driver, "folder")
+    assert not ui.usefulButton.enabled
+    ui.sourceEdit.text = str(tmp_path)
+    driver.host.process_events()
+    assert ui.usefulButton.enabled, ui.usefulButton.toolTip
+    driver.click(ui.usefulButton)
+    assert ui.usefulButton.text == "Cancel"
+    driver.wait(lambda: not driver.tab.useful.is_running)
+    assert ui.usefulButton.text == "Most useful to correct"
+    assert "4 scans compared" in driver.status
+    assert ui.usefulList.count == 4
+    assert ui.usefulList.item(0).text().startswith("1. unlike_0: It looks unlike")
+    ui.usefulList.setCurrentRow(0)
+    driver.host.process_events()
+    assert shown_scan().startswith("unlike_0")
+
+
+def test_a_search_for_useful_scans_can_be_canceled_and_fails_with_a_sentence(driver, tmp_path):
+    ui = driver.ui
+    choose(driver, "folder")
+    (tmp_path / "broken.nii.gz").write_bytes(b"no scan")
+    ui.sourceEdit.text = str(tmp_path)
+    driver.host.process_events()
+    driver.click(ui.usefulButton)
+    driver.wait(lambda: not driver.tab.useful.is_running)
+    assert "could be looked at" in driver.status
+    driver.click(ui.usefulButton)
+    driver.click(ui.usefulButton)
+    driver.wait(lambda: not driver.tab.useful.is_running)
+    assert ui.usefulButton.enabled

@@ -15,7 +15,7 @@ from HSAMSegmentLib.images.sitk_images import image_of
 from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.preprocess.rules import SliceRule
 from HSAMSegmentLib.training.data.sampling import Item
-from recipes.builtin_tasks import ABDOMEN, BuiltinTask, Source
+from recipes.builtin_tasks import ABDOMEN, BuiltinTask, DataSource
 from recipes.synthetic_contrast import AIR, ContrastRule, randomize_contrast, tissue_maps, tissue_means
 from recipes.task_data import read_task
 from recipes.train_builtin import Settings, TaskBatches
@@ -121,7 +121,7 @@ def two_sets(tmp_path) -> BuiltinTask:
         batch_size=4,
         slices=rule,
         validation=("first_1", "second_3"),
-        sources=(Source("second", tuple(other.values())),),
+        sources=(DataSource("second", tuple(other.values())),),
         contrast=ContrastRule(clusters=4),
     )
 

@@ -18,6 +18,7 @@ from HSAMSegmentLib.labels.segmentation_files import read_segmentation
 from HSAMSegmentLib.report.segmentation_report import read_report
 from HSAMSegmentLib.weights.catalog import Catalog
 from HSAMSegmentLib.weights.store import Store
+from HSAMSegmentLib.workflows.segment.folder_statistics import write_folder_table
 
 pytest.importorskip("highdicom", reason="highdicom writes DICOM Segmentations: pip install highdicom")
 pytest.importorskip("skimage", reason="surfaces need scikit-image: pip install scikit-image")
@@ -147,3 +148,49 @@ def test_an_unknown_format_is_refused_before_any_work(tmp_path):
     with pytest.raises(RequestError, match="There is no format 'mesh'; choose one of"):
         run_folder(tmp_path / "in", tmp_path / "out", write_bundle(tmp_path / "models", "tiny"), suffix="mesh")
     assert not (tmp_path / "out").exists()
+
+
+def rows_of(path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_statistics_of_one_scan_are_those_of_its_result(series, tmp_path):
+    result = run(series, tmp_path / "out.seg.nrrd", statistics=tmp_path / "out.csv", report=tmp_path / "out.json")
+    rows = rows_of(tmp_path / "out.csv")
+    assert [row["structure"] for row in rows] == [item.label.name for item in result.labels]
+    for row, item in zip(rows, result.labels):
+        assert float(row["volume_ml"]) == pytest.approx(item.volume_ml, rel=1e-6)
+        assert float(row["confidence"]) == pytest.approx(item.confidence, rel=1e-6)
+    by_name = {row["structure"]: row for row in rows}
+    # What the model calls left is left in the picture, which is the patient's right.
+    assert float(by_name["bright left"]["centroid_r_mm"]) > 10
+    assert float(by_name["bright right"]["centroid_r_mm"]) < -10
+    stored = read_report(tmp_path / "out.json")["measurements"]["structures"]
+    assert [item["voxels"] for item in stored] == [item.voxels for item in result.labels]
+
+
+def test_statistics_are_an_output_like_the_others(series, tmp_path):
+    (tmp_path / "out.csv").write_text("mine")
+    with pytest.raises(OutputError, match="exists already"):
+        run(series, tmp_path / "out.seg.nrrd", statistics=tmp_path / "out.csv")
+    with pytest.raises(OutputError, match=r"a \.csv file"):
+        run(series, tmp_path / "out.seg.nrrd", statistics=tmp_path / "out.xlsx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "series"]
+
+
+def test_a_folder_has_one_table_that_a_second_run_completes(tmp_path):
+    for name in ("a", "b"):
+        write_scan(tmp_path / "in" / f"{name}.nii.gz")
+    bundle, out, table = write_bundle(tmp_path / "models", "tiny"), tmp_path / "out", tmp_path / "all.csv"
+    for expected in (["a", "b"], ["a", "b", "c"]):
+        result = run_folder(tmp_path / "in", out, bundle)
+        reports = [item.output.with_name(f"{item.scan.name}.report.json") for item in result.scans]
+        assert write_folder_table(reports, out, table) == []
+        assert list(dict.fromkeys(row["scan"] for row in rows_of(table))) == expected
+        write_scan(tmp_path / "in" / "c.nii.gz")
+    assert {row["output"] for row in rows_of(table)} == {"a.seg.nrrd", "b.seg.nrrd", "c.seg.nrrd"}
+    table.write_text("my own notes")
+    with pytest.raises(OutputError, match="exists already"):
+        write_folder_table(reports, out, table)
+    assert table.read_text() == "my own notes"

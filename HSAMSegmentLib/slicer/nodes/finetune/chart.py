@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 
 import slicer
 import vtk
@@ -18,7 +19,9 @@ from HSAMSegmentLib.workflows.finetune.training_run import ValidationRecord
 STEP, MINUTES, LOSS, RELATIVE, MEAN = "Step", "Minutes", "Loss", "Loss relative to its highest", "Mean Dice"
 KEPT = "Mean Dice of the kept state"
 KIND_ATTRIBUTE = "HSAMSegment.Teaching"
-_ROOM_FOR_LEGEND, _SHORTEST_MINUTES = 1.4, 0.1
+_ROOM_AFTER_NEWEST, _SHORTEST_MINUTES = 1.05, 0.1
+_LONGEST_TITLE = 32
+"""Letters; a plot view is about a quarter of the window."""
 _LOSS_GREY, _KEPT_BLACK = (0.45, 0.45, 0.45), (0.0, 0.0, 0.0)
 _DARKEST, _LIGHTEST = 0.25, 0.62
 """Lightness of lines on white paper."""
@@ -83,13 +86,14 @@ class TrainingChart:
         self._make_columns()
         self.chart_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode", f"{name} chart")
         self.chart_node.SetAttribute(KIND_ATTRIBUTE, "chart")
-        self.chart_node.SetTitle(self._title)
-        self.chart_node.SetXAxisTitle(_("Minutes of fine-tuning"))
-        self.chart_node.SetYAxisTitle(_("Dice on held-out slices, relative loss"))
+        self.chart_node.SetTitle(shorten(self._title, _LONGEST_TITLE, placeholder="..."))
+        self.chart_node.SetXAxisTitle(_("Minutes (diamond: kept)"))
+        self.chart_node.SetYAxisTitle(_("Dice (lines), relative loss (dashes)"))
         self.chart_node.SetYAxisRangeAuto(False)
         self.chart_node.SetYAxisRange(0.0, 1.02)
         self.chart_node.SetXAxisRangeAuto(False)
-        self.chart_node.SetLegendVisibility(True)
+        # A legend in a view of this size covers the newest points; the table in the panel has the colors of the lines.
+        self.chart_node.SetLegendVisibility(False)
         colors = outline_colors(tuple(self._labels))
         for label in self._labels:
             self._add_series(_dice_column(label), label.name, line_color(colors[label.value]))
@@ -134,7 +138,7 @@ class TrainingChart:
         self.table_node.Modified()
         self.table_node.EndModify(modified)
         minutes = max((record.seconds / 60.0 for record in self._records), default=0.0)
-        self.chart_node.SetXAxisRange(0.0, max(_ROOM_FOR_LEGEND * minutes, _SHORTEST_MINUTES))
+        self.chart_node.SetXAxisRange(0.0, max(_ROOM_AFTER_NEWEST * minutes, _SHORTEST_MINUTES))
 
     def _row(self, record: ValidationRecord) -> dict[str, float]:
         nothing = float("nan")

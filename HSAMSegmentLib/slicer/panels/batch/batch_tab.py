@@ -16,6 +16,7 @@ from HSAMSegmentLib.slicer.nodes.segment_session import Order, SessionEvent, Wri
 from HSAMSegmentLib.slicer.nodes.sequences import FrameItem, FrameResults, sequence_problem, sequences_missing
 from HSAMSegmentLib.slicer.nodes.tables import write_csv
 from HSAMSegmentLib.slicer.panels.batch.batch_table import BatchTable
+from HSAMSegmentLib.slicer.panels.batch.useful_scans import SUGGESTED, UsefulScans
 from HSAMSegmentLib.slicer.panels.tabs import TabContext
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, select_data
 from HSAMSegmentLib.slicer.panels.widgets.model_list import ListedModel
@@ -24,6 +25,7 @@ from HSAMSegmentLib.slicer.panels.widgets.scan_list import ScanList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.events import Failed
 from HSAMSegmentLib.workflows.segment.folder_request import DONE, FAILED, SKIPPED, BatchRow, FolderRequest
+from HSAMSegmentLib.workflows.suggest.suggest_request import SuggestedScan, SuggestRequest
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 FORM = "HSAMSegmentBatch.ui"
@@ -52,6 +54,7 @@ class BatchTab:
             ui.modeCombo,
             ((_("Scans of the scene"), SCENE), (_("Frames of a sequence (4-D)"), SEQUENCE), (_("A folder"), FOLDER)),
         )
+        self.useful = UsefulScans(ui, context, self.status, self._suggest_request, self._row_of, self.refresh)
         self._connect()
         ui.resultSection.visible = False
 
@@ -91,6 +94,7 @@ class BatchTab:
         Args:
             speak: whether it may be said in the place of a result, because the user just changed something.
         """
+        self.useful.refresh(self._useful_obstacle())
         button = self.ui.batchButton
         if self._is_running:
             button.text, button.toolTip, button.enabled = _("Cancel"), _("Stop; what is finished stays."), True
@@ -112,11 +116,13 @@ class BatchTab:
             self._batch.cancel()
         self._batch = None
         self.scans.forget()
+        self.useful.forget()
         self.ui.resultSection.visible = False
         self.status.say("")
 
     def close(self) -> None:
         """The panel goes away."""
+        self.useful.forget()
         self._parameters, self._summary, self._batch = None, None, None
 
     def look_at_scene(self) -> None:
@@ -217,14 +223,35 @@ class BatchTab:
     def _sequence_obstacle(self) -> str:
         return sequences_missing() or sequence_problem(self.ui.sequenceSelector.currentNode())
 
+    def _source_obstacle(self) -> str:
+        source = self.ui.sourceEdit.text.strip()
+        if not source:
+            return _("Choose the folder with the scans.")
+        return "" if Path(source).is_dir() else _("There is no folder {path}.").format(path=source)
+
+    def _useful_obstacle(self) -> str:
+        """Why nothing can be suggested now."""
+        if self._context.engine.is_busy:
+            return _("Another job is running; wait for its end or cancel it where it was started.")
+        if self.model is None:
+            return _("There is no model on this computer. Download or import one on the tab Segment.")
+        return self._source_obstacle()
+
+    def _suggest_request(self) -> SuggestRequest:
+        source = self.ui.sourceEdit.text.strip()
+        return SuggestRequest(source, SUGGESTED, self.model.id, self._parameters.settings.device)
+
+    def _row_of(self, scan: SuggestedScan) -> BatchRow:
+        """What the batch knows of a scan; without a batch, where the scan is."""
+        rows = self._batch.rows if self._batch is not None else ()
+        found = (row for row in rows if (row.path, row.series) == (scan.path, scan.series))
+        return next(found, BatchRow(scan.name, path=scan.path, series=scan.series))
+
     def _folder_obstacle(self) -> str:
+        problem = self._source_obstacle()
+        if problem:
+            return problem
         source, output = self.ui.sourceEdit.text.strip(), self.ui.outputEdit.text.strip()
-        if not source or not Path(source).is_dir():
-            return (
-                _("Choose the folder with the scans.")
-                if not source
-                else _("There is no folder {path}.").format(path=source)
-            )
         if not output:
             return _("Choose a folder for the results.")
         if Path(output).resolve() == Path(source).resolve():

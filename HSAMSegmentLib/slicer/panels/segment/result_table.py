@@ -31,7 +31,7 @@ class ResultTable:
             _("How certain the model is, to compare structures of one model. It is no probability of being right.")
         )
         table.horizontalHeaderItem(UNCERTAIN).setToolTip(_("Goes to the slice in which the model is least certain."))
-        wrap_names(table, most=_MOST_ROWS)
+        self._timer = wrap_names(table, most=_MOST_ROWS)
         table.connect("cellClicked(int,int)", self._on_click)
 
     def show(self, outcome: SegmentOutcome) -> None:
@@ -49,7 +49,7 @@ class ResultTable:
         volume = _volume(organ.volume_ml) if organ.found else ""
         _to_right(put_text(self._table, row, VOLUME, volume, color=quiet, tip=tip))
         put_text(self._table, row, CONFIDENCE, _light(organ, found), color=level_color(found.level), tip=tip)
-        leads = _("go to slice") if organ.uncertain_ijk is not None else ""
+        leads = _("show") if organ.uncertain_ijk is not None else ""
         put_text(self._table, row, UNCERTAIN, leads, color=link_color(), tip=tip)
         if found.level is Level.CHECK:
             self._stress(row)

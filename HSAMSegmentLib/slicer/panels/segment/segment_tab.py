@@ -20,6 +20,7 @@ from HSAMSegmentLib.slicer.nodes.segment_session import Order, SessionEvent, Wri
 from HSAMSegmentLib.slicer.nodes.volumes import roi_bounds, volume_problem
 from HSAMSegmentLib.slicer.panels.dependencies import Dependencies
 from HSAMSegmentLib.slicer.panels.engine import Engine, is_last
+from HSAMSegmentLib.slicer.panels.segment.model_advice import SUGGESTED, ModelAdvice
 from HSAMSegmentLib.slicer.panels.segment.readiness import download_question, obstacle
 from HSAMSegmentLib.slicer.panels.segment.result_view import ResultView
 from HSAMSegmentLib.slicer.panels.tabs import BATCH, FINETUNE, TabContext
@@ -74,6 +75,7 @@ class SegmentTab:
         self._preview = LivePreview()
         self._segmented_scan = None
         self._known_scans: list = []
+        self._advice = ModelAdvice()
         self._on_result: Callable[[dict[str, Any]], None] = self._on_downloaded
         self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, ui.helpLabel, self._dialogs)
         self.organs = OrganList(ui.organList, ui.allOrgansButton, ui.noOrgansButton, self._on_change)
@@ -84,7 +86,8 @@ class SegmentTab:
 
     def _connect(self) -> None:
         ui = self.ui
-        for selector in (ui.scanSelector, ui.outputSelector, ui.regionSelector):
+        ui.scanSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_scan)
+        for selector in (ui.outputSelector, ui.regionSelector):
             selector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_change)
         for combo in (ui.deviceCombo, ui.qualityCombo):
             combo.connect("currentIndexChanged(int)", self._on_change)
@@ -107,7 +110,7 @@ class SegmentTab:
         self._show_settings(parameters.settings)
         self._updating = False
         self._parameters = parameters
-        self._on_change()
+        self._on_scan()
 
     def look_at_scene(self) -> None:
         """Choose a scan that was just loaded: what the slice views show now, else any if none was chosen."""
@@ -167,7 +170,9 @@ class SegmentTab:
 
     def _show_model(self, left_out: tuple[str, ...] = ()) -> None:
         choice = self.model
-        self.ui.modelInfoLabel.setText(choice.summary() if choice is not None else "")
+        said = self._advice.say(self.ui.scanSelector.currentNode(), choice)
+        summary = choice.summary() if choice is not None else ""
+        self.ui.modelInfoLabel.setText("<br>".join(line for line in (summary, said) if line))
         self.ui.modelCombo.toolTip = choice.description if choice is not None else ""
         self.organs.show(choice.organs if choice is not None else (), left_out)
 
@@ -194,6 +199,21 @@ class SegmentTab:
         )
 
     # --- what the user does
+
+    def _on_scan(self, *_node) -> None:
+        """Preselect the model for a scan, unless the user chose one; say whether it fits."""
+        if self._updating or self._parameters is None:
+            return
+        node, before, left_out = self._parameters.node, self.model, self.organs.left_out
+        suggestion = self._advice.suggest(self.ui.scanSelector.currentNode(), self._choices)
+        self._updating = True
+        if self._parameters.settings.model in ("", node.GetParameter(SUGGESTED)):
+            if suggestion.model_id:
+                select_data(self.ui.modelCombo, suggestion.model_id)
+            node.SetParameter(SUGGESTED, self.model.id if self.model is not None else "")
+        self._show_model(left_out if self.model is before else ())
+        self._updating = False
+        self._on_change()
 
     def _on_model(self, *_index) -> None:
         if not self._updating:

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.runtime.disk import format_bytes
 from HSAMSegmentLib.weights.catalog import MODEL
-from HSAMSegmentLib.weights.manifest import License
+from HSAMSegmentLib.weights.manifest import License, Manifest
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.weights.store_entries import BROKEN, ModelEntry
 from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
@@ -31,6 +31,7 @@ class ListedModel:
         license: terms of the weights.
         description: a paragraph, shown as tooltip.
         problem: why it cannot be used at all, as a sentence; empty if it can.
+        manifest: all that is known about it; None if its file is not here and nothing is known.
     """
 
     id: str
@@ -43,6 +44,7 @@ class ListedModel:
     license: License | None = None
     description: str = ""
     problem: str = ""
+    manifest: Manifest | None = None
 
     @property
     def is_here(self) -> bool:
@@ -125,6 +127,7 @@ def _choice(entry: ModelEntry, encoder: ModelEntry | None) -> ListedModel:
         license=entry.license,
         description=entry.manifest.description if entry.manifest is not None else "",
         problem=entry.problem,
+        manifest=entry.manifest,
     )
 
 

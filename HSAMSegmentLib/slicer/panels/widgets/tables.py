@@ -24,11 +24,20 @@ def prepare_table(table, headers: Sequence[str], *, stretched: int = 0) -> None:
     table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
 
 
-def wrap_names(table, *, most: int) -> None:
-    """Let long texts take more lines, and keep the table as high as its rows, of which `most` are in sight."""
+def wrap_names(table, *, most: int):
+    """Let long texts take more lines, and keep the table as high as its rows, of which `most` are in sight.
+
+    Returns:
+        A timer that has to be kept: it waits for the end of a change of widths.
+    """
     table.setWordWrap(True)
     table.setTextElideMode(qt.Qt.ElideNone)
-    table.horizontalHeader().connect("sectionResized(int,int,int)", lambda *_sizes: fit_rows(table, most=most))
+    timer = qt.QTimer()
+    timer.setSingleShot(True)
+    timer.setInterval(0)
+    timer.connect("timeout()", lambda: fit_rows(table, most=most))
+    table.horizontalHeader().connect("sectionResized(int,int,int)", lambda *_sizes: timer.start())
+    return timer
 
 
 def fit_rows(table, *, most: int) -> None:

@@ -1,0 +1,151 @@
+"""Places with models: a folder, a web address, or a repository of the Hugging Face hub. No torch here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote, urlsplit
+
+from HSAMSegmentLib.errors import CheckpointError, DownloadError, RequestError
+from HSAMSegmentLib.runtime.disk import chunk_watcher, sha256_of
+from HSAMSegmentLib.runtime.progress import CancelToken, ProgressCallback
+from HSAMSegmentLib.weights.sharing.shared_index import INDEX_NAME, LARGEST_INDEX_BYTES, SharedModel, parse_index
+
+HUB_SCHEME = "hf://"
+_INDEX_TIMEOUT_S = (10.0, 30.0)
+
+
+class Source(Protocol):
+    """A place with models."""
+
+    place: str
+    """What to call it in sentences."""
+
+    def models(self) -> tuple[SharedModel, ...]:
+        """What is there.
+
+        Raises:
+            RequestError, DownloadError, CheckpointError: if the place or its index cannot be read.
+        """
+
+    def fetch(self, model: SharedModel, target: Path, progress: ProgressCallback, cancel: CancelToken) -> Path:
+        """Bring the bundle of a model to this computer, complete and with the hash of the index.
+
+        Args:
+            model: of `models`.
+            target: where it may be put; a place on this computer returns its own file instead.
+            progress: gets the fraction.
+            cancel: answered within a second; what has arrived is continued at the next try.
+
+        Returns:
+            The file.
+
+        Raises:
+            DownloadError, CheckpointError, OutputError, CancelledError: if it cannot be had, or is another file.
+        """
+
+
+def open_source(reference: str) -> Source:
+    """The place that a user named: a folder, http(s)://..., or hf://owner/name[@revision].
+
+    Raises:
+        RequestError: if it is none of these, or the hub is named and its package is not installed.
+    """
+    if reference.startswith(HUB_SCHEME):
+        from HSAMSegmentLib.weights.sharing.hub import HubSource
+
+        return HubSource(reference)
+    if urlsplit(reference).scheme in ("http", "https"):
+        return UrlSource(reference)
+    folder = Path(reference).expanduser()
+    if not folder.is_dir():
+        raise RequestError(
+            f"There is no folder {folder}. Models come from a folder, from http(s)://..., or from "
+            f"{HUB_SCHEME}owner/name."
+        )
+    return FolderSource(folder)
+
+
+class FolderSource:
+    """A folder with an index: a disk of the clinic, or a stick."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.place = str(folder)
+
+    def models(self) -> tuple[SharedModel, ...]:
+        """What the index names."""
+        try:
+            text = (self._folder / INDEX_NAME).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise RequestError(
+                f"{self._folder} has no index ({INDEX_NAME}). 'hsam-segment models push ID {self._folder}' writes it; "
+                "a single file is imported with 'hsam-segment models import FILE'."
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"The index of {self._folder} cannot be read ({error}).") from error
+        return parse_index(text, self.place)
+
+    def fetch(self, model: SharedModel, target: Path, progress: ProgressCallback, cancel: CancelToken) -> Path:
+        """The file itself, compared with its hash."""
+        path = self._folder / model.file
+        if not path.is_file():
+            raise CheckpointError(f"The index of {self._folder} names {model.file}, which is not there.")
+        watch = chunk_watcher(progress, cancel, stage=f"Checking {model.title}", total_bytes=path.stat().st_size)
+        require_same(model, sha256_of(path, watch), self.place)
+        return path
+
+
+class UrlSource:
+    """A folder on a web server, with the same index."""
+
+    def __init__(self, address: str) -> None:
+        parts = urlsplit(address)
+        if not parts.netloc or parts.query or parts.fragment:
+            raise RequestError(f"{address} is no address of a folder; it looks like https://server/folder.")
+        path = parts.path[: -len(INDEX_NAME)] if parts.path.endswith("/" + INDEX_NAME) else parts.path
+        self._base = parts._replace(path=path.rstrip("/") + "/").geturl()
+        self.place = self._base
+
+    def models(self) -> tuple[SharedModel, ...]:
+        """What the index names."""
+        import requests  # slow to import, and a folder does without
+
+        try:
+            with requests.get(self._base + INDEX_NAME, timeout=_INDEX_TIMEOUT_S, stream=True) as answer:
+                answer.raise_for_status()
+                content = answer.raw.read(LARGEST_INDEX_BYTES + 1, decode_content=True)
+        except (requests.RequestException, OSError) as error:
+            raise DownloadError(
+                f"{self._base}{INDEX_NAME} cannot be read ({_reason(error)}). Check the address, the network and the "
+                "proxy (HTTPS_PROXY)."
+            ) from error
+        if len(content) > LARGEST_INDEX_BYTES:
+            raise CheckpointError(f"The index of {self.place} is larger than any index is.")
+        return parse_index(content.decode("utf-8", "replace"), self.place)
+
+    def fetch(self, model: SharedModel, target: Path, progress: ProgressCallback, cancel: CancelToken) -> Path:
+        """Download it, or continue."""
+        from HSAMSegmentLib.weights.download.downloader import RemoteFile, download_file
+
+        url = self._base + quote(model.file)
+        remote = RemoteFile(model.title, (url,), model.sha256, model.size_bytes, model.size_bytes, self.place)
+        return download_file(remote, target, progress=progress, cancel=cancel)
+
+
+def _reason(error: Exception) -> str:
+    answer = getattr(error, "response", None)
+    return f"the server answered {answer.status_code}" if answer is not None else type(error).__name__
+
+
+def require_same(model: SharedModel, sha256: str, place: str) -> None:
+    """Make sure that a file is the one of the index.
+
+    Raises:
+        CheckpointError: if its hash is another one.
+    """
+    if sha256 != model.sha256:
+        raise CheckpointError(
+            f"{model.file} of {place} is not the file of its index (SHA-256 {sha256}, expected {model.sha256}): it is "
+            "damaged, or was replaced. Nothing was imported."
+        )

@@ -1,0 +1,1 @@
+"""Which scans of a folder are worth labeling next."""
