@@ -17,8 +17,8 @@ from distributed.security import Security
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.runtime.free_cores import usable_cores
 from HSAMSegmentLib.runtime.progress import Progress
+from HSAMSegmentLib.workflows.cohort.claims import MOST_TRIES
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.segment.claims import MOST_TRIES
 from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 
 FIRST_SECONDS = 30

@@ -23,8 +23,8 @@ from HSAMSegmentLib.errors import (
 from HSAMSegmentLib.io.scan_folder import Scan
 from HSAMSegmentLib.runtime.allocator import keep_freed_memory
 from HSAMSegmentLib.runtime.progress import CancelToken, ignore_progress
+from HSAMSegmentLib.workflows.cohort.claims import Claims
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.segment.claims import Claims
 from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.scan_outcome import FAILED, ScanOutcome
 
