@@ -190,7 +190,8 @@ def test_workers_without_dask_are_refused_with_the_command_that_installs_it(fold
     )
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
-    assert "pip install distributed" in line
+    assert "'distributed'" in line
+    assert "pip install 'hsamsegment[cluster]'" in line
 
 
 def test_the_program_takes_lists_and_refuses_what_does_not_fit_them(folder, bundle, tmp_path):
