@@ -8,10 +8,10 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from HSAMSegmentLib.errors import VolumeError
-from HSAMSegmentLib.io.dicom_sniff import FIRST_BYTES, begins_like_dicom
+from HSAMSegmentLib.io.dicom.sniff import FIRST_BYTES, begins_like_dicom
 from HSAMSegmentLib.io.image_files import IMAGE_SUFFIXES
 from HSAMSegmentLib.runtime.atomic_files import explain_write_error
 from HSAMSegmentLib.runtime.disk import CHUNK_BYTES, format_bytes, require_free_space
@@ -143,7 +143,7 @@ class _Archive:
                 self._copy(start, source, output)
         return [path]
 
-    def _copy(self, start: bytes, source: BinaryIO, output: BinaryIO) -> None:
+    def _copy(self, start: bytes, source: IO[bytes], output: BinaryIO) -> None:
         """Copy what really comes out, which may be more than the table of contents said."""
         chunk = start
         while chunk:

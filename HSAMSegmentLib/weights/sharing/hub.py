@@ -155,7 +155,7 @@ def _bundles_of(info: ModelInfo, place: str) -> tuple[SharedModel, ...]:
 
 def _bar_of(progress: ProgressCallback, title: str, cancel: CancelToken) -> type:
     """A progress bar as the library wants it, which shows nothing itself but reports, and ends a canceled download."""
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
     class Bar(tqdm):
         def __init__(self, *arguments: Any, **options: Any) -> None:
