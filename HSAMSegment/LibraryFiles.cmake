@@ -160,6 +160,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/report/segmentation_report.py
   HSAMSegmentLib/report/thumbnail.py
   HSAMSegmentLib/runtime/__init__.py
+  HSAMSegmentLib/runtime/allocator.py
   HSAMSegmentLib/runtime/atomic_files.py
   HSAMSegmentLib/runtime/devices.py
   HSAMSegmentLib/runtime/disk.py
@@ -362,11 +363,14 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/worker/worker_process.py
   HSAMSegmentLib/workflows/__init__.py
   HSAMSegmentLib/workflows/cohort/__init__.py
+  HSAMSegmentLib/workflows/cohort/claims.py
   HSAMSegmentLib/workflows/cohort/cluster_clock.py
   HSAMSegmentLib/workflows/cohort/cluster_run.py
   HSAMSegmentLib/workflows/cohort/connection.py
-  HSAMSegmentLib/workflows/cohort/dask_import.py
+  HSAMSegmentLib/workflows/cohort/run_manifest.py
   HSAMSegmentLib/workflows/cohort/sent_results.py
+  HSAMSegmentLib/workflows/cohort/shards.py
+  HSAMSegmentLib/workflows/cohort/summary_file.py
   HSAMSegmentLib/workflows/cohort/worker_health.py
   HSAMSegmentLib/workflows/cohort/worker_task.py
   HSAMSegmentLib/workflows/compare/__init__.py
@@ -407,16 +411,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/segment_request.py
   HSAMSegmentLib/workflows/segment/segment_scan.py
   HSAMSegmentLib/workflows/segment_folder/__init__.py
-  HSAMSegmentLib/workflows/segment_folder/claims.py
   HSAMSegmentLib/workflows/segment_folder/folder_job.py
   HSAMSegmentLib/workflows/segment_folder/folder_request.py
   HSAMSegmentLib/workflows/segment_folder/folder_run.py
   HSAMSegmentLib/workflows/segment_folder/folder_scan.py
-  HSAMSegmentLib/workflows/segment_folder/run_manifest.py
   HSAMSegmentLib/workflows/segment_folder/scan_outcome.py
   HSAMSegmentLib/workflows/segment_folder/segment_folder.py
-  HSAMSegmentLib/workflows/segment_folder/shards.py
-  HSAMSegmentLib/workflows/segment_folder/summary_file.py
   HSAMSegmentLib/workflows/self_test.py
   HSAMSegmentLib/workflows/stores.py
   HSAMSegmentLib/workflows/suggest/__init__.py
