@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from HSAMSegmentLib.errors import VolumeError
-from HSAMSegmentLib.io.dicom_sniff import FIRST_BYTES, begins_like_dicom
+from HSAMSegmentLib.io.dicom.sniff import FIRST_BYTES, begins_like_dicom
 from HSAMSegmentLib.io.image_files import IMAGE_SUFFIXES
 from HSAMSegmentLib.runtime.atomic_files import explain_write_error
 from HSAMSegmentLib.runtime.disk import CHUNK_BYTES, format_bytes, require_free_space
