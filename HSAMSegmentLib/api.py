@@ -77,7 +77,7 @@ def segment(
     """
     from HSAMSegmentLib.io.image_sources import volume_of
     from HSAMSegmentLib.weights.loading import LoadedModel
-    from HSAMSegmentLib.workflows.context import Context, ignore_event
+    from HSAMSegmentLib.workflows.context import Context, progress_only
     from HSAMSegmentLib.workflows.inputs import VolumeInput
     from HSAMSegmentLib.workflows.segment.model_cache import ModelCache
     from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
@@ -100,7 +100,7 @@ def segment(
         ),
     )
     shared = {"models": ModelCache(store, model=loaded)}
-    return segment_scan(request, Context(on_progress or ignore_event, cancel or CancelToken(), shared=shared), volume)
+    return segment_scan(request, Context(progress_only(on_progress), cancel or CancelToken(), shared=shared), volume)
 
 
 def finetune(

@@ -133,7 +133,8 @@ def _synthetic(view: Tensor, tissue: Tensor, means: Tensor, rule: ContrastRule, 
     drawn = (new_means - factors * means)[tissue] + factors[tissue] * view + noise[tissue] * grain
     if _random(generator) < 0.5:
         drawn = F.avg_pool2d(drawn, 3, stride=1, padding=1)
-    return drawn
+    output: Tensor = drawn
+    return output
 
 
 def _through_curve(view: Tensor, rule: ContrastRule, generator: torch.Generator) -> Tensor:

@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from HSAMSegmentLib.cli.cohort_arguments import add_cohort_arguments
 from HSAMSegmentLib.cli.number_types import checked
@@ -21,7 +21,7 @@ PROGRAM = "hsam-segment"
 class CommandParser(argparse.ArgumentParser):
     """An argument parser that answers mistakes with one sentence and a suggestion, as a `RequestError`."""
 
-    def __init__(self, **options: object) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
     def parse_command(self, argv: Sequence[str]) -> argparse.Namespace:
@@ -52,7 +52,7 @@ class CommandParser(argparse.ArgumentParser):
         raise RequestError(f"{message}{end}{hint} See '{self.prog} --help'.")
 
 
-def add_segment(subparsers: argparse._SubParsersAction) -> None:
+def add_segment(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     """`segment INPUT -o OUTPUT`."""
     parser = _command(
         subparsers,
@@ -116,7 +116,7 @@ def add_segment(subparsers: argparse._SubParsersAction) -> None:
     _common(parser, overwrite="replace OUTPUT, PNG and JSON if they exist")
 
 
-def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
+def add_evaluate(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     """`evaluate PREDICTION REFERENCE`."""
     parser = _command(
         subparsers,
@@ -135,7 +135,7 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     _common(parser, overwrite="replace FILE if it exists")
 
 
-def add_models(subparsers: argparse._SubParsersAction) -> None:
+def add_models(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     """`models [list|show|download|push|import|export|remove]`."""
     parser = _command(subparsers, "models", "List, fetch, share, import, export and remove models.")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -165,7 +165,7 @@ def add_models(subparsers: argparse._SubParsersAction) -> None:
     remove.add_argument("id", metavar="ID", help="a model's id")
 
 
-def add_report(subparsers: argparse._SubParsersAction) -> None:
+def add_report(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     """`report FOLDER -o PAGE`."""
     parser = _command(
         subparsers,
@@ -182,7 +182,7 @@ def add_report(subparsers: argparse._SubParsersAction) -> None:
     _common(parser, overwrite="replace HTML if it exists")
 
 
-def add_doctor(subparsers: argparse._SubParsersAction) -> None:
+def add_doctor(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     """`doctor`."""
     parser = _command(
         subparsers,
@@ -198,7 +198,7 @@ def add_doctor(subparsers: argparse._SubParsersAction) -> None:
     _common(parser)
 
 
-def add_finetune(subparsers: argparse._SubParsersAction) -> None:
+def add_finetune(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     """`finetune --case IMAGE LABELS -o MODEL`; `teach`, its name in version 0.1, is not in the help."""
     description = "Fine-tune a model on one or more labeled scans."
     _add_finetune_options(_command(subparsers, "finetune", description))
@@ -206,7 +206,7 @@ def add_finetune(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_finetune_options(parser: CommandParser) -> None:
-    pair = {"metavar": ("IMAGE", "LABELS"), "nargs": 2, "type": Path, "action": "append"}
+    pair: dict[str, Any] = {"metavar": ("IMAGE", "LABELS"), "nargs": 2, "type": Path, "action": "append"}
     parser.add_argument("--case", dest="cases", help="a scan and its labels; may be repeated", **pair)
     parser.add_argument("--validate", default=[], help="a scan and its labels to choose the best state by", **pair)
     parser.add_argument("-o", "--output", metavar="MODEL", type=Path, help="a .safetensors file")
@@ -239,7 +239,7 @@ def _add_finetune_options(parser: CommandParser) -> None:
     _common(parser, overwrite="replace MODEL, JSON and PNG if they exist")
 
 
-def add_serve(subparsers: argparse._SubParsersAction) -> None:
+def add_serve(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     """`serve [--host HOST] [--port PORT]`."""
     parser = _command(
         subparsers,
@@ -253,19 +253,19 @@ def add_serve(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _command(
-    subparsers: argparse._SubParsersAction,
+    subparsers: argparse._SubParsersAction[CommandParser],
     name: str,
     description: str,
     epilog: str | None = None,
     is_hidden: bool = False,
 ) -> CommandParser:
-    listed = {} if is_hidden else {"help": description}  # a command without help is not listed
+    listed: dict[str, Any] = {} if is_hidden else {"help": description}  # a command without help is not listed
     parser = subparsers.add_parser(name, description=description, epilog=epilog, **listed)
     parser.set_defaults(parser=parser)
     return parser
 
 
-def _action(actions: argparse._SubParsersAction, name: str, description: str) -> CommandParser:
+def _action(actions: argparse._SubParsersAction[CommandParser], name: str, description: str) -> CommandParser:
     parser = _command(actions, name, description)
     # Without a default of its own, the action does not undo what was said before it: `models --quiet list`.
     _common(parser, default=argparse.SUPPRESS)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from HSAMSegmentLib.errors import CancelledError
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
@@ -73,7 +74,7 @@ class Console:
     def __init__(self, *, quiet: bool) -> None:
         """With `quiet`, only errors are shown, and those elsewhere."""
         self._quiet = quiet
-        self._bar = None
+        self._bar: Any = None  # a tqdm bar while it is on the screen
         self._stage = ""
         self._last_line = time.monotonic()
 

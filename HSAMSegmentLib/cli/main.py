@@ -102,7 +102,8 @@ def _survive_any_name() -> None:
 def _run(argv: list[str], cancel: CancelToken) -> int:
     namespace = build_parser().parse_command(argv)
     command = importlib.import_module(f"HSAMSegmentLib.cli.{MODULES.get(namespace.command, namespace.command)}")
-    return command.run(namespace, cancel)
+    count: int = command.run(namespace, cancel)
+    return count
 
 
 def _report(error: BaseException, debug: bool) -> int:
@@ -112,7 +113,7 @@ def _report(error: BaseException, debug: bool) -> int:
     sentence = " ".join(sentence_for(error).split())
     known = isinstance(error, HSAMSegmentError)
     print(f"{PROGRAM}: {sentence}{'' if known or debug else ' (--debug shows them.)'}", file=sys.stderr)
-    if known:
+    if isinstance(error, HSAMSegmentError):
         return error.exit_code
     if isinstance(error, MemoryError):
         return DeviceError.exit_code

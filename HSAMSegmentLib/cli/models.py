@@ -15,7 +15,7 @@ from HSAMSegmentLib.runtime.disk import format_bytes
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.weights.store_entries import BROKEN, BUILT_IN, STORED, ModelEntry, entry_from_file
-from HSAMSegmentLib.workflows.context import Context
+from HSAMSegmentLib.workflows.context import Context, progress_only
 from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
 from HSAMSegmentLib.workflows.run import run as run_workflow
 
@@ -185,7 +185,7 @@ def _import(arguments: argparse.Namespace, store: Store, console: Console, cance
         overwrite=arguments.overwrite,
         folder=str(store.folder),
     )
-    imported = run_workflow(request, Context(emit=console.progress, cancel=cancel))
+    imported = run_workflow(request, Context(emit=progress_only(console.progress), cancel=cancel))
     console.result(f"{imported.title} is now the {imported.kind} {imported.id}.")
     for sentence in (*imported.notes, *imported.missing):
         console.note(sentence)
@@ -195,7 +195,7 @@ def _export(arguments: argparse.Namespace, store: Store, console: Console, cance
     request = ExportModelRequest(
         arguments.id, str(arguments.file), overwrite=arguments.overwrite, folder=str(store.folder)
     )
-    exported = run_workflow(request, Context(emit=console.progress, cancel=cancel))
+    exported = run_workflow(request, Context(emit=progress_only(console.progress), cancel=cancel))
     console.result(f"{arguments.id} was written to {exported.path} ({format_bytes(exported.bytes)}).")
 
 

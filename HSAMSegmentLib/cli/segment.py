@@ -11,7 +11,7 @@ from HSAMSegmentLib.export.formats import ENDINGS
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.inference.result import LabelResult, SegmentationResult
 from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.workflows.context import Context
+from HSAMSegmentLib.workflows.context import Context, progress_only
 from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
@@ -94,7 +94,7 @@ def _segment_scan(arguments: argparse.Namespace, options: SegmentOptions, consol
         options=options,
         files=files,
     )
-    result = segment_scan(request, Context(console.progress, cancel))
+    result = segment_scan(request, Context(progress_only(console.progress), cancel))
     console.result(_table(result))
     for warning in result.warnings:
         console.note(warning)
@@ -125,7 +125,7 @@ def _segment_folder(
     )
     if arguments.statistics is not None:
         check_folder_table(arguments.statistics, overwrite=arguments.overwrite)
-    result = segment_folder(with_cohort(request, arguments), Context(console.progress, cancel))
+    result = segment_folder(with_cohort(request, arguments), Context(progress_only(console.progress), cancel))
     shown = [item for item in result.scans if len(result.scans) <= MOST_ROWS or item.status == FAILED]
     rows = [(item.scan.name, item.status, item.model, ", ".join(item.found) or "-") for item in shown]
     if rows:

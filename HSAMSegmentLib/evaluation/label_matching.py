@@ -87,8 +87,8 @@ def select_pairs(pairs: tuple[LabelPair, ...], names: tuple[str, ...]) -> tuple[
 
 def _pair(prediction: Label | None, reference: Label | None, by: str = "") -> LabelPair:
     named = [label.name for label in (reference, prediction) if label is not None and not is_generic_name(label.name)]
-    anything = reference if reference is not None else prediction
-    return LabelPair(named[0] if named else anything.name, prediction, reference, by)
+    anything = [label.name for label in (reference, prediction) if label is not None]
+    return LabelPair((named or anything)[0], prediction, reference, by)
 
 
 def _shared_names(free: list[Label], wanted: list[Label]) -> list[tuple[Label, Label]]:

@@ -124,7 +124,7 @@ def _common_grid(first: LayeredSegmentation, second: LayeredSegmentation) -> Geo
     lattice = next((item for item in (second.grid, *_grids(second), first.grid, *_grids(first)) if item), None)
     boxes = [_labels_of(side, lattice) for side in (first, second)] if lattice is not None else [None, None]
     known = [box for box in boxes if box is not None]
-    if not known:
+    if lattice is None or not known:
         raise RequestError(f'Neither "{first.name}" nor "{second.name}" has a voxel: there is nothing to compare.')
     if second.grid is not None and boxes[0] is not None and not _touch(boxes[0], second.grid):
         raise VolumeError(
@@ -199,7 +199,8 @@ class _Side:
         table = np.zeros(max(int(array.max(initial=0)), *(item.value for _, item in own), 0) + 1, dtype=np.uint8)
         for position, item in own:
             table[item.value] = position
-        return table[np.maximum(array, 0)]
+        result: np.ndarray = table[np.maximum(array, 0)]
+        return result
 
 
 class _Group:
@@ -216,7 +217,8 @@ class _Group:
             position = (pair.first, pair.second)[which]
             if position is not None:
                 table[position + 1] = number
-        return table[side.array(layer)]
+        array: np.ndarray = table[side.array(layer)]
+        return array
 
     def segmentations(self, sides: tuple[_Side, _Side], geometry: Geometry) -> tuple[Segmentation, Segmentation]:
         """Both as `metrics.compare` takes them; numbers and names of a pair are the same on both sides."""

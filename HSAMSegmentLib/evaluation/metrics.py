@@ -303,9 +303,9 @@ def _distances(
     points = []
     for array, label, found in sides:
         box = found[label.value - 1] if label is not None and label.value <= len(found) else None
-        if box is None:
+        if label is None or box is None:
             return None
-        surface = surface_voxels(array[box] == label.value, axes)
+        surface = surface_voxels(np.equal(array[box], label.value), axes)
         points.append((np.argwhere(surface) + [part.start for part in box]) @ to_place)
     return distances_between(points[0], points[1])
 
@@ -320,7 +320,8 @@ def _index_to_mm(geometry: Geometry) -> np.ndarray:
     angles = axes.T @ axes
     if np.allclose(angles, np.eye(3), atol=_RECTANGULAR):
         return np.diag(geometry.spacing_mm[::-1])
-    return (axes * np.asarray(geometry.spacing_mm)).T[::-1]
+    array: np.ndarray = (axes * np.asarray(geometry.spacing_mm)).T[::-1]
+    return array
 
 
 def _score(

@@ -58,7 +58,8 @@ def surface_voxels(mask: np.ndarray, axes: tuple[int, ...] = (0, 1, 2)) -> np.nd
         ahead[-1] = False
         ahead[1:] &= line[:-1]
         ahead[:-1] &= line[1:]
-    return mask & ~inner
+    array: np.ndarray = mask & ~inner
+    return array
 
 
 def distances_between(prediction: np.ndarray, reference: np.ndarray) -> SurfaceDistances:

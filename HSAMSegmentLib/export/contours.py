@@ -7,6 +7,8 @@ by pixel centers they give back the same pixels.
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 
 _STRAIGHT = 1e-9
@@ -30,7 +32,7 @@ def contours_of(mask: np.ndarray) -> list[np.ndarray]:
     (top, left), (bottom, right) = hits.min(axis=0), hits.max(axis=0)
     padded = np.pad(mask[top : bottom + 1, left : right + 1], 1).astype(np.float64)
     generator = contour_generator(z=padded, fill_type=FillType.OuterOffset)
-    parts, offsets = generator.filled(0.5, np.inf)
+    parts, offsets = cast(Any, generator.filled(0.5, np.inf))
     shift = np.array([left - 1.0, top - 1.0])
     return [_with_keyholes(_rings(points, ends)) + shift for points, ends in zip(parts, offsets)]
 
@@ -44,7 +46,8 @@ def _rings(points: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
 def _without_straight(ring: np.ndarray) -> np.ndarray:
     before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
     turn = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
-    return ring[np.abs(turn) > _STRAIGHT]
+    array: np.ndarray = ring[np.abs(turn) > _STRAIGHT]
+    return array
 
 
 def _with_keyholes(rings: list[np.ndarray]) -> np.ndarray:

@@ -61,7 +61,7 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, origin: Origin, *, o
 
 
 def _object(
-    geometry: Geometry, path: Path, images: list[Dataset], array: np.ndarray, described: list[Dataset], origin: Origin
+    geometry: Geometry, path: Path, images: list[Dataset], array: np.ndarray, described: Sequence[Any], origin: Origin
 ) -> Dataset:
     import highdicom
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydicom.uid import UID
 
 from HSAMSegmentLib.export.contours import contours_of
 from HSAMSegmentLib.export.dicom_seg import LONGEST_NAME, PROGRAM, algorithm_name, software_version, stored_names
@@ -82,7 +83,7 @@ def _structure_set(image: Dataset, origin: Origin) -> Dataset:
     made = Dataset()
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = RTSTRUCT_CLASS
+    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = UID(RTSTRUCT_CLASS)
     made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = generate_uid()
     made.SpecificCharacterSet = "ISO_IR 192"
     for name in _PATIENT:
@@ -134,7 +135,7 @@ def _contours(segmentation: Segmentation, value: int, references: Sequence[Datas
             indices = np.column_stack([polygon, np.full(len(polygon), float(k)), np.ones(len(polygon))])
             points = (indices @ to_lps.T)[:, :3]
             yield _item(
-                ContourImageSequence=[references[k]],
+                ContourImageSequence=[references[int(k)]],
                 ContourGeometricType="CLOSED_PLANAR",
                 NumberOfContourPoints=len(points),
                 ContourData=[f"{part:.{_DECIMALS}f}" for part in points.ravel()],

@@ -46,7 +46,8 @@ class Geometry:
     @property
     def ijk_to_ras(self) -> np.ndarray:
         """4 x 4 float64 matrix from voxel indices (i, j, k, 1) to RAS mm, as Slicer has it."""
-        return np.diag([-1.0, -1.0, 1.0, 1.0]) @ self.ijk_to_lps
+        array: np.ndarray = np.diag([-1.0, -1.0, 1.0, 1.0]) @ self.ijk_to_lps
+        return array
 
     @property
     def voxel_volume_ml(self) -> float:

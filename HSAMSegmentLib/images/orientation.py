@@ -24,6 +24,7 @@ import numpy as np
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.runtime.fixed_tuples import triple
 
 PLANES = ("acquisition", "axial", "coronal", "sagittal")
 
@@ -67,7 +68,7 @@ class SliceFrame:
     @property
     def stack_shape(self) -> tuple[int, int, int]:
         """Shape (slices, rows, columns) of the stack."""
-        return tuple(self.shape[axis] for axis in self.axes)
+        return triple(self.shape[axis] for axis in self.axes)
 
     @property
     def field_of_view_mm(self) -> tuple[float, float]:
@@ -82,7 +83,8 @@ class SliceFrame:
             ValueError: if the array has another shape than the volume.
         """
         _check_shape(array, self.shape)
-        return array.transpose(self.axes)[self._steps()]
+        result: np.ndarray = array.transpose(self.axes)[self._steps()]
+        return result
 
     def to_volume(self, stack: np.ndarray) -> np.ndarray:
         """Bring a stack [slices, rows, columns] back onto the volume's grid: a contiguous array [k, j, i].
@@ -138,10 +140,10 @@ def slice_frame(geometry: Geometry, plane: str = "acquisition") -> SliceFrame:
     chosen = ((across, slice_sign), (row, row_sign), (column, column_sign))
     return SliceFrame(
         shape=geometry.shape,
-        axes=tuple(2 - axis for axis, _ in chosen),
-        reversed_axes=tuple(sign < 0 for _, sign in chosen),
-        spacing_mm=tuple(float(geometry.spacing_mm[axis]) for axis, _ in chosen),
-        directions=tuple(tuple(float(v) for v in sign * directions[:, axis]) for axis, sign in chosen),
+        axes=triple(2 - axis for axis, _ in chosen),
+        reversed_axes=triple(sign < 0 for _, sign in chosen),
+        spacing_mm=triple(float(geometry.spacing_mm[axis]) for axis, _ in chosen),
+        directions=triple(triple(float(v) for v in sign * directions[:, axis]) for axis, sign in chosen),
     )
 
 
@@ -178,7 +180,8 @@ def _closest_axis(directions: np.ndarray, lps_axis: int) -> int:
 
 def _plane_normal(directions: np.ndarray, in_plane: list[int]) -> np.ndarray:
     normal = np.cross(directions[:, in_plane[0]], directions[:, in_plane[1]])
-    return normal / np.linalg.norm(normal)
+    array: np.ndarray = normal / np.linalg.norm(normal)
+    return array
 
 
 def _towards_reference(normal: np.ndarray) -> np.ndarray:
@@ -207,7 +210,8 @@ def _column_target(normal: np.ndarray) -> np.ndarray:
     back = _BACK - normal[1] * normal
     leaning = max(normal[1] - normal[0], 0.0) / np.sqrt(2.0)
     rows_to_feet = np.cross(_FEET, normal)
-    return left + _LEANING_WEIGHT * leaning**_LEANING_POWER * (rows_to_feet + max(-normal[0], 0.0) * back)
+    array: np.ndarray = left + _LEANING_WEIGHT * leaning**_LEANING_POWER * (rows_to_feet + max(-normal[0], 0.0) * back)
+    return array
 
 
 def _first_by_keys(candidates: list[int], keys: np.ndarray) -> int:

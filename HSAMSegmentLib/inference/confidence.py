@@ -17,6 +17,7 @@ right, and are comparable within one model only.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ def _with_margin(logits: Tensor) -> tuple[Tensor, Tensor]:
     total = torch.zeros_like(best)
     for channel in range(logits.shape[1]):
         total += (logits[:, channel] - best).exp_()
-    lead = (1.0 - (second - best).exp_()) / total
+    lead = (1.0 - (cast(Tensor, second) - best).exp_()) / total
     margin = (lead * _MARGIN_STEPS).round_().masked_fill_(winner == 0, 0.0)
     return winner, margin.to(torch.uint8)
 

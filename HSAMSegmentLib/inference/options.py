@@ -118,4 +118,5 @@ def check_roi(roi: Sequence[int] | None, geometry: Geometry) -> tuple[int, int, 
                 f"The region covers {name} from {low} up to, not including, {high}, but must lie within 0 and "
                 f"{size[axis]} and not be empty."
             )
-    return tuple(int(bound) for bound in roi)
+    i0, i1, j0, j1, k0, k1 = (int(bound) for bound in roi)
+    return i0, i1, j0, j1, k0, k1

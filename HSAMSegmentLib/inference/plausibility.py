@@ -86,7 +86,8 @@ def plausibility(observations: Sequence[Observation], ranges: Mapping[str, Struc
         for (item, usual), (_, volume, intensity) in zip(known, scores)
         for reason in _reasons(item, usual, volume, intensity)
     ]
-    return Plausibility(float(np.prod(means)), *(float(mean) for mean in means), reasons=tuple(reasons[:_MOST_REASONS]))
+    confidence, volume, intensity = (float(mean) for mean in means)
+    return Plausibility(float(np.prod(means)), confidence, volume, intensity, tuple(reasons[:_MOST_REASONS]))
 
 
 def plausibility_warning(found: Plausibility | None, model: str) -> str:

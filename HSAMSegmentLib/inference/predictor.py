@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class _Run:
     scale: Callable[[np.ndarray], np.ndarray] | None = None
 
     @contextmanager
-    def timed(self, name: str):
+    def timed(self, name: str) -> Iterator[None]:
         """Add the time spent inside to the timings."""
         started = time.perf_counter()
         yield
@@ -187,8 +187,12 @@ class Segmenter:
     def _other_planes(self, run: _Run) -> dict[str, SegmentationNetwork]:
         """Networks for planes that are read before the slices are labeled."""
         geometry, rule = run.volume.geometry, self.model.manifest.slices
-        networks = dict(self.model.network.other_planes.items()) if self.options.view_averaging else {}
-        networks = {plane: network for plane, network in networks.items() if is_other_plane(plane, geometry, rule)}
+        others = self.model.network.other_planes.items() if self.options.view_averaging else ()
+        networks = {
+            plane: cast("SegmentationNetwork", network)
+            for plane, network in others
+            if is_other_plane(plane, geometry, rule)
+        }
         if not networks:
             return {}
         roi, num_classes = check_roi(self.options.roi, geometry), len(self.model.manifest.labels)

@@ -66,4 +66,7 @@ def zoom_to(image: np.ndarray, shape: tuple[int, int], order: int) -> np.ndarray
     """`scipy.ndimage.zoom` with its defaults to an exact shape; the image itself if it has that shape."""
     if image.shape == tuple(shape):
         return image
-    return ndimage.zoom(image, [target / source for target, source in zip(shape, image.shape)], order=order)
+    array: np.ndarray = ndimage.zoom(
+        image, [target / source for target, source in zip(shape, image.shape)], order=order
+    )
+    return array

@@ -200,7 +200,7 @@ class SlicePredictor:
 
     def _move(self, device: str) -> None:
         self.device = device
-        self._network.to(device, memory_format=torch.channels_last)
+        self._network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._precision = self._chosen_precision(device)
         self._measured = self._wanted_batch is not None or not device.startswith("cuda")
         self.batch_size = self._wanted_batch or self._first_batch_size()
@@ -261,7 +261,7 @@ class CancellableOperations(TorchFunctionMode):
         super().__init__()
         self._cancel = cancel
 
-    def __torch_function__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation unless cancelled."""
         self._cancel.raise_if_cancelled()
         return func(*args, **(kwargs or {}))
@@ -271,7 +271,7 @@ class CancellableOperations(TorchFunctionMode):
 def cancellable(network: nn.Module, cancel: CancelToken) -> Iterator[None]:
     """Make a running forward pass stop at the next module after a cancel; nothing else is interrupted."""
 
-    def check(module: nn.Module, inputs: tuple) -> None:
+    def check(module: nn.Module, inputs: Any) -> None:
         cancel.raise_if_cancelled()
 
     handles = [module.register_forward_pre_hook(check) for module in network.modules()]

@@ -75,5 +75,8 @@ def _grid(images: Tensor, degrees: float, factor: float) -> Tensor:
 
 
 def _weighted_mean(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    total = sum(values * weight for values, weight in parts)
-    return total / sum(weight for _, weight in parts)
+    total = torch.zeros_like(parts[0][0])
+    weights = torch.zeros_like(parts[0][1])
+    for values, weight in parts:
+        total, weights = total + values * weight, weights + weight
+    return total / weights

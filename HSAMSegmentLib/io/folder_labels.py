@@ -139,4 +139,4 @@ def _is_patchy(array: np.ndarray) -> bool:
     left, right = array[..., :-1], array[..., 1:]
     inside = (left != 0) & (right != 0)
     pairs = np.count_nonzero(inside)
-    return pairs == 0 or np.count_nonzero(inside & (left == right)) >= 0.7 * pairs
+    return bool(pairs == 0 or np.count_nonzero(inside & (left == right)) >= 0.7 * pairs)

@@ -13,7 +13,7 @@ import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -336,7 +336,8 @@ def _parsed(path: Path, start: bytes, order: str, has_mark: bool) -> NiftiHeader
     import nibabel
 
     classes = {348: nibabel.Nifti1Header if has_mark else nibabel.AnalyzeHeader, 540: nibabel.Nifti2Header}
-    fields: AnalyzeHeader = classes[len(start)](start, endianness=order, check=False)
+    kind: Any = classes[len(start)]
+    fields: AnalyzeHeader = kind(start, endianness=order, check=False)
     offset = float(fields["vox_offset"])
     if not math.isfinite(offset):
         raise VolumeError(
@@ -373,7 +374,7 @@ def _consistent(path: Path, header: NiftiHeader) -> NiftiHeader:
                 f'The header of "{path}" is damaged: voxels of its type have {expected} bits, it says '
                 f"{header.bits_per_voxel}. Get the file again."
             )
-    places = [("voxel size", header.pixdim)]
+    places: list[tuple[str, Any]] = [("voxel size", header.pixdim)]
     places += [("place in the patient (qform)", header.qform)] if header.qform_code > 0 else []
     places += [("place in the patient (sform)", header.sform)] if header.sform_code > 0 else []
     for meaning, numbers in places:

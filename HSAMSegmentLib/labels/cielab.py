@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from HSAMSegmentLib.runtime.fixed_tuples import triple
+
 _D50_TO_SRGB = np.array(
     [[3.1338561, -1.6168667, -0.4906146], [-0.9787684, 1.9161415, 0.0334540], [0.0719453, -0.2289914, 1.4052427]]
 )
@@ -34,4 +36,4 @@ def cielab_of(color: Sequence[float]) -> tuple[float, float, float]:
     x, y, z = np.where(xyz > _KNEE**3, np.cbrt(xyz), xyz / (3 * _KNEE**2) + 4 / 29)
     lab = (116 * y - 16, 500 * (x - y), 200 * (y - z))
     low, high = (0.0, -128.0, -128.0), (100.0, 127.0, 127.0)
-    return tuple(float(np.clip(part, least, most)) for part, least, most in zip(lab, low, high))
+    return triple(float(np.clip(part, least, most)) for part, least, most in zip(lab, low, high))

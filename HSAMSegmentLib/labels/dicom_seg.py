@@ -84,7 +84,8 @@ def _group(content: Dataset, groups: Dataset, name: str) -> Dataset | None:
     """A functional group of a frame: its own, or the one that all frames share."""
     for source in (groups, *content.get("SharedFunctionalGroupsSequence", [])):
         if name in source and len(source[name].value):
-            return source[name].value[0]
+            found: Dataset | None = source[name].value[0]
+            return found
     return None
 
 
@@ -145,7 +146,8 @@ def _step(positions: np.ndarray, depths: np.ndarray, normal: np.ndarray, measure
     elif not is_even and _divides(thickness, gaps):  # empty frames were left out between those that are there
         distance = thickness
     low, high = positions[int(np.argmin(depths))], positions[int(np.argmax(depths))]
-    return (high - low) / max(1, round(float(distinct[-1] - distinct[0]) / distance))
+    array: np.ndarray = (high - low) / max(1, round(float(distinct[-1] - distinct[0]) / distance))
+    return array
 
 
 def _divides(length: float, gaps: np.ndarray) -> bool:

@@ -11,6 +11,7 @@ from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.images.geometry import GRID_TOLERANCE_VOXELS as _TOLERANCE_VOXELS
 from HSAMSegmentLib.images.geometry import Geometry, same_grid
 from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.runtime.fixed_tuples import triple
 
 __all__ = [
     "MOST_VOXELS",
@@ -49,7 +50,7 @@ def voxel_offset(source: Geometry, target: Geometry) -> tuple[int, int, int] | N
     ends = np.array([[*corner, 1.0] for corner in np.ndindex(2, 2, 2)]) * [*source.size, 1.0]
     expected = ends[:, :3] + offset
     apart = np.abs((steps @ ends.T)[:3].T - expected).max()
-    return tuple(int(part) for part in offset) if apart <= _TOLERANCE_VOXELS else None
+    return triple(int(part) for part in offset) if apart <= _TOLERANCE_VOXELS else None
 
 
 def label_box(array: np.ndarray, geometry: Geometry, lattice: Geometry) -> tuple[np.ndarray, np.ndarray] | None:
@@ -71,11 +72,11 @@ def part_of_lattice(lattice: Geometry, low: np.ndarray, high: np.ndarray) -> Geo
     Raises:
         VolumeError: if it would have more than `MOST_VOXELS`.
     """
-    size = tuple(int(length) for length in high - low)
+    size = triple(int(length) for length in high - low)
     if np.prod(size, dtype=float) > MOST_VOXELS:
         raise VolumeError("The two segmentations lie too far apart to be compared. Check their places or transforms.")
     origin = (lattice.ijk_to_lps @ [*low, 1.0])[:3]
-    return replace(lattice, size=size, origin_mm=tuple(float(value) for value in origin))
+    return replace(lattice, size=size, origin_mm=triple(float(value) for value in origin))
 
 
 def _placed_box(

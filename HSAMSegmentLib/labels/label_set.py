@@ -110,13 +110,10 @@ def _label_from_json(item: dict[str, Any]) -> Label:
     terms = item.get("terminology")
     terminology = None
     if terms is not None:
-        terminology = Terminology(
-            category=_code_from_json(terms["category"]),
-            type=_code_from_json(terms["type"]),
-            modifier=_code_from_json(terms.get("modifier")),
-        )
-        if terminology.category is None or terminology.type is None:
+        category, kind = _code_from_json(terms["category"]), _code_from_json(terms["type"])
+        if category is None or kind is None:
             raise ValueError(f'the terminology of label "{item["name"]}" has no category or no type')
+        terminology = Terminology(category, kind, _code_from_json(terms.get("modifier")))
     return Label(
         value=_value_from_json(item["value"]),
         name=_name_from_json(item["name"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from HSAMSegmentLib.errors import VolumeError
-from HSAMSegmentLib.labels.label_set import LabelSet
+from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.labels.seg_nrrd import SegmentEntry
 from HSAMSegmentLib.labels.terminology import unique_name
 
@@ -60,7 +60,8 @@ def _described_values(layer: np.ndarray, values: list[int]) -> np.ndarray:
     """The layer without values that no segment has."""
     table = np.zeros(_MOST_SEGMENTS + 1, dtype=np.uint8)
     table[values] = values
-    return table[layer]
+    array: np.ndarray = table[layer]
+    return array
 
 
 def _check(layers: np.ndarray, entries: list[SegmentEntry], file_name: str) -> None:
@@ -79,7 +80,7 @@ def _label_values(entries: list[SegmentEntry]) -> list[int]:
 
 
 def _labels(entries: list[SegmentEntry], values: list[int]) -> LabelSet:
-    labels = []
+    labels: list[Label] = []
     for value, entry in sorted(zip(values, entries), key=lambda pair: pair[0]):
         name = unique_name(entry.name or f"Segment {value}", [label.name for label in labels], value)
         labels.append(entry.label(value, name))

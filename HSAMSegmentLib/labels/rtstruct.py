@@ -45,7 +45,9 @@ def read_rtstruct(path: Path, content: Dataset, grid: Geometry) -> Segmentation:
     drawn = [item for item in content.get("ROIContourSequence", []) if item.get("ContourSequence")]
     if len(drawn) > _MOST_STRUCTURES:
         raise VolumeError(f'"{path.name}" has {len(drawn)} structures; {_MOST_STRUCTURES} is the most that fits.')
-    masks, labels, notes = [], [], []
+    masks: list[np.ndarray] = []
+    labels: list[Label] = []
+    notes: list[str] = []
     for number, item in enumerate(drawn, start=1):
         name = names.get(int(item.ReferencedROINumber), "") or f"Structure {number}"
         mask, left_out = _rasterized(path, name, item.ContourSequence, grid)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from HSAMSegmentLib.labels.label_set import Code, Terminology
+from HSAMSegmentLib.runtime.fixed_tuples import triple
 
 ANATOMICAL_STRUCTURE = Code("SCT", "123037004", "Anatomical Structure")
 TISSUE = Code("SCT", "85756007", "Tissue")
@@ -48,7 +49,7 @@ def _structure(
     pieces: bool = False,
 ) -> Structure:
     terminology = Terminology(ANATOMICAL_STRUCTURE, Code("SCT", code, meaning), side)
-    unit_color = tuple(round(part / 255.0, 6) for part in color)
+    unit_color = triple(round(part / 255.0, 6) for part in color)
     return Structure(name, terminology, unit_color, not pieces, synonyms)
 
 

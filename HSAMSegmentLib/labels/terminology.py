@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from HSAMSegmentLib.labels.label_set import Code, Label, LabelSet, Terminology
 from HSAMSegmentLib.labels.structures import KNOWN_STRUCTURES, Structure
+from HSAMSegmentLib.runtime.fixed_tuples import triple
 
 CATEGORY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 ANATOMIC_CONTEXT = "Anatomic codes - DICOM master list"
@@ -56,7 +57,7 @@ def fallback_color(value: int) -> tuple[float, float, float]:
     hue = (0.55 + value * _GOLDEN_RATIO) % 1.0
     saturation = (0.75, 0.5, 0.95)[value % 3]
     brightness = (0.95, 0.8)[value // 3 % 2]
-    return tuple(round(part, 6) for part in colorsys.hsv_to_rgb(hue, saturation, brightness))
+    return triple(round(part, 6) for part in colorsys.hsv_to_rgb(hue, saturation, brightness))
 
 
 def terminology_tag(terminology: Terminology) -> str:

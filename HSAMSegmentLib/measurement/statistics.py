@@ -132,7 +132,7 @@ def _measured(
         return StructureStatistics(label.name, code, side_of(label))
     mask, geometry = segmentation.array[box] == label.value, segmentation.geometry
     voxels = int(np.count_nonzero(mask))
-    values = {} if intensities is None else _intensities(intensities[box], mask)
+    values: dict[str, Any] = {} if intensities is None else _intensities(intensities[box], mask)
     return StructureStatistics(
         label.name,
         code,
@@ -150,7 +150,7 @@ def _measured(
     )
 
 
-def _intensities(intensities: np.ndarray, mask: np.ndarray) -> dict[str, float | None]:
+def _intensities(intensities: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
     values = intensities[mask].astype(np.float64)
     core = ndimage.binary_erosion(mask)
     return {
@@ -163,7 +163,7 @@ def _intensities(intensities: np.ndarray, mask: np.ndarray) -> dict[str, float |
     }
 
 
-def _place(mask: np.ndarray, box: tuple[slice, ...], geometry: Geometry) -> dict[str, float]:
+def _place(mask: np.ndarray, box: tuple[slice, ...], geometry: Geometry) -> dict[str, Any]:
     """Centroid and extent along the axes of the patient, voxels taken as the boxes that they are."""
     to_ras = geometry.ijk_to_ras
     indices = np.argwhere(mask)[:, ::-1] + np.array([part.start for part in reversed(box)])

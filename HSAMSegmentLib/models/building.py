@@ -82,7 +82,8 @@ def _build_head(architecture: Architecture, encoder: nn.Module) -> nn.Module:
     wanted = options.get("skip_channels", ())
     if wanted != finer[: len(wanted)]:
         raise ValueError(f"it takes finer maps of {wanted} channels, the encoder gives {finer}.")
-    return HEAD_CLASSES[architecture.head](num_classes=architecture.num_classes, **options)
+    found: nn.Module = HEAD_CLASSES[architecture.head](num_classes=architecture.num_classes, **options)
+    return found
 
 
 def _attach_adapters(architecture: Architecture, encoder: nn.Module) -> None:

@@ -68,7 +68,8 @@ class SegmentationNetwork(nn.Module):
             labels: [B, H, W] of any size, for heads that use them in training (H-SAM's "paper" form balances its
                 noise by them); values that are no class mean unlabelled.
         """
-        return self.head(features, labels)
+        found: StageLogits = self.head(features, labels)
+        return found
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> StageLogits:
         """Images [B, 3, S, S] in [0, 1] to the logits of all stages; `labels` as in `decode`."""

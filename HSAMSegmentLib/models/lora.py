@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from HSAMSegmentLib.errors import CheckpointError
+from HSAMSegmentLib.models.encoders.sam_vit import SamBlock, SamEncoder
 
 ADAPTER_NAMES = ("lora_q_down", "lora_q_up", "lora_v_down", "lora_v_up")
 
@@ -30,7 +32,7 @@ class AdaptedQkv(nn.Linear):
         dim = qkv.in_features
         super().__init__(dim, qkv.out_features, device="meta")
         self.weight, self.bias = qkv.weight, qkv.bias
-        place = {"device": qkv.weight.device, "dtype": qkv.weight.dtype}
+        place: dict[str, Any] = {"device": qkv.weight.device, "dtype": qkv.weight.dtype}
         self.lora_q_down = nn.Parameter(torch.empty(rank, dim, **place))
         self.lora_q_up = nn.Parameter(torch.empty(dim, rank, **place))
         self.lora_v_down = nn.Parameter(torch.empty(rank, dim, **place))
@@ -81,20 +83,25 @@ def attach_lora(encoder: nn.Module, *, rank: int, last_blocks: int | None = None
     Raises:
         ValueError: if the rank or the number of blocks is out of range, or adapters are there already.
     """
-    depth = len(encoder.blocks)
+    depth = len(blocks_of(encoder))
     count = depth if last_blocks is None else last_blocks
     if rank < 1 or not 1 <= count <= depth:
         raise ValueError(f"adapters of rank {rank} on the last {count} of {depth} blocks are not possible")
     if any(True for _ in adapted_blocks(encoder)):
         raise ValueError("the encoder has adapters already")
     encoder.requires_grad_(False)
-    for block in encoder.blocks[depth - count :]:
+    for block in blocks_of(encoder)[depth - count :]:
         block.attn.qkv = AdaptedQkv(block.attn.qkv, rank)
+
+
+def blocks_of(encoder: nn.Module) -> list[SamBlock]:
+    """The transformer blocks of an encoder, in order."""
+    return [cast(SamBlock, block) for block in cast(SamEncoder, encoder).blocks]
 
 
 def adapted_blocks(encoder: nn.Module) -> Iterator[tuple[int, AdaptedQkv]]:
     """Index and adapted projection of every block that has adapters, in order."""
-    for index, block in enumerate(encoder.blocks):
+    for index, block in enumerate(blocks_of(encoder)):
         if isinstance(block.attn.qkv, AdaptedQkv):
             yield index, block.attn.qkv
 
@@ -110,7 +117,7 @@ def merge_lora(encoder: nn.Module) -> None:
     There is no way back and nothing left to train or to save; do it for inference only.
     """
     for index, qkv in list(adapted_blocks(encoder)):
-        encoder.blocks[index].attn.qkv = qkv.merged()
+        blocks_of(encoder)[index].attn.qkv = qkv.merged()
 
 
 def official_adapter_keys(encoder: nn.Module) -> dict[str, str]:

@@ -50,7 +50,10 @@ def encoder_weights(spec: EncoderSpec) -> int:
     stem = 3 * patch**2 * width + width + grid**2 * width
     neck = width * out + 9 * out**2 + 4 * out
     sides = [grid if index in sizes["global_attn_indexes"] else sizes["window_size"] for index in range(sizes["depth"])]
-    return stem + neck + sum(_block_weights(width, sizes["num_heads"], sizes["mlp_ratio"], side) for side in sides)
+    count: int = (
+        stem + neck + sum(_block_weights(width, sizes["num_heads"], sizes["mlp_ratio"], side) for side in sides)
+    )
+    return count
 
 
 def head_weights(architecture: Architecture) -> int:
@@ -64,7 +67,8 @@ def cached_bytes_per_view(spec: EncoderSpec) -> int:
     """On the disk, of one view that a frozen encoder has seen: its embedding in half precision and its labels."""
     sizes = _sam_sizes(spec)
     grid = spec.image_size // sizes["patch_size"]
-    return 2 * sizes["out_chans"] * grid**2 + spec.image_size**2
+    count: int = 2 * sizes["out_chans"] * grid**2 + spec.image_size**2
+    return count
 
 
 def encoding_bytes(spec: EncoderSpec) -> int:
@@ -73,7 +77,8 @@ def encoding_bytes(spec: EncoderSpec) -> int:
     tokens = (spec.image_size // sizes["patch_size"]) ** 2
     views = max(1, _PIXELS_AT_ONCE // spec.image_size**2)
     at_work = max(tokens, _TOKENS_AT_ONCE)
-    return 4 * sizes["embed_dim"] * (2 * views * tokens + _FLOATS_PER_TOKEN * at_work)
+    count: int = 4 * sizes["embed_dim"] * (2 * views * tokens + _FLOATS_PER_TOKEN * at_work)
+    return count
 
 
 def _sam_sizes(spec: EncoderSpec) -> dict[str, Any]:

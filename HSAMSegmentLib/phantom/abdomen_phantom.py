@@ -119,7 +119,7 @@ class _Sheet:
                 self._paint(placed.solid, window, allowed[placed.solid.abdominal])
 
     def _paint(self, solid: Solid, window: tuple[slice, slice], allowed: np.ndarray) -> None:
-        inside = solid.contains(self.points[(slice(None), *window)]) & allowed[window]
+        inside = solid.contains(self.points[:, window[0], window[1]]) & allowed[window]
         if solid.label is None:
             inside &= self.truth[window] == LIVER
         else:
@@ -172,9 +172,11 @@ def _texture_waves(random: np.random.Generator) -> np.ndarray:
 def _texture(points: np.ndarray, waves: np.ndarray) -> np.ndarray:
     """A field of mean 0 and deviation 1, the same at the same point of the body whatever the grid."""
     waves_sum = sum(np.cos(np.tensordot(wave[:3], points, axes=1) + wave[3]) for wave in waves)
-    return waves_sum * np.float32(np.sqrt(2.0 / len(waves)))
+    array: np.ndarray = waves_sum * np.float32(np.sqrt(2.0 / len(waves)))
+    return array
 
 
 def _coil_shading(points: np.ndarray) -> np.ndarray:
     """A little brighter towards the coils at back and front, and to the left."""
-    return 0.92 + 0.16 * (points[1] / 110.0) ** 2 + 0.05 * points[0] / 165.0
+    array: np.ndarray = 0.92 + 0.16 * (points[1] / 110.0) ** 2 + 0.05 * points[0] / 165.0
+    return array

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from HSAMSegmentLib.runtime.fixed_tuples import triple
+
 BODY_HALF_WIDTH_MM = (165.0, 108.0)
 _OUTLINE_POWER = 2.4
 _WALL_MM = 25.0
@@ -48,9 +50,13 @@ class Solid:
     def contains(self, points: np.ndarray) -> np.ndarray:
         """Which points [3, ...] are inside of the ellipsoid."""
         offsets = [points[axis] - np.float32(self.center_mm[axis]) for axis in range(3)]
-        return sum((value / radius) ** 2 for value, radius in zip(self._own_axes(offsets), self.radii_mm)) <= 1.0
+        distance: np.ndarray = sum(
+            ((value / radius) ** 2 for value, radius in zip(self._own_axes(offsets), self.radii_mm)),
+            np.zeros((), np.float32),
+        )
+        return distance <= 1.0
 
-    def _own_axes(self, vector: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    def _own_axes(self, vector: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, ...]:
         """Components of a vector along the ellipsoid's axes."""
         left, back, up = vector
         if not self.tilt_degrees:
@@ -63,18 +69,21 @@ def wall_depth_mm(points: np.ndarray) -> np.ndarray:
     """About how far points [3, ...] are below the skin; negative outside of the body."""
     shape = zip(points[:2], BODY_HALF_WIDTH_MM)
     radius = sum(np.abs(value / half) ** _OUTLINE_POWER for value, half in shape) ** (1.0 / _OUTLINE_POWER)
-    return (1.0 - radius) * 0.5 * sum(BODY_HALF_WIDTH_MM)
+    array: np.ndarray = (1.0 - radius) * 0.5 * sum(BODY_HALF_WIDTH_MM)
+    return array
 
 
 def below_diaphragm(points: np.ndarray) -> np.ndarray:
     """Which points [3, ...] are in the abdomen rather than in the chest."""
     domes = [top - 75.0 * _squared(points, left, back) for left, back, top in _DIAPHRAGM_MM]
-    return points[2] <= np.maximum(*domes)
+    array: np.ndarray = points[2] <= np.maximum(*domes)
+    return array
 
 
 def inside_abdomen(points: np.ndarray, depth_mm: np.ndarray) -> np.ndarray:
     """Which points [3, ...] are inside of the wall and below the diaphragm."""
-    return (depth_mm > _WALL_MM) & below_diaphragm(points)
+    array: np.ndarray = (depth_mm > _WALL_MM) & below_diaphragm(points)
+    return array
 
 
 def layers(points: np.ndarray, depth_mm: np.ndarray) -> np.ndarray:
@@ -96,15 +105,18 @@ LIVER, RIGHT_KIDNEY, LEFT_KIDNEY, SPLEEN = 1, 2, 3, 4
 
 
 def _squared(points: np.ndarray, left: float, back: float) -> np.ndarray:
-    return ((points[0] - left) / 110.0) ** 2 + ((points[1] - back) / 100.0) ** 2
+    array: np.ndarray = ((points[0] - left) / 110.0) ** 2 + ((points[1] - back) / 100.0) ** 2
+    return array
 
 
-def _near(random: np.random.Generator, values: tuple[float, ...], spread: float) -> tuple[float, ...]:
-    return tuple(float(value + random.uniform(-spread, spread)) for value in values)
+def _near(random: np.random.Generator, values: tuple[float, float, float], spread: float) -> tuple[float, float, float]:
+    return triple(float(value + random.uniform(-spread, spread)) for value in values)
 
 
-def _about(random: np.random.Generator, values: tuple[float, ...], part: float = 0.05) -> tuple[float, ...]:
-    return tuple(float(value * random.uniform(1.0 - part, 1.0 + part)) for value in values)
+def _about(
+    random: np.random.Generator, values: tuple[float, float, float], part: float = 0.05
+) -> tuple[float, float, float]:
+    return triple(float(value * random.uniform(1.0 - part, 1.0 + part)) for value in values)
 
 
 def _bowel(random: np.random.Generator) -> list[Solid]:
@@ -150,7 +162,7 @@ def _liver_vessels(random: np.random.Generator) -> list[Solid]:
         start = np.array([-42.0, 0.0, 165.0])
         end = np.array([random.uniform(-140, -30), random.uniform(-70, 75), random.uniform(110, 215)])
         for part in np.linspace(0.15, 0.85, 9):
-            center = tuple(float(value) for value in start + part * (end - start))
+            center = triple(float(value) for value in start + part * (end - start))
             radius = float(4.2 - 2.2 * part)
             branches.append(Solid(center, (1.7 * radius, 1.7 * radius, 6.0), 0.6, None, 0.0))
     return branches
@@ -169,7 +181,7 @@ def _kidney(random: np.random.Generator, side: int) -> list[Solid]:
     left, back, up = _near(random, (side * 66, 50, 92 if side < 0 else 104), 4)
     tilt = side * float(random.uniform(8, 16))
     radii = _about(random, (27, 31, 54))
-    inner = tuple(0.68 * radius for radius in radii)
+    inner = triple(0.68 * radius for radius in radii)
     sinus = (left - side * 15, back - 10, up)
     return [
         Solid((left, back, up), radii, 0.8, label, 0.06, tilt),

@@ -12,6 +12,7 @@ from HSAMSegmentLib.images.orientation import slice_axis, slice_frame
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.preprocess.percentiles import foreground_percentiles
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
+from HSAMSegmentLib.runtime.fixed_tuples import pair
 
 _THICK_SLICES_MM = 12.0
 _LEAST_PART_IN_WINDOW = 0.02
@@ -21,10 +22,21 @@ _HIGHEST_FAT_HU = -50.0
 class ModelExpectations(Protocol):
     """What a model's manifest says about its input."""
 
-    modality: str
-    intensity: IntensityRule
-    slices: SliceRule
-    field_of_view_mm: tuple[float, float] | None
+    @property
+    def modality(self) -> str:
+        """ "CT", "MR" or ""."""
+
+    @property
+    def intensity(self) -> IntensityRule:
+        """How gray values are scaled."""
+
+    @property
+    def slices(self) -> SliceRule:
+        """How slices are cut."""
+
+    @property
+    def field_of_view_mm(self) -> tuple[float, float] | None:
+        """Smallest and largest field of view, None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,8 @@ class IntensityScaler:
         span = high - low
         scaled = np.clip(values, low, high) - low
         scaled /= np.where(span > 0, span, np.float32(1.0))
-        return scaled
+        array: np.ndarray = scaled
+        return array
 
 
 def intensity_scaler(array: np.ndarray, rule: IntensityRule) -> IntensityScaler:
@@ -66,7 +79,7 @@ def intensity_scaler(array: np.ndarray, rule: IntensityRule) -> IntensityScaler:
     if rule.kind == "slice_minmax":
         return IntensityScaler(None)
     if rule.kind == "percentile":
-        return IntensityScaler(foreground_percentiles(array, rule.percentiles))
+        return IntensityScaler(pair(foreground_percentiles(array, rule.percentiles)))
     raise RequestError(f'There is no intensity rule "{rule.kind}"; the model needs a newer version of HSAMSegment.')
 
 

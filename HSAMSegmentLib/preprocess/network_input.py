@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +81,7 @@ class SliceFraming:
         self.row_placements = _placements(rule, slice_shape[0], image_size, pixel_spacing_mm[0])
         self.column_placements = _placements(rule, slice_shape[1], image_size, pixel_spacing_mm[1])
         self.tiles = tuple(product(range(len(self.row_placements)), range(len(self.column_placements))))
-        self._tensors: dict[tuple, Tensor] = {}
+        self._tensors: dict[tuple[Any, ...], Tensor] = {}
 
     @property
     def tile_count(self) -> int:
@@ -126,7 +127,10 @@ class SliceFraming:
         if self.tile_count == 1:
             return self._read(tiled[:, 0], 0, box)
         parts = (self._read(tiled[:, tile], tile, box) * self._blend(tile, box, logits.device) for tile in self._range)
-        return sum(parts)
+        total = next(parts)
+        for part in parts:
+            total = total + part
+        return total
 
     @property
     def _range(self) -> range:
@@ -187,7 +191,7 @@ class SliceFraming:
         columns = blend_weights(self.column_placements)[column, box.column_start : box.column_stop]
         return to_tensor(rows[:, None] * columns, device)
 
-    def _cached(self, key: tuple, make: Callable[[], Tensor]) -> Tensor:
+    def _cached(self, key: tuple[Any, ...], make: Callable[[], Tensor]) -> Tensor:
         if key not in self._tensors:
             self._tensors[key] = make()
         return self._tensors[key]
@@ -227,7 +231,8 @@ class NetworkInput:
         self.context_step = context_step(rule, slice_spacing_mm)
 
     def __len__(self) -> int:
-        return self._stack.shape[0]
+        count: int = self._stack.shape[0]
+        return count
 
     def batch(self, first: int, last: int, device: torch.device | str) -> Tensor:
         """Network input [n * tiles, 3, S, S] of the slices first..last - 1, tiles of a slice one after the other."""
@@ -251,7 +256,8 @@ def context_step(rule: SliceRule, slice_spacing_mm: float) -> int:
 def context_indices(centers: np.ndarray, count: int, step: int) -> np.ndarray:
     """Slice indices [n, 3] of the three channels of each center; edge slices repeat."""
     offsets = np.array([-step, 0, step])
-    return np.clip(centers[:, None] + offsets, 0, count - 1)
+    array: np.ndarray = np.clip(centers[:, None] + offsets, 0, count - 1)
+    return array
 
 
 def _placements(rule: SliceRule, length: int, samples: int, spacing_mm: float) -> tuple[AxisPlacement, ...]:

@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from HSAMSegmentLib.runtime.fixed_tuples import pair
+
 STAGES = ("both", "last")
 View = tuple[float, float]
 PLAIN_VIEW: View = (0.0, 1.0)
@@ -38,8 +40,8 @@ class IntensityRule:
         """Read what `to_json` wrote."""
         return cls(
             kind=str(data["kind"]),
-            window_hu=tuple(float(v) for v in data["window_hu"]),
-            percentiles=tuple(float(v) for v in data["percentiles"]),
+            window_hu=pair(float(v) for v in data["window_hu"]),
+            percentiles=pair(float(v) for v in data["percentiles"]),
         )
 
 

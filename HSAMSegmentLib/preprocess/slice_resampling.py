@@ -126,7 +126,8 @@ def blend_weights(placements: tuple[AxisPlacement, ...]) -> np.ndarray:
 def _spline_matrix(length: int, samples: int) -> np.ndarray:
     if length == samples:
         return np.eye(length)
-    return ndimage.zoom(np.eye(length), (samples / length, 1.0), order=3)
+    array: np.ndarray = ndimage.zoom(np.eye(length), (samples / length, 1.0), order=3)
+    return array
 
 
 def _keys_matrix(placement: AxisPlacement) -> np.ndarray:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from HSAMSegmentLib.runtime.fixed_tuples import triple
+
 
 @dataclass(frozen=True)
 class DoubtfulSlice:
@@ -62,7 +64,7 @@ def _doubtful(index: int, found: Sequence[tuple[float, str, Mapping[str, Any]]])
     _, organ, worst = max(found, key=lambda item: item[0])
     return DoubtfulSlice(
         index=index,
-        position_ijk=tuple(int(part) for part in worst["position_ijk"]),
+        position_ijk=triple(int(part) for part in worst["position_ijk"]),
         organ=organ,
         confidence=float(worst["confidence"]),
         doubt=sum(doubt for doubt, _, _ in found),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from HSAMSegmentLib.weights.manifest import Manifest
 
@@ -31,7 +32,7 @@ def model_card(manifest: Manifest) -> str:
     return "\n".join([*lines, *(f"- {item}" for item in manifest.citation), ""])
 
 
-def _table(judged: dict, names: Sequence[str]) -> Sequence[str]:
+def _table(judged: dict[str, Any], names: Sequence[str]) -> Sequence[str]:
     if not judged:
         return ["Not judged."]
     rows = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,7 +166,7 @@ def outline_colors(labels: Sequence[Label]) -> dict[int, tuple[float, float, flo
     for label in labels:
         if label.value not in chosen:
             others = list(chosen.values())
-            chosen[label.value] = max(_PALETTE, key=lambda color, others=others: _distance(color, others))
+            chosen[label.value] = max(_PALETTE, key=partial(_distance, others=others))
     return chosen
 
 

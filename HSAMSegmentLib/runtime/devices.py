@@ -262,7 +262,7 @@ def synchronize(name: str) -> None:
 
 
 def _best_device() -> DeviceChoice:
-    notes = []
+    notes: list[str] = []
     for name in _accelerators():
         probe = probe_device(name)
         if probe.works:

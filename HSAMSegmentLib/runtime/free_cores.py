@@ -124,7 +124,8 @@ def _times_of(cpus: frozenset[int] | None) -> list[Any]:
     times = psutil.cpu_times(percpu=True)
     numbers = _online_cpus() or list(range(len(times)))
     if cpus is None or len(numbers) != len(times) or not cpus <= set(numbers):
-        return times
+        found: list[Any] = times
+        return found
     return [item for number, item in zip(numbers, times) if number in cpus]
 
 

@@ -11,7 +11,7 @@ import sys
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 Target = TypeVar("Target")
 
@@ -35,11 +35,13 @@ def from_plain(cls: type[Target], data: Any) -> Target:
     """
     if not isinstance(data, dict):
         raise TypeError(f"{cls.__name__} is read from an object, not from {data!r:.80}")
-    hints = _hints(cls)
+    hints = _hints(cast(Any, cls))
     unknown = sorted(set(data) - set(hints))
     if unknown:
         raise TypeError(f"{cls.__name__} has no field {', '.join(unknown)}")
-    required = {item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING}
+    required = {
+        item.name for item in fields(cast(Any, cls)) if item.default is MISSING and item.default_factory is MISSING
+    }
     missing = sorted(required - set(data))
     if missing:
         raise TypeError(f"{cls.__name__} lacks {', '.join(missing)}")
@@ -57,7 +59,7 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     if origin is dict:
         return {key: _read(get_args(hint)[1], item, where) for key, item in _checked(dict, value, where).items()}
     if is_dataclass(hint):
-        return from_plain(hint, value)
+        return from_plain(cast(Any, hint), value)
     return _read_scalar(hint, value, where)
 
 

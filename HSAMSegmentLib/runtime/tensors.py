@@ -7,12 +7,13 @@ and `Tensor.numpy` fail with "Numpy is not available". The buffers are then hand
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_DTYPES = {
+_DTYPES: dict[np.dtype[Any], torch.dtype] = {
     np.dtype(np.uint8): torch.uint8,
     np.dtype(np.int16): torch.int16,
     np.dtype(np.int32): torch.int32,
@@ -20,7 +21,7 @@ _DTYPES = {
     np.dtype(np.float32): torch.float32,
     np.dtype(np.float64): torch.float64,
 }
-_DTYPES_BACK = {value: key for key, value in _DTYPES.items()}
+_DTYPES_BACK: dict[torch.dtype, np.dtype[Any]] = {value: key for key, value in _DTYPES.items()}
 
 
 def to_tensor(array: np.ndarray, device: torch.device | str = "cpu") -> Tensor:

@@ -9,7 +9,7 @@ go on with another number of ranks.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _RESEED = 1_000_003
 
 Found = TypeVar("Found")
-Drawn = TypeVar("Drawn")
+Drawn = TypeVar("Drawn", bound=Any)  # a tensor or a list
 
 
 def world_size() -> int:
@@ -90,13 +90,14 @@ def _device_of_rank(device: str) -> str:
     return f"cuda:{number}"
 
 
-def part_of(items: Sequence[Drawn]) -> Sequence[Drawn]:
+def part_of(items: Drawn) -> Drawn:
     """The part of this rank of what was drawn for all ranks; all of it alone."""
     ranks = world_size()
     if ranks == 1:
         return items
     each = len(items) // ranks
-    return items[rank() * each : (rank() + 1) * each]
+    found: Drawn = items[rank() * each : (rank() + 1) * each]
+    return found
 
 
 def own_generator(generator: torch.Generator) -> torch.Generator:
@@ -136,7 +137,8 @@ def sum_over_ranks(*summands: Tensor) -> tuple[Tensor, ...]:
     """Sums over all ranks of tensors of one shape, differentiable; alone they come back as they are."""
     if world_size() == 1:
         return summands
-    return tuple(_Sum.apply(torch.stack([item.float() for item in summands])).unbind())
+    summed: Tensor = _Sum.apply(torch.stack([item.float() for item in summands]))  # type: ignore[no-untyped-call]
+    return tuple(summed.unbind())
 
 
 def sum_gradients(network: nn.Module) -> None:

@@ -105,13 +105,15 @@ def _as_type(tensor: Any, dtype: str | None) -> Any:
 
 
 def _byte_count(tensor: Any) -> int:
-    return prod(tensor.shape) * int(tensor.dtype.itemsize)
+    count: int = prod(tensor.shape) * int(tensor.dtype.itemsize)
+    return count
 
 
 def _bytes_of(tensor: Any) -> bytes:
     """The numbers in C order, little-endian; without torch's numpy bridge, which old torch lacks under NumPy 2."""
     if not hasattr(tensor, "data_ptr"):
-        return tensor.tobytes()
+        found: bytes = tensor.tobytes()
+        return found
     tensor = tensor.detach().cpu().contiguous()
     return ctypes.string_at(tensor.data_ptr(), _byte_count(tensor)) if tensor.numel() else b""
 

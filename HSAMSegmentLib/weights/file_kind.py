@@ -121,7 +121,8 @@ def read_safetensors_header(path: Path) -> dict[str, Any]:
             f"{path.name} is truncated: it has {format_bytes(size)} of {format_bytes(needed)}. "
             "Download or copy it again."
         )
-    return header
+    found: dict[str, Any] = header
+    return found
 
 
 def _check_zip(path: Path, size: int) -> None:

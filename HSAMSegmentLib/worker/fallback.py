@@ -30,6 +30,7 @@ class FallbackRunner:
             thread: runs them otherwise.
             torch_problem: asked, with the interpreter of the process, before anything is run in this program.
         """
+        self._process = process
         self._runner: ProcessRunner | ThreadRunner = process
         self._thread = thread
         self._torch_problem = torch_problem
@@ -92,7 +93,7 @@ class FallbackRunner:
 
     def _change_over(self, reason: str) -> None:
         logger.warning("%s", reason)
-        problem = self._torch_problem(self._runner.python)
+        problem = self._torch_problem(self._process.python)
         if problem:
             raise DeviceError(problem)
         self._note = _(
@@ -101,7 +102,8 @@ class FallbackRunner:
         ).format(reason=reason.rstrip("."))
         self._runner.close()
         self._runner = self._thread
-        self._runner.start(self._request)
+        if self._request is not None:
+            self._runner.start(self._request)
 
     def _with_note(self, event: Event) -> Event:
         if not self._note or not isinstance(event, Result) or "warnings" not in event.values:

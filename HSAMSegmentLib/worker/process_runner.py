@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 
@@ -138,11 +139,12 @@ class ProcessRunner:
         self._running = False
 
     def _obituary(self, code: int) -> Failed:
+        worker = cast(Worker, self._worker)
         cause = sentence_for_exit(code)
         logger.warning("%s", cause)
         by_itself = code > 0 and not signal_name_of(code)
-        error = NEVER_READY if by_itself and not self._worker.was_ready else "WorkerDied"
-        return Failed(cause, last_lines(self._worker.log), error)
+        error = NEVER_READY if by_itself and not worker.was_ready else "WorkerDied"
+        return Failed(cause, last_lines(worker.log), error)
 
     def _drop_worker(self) -> None:
         if self._worker is not None:
@@ -169,7 +171,7 @@ class Worker:
         (self.folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         self._process = self._start(python, environment)
 
-    def _start(self, python: str, environment: dict[str, str]) -> subprocess.Popen:
+    def _start(self, python: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with self.log.open("wb") as log:
             try:
                 return subprocess.Popen(
@@ -201,7 +203,7 @@ class Worker:
         """Whether it lives and is not about to leave for want of work."""
         return self.return_code() is None and time.monotonic() - self._last_sign < IDLE_SECONDS / 2
 
-    def send(self, data: dict) -> None:
+    def send(self, data: dict[str, Any]) -> None:
         """Append a command."""
         self._last_sign = time.monotonic()
         self._commands.write(data)
@@ -241,8 +243,8 @@ def _tree(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _detached() -> dict:
+def _detached() -> dict[str, Any]:
     """Options that keep Ctrl-C in a terminal, and a console window on Windows, away from the worker."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}

@@ -29,7 +29,7 @@ from HSAMSegmentLib.workflows.segment.folder_statistics import (
     was_changed,
 )
 
-SUMMARY_NAME = "summary.csv"
+_SUMMARIES = "summary*.csv"
 _PREVIEW_SUFFIX = ".preview.png"
 _SEGMENTED = ("done", "done before")
 _DOUBTFUL = 0.5
@@ -133,12 +133,10 @@ def _picture(report: dict[str, Any], segmentation: Path) -> bytes:
 
 
 def _not_segmented(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Scans that the summary of the folder tells to have failed, to be skipped, or not to be done."""
-    summary = folder / SUMMARY_NAME
-    if not summary.is_file():
-        return
-    with open(summary, encoding="utf-8", errors="replace", newline="") as stream:
-        for row in csv.DictReader(stream):
-            state = row.get("status") or ""
-            if state and state not in _SEGMENTED:
-                yield row.get("scan") or "", state, row.get("message") or ""
+    """Scans that the summaries of the folder, one per shard, tell to have failed, to be skipped, or not to be done."""
+    for summary in sorted(folder.glob(_SUMMARIES)):
+        with open(summary, encoding="utf-8", errors="replace", newline="") as stream:
+            for row in csv.DictReader(stream):
+                state = row.get("status") or ""
+                if state and state not in _SEGMENTED:
+                    yield row.get("scan") or "", state, row.get("message") or ""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from HSAMSegmentLib.runtime.progress import CancelToken, ProgressCallback
+from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback
 from HSAMSegmentLib.workflows.events import Event
 
 if TYPE_CHECKING:
@@ -18,6 +18,16 @@ Emit = Callable[[Event], None]
 
 def ignore_event(event: Event) -> None:
     """Accept and drop an event: the default of a context."""
+
+
+def progress_only(callback: ProgressCallback | None) -> Emit:
+    """Events for a caller that wants progress, and nothing else."""
+
+    def emit(event: Event) -> None:
+        if callback is not None and isinstance(event, Progress):
+            callback(event)
+
+    return emit
 
 
 @dataclass
@@ -51,7 +61,8 @@ class Context:
         """The models that stay loaded, made at first use (it imports torch)."""
         from HSAMSegmentLib.workflows.segment.model_cache import ModelCache
 
-        return self.shared.setdefault("models", ModelCache())
+        found: ModelCache = self.shared.setdefault("models", ModelCache())
+        return found
 
     def hook(self, name: str) -> Callable[..., Any] | None:
         """The function behind a hook, imported now; None if there is no such hook."""
@@ -61,4 +72,5 @@ class Context:
 def load_function(reference: str) -> Callable[..., Any]:
     """Import what "module:function" names."""
     module, name = reference.split(":")
-    return getattr(importlib.import_module(module), name)
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found

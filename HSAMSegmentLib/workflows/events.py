@@ -103,7 +103,7 @@ class Cancelled:
 Event = Union[Progress, Preview, Metrics, ValidationPicture, ItemDone, Result, Failed, Cancelled]
 TERMINAL = (Result, Failed, Cancelled)
 _ALL = (Progress, Preview, Metrics, ValidationPicture, ItemDone, Result, Failed, Cancelled)
-_KINDS = {kind.__name__.lower(): kind for kind in _ALL}
+_KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in _ALL}
 
 
 def is_terminal(event: Event) -> bool:
@@ -120,6 +120,7 @@ def event_from_json(data: Any) -> Event:
     """Read what `event_to_json` made; ValueError if it is not an event."""
     try:
         fields = dict(data)
-        return from_plain(_KINDS[fields.pop("event")], fields)
+        kind: type[Event] = _KINDS[fields.pop("event")]
+        return from_plain(kind, fields)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not an event: {data!r:.200}") from error

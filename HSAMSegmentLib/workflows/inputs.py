@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.geometry import Geometry
 
+_NO_GEOMETRY = "A scan given as an array needs its geometry."
+
 
 @dataclass(frozen=True)
 class VolumeInput:
@@ -32,4 +34,11 @@ class VolumeInput:
         if bool(self.path) == bool(self.array_file):
             raise RequestError("A job needs its scan either as a file or as an array, and got both or none.")
         if self.array_file and self.geometry is None:
-            raise RequestError("A scan given as an array needs its geometry.")
+            raise RequestError(_NO_GEOMETRY)
+
+    @property
+    def required_geometry(self) -> Geometry:
+        """The grid of the array; RequestError for a scan in a file."""
+        if self.geometry is None:
+            raise RequestError(_NO_GEOMETRY)
+        return self.geometry

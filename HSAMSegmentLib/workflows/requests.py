@@ -96,6 +96,7 @@ def request_from_json(data: dict[str, Any]) -> Request:
     if kind not in REQUESTS:
         raise RequestError(f"A job of the kind '{kind}' is unknown; this version knows {', '.join(sorted(REQUESTS))}.")
     try:
-        return from_plain(REQUESTS[kind], fields)
+        found: Request = from_plain(REQUESTS[kind], fields)
+        return found
     except TypeError as error:
         raise RequestError(f"The request for a '{kind}' job is incomplete or of another version ({error}).") from error

@@ -31,10 +31,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_phantoms(folder / "in", options.scans)
-        for workers in (0, 1, 2, 1, 2):
-            measure(folder, workers, options.scans)
         measure_empty(folder, options.empty)
+        write_phantoms(folder / "in", options.scans)
+        for workers in (0, 1, 2, 2, 1):
+            measure(folder, workers, options.scans)
 
 
 def write_phantoms(folder: Path, count: int) -> None:
@@ -84,7 +84,8 @@ def measure(folder: Path, workers: int, count: int) -> None:
     span = ends[-1][0] - first[0][0]
     inside = sum(seconds for _, seconds, _ in rest)
     used = ends[-1][2] - first[0][2]
-    others = max(busy_seconds() - before - (own_seconds() - own), 0.0) / wall
+    # Workers have ended by now, so their seconds are those at the last scan.
+    others = max(busy_seconds() - before - (ends[-1][2] - own), 0.0) / wall
     title = f"{workers} worker(s)" if workers else "in this process"
     line = f"{title}: {len(rest)} scans after the first ones in {span:.1f} s, {used:.1f} s of processors"
     if workers <= 1:

@@ -66,9 +66,9 @@ def write_result(
     return target
 
 
-def write_summary(folder: Path, rows: list[tuple[str, str, str]]) -> None:
+def write_summary(folder: Path, rows: list[tuple[str, str, str]], name: str = "summary.csv") -> None:
     """Write the summary of a run: name, status and message of each scan."""
-    with open(folder / "summary.csv", "w", newline="", encoding="utf-8") as stream:
+    with open(folder / name, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("scan", "status", "message"))
         writer.writerows(rows)

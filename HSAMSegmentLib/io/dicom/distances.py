@@ -109,7 +109,7 @@ def _steps(gaps: np.ndarray) -> list[np.ndarray]:
 
 
 def _direction_notes(series: Series) -> tuple[str, ...]:
-    deviation = float(np.ptp([header.orientation for header in series.headers], axis=0).max())
+    deviation = float(np.ptp([header.orientation or () for header in series.headers], axis=0).max())
     if deviation <= _SAME_DIRECTION:
         return ()
     degrees = np.degrees(deviation)

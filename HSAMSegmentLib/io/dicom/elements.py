@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -83,7 +83,7 @@ def clean_text(value: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def _value(data: Dataset, keyword: str):
+def _value(data: Dataset, keyword: str) -> Any:
     tag, _ = _dictionary(keyword)
     try:
         return data[tag].value if tag in data else None
@@ -91,7 +91,7 @@ def _value(data: Dataset, keyword: str):
         return None
 
 
-def _parts(value) -> list:
+def _parts(value: Any) -> list[Any]:
     return [value] if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__") else list(value)
 
 
@@ -111,10 +111,10 @@ def _is_plain(stored: bytes) -> bool:
 
 
 @cache
-def _dictionary(keyword: str):
+def _dictionary(keyword: str) -> Any:
     """Tag and type of an element."""
     from pydicom.datadict import dictionary_VR, tag_for_keyword
     from pydicom.tag import Tag
 
-    tag = Tag(tag_for_keyword(keyword))
+    tag = Tag(tag_for_keyword(keyword) or keyword)
     return tag, dictionary_VR(tag)

@@ -5,12 +5,15 @@ ITK places frames evenly in any case, so what it says of them is not used.
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.io.dicom.header import DicomHeader
 from HSAMSegmentLib.io.dicom.placement import usable_orientation
+from HSAMSegmentLib.runtime.fixed_tuples import triple
 
 _STEP_TOLERANCE = 0.02
 _SAME_PLACE_MM = 1e-3
@@ -28,13 +31,9 @@ def geometry_of_frames(header: DicomHeader) -> Geometry:
     positions = [place.position for place in places]
     orientation = usable_orientation(places[0].orientation) if places else None
     spacings = [place.spacing for place in places]
-    known = (
-        None not in positions
-        and orientation is not None
-        and _all_same([place.orientation for place in places])
-        and _all_same(spacings)
-    )
-    if not known:
+    known = None not in positions and _all_same([place.orientation for place in places]) and _all_same(spacings)
+    spacing = spacings[0] if spacings else None
+    if not known or orientation is None or spacing is None:
         raise VolumeError(
             f'"{header.path.name}" holds {header.frames} frames and does not say in a readable way where each of them '
             f"is; {ADVICE}."
@@ -44,14 +43,14 @@ def geometry_of_frames(header: DicomHeader) -> Geometry:
     distance = float(np.linalg.norm(step))
     return Geometry(
         size=(*header.size, header.frames),
-        spacing_mm=(spacings[0][1], spacings[0][0], distance),
-        origin_mm=positions[0],
+        spacing_mm=(spacing[1], spacing[0], distance),
+        origin_mm=triple(positions[0] or ()),
         direction=tuple(np.array([row, column, step / distance]).T.ravel().tolist()),
     )
 
 
 def _all_same(values: list[tuple[float, ...] | None]) -> bool:
-    return None not in values and bool(values) and bool(np.ptp(values, axis=0).max() < _SAME_NUMBER)
+    return None not in values and bool(values) and bool(np.ptp(cast(Any, values), axis=0).max() < _SAME_NUMBER)
 
 
 def _even_step(positions: np.ndarray, normal: np.ndarray, header: DicomHeader) -> np.ndarray:
@@ -65,4 +64,5 @@ def _even_step(positions: np.ndarray, normal: np.ndarray, header: DicomHeader) -
             f'The {header.frames} frames of "{header.path.name}" are no even stack in their order: slices are missing, '
             f"mixed up, or of several time points or echoes; {ADVICE}."
         )
-    return step
+    array: np.ndarray = step
+    return array

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class Series:
 
 def group_files(headers: Sequence[DicomHeader]) -> list[Series]:
     """The volumes that files form, sorted by series number."""
-    groups: dict[tuple, list[DicomHeader]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[DicomHeader]] = defaultdict(list)
     for header in headers:
         several = header.instance if header.frames > 1 else ""
         key = (header.series_key, header.size, header.is_localizer, header.is_mosaic, header.is_picture, several)
@@ -106,7 +107,7 @@ def listed(found: Sequence[Series], among: Sequence[Series] = ()) -> str:
 def matching(found: Sequence[Series], wanted: str) -> list[Series]:
     """The volumes that are meant by an id, a number, a description, or the end of an id."""
     wanted = wanted.strip()
-    exact = (
+    exact: tuple[Callable[[Series], bool], ...] = (
         lambda volume: volume.id == wanted,
         lambda volume: volume.number == wanted,
         lambda volume: volume.description.lower() == wanted.lower(),

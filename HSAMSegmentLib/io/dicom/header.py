@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from HSAMSegmentLib.io.dicom.pixel_place import PixelPlace, find_pixels
 from HSAMSegmentLib.io.dicom.placement import FramePlace, frame_places, place_of, usable_orientation
 from HSAMSegmentLib.io.dicom.sniff import FIRST_BYTES, begins_like_dicom
 from HSAMSegmentLib.io.quiet import quiet_libraries
+from HSAMSegmentLib.runtime.fixed_tuples import triple
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -122,10 +123,10 @@ class DicomHeader:
     description: str
     study_date: str
     modality: str
-    instance: tuple
+    instance: tuple[Any, ...]
     size: tuple[int, int]
     frames: int
-    position: tuple[float, ...] | None
+    position: tuple[float, float, float] | None
     orientation: tuple[float, ...] | None
     is_skewed: bool
     thickness_mm: float
@@ -173,7 +174,8 @@ class DicomHeader:
         if self.orientation is None:
             return np.array([0.0, 0.0, 1.0])
         normal = np.cross(self.orientation[:3], self.orientation[3:])
-        return normal / np.linalg.norm(normal)
+        array: np.ndarray = normal / np.linalg.norm(normal)
+        return array
 
 
 def read_dicom_header(path: Path) -> DicomHeader | None:
@@ -193,10 +195,11 @@ def read_dicom_header(path: Path) -> DicomHeader | None:
 
 
 @cache
-def _wanted() -> list:
+def _wanted() -> list[Any]:
     from pydicom.tag import Tag
 
-    return [Tag(name) for name in (*_IDENTITY, *_PLACEMENT, *_STORAGE, *SPLITTING, _MOSAIC_CREATOR, _MOSAIC_COUNT)]
+    names: tuple[Any, ...] = (*_IDENTITY, *_PLACEMENT, *_STORAGE, *SPLITTING, _MOSAIC_CREATOR, _MOSAIC_COUNT)
+    return [Tag(name) for name in names]
 
 
 def _header(path: Path, data: Dataset, pixels: PixelPlace | None) -> DicomHeader | None:
@@ -207,7 +210,7 @@ def _header(path: Path, data: Dataset, pixels: PixelPlace | None) -> DicomHeader
     if not object_class and not all(size):
         return None
     image_type = text(data, "ImageType").upper()
-    position = place.position
+    position = None if place.position is None else triple(place.position)
     orientation = usable_orientation(place.orientation)
     return DicomHeader(
         path=path,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -158,12 +158,12 @@ def _plain(header: DicomHeader) -> np.ndarray:
     _check_described(header)
     kind = np.dtype(f"<{'i' if header.storage.is_signed else 'u'}{header.storage.bits_allocated // 8}")
     count = int(np.prod(_shape(header)))
-    if header.pixels.length < count * kind.itemsize:
+    if header.pixels is None or header.pixels.length < count * kind.itemsize:
         raise ValueError("the image is shorter than the header says")
     return np.fromfile(header.path, kind, count, offset=header.pixels.offset).reshape(_shape(header))
 
 
-def _transfer_syntax(data: Dataset):
+def _transfer_syntax(data: Dataset) -> Any:
     """How the file is encoded; put into its meta information where an old archive left that out."""
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -245,4 +245,5 @@ def _has_overlay_bits(data: Dataset) -> bool:
 def _by_table(stored: np.ndarray, data: Dataset) -> np.ndarray:
     from pydicom.pixel_data_handlers.util import apply_modality_lut
 
-    return apply_modality_lut(stored, data).astype(np.float32)
+    array: np.ndarray = apply_modality_lut(stored, data).astype(np.float32)
+    return array

@@ -24,6 +24,7 @@ from HSAMSegmentLib.io.dicom.pixels import read_values
 from HSAMSegmentLib.io.dicom.sniff import is_dicom_file, why_not_dicom
 from HSAMSegmentLib.io.image_files import grid_notes, name_without_suffix
 from HSAMSegmentLib.io.quiet import quiet_libraries
+from HSAMSegmentLib.runtime.fixed_tuples import pair
 
 __all__ = ["Series", "is_dicom_file", "list_series", "read_file", "read_folder", "unreadable_files"]
 
@@ -192,8 +193,9 @@ def _read_series(series: Series, name: str) -> DicomVolume:
     _check_kind(series)
     series, copies = _without_doubles(series)
     first = series.headers[0]
+    notes: tuple[str, ...] = ()
     if first.frames > 1:
-        geometry, notes = geometry_of_frames(first), ()
+        geometry = geometry_of_frames(first)
     elif len(series.headers) == 1:
         geometry, notes = _place_of_single_slice(first)
     else:
@@ -260,11 +262,12 @@ def _place_of_slices(series: Series) -> Geometry:
     step = (np.array(last.position) - np.array(first.position)) / (len(series.headers) - 1)
     distance = float(np.linalg.norm(step))
     row, column = _pixel_spacing(first)
+    orientation = first.orientation or ()  # slices without a place are no series of slices
     return Geometry(
         size=(*first.size, len(series.headers)),
         spacing_mm=(column, row, distance),
-        origin_mm=first.position,
-        direction=_columns(first.orientation[:3], first.orientation[3:], step / distance),
+        origin_mm=first.position or (0.0, 0.0, 0.0),
+        direction=_columns(orientation[:3], orientation[3:], step / distance),
     )
 
 
@@ -274,8 +277,8 @@ def _pixel_spacing(header: DicomHeader) -> tuple[float, float]:
             f'"{header.path.name}" does not say the size of its pixels (PixelSpacing), so no volume can be measured; '
             "export the series again."
         )
-    return header.pixel_spacing_mm
+    return pair(header.pixel_spacing_mm)
 
 
-def _columns(*vectors: Sequence[float]) -> tuple[float, ...]:
+def _columns(*vectors: Sequence[float] | np.ndarray) -> tuple[float, ...]:
     return tuple(float(value) for value in np.array(vectors, dtype=float).T.ravel())

@@ -67,13 +67,14 @@ class GridAttention(nn.Module):
         for tile in tiles(rows, columns, self.grid_side):
             logits_per_head = batch * tile.rows.count * tile.columns.count * tile.area**2
             for heads in self._head_chunks(logits_per_head, qkv):
-                windows = [cut(part[..., heads, :], tile).flatten(0, 2) for part in qkv.unbind(3)]
+                q, k, v = (cut(part[..., heads, :], tile).flatten(0, 2) for part in qkv.unbind(3))
                 if torch.is_grad_enabled() and not qkv.is_cuda and logits_per_head * self.num_heads > _KEPT_LOGITS:
-                    attended = checkpoint(self._attend, *windows, heads, use_reentrant=False)
+                    attended = checkpoint(self._attend, q, k, v, heads, use_reentrant=False)
                 else:
-                    attended = self._attend(*windows, heads)
+                    attended = self._attend(q, k, v, heads)
                 put(joined[..., heads, :], tile, attended)
-        return self.proj(joined.flatten(3))
+        output: Tensor = self.proj(joined.flatten(3))
+        return output
 
     def _head_chunks(self, logits_per_head: int, qkv: Tensor) -> Iterator[slice]:
         """As many heads at once as stay within the budget; all of them on CUDA."""

@@ -8,6 +8,8 @@ at 1.25 mm cannot be drawn from stride 16 alone. There is no learned position: t
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -71,14 +73,16 @@ class TokenBlock(nn.Module):
         tokens = (x + self.position(x)).flatten(2).transpose(1, 2)
         tokens = tokens + self._attend(self.norm1(tokens))
         tokens = tokens + self.mlp(self.norm2(tokens))
-        return tokens.transpose(1, 2).reshape(batch, dim, rows, cols)
+        output: Tensor = tokens.transpose(1, 2).reshape(batch, dim, rows, cols)
+        return output
 
     def _attend(self, tokens: Tensor) -> Tensor:
         batch, count, dim = tokens.shape
         qkv = self.qkv(tokens).reshape(batch, count, 3, self.num_heads, dim // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).reshape(batch, count, dim))
+        output: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, count, dim))
+        return output
 
 
 def _stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:
@@ -99,7 +103,8 @@ class PyramidStep(nn.Module):
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
         """Coarse [B, C, h, w] and fine [B, D, 2h, 2w] to [B, channels, 2h, 2w]."""
         wide = F.interpolate(self.coarse(coarse), size=fine.shape[-2:], mode="bilinear", align_corners=False)
-        return self.mix(wide + self.fine(fine))
+        output: Tensor = self.mix(wide + self.fine(fine))
+        return output
 
 
 class CompactEncoder(nn.Module):
@@ -182,4 +187,4 @@ class CompactEncoder(nn.Module):
             elif isinstance(module, TokenBlock):
                 with torch.no_grad():
                     module.proj.weight.mul_(0.25)
-                    module.mlp[2].weight.mul_(0.25)
+                    cast(nn.Linear, module.mlp[2]).weight.mul_(0.25)

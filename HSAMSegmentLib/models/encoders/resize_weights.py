@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from HSAMSegmentLib.errors import CheckpointError
-from HSAMSegmentLib.models.encoders.sam_vit import SamEncoder
+from HSAMSegmentLib.models.encoders.sam_vit import SamBlock, SamEncoder
 
 
 def fit_encoder_tensors(tensors: Mapping[str, Tensor], encoder: SamEncoder, prefix: str = "") -> dict[str, Tensor]:
@@ -22,7 +23,7 @@ def fit_encoder_tensors(tensors: Mapping[str, Tensor], encoder: SamEncoder, pref
     Raises:
         CheckpointError: if a tensor that has to be resized has a shape that no SAM encoder has.
     """
-    global_blocks = [index for index, block in enumerate(encoder.blocks) if not block.attn.windowed]
+    global_blocks = [index for index, block in enumerate(encoder.blocks) if not cast(SamBlock, block).attn.windowed]
     return resize_encoder_tensors(
         tensors, grid_side=encoder.pos_embed.shape[1], global_blocks=global_blocks, prefix=prefix
     )

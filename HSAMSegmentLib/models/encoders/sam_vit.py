@@ -87,13 +87,15 @@ class SamEncoder(nn.Module):
         tokens = (self.patch_embed(images) + self.pos_embed).contiguous()
         for block in self.blocks[:blocks]:
             tokens = block(tokens)
-        return tokens
+        output: Tensor = tokens
+        return output
 
     def forward_suffix(self, tokens: Tensor, blocks: int) -> Tensor:
         """The blocks from index `blocks` on, and the neck: tokens [B, h, h, C] to embeddings [B, out_chans, h, h]."""
         for block in self.blocks[blocks:]:
             tokens = block(tokens)
-        return self.neck(tokens.permute(0, 3, 1, 2))
+        output: Tensor = self.neck(tokens.permute(0, 3, 1, 2))
+        return output
 
 
 class SamBlock(nn.Module):
@@ -126,10 +128,12 @@ class SamBlock(nn.Module):
         return output
 
     def _attend(self, x: Tensor) -> Tensor:
-        return x + self.attn(self.norm1(x))
+        output: Tensor = x + self.attn(self.norm1(x))
+        return output
 
     def _perceive(self, x: Tensor) -> Tensor:
-        return x + self.mlp(self.norm2(x))
+        output: Tensor = x + self.mlp(self.norm2(x))
+        return output
 
     def _independent_parts(self, shape: torch.Size) -> Iterator[tuple[slice, slice]]:
         """Images, or with windows also whole rows of windows, that do not see each other."""

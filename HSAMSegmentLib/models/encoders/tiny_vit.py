@@ -11,6 +11,7 @@ The encoder has no absolute positions, and its relative ones live inside windows
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ class TinyViT(nn.Module):
         self.layers = nn.ModuleList()
         for index, (dim, depth) in enumerate(zip(embed_dims, depths)):
             if index == 0:
-                blocks = [MobileBlock(dim) for _ in range(depth)]
+                blocks: list[nn.Module] = [MobileBlock(dim) for _ in range(depth)]
             else:
                 blocks = [WindowBlock(dim, num_heads[index], window_sizes[index]) for _ in range(depth)]
             last = index == len(embed_dims) - 1
@@ -69,7 +70,8 @@ class TinyViT(nn.Module):
         x = self.patch_embed(images)
         for layer in self.layers:
             x = layer(x)
-        return self.neck(x)
+        output: Tensor = self.neck(x)
+        return output
 
 
 class ConvNorm(nn.Module):
@@ -94,9 +96,11 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, in_chans, H, W] to [B, out_chans, H / stride, W / stride], rounded up."""
         if self.training:
-            return self.bn(self.c(x))
-        scale = self.bn.weight * torch.rsqrt(self.bn.running_var + self.bn.eps)
-        shift = self.bn.bias - self.bn.running_mean * scale
+            output: Tensor = self.bn(self.c(x))
+            return output
+        mean, variance = cast(Tensor, self.bn.running_mean), cast(Tensor, self.bn.running_var)
+        scale = self.bn.weight * torch.rsqrt(variance + self.bn.eps)
+        shift = self.bn.bias - mean * scale
         weight = self.c.weight * scale[:, None, None, None]
         return F.conv2d(x, weight, shift, self.c.stride, self.c.padding, groups=self.c.groups)
 
@@ -114,7 +118,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed."""
-        return self.seq(x)
+        output: Tensor = self.seq(x)
+        return output
 
 
 class Stage(nn.Module):
@@ -175,7 +180,8 @@ class Reduction(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in_chans, H, W] to [B, out_chans, H / stride, W / stride]."""
-        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+        output: Tensor = self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+        return output
 
 
 class WindowBlock(nn.Module):
@@ -199,7 +205,8 @@ class WindowBlock(nn.Module):
         tokens = x.permute(0, 2, 3, 1)
         tokens = tokens + self.attn(tokens)
         tokens = self.local_conv(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return (tokens + self.mlp(tokens)).permute(0, 3, 1, 2)
+        output: Tensor = (tokens + self.mlp(tokens)).permute(0, 3, 1, 2)
+        return output
 
 
 class WindowAttention(nn.Module):
@@ -231,7 +238,8 @@ class WindowAttention(nn.Module):
         joined = qkv.new_empty(batch, rows, columns, self.num_heads, dim // self.num_heads)
         for tile in tiles(rows, columns, self.window_size):
             put(joined, tile, self._attend(cut(qkv, tile).flatten(0, 2).flatten(2, 3), tile))
-        return self.proj(joined.flatten(3))
+        output: Tensor = self.proj(joined.flatten(3))
+        return output
 
     def _attend(self, qkv: Tensor, tile: Tile) -> Tensor:
         """[windows, heads, tokens, 3 * d] to [windows, heads, tokens, d]."""
@@ -244,7 +252,8 @@ class WindowAttention(nn.Module):
 
     def _padding(self, dtype: torch.dtype) -> Tensor:
         """What a zero token is projected to: [1, heads, 1, 3 * d]."""
-        return self.qkv(self.norm.bias).view(1, self.num_heads, 1, -1).to(dtype)
+        output: Tensor = self.qkv(self.norm.bias).view(1, self.num_heads, 1, -1).to(dtype)
+        return output
 
     def _bias(self, tile: Tile) -> Tensor:
         """[heads, tokens, tokens], with one more key where the windows of the tile are incomplete."""
@@ -275,4 +284,5 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., dim] to the same shape."""
-        return self.fc2(F.gelu(self.fc1(self.norm(x))))
+        output: Tensor = self.fc2(F.gelu(self.fc1(self.norm(x))))
+        return output

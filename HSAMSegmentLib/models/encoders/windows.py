@@ -11,7 +11,7 @@ class TokenRun(NamedTuple):
     """Windows of equal length that lie side by side along one axis: `count` of them, `size` tokens each."""
 
     start: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple's method, which a run does not need
     size: int
 
     @property
@@ -41,7 +41,10 @@ def cut(tokens: Tensor, tile: Tile) -> Tensor:
     """View the windows of a tile: [B, rows, columns, H, d] to [B, vertical, horizontal, H, size, size, d]."""
     (_, vertical, height), (_, horizontal, width) = tile
     part = tokens[:, tile.rows.span, tile.columns.span]
-    return part.unflatten(1, (vertical, height)).unflatten(3, (horizontal, width)).permute(0, 1, 3, 5, 2, 4, 6)
+    output: Tensor = (
+        part.unflatten(1, (vertical, height)).unflatten(3, (horizontal, width)).permute(0, 1, 3, 5, 2, 4, 6)
+    )
+    return output
 
 
 def put(tokens: Tensor, tile: Tile, windows: Tensor) -> None:

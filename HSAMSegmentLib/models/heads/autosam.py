@@ -77,7 +77,8 @@ class AutoSamHead(nn.Module):
 
     def quality(self, output: DecoderOutput) -> Tensor:
         """Predicted quality of each mask [B * (K + 1), 1]; AutoSAM keeps SAM's values or chance ones."""
-        return self.iou_prediction_head(output.quality_token)[:, :1]
+        result: Tensor = self.iou_prediction_head(output.quality_token)[:, :1]
+        return result
 
     def forward(self, features: Features, labels: Tensor | None = None) -> StageLogits:
         """Features with an embedding [B, embed_dim, h, w] to logits [B, K + 1, 4h, 4w]; `labels` are not used."""

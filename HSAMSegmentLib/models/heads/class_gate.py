@@ -46,6 +46,8 @@ def noise_strengths(frequencies: Tensor) -> Tensor:
 class ClassGate(nn.Module):
     """A gate over positions from the similarities of image tokens to class tokens."""
 
+    class_frequency: Tensor
+
     def __init__(
         self, *, num_masks: int, embed_dim: int = 256, gate_dim: int = 64, num_heads: int = 4, label_noise: float = 0.2
     ) -> None:

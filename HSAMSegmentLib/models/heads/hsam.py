@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +55,7 @@ class HsamHead(nn.Module):
                 official networks use none.
         """
         super().__init__()
-        shared = {
+        shared: dict[str, Any] = {
             "num_masks": num_classes + 1,
             "embed_dim": embed_dim,
             "num_heads": num_heads,
@@ -81,12 +82,14 @@ class HsamHead(nn.Module):
 
     def _gate(self, first: DecoderOutput, weights: Tensor, grid: tuple[int, int], labels: Tensor | None) -> Tensor:
         """The factor [B, N, 1] by which each position is enlarged beyond 1."""
+        gate = cast(ClassGate, self.gate)
         if labels is None:
             cells = weights.argmax(dim=1)
         else:
             nearest = F.interpolate(labels[:, None].float(), size=grid, mode="nearest-exact")
             cells = nearest.flatten(1).long()
-        return self.gate(token_map(first.tokens, first.image), cells)
+        output: Tensor = gate(token_map(first.tokens, first.image), cells)
+        return output
 
     def forward(self, features: Features, labels: Tensor | None = None) -> StageLogits:
         """Decode both stages.

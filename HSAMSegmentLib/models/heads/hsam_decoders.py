@@ -25,7 +25,8 @@ def class_weights(logits: Tensor) -> Tensor:
         [B, T, h * w], soft-maxed over the classes.
     """
     central = logits.unflatten(3, (-1, 4)).unflatten(2, (-1, 4))[:, :, :, 1:3, :, 1:3]
-    return central.mean(dim=(3, 5)).softmax(dim=1).flatten(2)
+    output: Tensor = central.mean(dim=(3, 5)).softmax(dim=1).flatten(2)
+    return output
 
 
 class RefiningDecoder(nn.Module):
@@ -110,4 +111,5 @@ class RefiningDecoder(nn.Module):
 
     def quality(self, output: DecoderOutput) -> Tensor:
         """Predicted quality of each mask [B, T]; official training leaves it untrained."""
-        return self.iou_prediction_head(output.quality_token)
+        result: Tensor = self.iou_prediction_head(output.quality_token)
+        return result

@@ -17,6 +17,8 @@ class PositionalGrid(nn.Module):
     the weights.
     """
 
+    matrix: Tensor
+
     def __init__(self, *, embed_dim: int) -> None:
         """
         Args:

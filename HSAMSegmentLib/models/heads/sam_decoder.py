@@ -25,7 +25,8 @@ class HypernetworkMlp(nn.Module):
         """[..., in_dim] to [..., out_dim]."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
-        return self.layers[-1](x)
+        output: Tensor = self.layers[-1](x)
+        return output
 
 
 class DecoderOutput(NamedTuple):
@@ -121,4 +122,5 @@ class SamDecoder(nn.Module):
 
     def quality(self, output: DecoderOutput) -> Tensor:
         """Predicted quality of each mask [B, T] (SAM trains this to be the IoU; H-SAM and SAMed do not train it)."""
-        return self.iou_prediction_head(output.quality_token)
+        result: Tensor = self.iou_prediction_head(output.quality_token)
+        return result

@@ -28,7 +28,8 @@ class Attention(nn.Module):
 
     def _split(self, tokens: Tensor, batch: int) -> Tensor:
         heads = tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        return heads.expand(batch, -1, -1, -1)
+        output: Tensor = heads.expand(batch, -1, -1, -1)
+        return output
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, weights: Tensor | None = None) -> Tensor:
         """Attend from q [B or 1, n, C] to k and v [B or 1, m, C].
@@ -52,7 +53,8 @@ class Attention(nn.Module):
         else:
             attention = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(dim=-1)
             out = (attention * weights[:, None]).to(v.dtype) @ v
-        return self.out_proj(out.transpose(1, 2).flatten(2))
+        output: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
+        return output
 
 
 class TokenMlp(nn.Module):
@@ -65,7 +67,8 @@ class TokenMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., embed_dim] to the same shape."""
-        return self.lin2(F.relu(self.lin1(x)))
+        output: Tensor = self.lin2(F.relu(self.lin1(x)))
+        return output
 
 
 class TwoWayBlock(nn.Module):
@@ -110,16 +113,17 @@ class TwoWayBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def _attend_tokens(self, tokens: Tensor, token_pe: Tensor) -> Tensor:
-        if self.is_first:
-            return self.norm1(self.self_attn(tokens, tokens, tokens))
         q = tokens + token_pe
-        return self.norm1(tokens + self.self_attn(q, q, tokens))
+        attended = self.self_attn(tokens, tokens, tokens) if self.is_first else tokens + self.self_attn(q, q, tokens)
+        output: Tensor = self.norm1(attended)
+        return output
 
     def _attend_image(
         self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor, weights: Tensor | None
     ) -> Tensor:
         seen = self.cross_attn_token_to_image(tokens + token_pe, image + image_pe, image, weights)
-        return self.norm2(tokens + self.dropout(seen))
+        output: Tensor = self.norm2(tokens + self.dropout(seen))
+        return output
 
     def forward(
         self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor, class_weights: Tensor | None = None

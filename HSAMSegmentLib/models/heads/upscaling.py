@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -43,17 +44,17 @@ class UpscalingStep(nn.Module):
         """
         batch, rows, columns, _ = x.shape
         weight = self.expand.weight.permute(2, 3, 1, 0).flatten(0, 2)
-        x = F.linear(x, weight, self.expand.bias.repeat(4))
+        x = F.linear(x, weight, cast(Tensor, self.expand.bias).repeat(4))
         x = x.view(batch, rows, columns, 2, 2, -1).transpose(2, 3).reshape(batch, 2 * rows, 2 * columns, -1)
-        if self.skip is not None:
-            x = self._with_skip(x, skip)
+        if self.skip is not None and skip is not None:
+            x = self._with_skip(x, skip, self.skip)
         return F.gelu(self.norm(x))
 
-    def _with_skip(self, x: Tensor, skip: Tensor) -> Tensor:
+    def _with_skip(self, x: Tensor, skip: Tensor, convolution: nn.Conv2d) -> Tensor:
         """Add the 1x1 convolution of a channels-first map to a channels-last one, as one matrix product."""
         pixels = skip.flatten(2).transpose(1, 2)
-        weight = self.skip.weight.flatten(1).transpose(0, 1).expand(len(skip), -1, -1)
-        return torch.baddbmm((x + self.skip.bias).flatten(1, 2), pixels, weight).view_as(x)
+        weight = convolution.weight.flatten(1).transpose(0, 1).expand(len(skip), -1, -1)
+        return torch.baddbmm((x + cast(Tensor, convolution.bias)).flatten(1, 2), pixels, weight).view_as(x)
 
 
 class Upscaling(nn.Module):

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from HSAMSegmentLib.runtime.progress import CancelToken
 
 
-class CancellableComputation(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class CancellableComputation(TorchDispatchMode):
     """While entered, every operation of this thread first checks for a cancel, gradients included.
 
     On a CPU a training step of a large network takes many seconds, most of them in the backward pass, where no Python

@@ -10,6 +10,7 @@ from HSAMSegmentLib.errors import CheckpointError
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
+from HSAMSegmentLib.runtime.fixed_tuples import triple
 from HSAMSegmentLib.weights.catalog import Catalog
 from HSAMSegmentLib.weights.convert.recognition import HEAD_TITLES, OfficialFile
 from HSAMSegmentLib.weights.manifest import EncoderSource, License, Manifest
@@ -135,5 +136,5 @@ def safe_id(name: str) -> str:
 def general_labels(count: int) -> LabelSet:
     """Labels "class 1" to "class K" in colors that differ as much as possible in hue."""
     hues = [(index * 0.618034) % 1.0 for index in range(count)]
-    colors = [tuple(round(part, 4) for part in colorsys.hsv_to_rgb(hue, 0.6, 0.9)) for hue in hues]
+    colors = [triple(round(part, 4) for part in colorsys.hsv_to_rgb(hue, 0.6, 0.9)) for hue in hues]
     return LabelSet(tuple(Label(i + 1, f"class {i + 1}", color, single_piece=False) for i, color in enumerate(colors)))

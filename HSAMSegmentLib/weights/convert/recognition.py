@@ -100,7 +100,7 @@ class OfficialFile:
 
     def differences(self, architecture: Architecture) -> list[str]:
         """Where the file is not of this architecture, each as "8 classes instead of 13"."""
-        pairs = (
+        pairs: tuple[tuple[str, str], ...] = (
             (HEAD_TITLES.get(self.head, "no head"), HEAD_TITLES[architecture.head]),
             (self.encoder_title, ENCODER_TITLES.get(architecture.encoder.name, architecture.encoder.name)),
             (f"{self.num_classes} classes", f"{architecture.num_classes} classes"),

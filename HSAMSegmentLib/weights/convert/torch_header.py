@@ -186,7 +186,7 @@ def _check_steps(stream: Any) -> None:
         steps += 1
         if steps > MAX_PICKLE_STEPS:
             raise ValueError(f"it takes more than {MAX_PICKLE_STEPS} steps")
-        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > steps:
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > steps:
             raise ValueError(f"it numbers an object {argument} and has {steps} so far")
 
 

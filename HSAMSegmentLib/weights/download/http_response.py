@@ -74,7 +74,8 @@ class Transfer:
             requests.RequestException: if none comes.
             CancelledError: if the user cancels.
         """
-        return self._next()
+        found: Head = self._next()
+        return found
 
     def chunks(self) -> Iterator[bytes]:
         """The body, piece by piece, to its end.

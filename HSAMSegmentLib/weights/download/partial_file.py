@@ -79,7 +79,8 @@ class PartialFile:
             return None
 
     def _read_note(self) -> dict[str, Any]:
-        return json.loads(self.note.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(self.note.read_text(encoding="utf-8"))
+        return found
 
     def restart(self) -> None:
         """Forget what has arrived."""

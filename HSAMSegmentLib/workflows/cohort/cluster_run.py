@@ -14,6 +14,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from distributed import Future, KilledWorker
 
@@ -101,8 +102,8 @@ class _ClusterRun:
         self._waiting: deque[int] = deque(range(len(run.outcomes)))
         self._elsewhere: deque[int] = deque()
         self._again: deque[_Job] = deque()
-        self._jobs: dict[Future, _Job] = {}
-        self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._jobs: dict[Future[Any], _Job] = {}
+        self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self._attempts = itertools.count()
         self._elsewhere_at = 0.0
         self._strange = 0
@@ -184,7 +185,7 @@ class _ClusterRun:
                 if job is not None:
                     self._ended_job(future, job)
 
-    def _ended_job(self, future: Future, job: _Job) -> None:
+    def _ended_job(self, future: Future[Any], job: _Job) -> None:
         if future.status == "finished":
             try:
                 self._answered(future.result(timeout=_GATHER_SECONDS), job)

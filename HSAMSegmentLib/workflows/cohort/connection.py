@@ -130,6 +130,8 @@ def _with_local_workers(request: FolderRequest) -> Iterator[Connection]:
     settings: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": MOST_TRIES - 1,
         "distributed.worker.daemon": True,
+        # By default glibc gives memory back after every layer of a network, and gets it again for the next one.
+        "distributed.nanny.pre-spawn-environ": {},
     }
     with dask.config.set(settings):
         scheduler = {

@@ -54,8 +54,9 @@ class SentResults:
             return replace(waiting, status=FAILED, message=str(error))
         if earlier is None or not earlier.up_to_date:
             return None
-        known = {"model": earlier.model, "found": earlier.found, "volumes_ml": earlier.volumes_ml}
-        return replace(waiting, status=DONE_BEFORE, **known)
+        return replace(
+            waiting, status=DONE_BEFORE, model=earlier.model, found=earlier.found, volumes_ml=earlier.volumes_ml
+        )
 
     def received(self, answer: ScanAnswer) -> ScanOutcome:
         """Write what was sent back, and return the outcome as it is here."""

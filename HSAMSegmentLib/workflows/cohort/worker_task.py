@@ -27,7 +27,8 @@ from HSAMSegmentLib.workflows.segment.claims import Claims
 from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.scan_outcome import FAILED, ScanOutcome
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("distributed.worker.hsamsegment")
+"""With the other messages of a worker: in its log on a cluster, silent on this computer."""
 
 BY_SCAN, BY_WORKER, UNCLEAR = "scan", "worker", "unclear"
 
@@ -100,7 +101,7 @@ def segment_task(task: ScanTask) -> ScanAnswer:
         do = _in_place if Path(task.beacon).is_file() else _to_send_back
         answer = do(task, context)
         outcome = replace(answer.outcome, seconds=time.perf_counter() - began, worker=str(worker.name))
-        return replace(answer, outcome=outcome, address=worker.contact_address)
+        return replace(answer, outcome=outcome, address=worker.contact_address or "")
 
 
 def _pinned(request: FolderRequest, threads: int) -> FolderRequest:

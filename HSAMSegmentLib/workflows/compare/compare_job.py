@@ -8,6 +8,7 @@ import numpy as np
 
 from HSAMSegmentLib.evaluation.layered_comparison import LayeredComparison, LayeredSegmentation, compare_layered
 from HSAMSegmentLib.evaluation.metrics import LabelScore
+from HSAMSegmentLib.runtime.fixed_tuples import triple
 from HSAMSegmentLib.workflows.compare.compare_request import (
     ABSENT,
     BOTH,
@@ -75,5 +76,5 @@ def _score(score: LabelScore, place: tuple[int, int, int] | None, compared: Laye
         first_ml=score.prediction_ml,
         second_ml=score.reference_ml,
         worst_dice=None if score.worst_slice is None else score.slice_dice[score.worst_slice],
-        worst_ras=None if ras is None else tuple(float(value) for value in ras[:3]),
+        worst_ras=None if ras is None else triple(float(value) for value in ras[:3]),
     )

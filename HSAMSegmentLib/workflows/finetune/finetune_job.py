@@ -223,13 +223,15 @@ class _Reporter:
     def event(self, event: object) -> None:
         """Keep and pass on a validation, or a picture."""
         if isinstance(event, ValidationMetrics):
-            record = _record(event, self.job.budget.seconds)
+            record = _record(event, 0.0 if self.job is None else self.job.budget.seconds)
             self._training_run.add_record(record)
             self._emit(Metrics(record.step, _values(record)))
         elif isinstance(event, ValidationPreview):
             self._show(event)
 
     def _show(self, preview: ValidationPreview) -> None:
+        if self.job is None:
+            return
         setup, path = self.job.setup, self._training_run.preview_file
         spacing = setup.validation_sets[0].bank.pixel_spacing_mm
         try:

@@ -167,12 +167,13 @@ def _volume(scan: VolumeInput) -> Volume:
     if scan.path:
         return read_volume(Path(scan.path))
     array, notes = finite_array(_load(scan.array_file, scan.name))
-    return Volume(array, scan.geometry, scan.name, scan.modality or guess_modality(array), notes=notes)
+    return Volume(array, scan.required_geometry, scan.name, scan.modality or guess_modality(array), notes=notes)
 
 
 def _load(file: str, name: str) -> np.ndarray:
     try:
-        return np.load(file, mmap_mode="r")
+        array: np.ndarray = np.load(file, mmap_mode="r")
+        return array
     except (OSError, ValueError) as error:
         raise TrainingError(f"The copy of '{name}' that was trained on is gone or damaged ({file}).") from error
 

@@ -168,6 +168,8 @@ class TrainingRun:
             request = request_from_json(json.loads(self.request_file.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise RequestError(f"The fine-tuning in {self.folder} cannot go on: {error}. Delete it.") from error
+        if not isinstance(request, FinetuneJobRequest):
+            raise RequestError(f"The fine-tuning in {self.folder} cannot go on: it is another kind of job. Delete it.")
         return replace(request, folder=str(self.folder))
 
     def wish(self) -> str:
@@ -271,7 +273,8 @@ def _is_alive(pid: int, started: float) -> bool:
         return False
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() == started
+        found: bool = process.status() != psutil.STATUS_ZOMBIE and process.create_time() == started
+        return found
     except psutil.Error:
         return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -68,7 +69,7 @@ def _scale(rows: slice, columns: slice, spacing: tuple[float, float]) -> tuple[f
     return per_mm * spacing[0], per_mm * spacing[1]
 
 
-def _side(image: np.ndarray, labels: np.ndarray, colors: dict, scale: tuple[float, float]) -> np.ndarray:
+def _side(image: np.ndarray, labels: np.ndarray, colors: dict[int, Any], scale: tuple[float, float]) -> np.ndarray:
     """Grey values with colored outlines, uint8 [rows, cols, 3]."""
     from scipy import ndimage
 

@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError, RequestError
 from HSAMSegmentLib.export.formats import format_named
@@ -13,7 +14,7 @@ from HSAMSegmentLib.io.scan_folder import Scan
 from HSAMSegmentLib.report.segmentation_report import REPORT_SUFFIX, read_report
 from HSAMSegmentLib.runtime.atomic_files import make_folder
 from HSAMSegmentLib.runtime.progress import Progress, ProgressCallback, ignore_progress
-from HSAMSegmentLib.workflows.context import Context
+from HSAMSegmentLib.workflows.context import Context, progress_only
 from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.replace_results import mend_interrupted
@@ -75,8 +76,9 @@ def do_scan(request: FolderRequest, scan: Scan, context: Context, progress: Prog
     earlier = find_earlier(request, scan, context)
     if earlier is not None and earlier.up_to_date:
         progress(Progress(1.0, "Done before"))
-        known = {"model": earlier.model, "found": earlier.found, "volumes_ml": earlier.volumes_ml}
-        return replace(waiting, status=DONE_BEFORE, **known)
+        return replace(
+            waiting, status=DONE_BEFORE, model=earlier.model, found=earlier.found, volumes_ml=earlier.volumes_ml
+        )
     make_folder(files.segmentation.parent)
     single = SegmentRequest(
         input=VolumeInput(path=str(scan.path), series=scan.series or ""),
@@ -85,7 +87,7 @@ def do_scan(request: FolderRequest, scan: Scan, context: Context, progress: Prog
         options=request.options,
         files=replace(files, overwrite=request.overwrite or earlier is not None),
     )
-    result = segment_scan(single, context.with_events(progress, context.cancel))
+    result = segment_scan(single, context.with_events(progress_only(progress), context.cancel))
     return replace(
         waiting,
         status=DONE,
@@ -152,7 +154,7 @@ def _left_alone(name: str, same_work: bool) -> str:
     )
 
 
-def _is_fresh(record: dict, request: FolderRequest, scan: Scan, context: Context) -> bool:
+def _is_fresh(record: dict[str, Any], request: FolderRequest, scan: Scan, context: Context) -> bool:
     recorded = record.get("model", {})
     named = context.models.named(request.model)
     model_id = recorded.get("id", "") if named is None else named.manifest.id

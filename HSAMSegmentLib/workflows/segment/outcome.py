@@ -122,10 +122,10 @@ def write_labels(labels: np.ndarray, path: Path) -> tuple[int, int, int, int, in
     Returns:
         Its box (i0, i1, j0, j1, k0, k1) with upper bounds excluded; None, and no file, if all is background.
     """
-    spans = [_span(labels.any(axis=others)) for others in ((0, 1), (0, 2), (1, 2))]
-    if spans[0] is None:
+    spans = [_span(np.asarray(labels.any(axis=others))) for others in ((0, 1), (0, 2), (1, 2))]
+    if None in spans:
         return None
-    (i0, i1), (j0, j1), (k0, k1) = spans
+    (i0, i1), (j0, j1), (k0, k1) = (span for span in spans if span is not None)
     np.save(path, labels[k0:k1, j0:j1, i0:i1])
     return (i0, i1, j0, j1, k0, k1)
 

@@ -92,7 +92,8 @@ def make_record(
 def comparable_options(options: SegmentOptions) -> dict[str, Any]:
     """The options that have an effect on the labels, as JSON gives them back."""
     plain = {name: value for name, value in options.to_json().items() if name not in _NO_EFFECT}
-    return json.loads(json.dumps(plain))
+    found: dict[str, Any] = json.loads(json.dumps(plain))
+    return found
 
 
 def same_input(record: Mapping[str, Any], source: Path, series: str | None, cancel: CancelToken | None = None) -> bool:
@@ -116,4 +117,5 @@ def same_output(record: Mapping[str, Any], output: Path, *, name: str = "") -> b
         name: the name that it will have, if it lies under another one.
     """
     recorded = record.get("output", {})
-    return recorded.get("name") == (name or output.name) and recorded.get("sha256") == sha256_of(output)
+    found: bool = recorded.get("name") == (name or output.name) and recorded.get("sha256") == sha256_of(output)
+    return found

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import BaseFileLock
 
 from HSAMSegmentLib import __version__
 from HSAMSegmentLib.runtime.atomic_files import explain_write_error
@@ -27,7 +27,7 @@ from HSAMSegmentLib.workflows.segment.scan_outcome import ScanOutcome
 class RunManifest:
     """Appends the lines of one run."""
 
-    def __init__(self, path: Path, run: str, lock: FileLock | None = None) -> None:
+    def __init__(self, path: Path, run: str, lock: BaseFileLock | None = None) -> None:
         """
         Args:
             path: the manifest; created if it is missing.

@@ -84,7 +84,9 @@ def open_volume(source: VolumeInput) -> Volume:
         return read_volume(Path(source.path), series=source.series or None)
     array, notes = finite_array(np.load(source.array_file, mmap_mode="r"))
     modality = source.modality or guess_modality(array)
-    return Volume(array, source.geometry, name=source.name, modality=modality, notes=notes, series=source.series)
+    return Volume(
+        array, source.required_geometry, name=source.name, modality=modality, notes=notes, series=source.series
+    )
 
 
 def _segment(request: SegmentRequest, context: Context, volume: Volume | None) -> FinishedScan:

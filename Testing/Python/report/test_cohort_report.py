@@ -64,6 +64,7 @@ def cohort_folder(tmp_path):
     write_result(out, "large", *scan(20), ranges_ml=RANGES)
     write_result(out, "doubtful", volume, labels, plausibility={"score": 0.2, "reasons": ["liver is darker"]})
     write_summary(out, [("bad", "failed", f"It is {ODD}."), ("a/usual 1", "done", "")])
+    write_summary(out, [("late", "not started", "")], name="summary.2-of-3.csv")
     return out
 
 
@@ -105,7 +106,7 @@ def test_unusual_scans_are_found_and_usual_ones_are_not(cohort_folder):
     assert PARTS in by_name["broken"]
     assert by_name["large"] == {RANGE}
     assert by_name["doubtful"] == {PLAUSIBILITY}
-    assert cohort.others == (("bad", "failed", f"It is {ODD}."),)
+    assert set(cohort.others) == {("bad", "failed", f"It is {ODD}."), ("late", "not started", "")}
 
 
 def test_the_page_is_well_formed_and_its_links_lead_somewhere(cohort_folder):
