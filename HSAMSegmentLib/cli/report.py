@@ -7,7 +7,7 @@ import argparse
 from HSAMSegmentLib.cli.console import Console
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.workflows.cohort_report import CohortReportRequest, write_cohort_report
-from HSAMSegmentLib.workflows.context import Context
+from HSAMSegmentLib.workflows.context import Context, progress_only
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
         overwrite=arguments.overwrite,
     )
     with Console(quiet=arguments.quiet) as console:
-        cohort = write_cohort_report(request, Context(console.progress, cancel))
+        cohort = write_cohort_report(request, Context(progress_only(console.progress), cancel))
         for note in cohort.notes:
             console.note(note)
         looks = sum(bool(scan.worth_a_look) for scan in cohort.scans)

@@ -18,7 +18,7 @@ from HSAMSegmentLib.weights.sharing import publishing
 from HSAMSegmentLib.weights.sharing.shared_index import find_shared
 from HSAMSegmentLib.weights.sharing.sources import HUB_SCHEME, open_source
 from HSAMSegmentLib.weights.store import Store
-from HSAMSegmentLib.workflows.context import Context
+from HSAMSegmentLib.workflows.context import Context, progress_only
 from HSAMSegmentLib.workflows.model_transfer import FetchModelRequest
 from HSAMSegmentLib.workflows.run import run as run_workflow
 
@@ -58,7 +58,7 @@ def download_shared(arguments: argparse.Namespace, store: Store, console: Consol
     console.note(f"  License: {terms.name}. {terms.terms} {terms.url}".rstrip())
     _confirm(arguments, console, f"Downloading {model.id} means accepting its license", "Download and accept it?")
     request = FetchModelRequest(reference, model.id, arguments.new_id or "", arguments.overwrite, str(store.folder))
-    imported = run_workflow(request, Context(emit=console.progress, cancel=cancel))
+    imported = run_workflow(request, Context(emit=progress_only(console.progress), cancel=cancel))
     console.result(f"{imported.title} is now the {imported.kind} {imported.id}.")
     for sentence in (*imported.notes, *imported.missing):
         console.note(sentence)

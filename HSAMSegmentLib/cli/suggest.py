@@ -13,7 +13,7 @@ from HSAMSegmentLib.cli.output_files import write_json
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.runtime.atomic_files import atomic_output, check_outputs
 from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.workflows.context import Context
+from HSAMSegmentLib.workflows.context import Context, progress_only
 from HSAMSegmentLib.workflows.run import run as run_workflow
 from HSAMSegmentLib.workflows.suggest.suggest_request import Suggestions, SuggestRequest
 
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
         labeled=tuple(str(image) for image, _ in arguments.cases or ()),
     )
     with Console(quiet=arguments.quiet) as console:
-        found = run_workflow(request, Context(console.progress, cancel))
+        found = run_workflow(request, Context(progress_only(console.progress), cancel))
         rows = [
             (str(item.rank), item.name, f"{item.score:.2f}", f"{item.uncertainty:.2f}", f"{item.novelty:.2f}")
             for item in found.scans

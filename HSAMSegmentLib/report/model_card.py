@@ -27,7 +27,8 @@ def model_card(manifest: Manifest) -> str:
         "",
     ]
     names = [label.name for label in manifest.labels]
-    for judged in manifest.metrics.values() or [{}]:
+    judgements: list[dict[str, Any]] = list(manifest.metrics.values()) or [{}]
+    for judged in judgements:
         lines += [*_table(judged, names), ""]
     return "\n".join([*lines, *(f"- {item}" for item in manifest.citation), ""])
 

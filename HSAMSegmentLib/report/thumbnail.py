@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
@@ -11,6 +12,9 @@ from HSAMSegmentLib.images.orientation import SliceFrame, slice_frame
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.report.preview_picture import display_limits, outline_colors, shown_part, side_letters
+
+if TYPE_CHECKING:
+    from PIL import ImageDraw
 
 PIXELS = 200
 _QUALITY = 72
@@ -70,10 +74,11 @@ def _resized(plane: np.ndarray, zoom: tuple[float, float], order: int) -> np.nda
     size = [max(1, round(length * factor)) for length, factor in zip(plane.shape, zoom)]
     places = [(np.arange(count) + 0.5) * length / count - 0.5 for count, length in zip(size, plane.shape)]
     grid = np.meshgrid(*places, indexing="ij")
-    return ndimage.map_coordinates(plane, grid, order=order, mode="nearest")
+    resized: np.ndarray = ndimage.map_coordinates(plane, grid, order=order, mode="nearest")
+    return resized
 
 
-def _draw_sides(drawing, size: tuple[int, int], frame: SliceFrame) -> None:
+def _draw_sides(drawing: ImageDraw.ImageDraw, size: tuple[int, int], frame: SliceFrame) -> None:
     _, rows, columns = frame.directions
     width, height = size
     places = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -53,7 +54,7 @@ class Delivery(Response):
             left.cancel()
             await run_in_threadpool(self._ended, is_complete)
 
-    async def _send_all(self, send: Send, left: asyncio.Future) -> bool:
+    async def _send_all(self, send: Send, left: asyncio.Future[Any]) -> bool:
         """Send the pieces; whether the client was still there at the last one, after which it may go."""
         rest, is_there = self._length, True
         async for piece in self._pieces():

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from HSAMSegmentLib.runtime.owned_folders import Workspace
 from HSAMSegmentLib.runtime.progress import Progress
@@ -143,7 +144,7 @@ def hiding(folder: str) -> Callable[[str], str]:
     return hide
 
 
-def _public_report(report: dict, hide: Callable[[str], str]) -> dict:
+def _public_report(report: dict[str, Any], hide: Callable[[str], str]) -> dict[str, Any]:
     """A report without the paths of the server."""
     public = {**report, "output": None, "warnings": [hide(text) for text in report.get("warnings", [])]}
     if isinstance(report.get("input"), dict):

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.io.dicom.sniff import FIRST_BYTES, begins_like_dicom
@@ -143,7 +143,7 @@ class _Archive:
                 self._copy(start, source, output)
         return [path]
 
-    def _copy(self, start: bytes, source: BinaryIO, output: BinaryIO) -> None:
+    def _copy(self, start: bytes, source: IO[bytes], output: BinaryIO) -> None:
         """Copy what really comes out, which may be more than the table of contents said."""
         chunk = start
         while chunk:

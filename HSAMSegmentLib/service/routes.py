@@ -52,7 +52,8 @@ class Wishes:
 
 def service_of(request: Request) -> Service:
     """The service that a request reached."""
-    return request.app.state.service
+    service: Service = request.app.state.service
+    return service
 
 
 def owner_of(

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -38,7 +39,7 @@ def serve(app: FastAPI, settings: ServiceSettings, cancel: CancelToken, listenin
     try:
         config = uvicorn.Config(
             app,
-            http=functools.partial(_PatientProtocol, settings.limits.silence_seconds),
+            http=cast(Any, functools.partial(_PatientProtocol, settings.limits.silence_seconds)),
             ws="none",
             lifespan="on",
             log_level="warning",
@@ -102,14 +103,14 @@ class _Server(uvicorn.Server):
 class _PatientProtocol(H11Protocol):
     """Closes connections whose first request does not arrive in time; uvicorn itself waits for ever."""
 
-    def __init__(self, silence_seconds: float, *arguments: object, **options: object) -> None:
+    def __init__(self, silence_seconds: float, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._silence_seconds = silence_seconds
         self._impatience: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, transport))
         self._impatience = self.loop.call_later(self._silence_seconds, self._close_if_silent)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fastapi import Request
 from python_multipart.exceptions import MultipartParseError
@@ -174,7 +174,7 @@ class _Form:
             raise RequestError(f"The form has no file; send the scan in a field named '{FILE_FIELD}'.")
         return {name: bytes(text).decode("utf-8", "replace") for name, text in self._texts.items()}
 
-    def _callbacks(self) -> dict:
+    def _callbacks(self) -> Any:
         return {
             "on_part_begin": self._begin,
             "on_header_field": lambda data, start, end: self._keep(self._header[0], data[start:end]),

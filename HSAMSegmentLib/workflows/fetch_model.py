@@ -13,7 +13,7 @@ from HSAMSegmentLib.weights.sharing.shared_index import SharedModel, find_shared
 from HSAMSegmentLib.weights.sharing.sources import open_source
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.workflows import import_model
-from HSAMSegmentLib.workflows.context import Context
+from HSAMSegmentLib.workflows.context import Context, progress_only
 from HSAMSegmentLib.workflows.model_transfer import FetchModelRequest, ImportedModel, ImportModelRequest
 
 INCOMING_FOLDER = "incoming"
@@ -45,7 +45,7 @@ def run(request: FetchModelRequest, context: Context) -> ImportedModel:
         _require_id(path, model)
         imported = import_model.run(
             ImportModelRequest(str(path), request.model_id, overwrite=request.overwrite, folder=request.folder),
-            context.with_events(_after(context.progress, _FETCHED_FRACTION), context.cancel),
+            context.with_events(progress_only(_after(context.progress, _FETCHED_FRACTION)), context.cancel),
         )
         _remove(folder)
         return imported

@@ -115,7 +115,7 @@ def _structure(cohort: Cohort, name: str, ids: dict[str, str]) -> str:
     items = [(scan, scan.statistics(name)) for scan in cohort.scans]
     asked = [(scan, item) for scan, item in items if item is not None]
     found = [(scan, item) for scan, item in asked if item.found]
-    band = next((scan.measured.ranges_ml[name] for scan, _ in asked if name in (scan.measured.ranges_ml or {})), None)
+    band = next((known[name] for scan, _ in asked if name in (known := scan.measured.ranges_ml or {})), None)
     unit = next((scan.measured.intensity_unit for scan, _ in found if scan.measured.intensity_unit), "")
     charts = [
         _chart("Volume", "mL", name, [(scan, item.volume_ml) for scan, item in found], ids, band=band, lowest=0.0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -71,7 +71,7 @@ def _height(number: int) -> float:
     return round(_TOP + (number * _GOLDEN_RATIO % 1.0) * (HEIGHT - _TOP - _BOTTOM - 4), 1)
 
 
-def _band(band, across, low: float, high: float) -> str:
+def _band(band: tuple[float, float] | None, across: Callable[[float], float], low: float, high: float) -> str:
     if band is None or band[1] < low or band[0] > high:
         return ""
     start, end = across(band[0]), across(band[1])

@@ -162,7 +162,7 @@ def _progress_option(api: HfApi, bar: type) -> dict[str, type]:
 
 def _bar_of(progress: ProgressCallback, title: str, cancel: CancelToken) -> type:
     """A progress bar as the library wants it, which shows nothing itself but reports, and ends a canceled download."""
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
     class Bar(tqdm):
         def __init__(self, *arguments: Any, **options: Any) -> None:

@@ -143,7 +143,7 @@ def _structures_sentence(outcome: SegmentOutcome) -> str:
 
 def _scan_sentence(outcome: SegmentOutcome) -> str:
     found = review_scan(outcome)
-    if found is None:
+    if found is None or outcome.plausibility is None:
         return ""
     text = _("{mark} Plausibility of this scan: {score:.2f} of 1.").format(
         mark=MARKS[found.level], score=outcome.plausibility.score

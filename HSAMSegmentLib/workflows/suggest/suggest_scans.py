@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def _look_at(
         place = f"scan {index + 1} of {len(scans)}, {scan.name}"
         context.emit(Progress(index / len(scans), "Looking at the scans", place))
         try:
-            volume = interruptible(lambda scan=scan: _opened(scan), context.cancel)
+            volume = interruptible(partial(_opened, scan), context.cancel)
             if model is None:
                 model = context.models.for_volume(volume, "", ())[0]
             looked.append(_Looked(scan, survey(volume, model, device=device, cancel=context.cancel)))
