@@ -47,6 +47,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/images/volume.py
   HSAMSegmentLib/inference/__init__.py
   HSAMSegmentLib/inference/confidence.py
+  HSAMSegmentLib/inference/half_network.py
   HSAMSegmentLib/inference/label_statistics.py
   HSAMSegmentLib/inference/multi_planar.py
   HSAMSegmentLib/inference/options.py
@@ -127,6 +128,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/heads/hsam.py
   HSAMSegmentLib/models/heads/hsam_decoders.py
   HSAMSegmentLib/models/heads/linear.py
+  HSAMSegmentLib/models/heads/pixel_logits.py
   HSAMSegmentLib/models/heads/positional_grid.py
   HSAMSegmentLib/models/heads/sam_decoder.py
   HSAMSegmentLib/models/heads/samed.py
@@ -168,6 +170,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/runtime/extras.py
   HSAMSegmentLib/runtime/fixed_tuples.py
   HSAMSegmentLib/runtime/free_cores.py
+  HSAMSegmentLib/runtime/heap.py
   HSAMSegmentLib/runtime/owned_folders.py
   HSAMSegmentLib/runtime/progress.py
   HSAMSegmentLib/runtime/serialization.py
