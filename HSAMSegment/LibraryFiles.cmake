@@ -384,6 +384,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/model_transfer.py
   HSAMSegmentLib/workflows/probe.py
   HSAMSegmentLib/workflows/requests.py
+  HSAMSegmentLib/workflows/results/__init__.py
   HSAMSegmentLib/workflows/results/cohort_report.py
   HSAMSegmentLib/workflows/results/folder_statistics.py
   HSAMSegmentLib/workflows/run.py
