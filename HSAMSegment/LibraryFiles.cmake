@@ -265,6 +265,13 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/widgets/tables.py
   HSAMSegmentLib/slicer/panels/widgets/theme.py
   HSAMSegmentLib/slicer/panels/widgets/tooltips.py
+  HSAMSegmentLib/slicer/scripting/__init__.py
+  HSAMSegmentLib/slicer/scripting/engines.py
+  HSAMSegmentLib/slicer/scripting/finetuning.py
+  HSAMSegmentLib/slicer/scripting/logic.py
+  HSAMSegmentLib/slicer/scripting/models.py
+  HSAMSegmentLib/slicer/scripting/results.py
+  HSAMSegmentLib/slicer/scripting/segmenting.py
   HSAMSegmentLib/slicer/self_test.py
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
@@ -389,11 +396,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/results/folder_statistics.py
   HSAMSegmentLib/workflows/run.py
   HSAMSegmentLib/workflows/segment/__init__.py
-  HSAMSegmentLib/workflows/segment/claims.py
-  HSAMSegmentLib/workflows/segment/folder_job.py
-  HSAMSegmentLib/workflows/segment/folder_request.py
-  HSAMSegmentLib/workflows/segment/folder_run.py
-  HSAMSegmentLib/workflows/segment/folder_scan.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
   HSAMSegmentLib/workflows/segment/model_suggestion.py
@@ -402,13 +404,19 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/result_files.py
   HSAMSegmentLib/workflows/segment/result_records.py
   HSAMSegmentLib/workflows/segment/review.py
-  HSAMSegmentLib/workflows/segment/run_manifest.py
-  HSAMSegmentLib/workflows/segment/scan_outcome.py
-  HSAMSegmentLib/workflows/segment/segment_folder.py
   HSAMSegmentLib/workflows/segment/segment_request.py
   HSAMSegmentLib/workflows/segment/segment_scan.py
-  HSAMSegmentLib/workflows/segment/shards.py
-  HSAMSegmentLib/workflows/segment/summary_file.py
+  HSAMSegmentLib/workflows/segment_folder/__init__.py
+  HSAMSegmentLib/workflows/segment_folder/claims.py
+  HSAMSegmentLib/workflows/segment_folder/folder_job.py
+  HSAMSegmentLib/workflows/segment_folder/folder_request.py
+  HSAMSegmentLib/workflows/segment_folder/folder_run.py
+  HSAMSegmentLib/workflows/segment_folder/folder_scan.py
+  HSAMSegmentLib/workflows/segment_folder/run_manifest.py
+  HSAMSegmentLib/workflows/segment_folder/scan_outcome.py
+  HSAMSegmentLib/workflows/segment_folder/segment_folder.py
+  HSAMSegmentLib/workflows/segment_folder/shards.py
+  HSAMSegmentLib/workflows/segment_folder/summary_file.py
   HSAMSegmentLib/workflows/self_test.py
   HSAMSegmentLib/workflows/stores.py
   HSAMSegmentLib/workflows/suggest/__init__.py

@@ -15,8 +15,7 @@ from HSAMSegmentLib.runtime.extras import require_extra
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, interruptible
 from HSAMSegmentLib.weights.bundle import BUNDLE_SUFFIX
 from HSAMSegmentLib.weights.manifest import License
-from HSAMSegmentLib.weights.sharing.shared_index import INDEX_NAME, SharedModel, parse_index
-from HSAMSegmentLib.weights.sharing.sources import HUB_SCHEME, require_same
+from HSAMSegmentLib.weights.sharing.shared_index import HUB_SCHEME, INDEX_NAME, SharedModel, parse_index, require_same
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -160,7 +159,7 @@ def _bar_of(progress: ProgressCallback, title: str, cancel: CancelToken) -> type
     class Bar(tqdm):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             options["disable"] = True
-            super().__init__(*arguments, **options)
+            super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
             self._done = options.get("initial") or 0
             self._all = options.get("total") or 0
 

@@ -18,8 +18,8 @@ from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.runtime.free_cores import usable_cores
 from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.segment.claims import MOST_TRIES
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
+from HSAMSegmentLib.workflows.segment_folder.claims import MOST_TRIES
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 
 FIRST_SECONDS = 30
 RESTART_SECONDS = 600.0

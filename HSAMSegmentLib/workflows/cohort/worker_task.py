@@ -23,9 +23,9 @@ from HSAMSegmentLib.errors import (
 from HSAMSegmentLib.io.scan_folder import Scan
 from HSAMSegmentLib.runtime.progress import CancelToken, ignore_progress
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.segment.claims import Claims
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
-from HSAMSegmentLib.workflows.segment.scan_outcome import FAILED, ScanOutcome
+from HSAMSegmentLib.workflows.segment_folder.claims import Claims
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import FAILED, ScanOutcome
 
 logger = logging.getLogger("distributed.worker.hsamsegment")
 """With the other messages of a worker: in its log on a cluster, silent on this computer."""
@@ -112,7 +112,7 @@ def _pinned(request: FolderRequest, threads: int) -> FolderRequest:
 
 def _in_place(task: ScanTask, context: Context) -> ScanAnswer:
     """Write the results where they belong."""
-    from HSAMSegmentLib.workflows.segment.folder_scan import waiting_outcome
+    from HSAMSegmentLib.workflows.segment_folder.folder_scan import waiting_outcome
 
     try:
         with Claims(Path(task.request.output)).one_try(task.scan.name) as poisoned:
@@ -137,7 +137,7 @@ def _to_send_back(task: ScanTask, context: Context) -> ScanAnswer:
 
 
 def _do(task: ScanTask, context: Context) -> ScanAnswer:
-    from HSAMSegmentLib.workflows.segment.folder_scan import do_scan, sentence_of, waiting_outcome
+    from HSAMSegmentLib.workflows.segment_folder.folder_scan import do_scan, sentence_of, waiting_outcome
 
     try:
         return ScanAnswer(do_scan(task.request, task.scan, context, ignore_progress))

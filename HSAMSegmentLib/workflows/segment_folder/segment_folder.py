@@ -15,12 +15,12 @@ from HSAMSegmentLib.runtime.atomic_files import make_folder
 from HSAMSegmentLib.runtime.devices import choose_device
 from HSAMSegmentLib.runtime.progress import Progress, ProgressCallback, interruptible
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.segment.claims import Claim
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
-from HSAMSegmentLib.workflows.segment.folder_run import FolderRun
-from HSAMSegmentLib.workflows.segment.folder_scan import try_scan
-from HSAMSegmentLib.workflows.segment.scan_outcome import CANCELLED, FAILED, FolderResult, OnScan
-from HSAMSegmentLib.workflows.segment.shards import read_shard, scans_of_shard
+from HSAMSegmentLib.workflows.segment_folder.claims import Claim
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
+from HSAMSegmentLib.workflows.segment_folder.folder_run import FolderRun
+from HSAMSegmentLib.workflows.segment_folder.folder_scan import try_scan
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import CANCELLED, FAILED, FolderResult, OnScan
+from HSAMSegmentLib.workflows.segment_folder.shards import read_shard, scans_of_shard
 
 _LOOK_SECONDS = 0.5
 
