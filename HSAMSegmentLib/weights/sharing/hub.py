@@ -34,7 +34,9 @@ def hub_name(reference: str) -> tuple[str, str | None]:
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
-        raise RequestError(f"'{reference}' is no repository of the hub; it looks like {HUB_SCHEME}owner/name@revision.")
+        raise RequestError(
+            f"'{reference}' is not a repository of the hub; it looks like {HUB_SCHEME}owner/name@revision."
+        )
     return match["name"], match["revision"]
 
 
@@ -71,7 +73,7 @@ def explained(place: str) -> Iterator[None]:
     try:
         yield
     except HFValidationError as error:
-        raise RequestError(f"{place} is no name of a repository ({error}).") from error
+        raise RequestError(f"{place} is not a name of a repository ({error}).") from error
     except RevisionNotFoundError as error:
         raise ModelNotFoundError(f"{place} has no such revision. Name a branch, a tag or a commit of it.") from error
     except RepositoryNotFoundError as error:

@@ -144,7 +144,7 @@ def _store_again(request: FinetuneJobRequest, training_run: TrainingRun) -> Fine
 
 
 def _start_dice(history: tuple[ValidationRecord, ...]) -> dict[str, float]:
-    """Dice of the starting model, empty if nobody looked."""
+    """Dice of the starting model, empty without validation."""
     return history[0].dice if history and history[0].step == 0 else {}
 
 
@@ -214,7 +214,7 @@ class _Reporter:
         self._told = 0.0
 
     def progress(self, progress: Progress) -> None:
-        """Pass on as many reports as somebody can read."""
+        """Pass on as many reports as a person can read."""
         now = time.monotonic()
         if now - self._told >= PROGRESS_SECONDS:
             self._told = now

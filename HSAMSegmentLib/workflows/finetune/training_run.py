@@ -187,7 +187,7 @@ class TrainingRun:
             (self.folder / "stop").unlink(missing_ok=True)
 
     def add_record(self, record: ValidationRecord) -> None:
-        """Append a line to the history; a full disk is no reason to end a training, so it is only logged."""
+        """Append a line to the history; a full disk is not a reason to end a training, so it is only logged."""
         try:
             with self.history_file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(vars(record)) + "\n")
@@ -220,7 +220,7 @@ class TrainingRun:
         (self.folder / "running.json").write_text(json.dumps(marker), encoding="utf-8")
 
     def mark_idle(self) -> None:
-        """Say that nobody is at work."""
+        """Say that no process is at work."""
         (self.folder / "running.json").unlink(missing_ok=True)
 
     def owner(self) -> int | None:

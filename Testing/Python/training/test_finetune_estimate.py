@@ -74,7 +74,7 @@ def test_what_the_estimate_assumes_is_what_the_engine_does(data_folder, tmp_path
     case = small_case(data_folder)
     plan = make_recipe(FinetuneRequest(tmp_path / "m.safetensors", image_size=64), [case], None, 2)
     bank = build_slice_bank(case, slices=plan.slices, intensity=plan.intensity, image_size=64)
-    assert held_out(summarize(case).labelled_slices) == len(hold_out_blocks(bank).slices)
+    assert held_out(summarize(case).labeled_slices) == len(hold_out_blocks(bank).slices)
     assert (MOST_VIEWS, CACHE_BYTES) == (feature_cache.MOST_VIEWS, feature_cache.DEFAULT_BYTES)
     for size in (64, 256, 512, 1024):
         assert decoded_cells(size) == math.prod(scattered_shape((size // 16, size // 16)))

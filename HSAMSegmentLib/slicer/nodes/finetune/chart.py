@@ -22,7 +22,7 @@ KIND_ATTRIBUTE = "HSAMSegment.Teaching"
 _ROOM_AFTER_NEWEST, _SHORTEST_MINUTES = 1.05, 0.1
 _LONGEST_TITLE = 32
 """Letters; a plot view is about a quarter of the window."""
-_LOSS_GREY, _KEPT_BLACK = (0.45, 0.45, 0.45), (0.0, 0.0, 0.0)
+_LOSS_GRAY, _KEPT_BLACK = (0.45, 0.45, 0.45), (0.0, 0.0, 0.0)
 _DARKEST, _LIGHTEST = 0.25, 0.62
 """Lightness of lines on white paper."""
 
@@ -97,7 +97,7 @@ class TrainingChart:
         colors = outline_colors(tuple(self._labels))
         for label in self._labels:
             self._add_series(_dice_column(label), label.name, line_color(colors[label.value]))
-        self._add_series(RELATIVE, _("Loss (highest = 1)"), _LOSS_GREY, Style(line="Dash", marker="None"))
+        self._add_series(RELATIVE, _("Loss (highest = 1)"), _LOSS_GRAY, Style(line="Dash", marker="None"))
         self._add_series(KEPT, _("Kept (mean)"), _KEPT_BLACK, Style(line="None", marker="Diamond", size=13))
 
     def _make_columns(self) -> None:

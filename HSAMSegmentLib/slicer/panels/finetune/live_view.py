@@ -56,7 +56,7 @@ class LiveView:
         self._bring_chart()
         best = max((item for item in self._records if item.best), key=lambda item: item.step, default=None)
         self._show_dice(record.dice)
-        note = _("Nothing is held out, so nobody knows how good the model is.")
+        note = _("Nothing is held out, so the quality of the model is unknown.")
         if record.dice and best is not None:
             note = _("Measured on held-out slices. Best so far: {dice:.2f} on average, at step {step}.").format(
                 dice=best.mean_dice or 0.0, step=best.step
@@ -130,7 +130,7 @@ def record_of(metrics: Metrics) -> ValidationRecord:
 def said_for_what_it_is(outcome: FinetuneOutcome) -> str:
     """What the Dice of a model means, and what it does not."""
     if not outcome.dice:
-        return _("Nothing was held out, so nobody knows how good this model is. Try it on another scan and look.")
+        return _("Nothing was held out, so the quality of this model is unknown. Check it on another scan.")
     if outcome.dice == outcome.start_dice:
         return _(
             "It did not get better than what it started from, so the model is as good as that one. Give it more "
@@ -145,7 +145,7 @@ def said_for_what_it_is(outcome: FinetuneOutcome) -> str:
 
 
 def _tip(dice: dict[str, float], name: str) -> str:
-    """Why an organ has no number, empty if it has one or if nobody looked yet."""
+    """Why an organ has no number, empty if it has one or before the first validation."""
     return _("No held-out slice has this organ.") if dice and name not in dice else ""
 
 

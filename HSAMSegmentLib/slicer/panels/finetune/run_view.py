@@ -133,7 +133,7 @@ def _reason(stopped: str) -> str:
     reasons = {
         "budget": _("the time is used up"),
         "no more progress": _("it did not get better any more"),
-        "loss not a number": _("the loss was no number any more; the best state before that was kept"),
+        "loss not a number": _("the loss was not finite; the best state before that was kept"),
         "stopped": _("stopped by you; the best so far was kept"),
     }
     return reasons.get(stopped, stopped)
