@@ -104,6 +104,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/labels/terminology.py
   HSAMSegmentLib/measurement/__init__.py
   HSAMSegmentLib/measurement/findings.py
+  HSAMSegmentLib/measurement/radiomics.py
   HSAMSegmentLib/measurement/readable.py
   HSAMSegmentLib/measurement/scan.py
   HSAMSegmentLib/measurement/statistics.py
@@ -159,6 +160,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/report/segmentation_report.py
   HSAMSegmentLib/report/thumbnail.py
   HSAMSegmentLib/runtime/__init__.py
+  HSAMSegmentLib/runtime/allocator.py
   HSAMSegmentLib/runtime/atomic_files.py
   HSAMSegmentLib/runtime/devices.py
   HSAMSegmentLib/runtime/disk.py
@@ -264,6 +266,13 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/widgets/tables.py
   HSAMSegmentLib/slicer/panels/widgets/theme.py
   HSAMSegmentLib/slicer/panels/widgets/tooltips.py
+  HSAMSegmentLib/slicer/scripting/__init__.py
+  HSAMSegmentLib/slicer/scripting/engines.py
+  HSAMSegmentLib/slicer/scripting/finetuning.py
+  HSAMSegmentLib/slicer/scripting/logic.py
+  HSAMSegmentLib/slicer/scripting/models.py
+  HSAMSegmentLib/slicer/scripting/results.py
+  HSAMSegmentLib/slicer/scripting/segmenting.py
   HSAMSegmentLib/slicer/self_test.py
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
@@ -354,14 +363,16 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/worker/worker_process.py
   HSAMSegmentLib/workflows/__init__.py
   HSAMSegmentLib/workflows/cohort/__init__.py
+  HSAMSegmentLib/workflows/cohort/claims.py
   HSAMSegmentLib/workflows/cohort/cluster_clock.py
   HSAMSegmentLib/workflows/cohort/cluster_run.py
   HSAMSegmentLib/workflows/cohort/connection.py
-  HSAMSegmentLib/workflows/cohort/dask_import.py
+  HSAMSegmentLib/workflows/cohort/run_manifest.py
   HSAMSegmentLib/workflows/cohort/sent_results.py
+  HSAMSegmentLib/workflows/cohort/shards.py
+  HSAMSegmentLib/workflows/cohort/summary_file.py
   HSAMSegmentLib/workflows/cohort/worker_health.py
   HSAMSegmentLib/workflows/cohort/worker_task.py
-  HSAMSegmentLib/workflows/cohort_report.py
   HSAMSegmentLib/workflows/compare/__init__.py
   HSAMSegmentLib/workflows/compare/compare_job.py
   HSAMSegmentLib/workflows/compare/compare_request.py
@@ -384,14 +395,11 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/model_transfer.py
   HSAMSegmentLib/workflows/probe.py
   HSAMSegmentLib/workflows/requests.py
+  HSAMSegmentLib/workflows/results/__init__.py
+  HSAMSegmentLib/workflows/results/cohort_report.py
+  HSAMSegmentLib/workflows/results/folder_statistics.py
   HSAMSegmentLib/workflows/run.py
   HSAMSegmentLib/workflows/segment/__init__.py
-  HSAMSegmentLib/workflows/segment/claims.py
-  HSAMSegmentLib/workflows/segment/folder_job.py
-  HSAMSegmentLib/workflows/segment/folder_request.py
-  HSAMSegmentLib/workflows/segment/folder_run.py
-  HSAMSegmentLib/workflows/segment/folder_scan.py
-  HSAMSegmentLib/workflows/segment/folder_statistics.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
   HSAMSegmentLib/workflows/segment/model_suggestion.py
@@ -400,13 +408,15 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/result_files.py
   HSAMSegmentLib/workflows/segment/result_records.py
   HSAMSegmentLib/workflows/segment/review.py
-  HSAMSegmentLib/workflows/segment/run_manifest.py
-  HSAMSegmentLib/workflows/segment/scan_outcome.py
-  HSAMSegmentLib/workflows/segment/segment_folder.py
   HSAMSegmentLib/workflows/segment/segment_request.py
   HSAMSegmentLib/workflows/segment/segment_scan.py
-  HSAMSegmentLib/workflows/segment/shards.py
-  HSAMSegmentLib/workflows/segment/summary_file.py
+  HSAMSegmentLib/workflows/segment_folder/__init__.py
+  HSAMSegmentLib/workflows/segment_folder/folder_job.py
+  HSAMSegmentLib/workflows/segment_folder/folder_request.py
+  HSAMSegmentLib/workflows/segment_folder/folder_run.py
+  HSAMSegmentLib/workflows/segment_folder/folder_scan.py
+  HSAMSegmentLib/workflows/segment_folder/scan_outcome.py
+  HSAMSegmentLib/workflows/segment_folder/segment_folder.py
   HSAMSegmentLib/workflows/self_test.py
   HSAMSegmentLib/workflows/stores.py
   HSAMSegmentLib/workflows/suggest/__init__.py

@@ -22,7 +22,7 @@ from HSAMSegmentLib.slicer.nodes.segment_session import BoundRequest, SessionEve
 from HSAMSegmentLib.slicer.nodes.volumes import volume_problem
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, ItemDone, Result
 from HSAMSegmentLib.workflows.requests import Request
-from HSAMSegmentLib.workflows.segment.folder_request import (
+from HSAMSegmentLib.workflows.segment_folder.folder_request import (
     CANCELLED,
     DONE,
     FAILED,

@@ -7,7 +7,7 @@ import pytest
 from untrained_model import write_untrained_model
 
 from HSAMSegmentLib.workflows.events import Cancelled
-from HSAMSegmentLib.workflows.segment.folder_request import CANCELLED, DONE, FAILED, SKIPPED
+from HSAMSegmentLib.workflows.segment_folder.folder_request import CANCELLED, DONE, FAILED, SKIPPED
 
 pytestmark = pytest.mark.host
 
