@@ -24,36 +24,13 @@ from typing import Any
 from HSAMSegmentLib.errors import HSAMSegmentError, RequestError
 from HSAMSegmentLib.runtime.atomic_files import atomic_output, make_folder
 from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneJobRequest
+from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
 logger = logging.getLogger(__name__)
 
 PAUSE, STOP = "pause", "stop"
 PREFIX = "course-"
 _ABANDONED_SECONDS = 24 * 3600
-
-
-@dataclass(frozen=True)
-class ValidationRecord:
-    """Numbers of one validation, as they are kept on the disk.
-
-    Attributes:
-        step: of the optimizer.
-        seconds: spent on the training so far.
-        loss: running mean, None before the first step.
-        dice: organ to Dice.
-        best: whether this state was the best so far.
-    """
-
-    step: int
-    seconds: float
-    loss: float | None
-    dice: dict[str, float]
-    best: bool
-
-    @property
-    def mean_dice(self) -> float | None:
-        """Mean over the organs, None without validation."""
-        return sum(self.dice.values()) / len(self.dice) if self.dice else None
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def test_the_code_of_a_segment_goes_with_its_organ(scene):
 
 
 def looks(count):
-    from HSAMSegmentLib.workflows.finetune.training_run import ValidationRecord
+    from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
     return [
         ValidationRecord(10 * n, 6.0 * n, None if n == 0 else 2.0 / n, {"Liver": 0.1 * n}, True) for n in range(count)

@@ -220,9 +220,9 @@ def test_the_chart_comes_into_sight_with_the_first_numbers_unless_it_is_not_want
     import slicer
 
     from HSAMSegmentLib.labels.terminology import label_set_of
-    from HSAMSegmentLib.workflows.events import Metrics
+    from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
-    live, numbers = driver.tab.live, Metrics(0, {"seconds": 1.0, "best": 1.0, "dice/liver": 0.5})
+    live, numbers = driver.tab.live, ValidationRecord(0, 1.0, None, {"liver": 0.5}, True)
     selection = slicer.app.applicationLogic().GetSelectionNode()
     live.begin("First", label_set_of({1: "liver"}))
     live.add(numbers)

@@ -30,8 +30,9 @@ from HSAMSegmentLib.workflows.finetune.inspect_cases import (
     open_case,
     summarize,
 )
-from HSAMSegmentLib.workflows.finetune.training_run import TrainingRun, ValidationRecord, new_model_id, unfinished_runs
+from HSAMSegmentLib.workflows.finetune.training_run import TrainingRun, new_model_id, unfinished_runs
 from HSAMSegmentLib.workflows.finetune.validation_picture import write_pair
+from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.requests import request_from_json, request_to_json
 from HSAMSegmentLib.workflows.run import run

@@ -14,7 +14,7 @@ from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.report.preview_picture import outline_colors
 from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
-from HSAMSegmentLib.workflows.finetune.training_run import ValidationRecord
+from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
 STEP, MINUTES, LOSS, RELATIVE, MEAN = "Step", "Minutes", "Loss", "Loss relative to its highest", "Mean Dice"
 KEPT = "Mean Dice of the kept state"

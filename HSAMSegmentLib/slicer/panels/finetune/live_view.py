@@ -11,9 +11,9 @@ from HSAMSegmentLib.slicer.nodes.finetune.chart import TrainingChart
 from HSAMSegmentLib.slicer.panels.widgets.swatches import swatch
 from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows, wrap_names
 from HSAMSegmentLib.slicer.panels.widgets.theme import quiet_color
-from HSAMSegmentLib.workflows.events import Metrics, ValidationPicture
+from HSAMSegmentLib.workflows.events import ValidationPicture
 from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneOutcome
-from HSAMSegmentLib.workflows.finetune.training_run import ValidationRecord
+from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
 ORGAN, BEFORE, NOW = range(3)
 _NARROWEST, _BORDERS = 240, 24
@@ -49,9 +49,8 @@ class LiveView:
             self._bring_chart()
         self._show_dice({})
 
-    def add(self, metrics: Metrics) -> None:
+    def add(self, record: ValidationRecord) -> None:
         """Show the numbers of one validation."""
-        record = record_of(metrics)
         self._records = [item for item in self._records if item.step < record.step] + [record]
         self.chart.show(self._records)
         self._bring_chart()
@@ -118,15 +117,6 @@ class LiveView:
         if self.chart is not None and self._records:
             self.chart.show(self._records)
             self.chart.show_in_layout()
-
-
-def record_of(metrics: Metrics) -> ValidationRecord:
-    """The validation that an event tells of."""
-    values = metrics.values
-    dice = {name[len("dice/") :]: value for name, value in values.items() if name.startswith("dice/")}
-    return ValidationRecord(
-        metrics.step, values.get("seconds", 0.0), values.get("loss"), dice, bool(values.get("best"))
-    )
 
 
 def said_for_what_it_is(outcome: FinetuneOutcome) -> str:
