@@ -26,7 +26,7 @@ class Finetuning(Engines):
 
         Args:
             cases: pairs of a scan and its labels: a volume node with a segmentation node, or two paths.
-            onEvent: called on the main thread with `Progress`, `ValidationPicture`, a `ValidationRecord` per validation,
+            onEvent: called on the main thread with `Progress`, `ValidationPicture`, `ValidationRecord` (a validation),
                 and at the end one of `Done` (its `value` is a `FinetuneOutcome`), `Failed` and `Cancelled`.
             options: what `fineTuneAndWait` takes.
 
