@@ -109,7 +109,7 @@ def _segment_folder(
     arguments: argparse.Namespace, options: SegmentOptions, console: Console, cancel: CancelToken
 ) -> int:
     from HSAMSegmentLib.report.segmentation_report import REPORT_SUFFIX
-    from HSAMSegmentLib.workflows.segment_folder.folder_statistics import check_folder_table, write_folder_table
+    from HSAMSegmentLib.workflows.results.folder_statistics import check_folder_table, write_folder_table
     from HSAMSegmentLib.workflows.segment_folder.scan_outcome import DONE, DONE_BEFORE, FAILED, SKIPPED
     from HSAMSegmentLib.workflows.segment_folder.segment_folder import segment_folder
 

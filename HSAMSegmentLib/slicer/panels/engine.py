@@ -14,7 +14,7 @@ from slicer.i18n import translate
 
 from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError
 from HSAMSegmentLib.runtime.translation import install_translation
-from HSAMSegmentLib.slicer.nodes.segment_session import Done, Order, Session, SessionEvent, Task, Written
+from HSAMSegmentLib.slicer.nodes.segment_session import BoundRequest, Done, Session, SessionEvent, Task, Written
 from HSAMSegmentLib.slicer.nodes.undo import SegmentationHistory
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, is_terminal
 from HSAMSegmentLib.workflows.requests import Request
@@ -55,13 +55,13 @@ class Engine:
         """Whether a job is running that tells its events to somebody else than this listener."""
         return self.is_busy and self._on_event not in (on_event, None)
 
-    def start(self, order: Order, on_event: OnEvent | None = None) -> None:
+    def start(self, bound: BoundRequest, on_event: OnEvent | None = None) -> None:
         """Segment in the background.
 
         Raises:
-            RequestError: if the order cannot be taken.
+            RequestError: if the request cannot be taken.
         """
-        self._opened().start(order)
+        self._opened().start(bound)
         self._begin(on_event)
 
     def start_request(self, request: Request, on_event: OnEvent | None = None) -> None:
@@ -82,13 +82,13 @@ class Engine:
         self._opened().start_task(task)
         self._begin(on_event)
 
-    def run(self, order: Order) -> Written:
+    def run(self, bound: BoundRequest) -> Written:
         """Segment and wait, with the application alive meanwhile.
 
         Raises:
             HSAMSegmentError: with a sentence for the user; CancelledError after a cancel.
         """
-        return self._wait(lambda on_event: self.start(order, on_event))
+        return self._wait(lambda on_event: self.start(bound, on_event))
 
     def run_task(
         self, task: Task, on_event: OnEvent | None = None, on_start: Callable[[], None] | None = None

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from HSAMSegmentLib.inference.options import SegmentOptions
     from HSAMSegmentLib.runtime.progress import Progress
     from HSAMSegmentLib.slicer.nodes.batch import Batch
-    from HSAMSegmentLib.slicer.nodes.segment_session import Order, SessionEvent, Written
+    from HSAMSegmentLib.slicer.nodes.segment_session import BoundRequest, SessionEvent, Written
     from HSAMSegmentLib.workflows.segment_folder.folder_request import BatchRow
 
 OnEvent = Callable[["SessionEvent"], None]
@@ -47,7 +47,7 @@ class Segmenting(Engines):
         Raises:
             RequestError: with a sentence, if something is wrong with the request or another job is running.
         """
-        self.engine.start(self._order(volumeNode, model, **options), on_event=onEvent)
+        self.engine.start(self._bound(volumeNode, model, **options), on_event=onEvent)
 
     def segmentAndWait(self, volumeNode, model: str = "", **options: Any) -> Written:
         """Like `segment`, but return when it is done: a `Written` with `outcome` and `segmentation_node`.
@@ -55,7 +55,7 @@ class Segmenting(Engines):
         Raises:
             HSAMSegmentError: with a sentence for the user; CancelledError after a cancel.
         """
-        return self.engine.run(self._order(volumeNode, model, **options))
+        return self.engine.run(self._bound(volumeNode, model, **options))
 
     @staticmethod
     def segmentOptions(
@@ -207,7 +207,7 @@ class Segmenting(Engines):
         )
         return self.engine.run_request(request, onEvent)["summary"]
 
-    def _order(
+    def _bound(
         self,
         volumeNode,
         model: str,
@@ -218,9 +218,9 @@ class Segmenting(Engines):
         preview: bool = False,
         undoable: bool = True,
         **options: Any,
-    ) -> Order:
+    ) -> BoundRequest:
         from HSAMSegmentLib.errors import RequestError
-        from HSAMSegmentLib.slicer.nodes.segment_session import Order
+        from HSAMSegmentLib.slicer.nodes.segment_session import bind_request
         from HSAMSegmentLib.slicer.nodes.volumes import roi_bounds
 
         if roiNode is not None:
@@ -229,7 +229,16 @@ class Segmenting(Engines):
         if not chosen:
             raise RequestError(f"No installed model seems to fit '{volumeNode.GetName()}'. Name one with model=...")
         made = self.segmentOptions(**options)
-        return Order(volumeNode, chosen, device, made, segmentationNode, surfaces, preview, undoable)
+        return bind_request(
+            volumeNode,
+            chosen,
+            device,
+            made,
+            segmentationNode,
+            surfaces=surfaces,
+            preview=preview,
+            undoable=undoable,
+        )
 
     def _runBatch(self, items, model, onRows, onProgress, device, options) -> tuple[BatchRow, ...]:
         from HSAMSegmentLib.errors import CancelledError, RequestError
@@ -244,8 +253,8 @@ class Segmenting(Engines):
         listener = BatchListener(onRows or ignore, onProgress or ignore, ends.append)
         self.segmentOptions(**options)  # what is wrong with them is said before the first scan
 
-        def make(volume) -> Order:
-            return self._order(volume, model, device=device, undoable=False, **options)
+        def make(volume) -> BoundRequest:
+            return self._bound(volume, model, device=device, undoable=False, **options)
 
         batch = self._batch = Batch(items, self.engine, make, listener)
         try:

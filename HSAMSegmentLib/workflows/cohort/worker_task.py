@@ -21,9 +21,10 @@ from HSAMSegmentLib.errors import (
     VolumeError,
 )
 from HSAMSegmentLib.io.scan_folder import Scan
+from HSAMSegmentLib.runtime.allocator import keep_freed_memory
 from HSAMSegmentLib.runtime.progress import CancelToken, ignore_progress
+from HSAMSegmentLib.workflows.cohort.claims import Claims
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.segment_folder.claims import Claims
 from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment_folder.scan_outcome import FAILED, ScanOutcome
 
@@ -93,6 +94,8 @@ def segment_task(task: ScanTask) -> ScanAnswer:
         CancelledError: after `stop_run`.
     """
     with _one_at_a_time:
+        if not _shared:
+            keep_freed_memory()
         worker = get_worker()
         context = Context(cancel=_tokens.setdefault(task.run, CancelToken()), shared=_shared)
         context.cancel.raise_if_cancelled()
