@@ -211,8 +211,8 @@ class SlicePredictor:
 
     def _compute_in(self, precision: devices.Precision) -> None:
         self._precision = precision
-        halved = self.device == "cpu" and precision.dtype is not None
-        self._prepared = half_network(self._network, precision.dtype) if halved else self._network
+        dtype = precision.dtype if self.device == "cpu" else None
+        self._prepared = self._network if dtype is None else half_network(self._network, dtype)
 
     def _chosen_precision(self, device: str) -> devices.Precision:
         if self._wanted_precision == "auto":

@@ -105,10 +105,10 @@ def _features(mask: np.ndarray, box: tuple[slice, ...], volume: Volume, settings
 
 
 def _part_of(geometry: Geometry, part: tuple[slice, ...]) -> Geometry:
-    start = [bounds.start for bounds in reversed(part)]
-    origin = (geometry.ijk_to_lps @ [*start, 1.0])[:3]
-    size = tuple(bounds.stop - bounds.start for bounds in reversed(part))
-    return Geometry(size, geometry.spacing_mm, tuple(float(value) for value in origin), geometry.direction)
+    k, j, i = part
+    x, y, z = (float(value) for value in (geometry.ijk_to_lps @ [i.start, j.start, k.start, 1.0])[:3])
+    size = (i.stop - i.start, j.stop - j.start, k.stop - k.start)
+    return Geometry(size, geometry.spacing_mm, (x, y, z), geometry.direction)
 
 
 @contextmanager

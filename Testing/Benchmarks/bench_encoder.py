@@ -1,7 +1,8 @@
 """SamEncoder against segment-anything's own ImageEncoderViT: time, difference, memory, and the machine's limit.
 
 All encoders have the same weights (random ones of a plausible size) and see the same image. The original runs in
-float32 and, converted whole, in bfloat16; ours in float32 and in bfloat16 as segmenting runs it. Their samples alternate
+float32 and, converted whole, in bfloat16; ours in float32 and in bfloat16 as segmenting runs it. Their samples
+alternate
 with each other and with matrix products that tell what the machine gave at that moment. Ratios are of medians; the
 memory is the growth of the resident set during the first call, each in a process of its own.
 

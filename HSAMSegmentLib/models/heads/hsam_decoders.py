@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from HSAMSegmentLib.models.heads.pixel_logits import upscaled_logits
 from HSAMSegmentLib.models.heads.sam_decoder import DecoderOutput, HypernetworkMlp, mask_classifiers, read_masks
 from HSAMSegmentLib.models.heads.two_way_transformer import TwoWayTransformer
-from HSAMSegmentLib.models.heads.upscaling import Upscaling
+from HSAMSegmentLib.models.heads.upscaling import Upscaling, UpscalingStep
 
 
 def class_weights(logits: Tensor) -> Tensor:
@@ -119,9 +120,9 @@ class RefiningDecoder(nn.Module):
         skips: Sequence[Tensor] = (),
     ) -> Tensor:
         """The logits of `forward` alone, [B, T, 16 rows, 16 columns], faster where a CPU does not train."""
-        last = self.skip_connect.steps[-1]
+        last = cast(UpscalingStep, self.skip_connect.steps[-1])
         if torch.is_grad_enabled() or image.device.type != "cpu" or last.skip is not None:
-            return self(image, image_pe, grid, weights, first_upscaled, skips).logits
+            return cast(Tensor, self(image, image_pe, grid, weights, first_upscaled, skips).logits)
         tokens, _, joined = self._joined(image, image_pe, grid, weights, first_upscaled, skips)
         before = self.skip_connect.before_last(joined, skips[2:])
         return upscaled_logits(last, before, mask_classifiers(self.hypernetworks, tokens))

@@ -8,9 +8,11 @@ cache at a time, and only the logits are placed. The mean of the layer norm is f
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from HSAMSegmentLib.models.heads.upscaling import UpscalingStep
 
@@ -46,12 +48,13 @@ def upscaled_logits(step: UpscalingStep, x: Tensor, classifiers: Tensor) -> Tens
 def _centered(step: UpscalingStep) -> Tensor:
     """Weight and, as its last column, bias [4 * out, in + 1] whose results have the mean 0 over a pixel's channels."""
     weight = step.expand.weight.float().permute(2, 3, 1, 0).flatten(0, 1)
-    whole = torch.cat([weight, step.expand.bias.float().expand(4, -1)[..., None]], dim=-1)
+    whole = torch.cat([weight, cast(Tensor, step.expand.bias).float().expand(4, -1)[..., None]], dim=-1)
     return (whole - whole.mean(dim=1, keepdim=True)).flatten(0, 1)
 
 
 def _normalized(step: UpscalingStep, channels: Tensor) -> Tensor:
     """The rest of the layer norm, and the GELU: [4, out, pixels] of mean 0 to the same shape; changed in place."""
-    spread = channels.square().mean(dim=1, keepdim=True).add_(step.norm.eps).rsqrt_()
-    scaled = channels.mul_(spread).mul_(step.norm.weight.float()[:, None]).add_(step.norm.bias.float()[:, None])
+    norm = cast(nn.LayerNorm, step.norm)
+    spread = channels.square().mean(dim=1, keepdim=True).add_(norm.eps).rsqrt_()
+    scaled = channels.mul_(spread).mul_(norm.weight.float()[:, None]).add_(norm.bias.float()[:, None])
     return F.gelu(scaled)
