@@ -1,7 +1,7 @@
 """The colors that known structures had before they got their own: those of Slicer's anatomy list.
 
-Models keep the colors of their labels. Where a model has the former color of a structure, which nobody chose, it gets
-the present one, so that every view, table and picture shows the same; a color that somebody chose stays.
+Models keep the colors of their labels. A label with the former color of its structure, which was a default, gets the
+present one, so that every view, table and picture shows the same. A color that a user chose stays.
 """
 
 from __future__ import annotations
