@@ -14,7 +14,7 @@ LONG_NAME = "CT abdomen portal venous 3.0 mm soft tissue, patient 0042"
 
 
 def add_scan(name=LONG_NAME, modality="CT"):
-    """A scan that is no more than a grid."""
+    """A scan of noise."""
     import slicer
 
     array = np.random.default_rng(0).integers(-1000, 400, (20, 64, 64)).astype(np.int16)
