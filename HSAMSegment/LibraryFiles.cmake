@@ -371,6 +371,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/cohort/cluster_clock.py
   HSAMSegmentLib/workflows/cohort/cluster_run.py
   HSAMSegmentLib/workflows/cohort/connection.py
+  HSAMSegmentLib/workflows/cohort/ignore_interrupts.py
   HSAMSegmentLib/workflows/cohort/run_manifest.py
   HSAMSegmentLib/workflows/cohort/sent_results.py
   HSAMSegmentLib/workflows/cohort/shards.py
