@@ -165,7 +165,7 @@ def add_models(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     remove.add_argument("id", metavar="ID", help="a model's id")
 
 
-def add_convert(subparsers: argparse._SubParsersAction) -> None:
+def add_convert(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     """`convert LABELS -o OUTPUT`."""
     parser = _command(
         subparsers, "convert", "Write labels, such as corrected ones, in another format, and measure them."

@@ -134,7 +134,7 @@ def _in_place(task: ScanTask, context: Context) -> ScanAnswer:
 
 def _to_send_back(task: ScanTask, context: Context) -> ScanAnswer:
     """Write the results to a temporary folder, and hand back its contents."""
-    from HSAMSegmentLib.workflows.segment.folder_scan import waiting_outcome
+    from HSAMSegmentLib.workflows.segment_folder.folder_scan import waiting_outcome
 
     try:
         folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-scan-"))
