@@ -121,7 +121,7 @@ class HSAMSegmentLogic(ScriptedLoadableModuleLogic, ScriptingLogic):
     Example::
 
         logic = HSAMSegmentLogic()
-        finished = logic.segmentAndWait(volumeNode, model="abdomen-mr-t2")
+        finished = logic.segmentAndWait(volumeNode, model="abdomen-mr")
         print(finished.segmentation_node.GetName(), [organ.volume_ml for organ in finished.outcome.found])
         logic.close()
     """

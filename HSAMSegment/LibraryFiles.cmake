@@ -438,7 +438,7 @@ set(LIBRARY_RESOURCES
   Docs/troubleshooting.md
   HSAMSegmentLib/py.typed
   Resources/Models/abdomen-ct.safetensors
-  Resources/Models/abdomen-mr-t2.safetensors
+  Resources/Models/abdomen-mr.safetensors
   Resources/Models/cardiac-mr-bssfp.safetensors
   Resources/Models/catalog.json
   Resources/Models/left-atrium-lge.safetensors

@@ -2,7 +2,7 @@
 
     import HSAMSegmentLib as hsam
 
-    result = hsam.segment("scan.nii.gz", model="abdomen-mr-t2")
+    result = hsam.segment("scan.nii.gz", model="abdomen-mr")
     result["liver"].volume_ml
     result.save("organs.seg.nrrd")
     hsam.finetune([("scan.nii.gz", "labels.seg.nrrd")], minutes=10).save("mine.safetensors")

@@ -17,7 +17,7 @@ import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "Testing" / "Host")]
-DEFAULT_MODEL = "abdomen-mr-t2"
+DEFAULT_MODEL = "abdomen-mr"
 PHANTOM_SEED = 3
 """A phantom that the model does rather well on: the pictures show what the module looks like, they prove nothing."""
 

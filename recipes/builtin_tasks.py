@@ -285,7 +285,7 @@ ABDOMEN_CT = BuiltinTask(
         enhancing_labels=(1, 2, 3, 8, 9, 10),
     ),
     validation=("ct_btcv_07", "ct_btcv_26", "ct_btcv_34"),
-    prediction=LAST_STAGE,
+    prediction=PredictionRule(stages="last", neighbors_mm=3.0),
     field_of_view_mm=(250.0, 520.0),
     license=License(
         name="Research only",
@@ -303,6 +303,19 @@ ABDOMEN_MR = replace(
     ABDOMEN,
     id="abdomen-mr",
     title="Abdomen, MR of any contrast",
+    license=License(
+        name="Research only",
+        terms="Research only, non-commercial, not for a product: trained on CHAOS scans (CC-BY-NC-SA 4.0: credit, no "
+        "commercial use, changed versions under the same terms) and on scans of the BTCV challenge, which its "
+        f"organizers give out on registration. {INHERITED}",
+        url="https://creativecommons.org/licenses/by-nc-sa/4.0/",
+    ),
+    citation=(*ABDOMEN.citation, *ABDOMEN_CT.citation),
+    description="Liver, kidneys and spleen in axial MR, whatever the sequence: trained on fat-suppressed T2-weighted "
+    "MR, on CT, and on random contrast made of their label maps (Billot et al., Medical Image Analysis 86 (2023) "
+    "102789).",
+    weak_points="Validated on fat-suppressed T2-weighted MR and on CT; other sequences were only simulated. Large "
+    "lesions, missing or transplanted kidneys are not covered. A kidney that is shrunken may be missed.",
     batch_size=6,
     full_size_batch=4,
     centers_on_labels=True,
@@ -335,7 +348,7 @@ ABDOMEN_MR_WITHOUT_CT = replace(
 TASKS = (ABDOMEN, HEART, ATRIUM)
 """Trained together: the first bundle holds the encoder of all."""
 
-SHIPPED_TASKS = (*TASKS, ABDOMEN_CT)
+SHIPPED_TASKS = (ABDOMEN_CT, ABDOMEN_MR, HEART, ATRIUM)
 
 ALL_TASKS = (*TASKS, ABDOMEN_CT, ABDOMEN_MR, ABDOMEN_MR_WITHOUT_CT)
 

@@ -22,7 +22,7 @@ from HSAMSegmentLib.slicer.nodes.segmentations.segments import LABELMAP, create_
 from HSAMSegmentLib.slicer.nodes.volumes import volume_geometry
 from HSAMSegmentLib.weights.store import Store
 
-MODEL = "abdomen-mr-t2"
+MODEL = "abdomen-mr"
 NEIGHBOR = "Neighbor"
 PLACED = ("liver", "right kidney")
 _LEAST_DICE = 0.6

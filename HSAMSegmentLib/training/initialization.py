@@ -25,7 +25,7 @@ from HSAMSegmentLib.weights.loading import LoadedModel, load_model, starting_ten
 from HSAMSegmentLib.weights.manifest import EncoderSource, License, Manifest
 from HSAMSegmentLib.weights.store import Store
 
-DEFAULT_START = "abdomen-mr-t2"
+DEFAULT_START = "abdomen-mr"
 SCRATCH = "scratch"
 OWN_LICENSE = License("Terms of its scans", "Fine-tuned on your scans: their terms apply.", research_only=False)
 

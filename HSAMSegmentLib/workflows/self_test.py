@@ -50,7 +50,7 @@ class SelfTestResult:
         return bool(self.recorded) and self.largest_difference <= TOLERANCE
 
 
-def run_self_test(context: Context, *, model: str = "abdomen-mr-t2", device: str = "auto") -> SelfTestResult:
+def run_self_test(context: Context, *, model: str = "abdomen-mr", device: str = "auto") -> SelfTestResult:
     """Segment the synthetic scan.
 
     Raises:

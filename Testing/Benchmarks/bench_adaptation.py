@@ -6,7 +6,7 @@ read as in segmenting but with all its pieces. Each line changes one thing again
     W="--without cardiac-mr-bssfp --state Scratch/unseen.training"
     python Scripts/train_builtin.py $W --minutes 26
     python Scripts/export_builtin.py $W --models Scratch/unseen --not-judged
-    python Testing/Benchmarks/bench_adaptation.py --start Scratch/unseen/abdomen-mr-t2.safetensors
+    python Testing/Benchmarks/bench_adaptation.py --start Scratch/unseen/abdomen-mr.safetensors
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ from HSAMSegmentLib.runtime.allocator import keep_freed_memory
 if sys.argv[1] == "ours":
     assert keep_freed_memory()
 volume, _ = abdomen_phantom()
-hsam.segment(volume, "abdomen-mr-t2", device="cpu")
+hsam.segment(volume, "abdomen-mr", device="cpu")
 began = time.process_time()
-hsam.segment(volume, "abdomen-mr-t2", device="cpu")
+hsam.segment(volume, "abdomen-mr", device="cpu")
 print(time.process_time() - began)
 """
 SETTINGS = {

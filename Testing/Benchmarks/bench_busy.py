@@ -22,7 +22,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
-MODEL = "abdomen-mr-t2"
+MODEL = "abdomen-mr"
 BUSY = "while True:\n    pass\n"
 SETTINGS = {"bounded": {}, "OpenMP's default": {"GOMP_SPINCOUNT": "300000"}}
 

@@ -20,7 +20,7 @@ import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
-MODEL = "abdomen-mr-t2"
+MODEL = "abdomen-mr"
 
 
 def main() -> None:

@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--task", choices=[task.id for task in TASKS], default="cardiac-mr-bssfp")
     parser.add_argument("--training", nargs="+", default=None, help="ids of the scans; default: the first of the set")
     parser.add_argument("--support", help="train on a support set that dataset.json names, such as hsam_4_scans")
-    parser.add_argument("--start", default="abdomen-mr-t2", help="model whose encoder is taken")
+    parser.add_argument("--start", default="abdomen-mr", help="model whose encoder is taken")
     parser.add_argument("--encoder", default="compact")
     parser.add_argument("--ways", nargs="+", default=["frozen", "full"])
     parser.add_argument("--minutes", type=float, default=10.0)

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MODELS = ("abdomen-mr-t2", "cardiac-mr-bssfp", "left-atrium-lge", "abdomen-ct")
+MODELS = ("abdomen-mr", "cardiac-mr-bssfp", "left-atrium-lge", "abdomen-ct")
 PRECISIONS = ("float32", "bfloat16")
 
 

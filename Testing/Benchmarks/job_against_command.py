@@ -83,7 +83,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scan", type=Path)
-    parser.add_argument("--model", default="abdomen-mr-t2")
+    parser.add_argument("--model", default="abdomen-mr")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     from slicerhost import start_host

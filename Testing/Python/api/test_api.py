@@ -127,7 +127,7 @@ def test_a_model_is_loaded_once_and_used_by_file(tmp_path):
     scan = write_scan(tmp_path / "scan.nii.gz")
     assert hsam.segment(scan, loaded, device="cpu").model_id == "mine"
     assert hsam.segment(scan, tmp_path / "mine.safetensors", device="cpu").model_id == "mine"
-    assert "abdomen-mr-t2" in {entry.id for entry in hsam.list_models()}
+    assert "abdomen-mr" in {entry.id for entry in hsam.list_models()}
 
 
 def test_an_evaluation_has_numbers_a_table_and_plain_values(expected, tmp_path):

@@ -215,7 +215,7 @@ def test_validation_reads_the_outputs_as_segmenting_does(data_folder):
 def test_a_builtin_model_finds_the_same_organs_in_turned_views(data_folder):
     from dataclasses import replace
 
-    path = builtin_models_folder() / "abdomen-mr-t2.safetensors"
+    path = builtin_models_folder() / "abdomen-mr.safetensors"
     if not path.is_file():
         pytest.skip(f"{path.name} is not trained yet")
     volume = read_volume(data_folder / "chaos_t2" / "images" / "chaos_t2_02.nii.gz")

@@ -107,7 +107,7 @@ def test_a_structure_that_the_scan_cuts_off_says_nothing_about_volumes():
 
 
 def test_the_result_and_its_warnings_tell_it():
-    model = load_model("abdomen-mr-t2")
+    model = load_model("abdomen-mr")
     volume, _ = abdomen_phantom(seed=1, geometry=phantom_geometry((96, 80, 12), (3.5, 3.5, 15.0)))
     impossible = StructureRange(volume_ml=(1e4, 2e4), intensity=(0.99, 1.0))
     names = [label.name for label in model.manifest.labels]

@@ -268,7 +268,7 @@ def test_the_result_of_the_segment_tab_leads_here_and_a_finetuned_model_leads_ba
     shell = Shell(engine, lambda name: str(FORMS / name), lambda: node, models=StoreModels(store))
     shell.enter()
     segment = shell.open(SEGMENT)
-    outcome = SegmentOutcome(volume_geometry(pair[0]), (0,) * 6, "", (), "abdomen-mr-t2", "Abdomen")
+    outcome = SegmentOutcome(volume_geometry(pair[0]), (0,) * 6, "", (), "abdomen-mr", "Abdomen")
     segment.result.show(Written(outcome, pair[1], pair[0]), show_3d=False)
     segment.ui.learnFromButton.click()
     finetune = shell.open(FINETUNE)
@@ -351,7 +351,7 @@ def result(scene, pair):
 
     doubts = [DoubtfulSlice(9, (20, 30, 9), "liver", 0.41, 80.0), DoubtfulSlice(4, (21, 31, 4), "liver", 0.6, 40.0)]
     volume, node = pair
-    node.SetAttribute(MODEL_ATTRIBUTE, "abdomen-mr-t2")
+    node.SetAttribute(MODEL_ATTRIBUTE, "abdomen-mr")
     node.SetAttribute(DOUBTS_ATTRIBUTE, json.dumps([asdict(item) for item in doubts]))
     node.SetNodeReferenceID(SOURCE_ROLE, volume.GetID())
     return volume, node

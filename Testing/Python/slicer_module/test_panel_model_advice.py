@@ -50,15 +50,15 @@ def test_the_scan_chooses_the_model_until_the_user_does(built_in_driver, monkeyp
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     ct, mr = add_abdominal_scan("One", "CT"), add_abdominal_scan("Two", "MR")
     ui.scanSelector.setCurrentNode(mr)
-    assert driver.panel.model.id == "abdomen-mr-t2"
+    assert driver.panel.model.id == "abdomen-mr"
     assert "Chosen for this scan (MR, abdomen)." in ui.modelInfoLabel.text
     ui.scanSelector.setCurrentNode(ct)
     assert driver.panel.model.id == "abdomen-ct"
-    ui.modelCombo.setCurrentIndex(ui.modelCombo.findData("abdomen-mr-t2"))
+    ui.modelCombo.setCurrentIndex(ui.modelCombo.findData("abdomen-mr"))
     assert "Does not seem to fit this scan: made for MR, not for CT." in ui.modelInfoLabel.text
     database._values["0018,0015"] = "HEART"
     ui.scanSelector.setCurrentNode(mr)
-    assert driver.panel.model.id == "abdomen-mr-t2", "the user has the last word"
+    assert driver.panel.model.id == "abdomen-mr", "the user has the last word"
     driver.panel.show_parameters(driver.node)
     ui.scanSelector.setCurrentNode(ct)
-    assert driver.panel.model.id == "abdomen-mr-t2", "also after the tab was left"
+    assert driver.panel.model.id == "abdomen-mr", "also after the tab was left"

@@ -176,7 +176,7 @@ def test_a_new_task_starts_from_the_matching_weights_of_a_model(cases, tmp_path)
     from HSAMSegmentLib.weights.loading import load_model
 
     training = new_training(cases)
-    model = load_model("abdomen-mr-t2")
+    model = load_model("abdomen-mr")
     (report,) = training.start_from(model).values()
     assert report.common_labels == training.data[0].task.labels
     source = model.network.state_dict()

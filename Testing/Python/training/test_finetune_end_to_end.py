@@ -49,7 +49,7 @@ def test_correct_and_learn_ends_in_a_better_model_that_can_be_shared(
     folder = data_folder / "ct_totalsegmentator"
     scan = slicer.util.loadVolume(str(folder / "images" / "ct_example_30.nii.gz"), {})
     truth = slicer.util.loadLabelVolume(str(folder / "labels" / "ct_example_30.nii.gz"), {})
-    made = driver.shared_engine.run(bind_request(scan, "abdomen-mr-t2")).segmentation_node
+    made = driver.shared_engine.run(bind_request(scan, "abdomen-mr")).segmentation_node
     liver = (slicer.util.arrayFromVolume(truth) == 1).astype(np.uint8)
     slicer.util.updateSegmentBinaryLabelmapFromArray(liver, made, made.GetSegmentation().GetNthSegmentID(0), scan)
     driver.tab.show_parameters(driver.node)

@@ -17,7 +17,7 @@ from HSAMSegmentLib.workflows.segment.model_suggestion import body_parts, doubt_
 def built_in():
     """The models of the repository."""
     found = [entry.manifest for entry in Store().models() if entry.is_present and entry.manifest is not None]
-    wanted = ("abdomen-ct", "abdomen-mr-t2", "cardiac-mr-bssfp", "left-atrium-lge")
+    wanted = ("abdomen-ct", "abdomen-mr", "cardiac-mr-bssfp", "left-atrium-lge")
     return [manifest for manifest in found if manifest.id in wanted]
 
 
@@ -34,7 +34,7 @@ def scan(modality, millimeters, name="Scan"):
     [
         ("CT", 360.0, ("ABDOMEN",), "abdomen-ct"),
         ("CT", 360.0, (), "abdomen-ct"),
-        ("MR", 330.0, ("ABDOMEN", "t2_spir_tra"), "abdomen-mr-t2"),
+        ("MR", 330.0, ("ABDOMEN", "t2_spir_tra"), "abdomen-mr"),
         ("MR", 330.0, ("HEART", "cine bssfp sa"), "cardiac-mr-bssfp"),
         ("CT", 360.0, ("HEAD",), ""),
     ],
@@ -62,5 +62,5 @@ def test_body_parts_are_told_by_words_and_not_by_parts_of_words(built_in):
     assert body_parts(["Abdomen^Standard", "CT_liver_3mm"]) == {"abdomen"}
     assert body_parts(["headless", "chestnut"]) == set()
     parts = {manifest.id: model_parts(manifest) for manifest in built_in}
-    assert parts["abdomen-ct"] == parts["abdomen-mr-t2"] == {"abdomen"}
+    assert parts["abdomen-ct"] == parts["abdomen-mr"] == {"abdomen"}
     assert parts["cardiac-mr-bssfp"] == parts["left-atrium-lge"] == {"heart"}

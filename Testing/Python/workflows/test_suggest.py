@@ -72,7 +72,7 @@ def test_among_scans_of_patients_the_one_of_another_kind_comes_first(real_data_f
         (tmp_path / scan.name).symlink_to(scan)
     odd = next((real_data_folder / "la_lge" / "images").glob("*.nii.gz"))
     (tmp_path / odd.name).symlink_to(odd)
-    found = run(SuggestRequest(str(tmp_path), 4, "abdomen-mr-t2", "cpu"), Context())
+    found = run(SuggestRequest(str(tmp_path), 4, "abdomen-mr", "cpu"), Context())
     assert found.scans[0].name == odd.name[: -len(".nii.gz")]
     assert found.scans[0].reasons
 
