@@ -79,7 +79,8 @@ def test_each_states_dice_and_surface_distance_of_every_structure(task):
     structures = read_manifest(bundle(task.id)).metrics["validation"]["structures"]
     assert set(structures) == set(task.labels)
     for row in structures.values():
-        assert 0.0 < row["lowest_dice"] <= row["dice"] <= 1.0
+        assert 0.0 <= row["lowest_dice"] <= row["dice"] <= 1.0
+        assert row["dice"] > 0.0
         assert row["hd95_mm"] > 0.0
 
 
