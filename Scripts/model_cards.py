@@ -18,8 +18,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 INTRODUCTION = """# The built-in models
 
 Written by `Scripts/model_cards.py` from the manifests of the bundles in `Resources/Models`; do not edit by hand.
-Trained by `Scripts/train_builtin.py`, judged and written by `Scripts/export_builtin.py`. One compact encoder for the
-three MR models, in the bundle of the first, and one for CT; an H-SAM head (paper form) for each.
+Trained by `Scripts/train_builtin.py`, evaluated and written by `Scripts/export_builtin.py`. Each has a compact encoder
+and an H-SAM head (paper form); the two heart models share one encoder, in the bundle of the first.
 """
 
 
