@@ -53,7 +53,7 @@ def test_an_unknown_model_is_answered_with_similar_ids(program):
 
 def test_a_model_whose_encoder_nobody_knows_is_named_wherever_models_are_listed(program):
     import_orphan(program)
-    assert "orphan: Brightness needs the encoder 'gone', which nobody knows here" in program("models").stderr
+    assert "orphan: Brightness needs the encoder 'gone', which is unknown here" in program("models").stderr
     assert "problem:   Brightness needs the encoder 'gone'" in program("models", "show", "orphan").stdout
     download = program("models", "download", "orphan", "--yes")
     assert download.returncode == 5

@@ -29,7 +29,7 @@ NOT_DICOM = [
     (b"/annex/objects/SHA256E-s5--0.dcm\n", "pointer file of git-annex"),
     (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>", "web page"),
     (b"Please find the images on the other disc.\n", "text file"),
-    (bytes(range(256)) * 4, "no DICOM file"),
+    (bytes(range(256)) * 4, "not a DICOM file"),
 ]
 
 

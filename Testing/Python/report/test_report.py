@@ -47,7 +47,7 @@ def test_it_tells_where_the_volume_is_and_what_made_it(report):
 
 def test_it_says_that_it_is_for_research(report):
     assert "research only" in report["statement"]
-    assert "no medical device" in report["statement"]
+    assert "not a medical device" in report["statement"]
 
 
 def test_every_wanted_label_has_volume_code_confidence_and_its_least_certain_slice(report):

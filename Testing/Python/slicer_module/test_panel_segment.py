@@ -303,5 +303,5 @@ def test_a_model_whose_encoder_nobody_knows_is_not_offered_as_present(host, engi
     driver.ui.modelCombo.setCurrentIndex(1)
     assert "on this computer" not in driver.ui.modelInfoLabel.text
     assert not driver.ui.applyButton.enabled
-    assert "needs the encoder 'gone', which nobody knows here" in driver.status
+    assert "needs the encoder 'gone', which is unknown here" in driver.status
     driver.close()

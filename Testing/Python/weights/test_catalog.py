@@ -91,8 +91,8 @@ def test_labels_of_the_shipped_catalog_are_those_of_the_terminology():
     [
         ({"id": "a b"}, "characters other than"),
         ({"kind": "decoder"}, "not 'encoder' or 'model'"),
-        ({"file_name": "../../etc/passwd"}, "no plain file name"),
-        ({"file_name": "weights.exe"}, "no plain file name"),
+        ({"file_name": "../../etc/passwd"}, "not a plain file name"),
+        ({"file_name": "weights.exe"}, "not a plain file name"),
         ({"file_name": "sam_vit_l_0b3195.pth"}, "more than one entry with the file_name"),
         ({"id": "sam_vit_l"}, "more than one entry with the id 'sam_vit_l'"),
         ({"sha256": "EC2DF627"}, "not 64 lowercase hexadecimal digits"),

@@ -293,7 +293,7 @@ def test_a_model_whose_encoder_nobody_knows_is_named_and_harms_no_other(store, o
     assert (missing.id, missing.kind, missing.is_present) == ("gone", "encoder", False)
     problems = {entry.id: entry.problem for entry in store.models() if entry.problem}
     assert list(problems) == [orphan]
-    assert "needs the encoder 'gone', which nobody knows here" in problems[orphan]
+    assert "needs the encoder 'gone', which is unknown here" in problems[orphan]
     assert store.how_to_get(missing) == problems[orphan]
 
 
