@@ -12,6 +12,8 @@ COPY pyproject.toml setup.py README.md LICENSE /source/
 COPY HSAMSegmentLib /source/HSAMSegmentLib
 COPY Resources /source/Resources
 RUN /app/bin/pip install --no-cache-dir "/source[dicom,surfaces,hub,serve]"
+# An image that cannot segment is not finished. What this leaves behind stays in this stage.
+RUN /app/bin/hsam-segment doctor --self-test
 
 FROM python:${PYTHON}-slim
 COPY --from=build /app /app
@@ -28,8 +30,6 @@ ENV PATH="/app/bin:$PATH" \
 USER 10001
 WORKDIR /data
 EXPOSE 8000
-# An image that cannot segment is not finished.
-RUN hsam-segment doctor --self-test
 # Python heeds it as the first process of a container, too; it ignores SIGTERM there.
 STOPSIGNAL SIGINT
 ENTRYPOINT ["hsam-segment"]
