@@ -31,6 +31,8 @@ def _make_library_importable() -> None:
 
 _make_library_importable()
 
+from HSAMSegmentLib.slicer.scripting.logic import ScriptingLogic  # noqa: E402 - the library is found only now
+
 
 class HSAMSegment(ScriptedLoadableModule):
     """Name, place and help of the module."""
@@ -113,8 +115,8 @@ class HSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.shell.show_scene()
 
 
-class HSAMSegmentLogic(ScriptedLoadableModuleLogic):
-    """Segmentation for scripts; the panel uses the same engine.
+class HSAMSegmentLogic(ScriptedLoadableModuleLogic, ScriptingLogic):
+    """All that the panel can do, for scripts (see Docs/scripting.md); the panel uses the same engine.
 
     Example::
 
@@ -126,77 +128,7 @@ class HSAMSegmentLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleLogic.__init__(self, parent)
-        self._engine = None
-
-    @property
-    def engine(self):
-        """The engine behind this logic, made at its first use."""
-        if self._engine is None:
-            from HSAMSegmentLib.slicer.panels.engine import Engine
-
-            self._engine = Engine()
-        return self._engine
-
-    def segment(self, volumeNode, model, onEvent=None, **options):
-        """Start to segment in the background and return at once.
-
-        Args:
-            volumeNode: the scan.
-            model: model id, or path of a file of weights.
-            onEvent: called on the main thread with every event: `Progress`, and at the end one of `Written`, `Failed`
-                and `Cancelled`.
-            options: `segmentationNode` to write into (default: a new one), `roiNode`, `organs` (names), `device`,
-                `surfaces`.
-
-        Raises:
-            RequestError: with a sentence, if something is wrong with the request or another job is running.
-        """
-        self.engine.start(self._order(volumeNode, model, **options), on_event=onEvent)
-
-    def segmentAndWait(self, volumeNode, model, **options):
-        """Like `segment`, but return when it is done: a `Written` with `outcome` and `segmentation_node`.
-
-        Raises:
-            HSAMSegmentError: with a sentence for the user.
-        """
-        return self.engine.run(self._order(volumeNode, model, **options))
-
-    def compareAndWait(self, nodeA, nodeB):
-        """Compare a segmentation with a reference, structures paired by terminology and name.
-
-        Returns:
-            A `Compared` with `outcome` (one score per structure, in `outcome.scores`) and `table_node`.
-
-        Raises:
-            HSAMSegmentError: with a sentence for the user.
-        """
-        from HSAMSegmentLib.slicer.nodes.segmentations.comparison import CompareTask, guess_pairs
-
-        return self.engine.run_task(CompareTask(nodeA, nodeB, guess_pairs(nodeA, nodeB)))
-
-    def cancel(self):
-        """Ask the running job to stop; its last event comes within a second."""
-        self.engine.cancel()
-
-    def isBusy(self):
-        """Whether a job is running."""
-        return self._engine is not None and self._engine.is_busy
-
-    def close(self):
-        """End a running job and the worker process."""
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
-
-    @staticmethod
-    def _order(volumeNode, model, segmentationNode=None, roiNode=None, organs=(), device="auto", surfaces=False):
-        from HSAMSegmentLib.inference.options import SegmentOptions
-        from HSAMSegmentLib.slicer.nodes.segment_session import Order
-        from HSAMSegmentLib.slicer.nodes.volumes import roi_bounds
-
-        roi = roi_bounds(roiNode, volumeNode) if roiNode is not None else None
-        options = SegmentOptions(organs=tuple(organs), roi=roi)
-        return Order(volumeNode, str(model), device, options, segmentationNode, surfaces)
+        ScriptingLogic.__init__(self)
 
 
 class HSAMSegmentTest(ScriptedLoadableModuleTest):

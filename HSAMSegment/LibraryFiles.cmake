@@ -47,6 +47,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/images/volume.py
   HSAMSegmentLib/inference/__init__.py
   HSAMSegmentLib/inference/confidence.py
+  HSAMSegmentLib/inference/half_network.py
   HSAMSegmentLib/inference/label_statistics.py
   HSAMSegmentLib/inference/multi_planar.py
   HSAMSegmentLib/inference/options.py
@@ -104,6 +105,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/labels/terminology.py
   HSAMSegmentLib/measurement/__init__.py
   HSAMSegmentLib/measurement/findings.py
+  HSAMSegmentLib/measurement/radiomics.py
   HSAMSegmentLib/measurement/readable.py
   HSAMSegmentLib/measurement/scan.py
   HSAMSegmentLib/measurement/statistics.py
@@ -126,6 +128,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/heads/hsam.py
   HSAMSegmentLib/models/heads/hsam_decoders.py
   HSAMSegmentLib/models/heads/linear.py
+  HSAMSegmentLib/models/heads/pixel_logits.py
   HSAMSegmentLib/models/heads/positional_grid.py
   HSAMSegmentLib/models/heads/sam_decoder.py
   HSAMSegmentLib/models/heads/samed.py
@@ -159,12 +162,15 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/report/segmentation_report.py
   HSAMSegmentLib/report/thumbnail.py
   HSAMSegmentLib/runtime/__init__.py
+  HSAMSegmentLib/runtime/allocator.py
   HSAMSegmentLib/runtime/atomic_files.py
   HSAMSegmentLib/runtime/devices.py
   HSAMSegmentLib/runtime/disk.py
   HSAMSegmentLib/runtime/disk_space_monitor.py
   HSAMSegmentLib/runtime/extras.py
+  HSAMSegmentLib/runtime/fixed_tuples.py
   HSAMSegmentLib/runtime/free_cores.py
+  HSAMSegmentLib/runtime/heap.py
   HSAMSegmentLib/runtime/owned_folders.py
   HSAMSegmentLib/runtime/progress.py
   HSAMSegmentLib/runtime/serialization.py
@@ -263,6 +269,13 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/widgets/tables.py
   HSAMSegmentLib/slicer/panels/widgets/theme.py
   HSAMSegmentLib/slicer/panels/widgets/tooltips.py
+  HSAMSegmentLib/slicer/scripting/__init__.py
+  HSAMSegmentLib/slicer/scripting/engines.py
+  HSAMSegmentLib/slicer/scripting/finetuning.py
+  HSAMSegmentLib/slicer/scripting/logic.py
+  HSAMSegmentLib/slicer/scripting/models.py
+  HSAMSegmentLib/slicer/scripting/results.py
+  HSAMSegmentLib/slicer/scripting/segmenting.py
   HSAMSegmentLib/slicer/self_test.py
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
@@ -353,14 +366,16 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/worker/worker_process.py
   HSAMSegmentLib/workflows/__init__.py
   HSAMSegmentLib/workflows/cohort/__init__.py
+  HSAMSegmentLib/workflows/cohort/claims.py
   HSAMSegmentLib/workflows/cohort/cluster_clock.py
   HSAMSegmentLib/workflows/cohort/cluster_run.py
   HSAMSegmentLib/workflows/cohort/connection.py
-  HSAMSegmentLib/workflows/cohort/dask_import.py
+  HSAMSegmentLib/workflows/cohort/run_manifest.py
   HSAMSegmentLib/workflows/cohort/sent_results.py
+  HSAMSegmentLib/workflows/cohort/shards.py
+  HSAMSegmentLib/workflows/cohort/summary_file.py
   HSAMSegmentLib/workflows/cohort/worker_health.py
   HSAMSegmentLib/workflows/cohort/worker_task.py
-  HSAMSegmentLib/workflows/cohort_report.py
   HSAMSegmentLib/workflows/compare/__init__.py
   HSAMSegmentLib/workflows/compare/compare_job.py
   HSAMSegmentLib/workflows/compare/compare_request.py
@@ -383,14 +398,11 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/model_transfer.py
   HSAMSegmentLib/workflows/probe.py
   HSAMSegmentLib/workflows/requests.py
+  HSAMSegmentLib/workflows/results/__init__.py
+  HSAMSegmentLib/workflows/results/cohort_report.py
+  HSAMSegmentLib/workflows/results/folder_statistics.py
   HSAMSegmentLib/workflows/run.py
   HSAMSegmentLib/workflows/segment/__init__.py
-  HSAMSegmentLib/workflows/segment/claims.py
-  HSAMSegmentLib/workflows/segment/folder_job.py
-  HSAMSegmentLib/workflows/segment/folder_request.py
-  HSAMSegmentLib/workflows/segment/folder_run.py
-  HSAMSegmentLib/workflows/segment/folder_scan.py
-  HSAMSegmentLib/workflows/segment/folder_statistics.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
   HSAMSegmentLib/workflows/segment/model_suggestion.py
@@ -399,13 +411,15 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/result_files.py
   HSAMSegmentLib/workflows/segment/result_records.py
   HSAMSegmentLib/workflows/segment/review.py
-  HSAMSegmentLib/workflows/segment/run_manifest.py
-  HSAMSegmentLib/workflows/segment/scan_outcome.py
-  HSAMSegmentLib/workflows/segment/segment_folder.py
   HSAMSegmentLib/workflows/segment/segment_request.py
   HSAMSegmentLib/workflows/segment/segment_scan.py
-  HSAMSegmentLib/workflows/segment/shards.py
-  HSAMSegmentLib/workflows/segment/summary_file.py
+  HSAMSegmentLib/workflows/segment_folder/__init__.py
+  HSAMSegmentLib/workflows/segment_folder/folder_job.py
+  HSAMSegmentLib/workflows/segment_folder/folder_request.py
+  HSAMSegmentLib/workflows/segment_folder/folder_run.py
+  HSAMSegmentLib/workflows/segment_folder/folder_scan.py
+  HSAMSegmentLib/workflows/segment_folder/scan_outcome.py
+  HSAMSegmentLib/workflows/segment_folder/segment_folder.py
   HSAMSegmentLib/workflows/self_test.py
   HSAMSegmentLib/workflows/stores.py
   HSAMSegmentLib/workflows/suggest/__init__.py

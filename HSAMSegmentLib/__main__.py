@@ -12,7 +12,9 @@ def main() -> int:
     """Run the program; Ctrl-C while it is still being read from the disk is answered like any later one."""
     try:
         from HSAMSegmentLib.cli.main import main as run
+        from HSAMSegmentLib.runtime.heap import keep_freed_memory
 
+        keep_freed_memory()
         return _ended(run())
     except KeyboardInterrupt:
         sys.stderr.write("hsam-segment: Cancelled.\n")

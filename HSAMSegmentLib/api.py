@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from HSAMSegmentLib.api_results import Evaluation, FinetunedModel
 from HSAMSegmentLib.errors import RequestError, TrainingError
@@ -17,6 +17,7 @@ from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 if TYPE_CHECKING:
     import nibabel
     import numpy as np
+    import pandas
     import SimpleITK as sitk
 
     from HSAMSegmentLib.images.geometry import Geometry
@@ -268,10 +269,34 @@ def read_statistics(folder: str | Path) -> Statistics:
         RequestError: if there is no such folder, or no report in it.
     """
     from HSAMSegmentLib.measurement.table import Statistics
-    from HSAMSegmentLib.workflows.segment.folder_statistics import folder_rows
+    from HSAMSegmentLib.workflows.results.folder_statistics import folder_rows
 
     rows, notes = folder_rows(Path(folder))
     return Statistics(tuple(rows), tuple(notes))
+
+
+def radiomics(labels: Labels, scan: Scan, structures: Sequence[str] = (), **settings: Any) -> pandas.DataFrame:
+    """Compute radiomics features by MIRP, which is installed with `pip install 'hsamsegment[radiomics]'`.
+
+    Args:
+        labels: as for `measure`.
+        scan: as for `segment`.
+        structures: names, all by default. A large one takes minutes.
+        settings: of `mirp.extract_features`, such as `new_spacing=1.0`.
+
+    Returns:
+        A row per structure that was found, a column per feature.
+
+    Raises:
+        HSAMSegmentError: if MIRP is missing, a file cannot be read, or labels and scan do not belong together.
+    """
+    from HSAMSegmentLib.io.image_sources import volume_of
+    from HSAMSegmentLib.labels.grids import resample_labels
+    from HSAMSegmentLib.measurement.radiomics import radiomics_features
+
+    volume = volume_of(scan)
+    segmentation = resample_labels(_labels(labels, volume.geometry, None), volume.geometry)
+    return radiomics_features(segmentation, volume, structures, **settings)
 
 
 def read_segmentation(path: str | Path) -> Segmentation:

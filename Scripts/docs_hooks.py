@@ -1,4 +1,8 @@
-"""Hooks of mkdocs: pictures from outside of Docs, the reference of the command line, links that leave the site."""
+"""Hooks of MkDocs: pages made from the code, and files of the repository that lie outside of Docs.
+
+The pages in `Docs` are written to be read on GitHub, too; their links to files beside `Docs` are turned into links that
+hold in the site.
+"""
 
 from __future__ import annotations
 
@@ -6,48 +10,80 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mkdocs.structure.files import File, Files
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
 
-from HSAMSegmentLib.cli.main import build_parser
-
-PICTURES = Path(__file__).resolve().parents[1] / "Resources" / "Screenshots"
-API_PAGE = """# Python reference
-
-What `import HSAMSegmentLib as hsam` offers. Examples are in [Python API](api.md).
-
-::: HSAMSegmentLib.api
-    options:
-      show_root_heading: false
-      show_root_toc_entry: false
-"""
+WEB = "https://github.com/HSAMSegment/HSAMSegment/blob/main/"
+PICTURES = "pictures/"
 
 
-def on_files(files: Files, config: Any) -> Files:
-    """Add the pictures and the pages that are made from the code."""
-    for path in sorted(PICTURES.glob("*.png")):
-        files.append(File.generated(config, f"pictures/{path.name}", abs_src_path=str(path)))
-    files.append(File.generated(config, "command_line.md", content=command_line_page()))
-    files.append(File.generated(config, "python_reference.md", content=API_PAGE))
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pictures, the pages about the project, and the references."""
+    from mkdocs.structure.files import File
+
+    for picture in sorted((REPOSITORY / "Resources" / "Screenshots").glob("*.png")):
+        files.append(File.generated(config, PICTURES + picture.name, abs_src_path=str(picture)))
+    pages = {
+        "contributing.md": _outside("CONTRIBUTING.md"),
+        "changelog.md": _outside("CHANGELOG.md"),
+        "reference_cli.md": command_line_page(),
+        "reference_api.md": api_page(),
+    }
+    for name, text in pages.items():
+        files.append(File.generated(config, name, content=text))
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Point to the pictures of the site; the README has its own words for what `index.md` says."""
-    markdown = markdown.replace("../Resources/Screenshots/", "pictures/")
-    return re.sub(r"\.\./README\.md(#[\w-]+)?", "index.md", markdown)
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Turn links to files beside `Docs` into links that hold in the site."""
+    markdown = markdown.replace("](../Resources/Screenshots/", f"]({PICTURES}")
+    markdown = re.sub(r"\]\(notebooks/", f"]({WEB}Docs/notebooks/", markdown)
+    return re.sub(r"\]\(\.\./([^)]+)\)", rf"]({WEB}\1)", markdown)
+
+
+def _outside(name: str) -> str:
+    """A page of the repository's root, with its links as seen from `Docs`."""
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    return re.sub(r"\]\(Docs/", "](", text)
 
 
 def command_line_page() -> str:
-    """The help of every command."""
+    """Every command with its options, as `--help` has them."""
+    from HSAMSegmentLib.cli.main import build_parser
+
     parser = build_parser()
-    commands = next(item for item in parser._actions if isinstance(item, argparse._SubParsersAction))
-    shown = {choice.dest for choice in commands._choices_actions}
-    parts = ["# Command line", "", "```", parser.format_help().rstrip(), "```", ""]
+    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    hidden = {action.dest for action in commands._choices_actions if action.help == argparse.SUPPRESS}
+    shown = {action.dest for action in commands._choices_actions} - hidden
+    parts = [
+        "# Command line",
+        "Made from the program itself: `hsam-segment COMMAND --help` shows the same.",
+        _help(parser),
+    ]
     for name, command in commands.choices.items():
         if name in shown:
-            parts += [f"## {name}", "", "```", command.format_help().rstrip(), "```", ""]
-    return "\n".join(parts)
+            parts += [f"## {name}", _help(command)]
+    return "\n\n".join(parts)
+
+
+def _help(parser: argparse.ArgumentParser) -> str:
+    return f"```text\n{parser.format_help().rstrip()}\n```"
+
+
+def api_page() -> str:
+    """The public names of the package, described by their docstrings."""
+    import HSAMSegmentLib
+
+    names = [name for name in HSAMSegmentLib.__all__ if not name.startswith("_")]
+    functions = sorted(name for name in names if name[0].islower())
+    classes = sorted(set(names) - set(functions))
+    parts = ["# Python API, every function", "`import HSAMSegmentLib as hsam`; made from the docstrings."]
+    for name in functions + classes:
+        parts.append(f"::: HSAMSegmentLib.{HSAMSegmentLib._HOMES[name]}.{name}")
+    return "\n\n".join(parts)

@@ -8,6 +8,7 @@ project's folder; delete that folder to be rid of it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -25,6 +26,9 @@ OLDEST_PYTHON = (3, 9)
 TORCH_VARIABLE = "HSAMSEGMENT_TORCH"
 NEEDED_GB = 4.0
 LAST_LINES = 15
+MOST_TEST_PROCESSES = 8
+TEST_PROCESS_GB = 3.0
+COVERAGE_OPTIONS = ["--cov=HSAMSegmentLib", "--cov-report=term"]
 DEMO_SCAN = Path("Testing") / "Data" / "ct_totalsegmentator" / "images" / "ct_example_full.nii.gz"
 
 
@@ -229,11 +233,45 @@ def show_picture(picture: Path) -> None:
 
 
 def test(environment: Environment, arguments: argparse.Namespace) -> int:
-    """Run the tests; the slow ones only if asked for."""
+    """Run the tests; the slow ones only if asked for. The last line says what was tested and what was not."""
     environment.ensure(("dev", "host"))
-    selection = [] if arguments.slow else ["-m", "not slow"]
-    command = [str(environment.python), "-m", "pytest", *selection, *arguments.pytest_arguments]
-    return subprocess.run(command, cwd=environment.root, check=False).returncode
+    command = [str(environment.python), "-m", "pytest"]
+    command += [] if arguments.slow else ["-m", "not slow"]
+    command += COVERAGE_OPTIONS if arguments.coverage else []
+    processes = test_processes()
+    if processes > 1 and not arguments.pytest_arguments:
+        command += ["-n", str(processes), "--dist", "loadfile"]
+    # The processes share the cores; threads of each would only get into each other's way.
+    variables = {"OMP_NUM_THREADS": "1", **os.environ} if processes > 1 else dict(os.environ)
+    command += arguments.pytest_arguments
+    return subprocess.run(command, cwd=environment.root, env=variables, check=False).returncode
+
+
+def test_processes() -> int:
+    """How many processes test at the same time: one for each core that this process may use, and for 3 GB of memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(max(1, min(cores, MOST_TEST_PROCESSES, memory_gb() / TEST_PROCESS_GB)))
+
+
+def memory_gb() -> float:
+    """Memory of this computer, or of its container; infinite where neither is known."""
+    known = [float("inf")]
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9)
+    with contextlib.suppress(ValueError, OSError):
+        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")) / 1e9)
+    return min(known)
+
+
+def docs(environment: Environment, arguments: argparse.Namespace) -> int:
+    """Build the documentation site; a broken link or reference is an error."""
+    environment.ensure(("docs",))
+    command = [str(environment.python), "-m", "mkdocs", "build", "--strict", "--quiet"]
+    variables = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "COLUMNS": "100"}
+    code = subprocess.run(command, cwd=environment.root, env=variables, check=False).returncode
+    if code == 0:
+        say(f"Documentation: {environment.root / 'build' / 'site' / 'index.html'}")
+    return code
 
 
 def setup(environment: Environment, arguments: argparse.Namespace) -> int:
@@ -254,7 +292,10 @@ def build_parser() -> argparse.ArgumentParser:
     show.set_defaults(run=demo)
     testing = commands.add_parser("test", help="run the tests; further arguments go to pytest", allow_abbrev=False)
     testing.add_argument("--slow", action="store_true", help="the slow tests, too")
+    testing.add_argument("--coverage", action="store_true", help="measure which lines are run; takes longer")
     testing.set_defaults(run=test)
+    site = commands.add_parser("docs", help="build the documentation site", allow_abbrev=False)
+    site.set_defaults(run=docs)
     only = commands.add_parser("setup", help="set up and nothing else", allow_abbrev=False)
     only.add_argument("--extras", default="", metavar="A,B", help="extras of pyproject.toml, for example dev,host")
     only.set_defaults(run=setup)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from HSAMSegmentLib.inference.options import SegmentOptions
-    from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
+    from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 
 
 def add_cohort_arguments(parser: argparse.ArgumentParser) -> None:

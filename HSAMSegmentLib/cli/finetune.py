@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from HSAMSegmentLib.cli.console import Console, format_seconds, format_table
@@ -39,7 +40,9 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
     _require_cases(request)
     from HSAMSegmentLib.training.finetune import finetune
 
-    with Console(quiet=arguments.quiet) as console:
+    # Of several processes that torchrun starts, the first one speaks.
+    is_first = os.environ.get("RANK", "0") == "0"
+    with Console(quiet=arguments.quiet or not is_first) as console:
         events = _Events(console)
         result = finetune(request, progress=console.progress, events=events.show, cancel=cancel)
         for note in result.notes:

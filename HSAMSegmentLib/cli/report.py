@@ -6,8 +6,8 @@ import argparse
 
 from HSAMSegmentLib.cli.console import Console
 from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.workflows.cohort_report import CohortReportRequest, write_cohort_report
 from HSAMSegmentLib.workflows.context import Context, progress_only
+from HSAMSegmentLib.workflows.results.cohort_report import CohortReportRequest, write_cohort_report
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:

@@ -13,8 +13,8 @@ from HSAMSegmentLib.inference.result import LabelResult, SegmentationResult
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.workflows.context import Context, progress_only
 from HSAMSegmentLib.workflows.inputs import VolumeInput
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 
 MOST_ROWS = 100
 """Of a larger cohort only the failed scans are shown; the summary has them all."""
@@ -109,9 +109,9 @@ def _segment_folder(
     arguments: argparse.Namespace, options: SegmentOptions, console: Console, cancel: CancelToken
 ) -> int:
     from HSAMSegmentLib.report.segmentation_report import REPORT_SUFFIX
-    from HSAMSegmentLib.workflows.segment.folder_statistics import check_folder_table, write_folder_table
-    from HSAMSegmentLib.workflows.segment.scan_outcome import DONE, DONE_BEFORE, FAILED, SKIPPED
-    from HSAMSegmentLib.workflows.segment.segment_folder import segment_folder
+    from HSAMSegmentLib.workflows.results.folder_statistics import check_folder_table, write_folder_table
+    from HSAMSegmentLib.workflows.segment_folder.scan_outcome import DONE, DONE_BEFORE, FAILED, SKIPPED
+    from HSAMSegmentLib.workflows.segment_folder.segment_folder import segment_folder
 
     request = FolderRequest(
         source=str(arguments.input),

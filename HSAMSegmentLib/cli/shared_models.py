@@ -15,8 +15,8 @@ from HSAMSegmentLib.errors import OutputError, RequestError
 from HSAMSegmentLib.runtime.disk import format_bytes
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.weights.sharing import publishing
-from HSAMSegmentLib.weights.sharing.shared_index import find_shared
-from HSAMSegmentLib.weights.sharing.sources import HUB_SCHEME, open_source
+from HSAMSegmentLib.weights.sharing.shared_index import HUB_SCHEME, find_shared
+from HSAMSegmentLib.weights.sharing.sources import open_source
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.workflows.context import Context, progress_only
 from HSAMSegmentLib.workflows.model_transfer import FetchModelRequest
@@ -136,6 +136,10 @@ def _push_to_hub(arguments: argparse.Namespace, publication: publishing.Publicat
             )
 
     console.close_bar()
+    if arguments.quiet:
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()
     address = upload(
         arguments.destination,
         publication.files,

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from HSAMSegmentLib.errors import CheckpointError, DeviceError
 from HSAMSegmentLib.inference.confidence import SliceEvidence, read_logits, slice_evidence
+from HSAMSegmentLib.inference.half_network import half_network
 from HSAMSegmentLib.inference.test_time_augmentation import mean_over_augmentations
 from HSAMSegmentLib.inference.through_plane_smoothing import ThroughPlaneSmoothing
 from HSAMSegmentLib.models.interface import SegmentationNetwork
@@ -30,7 +31,7 @@ _LARGEST_BATCH = 32
 _MEMORY_PART = 0.6
 """Part of the free memory of an accelerator that a batch may take."""
 
-_CPU_PIXELS = 224 * 224 * 4
+_CPU_PIXELS = 256 * 256 * 6
 """Pixels of network input per run on a CPU: larger batches cost memory and no longer save time there."""
 
 
@@ -181,7 +182,7 @@ class SlicePredictor:
                 "The network's output is not a number. Its weights are damaged or were trained with other settings; "
                 "get the model again."
             )
-        self._precision = devices.Precision(None, "float32: half precision overflowed in this network.")
+        self._compute_in(devices.Precision(None, "float32: half precision overflowed in this network."))
         self.warnings.append("Half precision overflowed in this network, so it ran in full precision.")
         return self._stages(images, rules)
 
@@ -195,18 +196,23 @@ class SlicePredictor:
     def _forward(self, images: Tensor) -> list[Tensor]:
         half = nullcontext() if self._dtype is None else torch.autocast(images.device.type, dtype=self._dtype)
         with half:
-            stages = self._network(images.contiguous(memory_format=torch.channels_last)).stages
+            stages = self._prepared(images.contiguous(memory_format=torch.channels_last)).stages
         return [stage.float() for stage in stages]
 
     def _move(self, device: str) -> None:
         self.device = device
         self._network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._precision = self._chosen_precision(device)
+        self._compute_in(self._chosen_precision(device))
         self._measured = self._wanted_batch is not None or not device.startswith("cuda")
         self.batch_size = self._wanted_batch or self._first_batch_size()
         if not self._measured:
             torch.cuda.reset_peak_memory_stats(torch.device(device))
             self._used_before = torch.cuda.memory_allocated(torch.device(device))
+
+    def _compute_in(self, precision: devices.Precision) -> None:
+        self._precision = precision
+        dtype = precision.dtype if self.device == "cpu" else None
+        self._prepared = self._network if dtype is None else half_network(self._network, dtype)
 
     def _chosen_precision(self, device: str) -> devices.Precision:
         if self._wanted_precision == "auto":

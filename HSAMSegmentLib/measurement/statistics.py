@@ -166,13 +166,22 @@ def _intensities(intensities: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
 def _place(mask: np.ndarray, box: tuple[slice, ...], geometry: Geometry) -> dict[str, Any]:
     """Centroid and extent along the axes of the patient, voxels taken as the boxes that they are."""
     to_ras = geometry.ijk_to_ras
-    indices = np.argwhere(mask)[:, ::-1] + np.array([part.start for part in reversed(box)])
-    places = indices @ to_ras[:3, :3].T
-    center = places.mean(axis=0) + to_ras[:3, 3]
-    extent = np.ptp(places, axis=0) + np.abs(to_ras[:3, :3]).sum(axis=1)
+    start = np.array([part.start for part in reversed(box)])
+    along = [mask.sum(axis=others, dtype=np.int64) for others in ((0, 1), (0, 2), (1, 2))]
+    mean = np.array([np.arange(len(counts)) @ counts / counts.sum() for counts in along])
+    center = to_ras[:3, :3] @ (mean + start) + to_ras[:3, 3]
+    extent = np.ptp(_row_ends(mask) @ to_ras[:3, :3].T, axis=0) + np.abs(to_ras[:3, :3]).sum(axis=1)
     names = ("extent_right_left_mm", "extent_front_back_mm", "extent_head_feet_mm")
     centers = ("centroid_r_mm", "centroid_a_mm", "centroid_s_mm")
     return {**dict(zip(names, extent.tolist())), **dict(zip(centers, center.tolist()))}
+
+
+def _row_ends(mask: np.ndarray) -> np.ndarray:
+    """Indices (i, j, k) of the first and last voxel of each row: the outermost in any direction are among them."""
+    k, j = np.nonzero(mask.any(axis=2))
+    rows = mask[k, j]
+    first, last = rows.argmax(axis=1), mask.shape[2] - 1 - rows[:, ::-1].argmax(axis=1)
+    return np.concatenate([np.column_stack([first, j, k]), np.column_stack([last, j, k])])
 
 
 def _parts(mask: np.ndarray) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 
 from HSAMSegmentLib.errors import (
     CheckpointError,
@@ -105,6 +106,7 @@ async def job_events(job: Job, board: JobBoard) -> AsyncIterator[str]:
 def add_error_answers(app: FastAPI) -> None:
     """Answer every error with a sentence."""
     app.add_exception_handler(HSAMSegmentError, _answer_error)
+    app.add_exception_handler(HTTPException, _answer_refused)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
 
 
@@ -113,6 +115,12 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
     headers = {"Retry-After": _RETRY_SECONDS} if status == 503 else {}
     await drain(request, _DRAIN_SECONDS)
     return JSONResponse({"detail": str(error)}, status, headers={**headers, "Connection": "close"})
+
+
+async def _answer_refused(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # it is registered for nothing else
+    await drain(request, _DRAIN_SECONDS)
+    return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)
 
 
 async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:

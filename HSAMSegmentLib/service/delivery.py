@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-_CHUNK_BYTES = 256 << 10
+_CHUNK_BYTES = 64 << 10
 
 
 class Delivery(Response):
@@ -21,6 +21,7 @@ class Delivery(Response):
         path: the file.
         headers: of the answer; the length is added.
         ended: told whether all of it was sent.
+        silence_seconds: how long the client may take nothing before it counts as gone.
         before: bytes that go in front of the file.
         after: bytes that follow it.
         media_type: of the answer.
@@ -33,11 +34,13 @@ class Delivery(Response):
         headers: dict[str, str],
         media_type: str,
         ended: Callable[[bool], None],
+        silence_seconds: float,
         before: bytes = b"",
         after: bytes = b"",
     ) -> None:
         self._path = path
         self._ended = ended
+        self._silence_seconds = silence_seconds
         self._before = before
         self._after = after
         self._length = len(before) + path.stat().st_size + len(after)
@@ -62,7 +65,11 @@ class Delivery(Response):
             is_there = not left.done()
             if not is_there:
                 break
-            await send({"type": "http.response.body", "body": piece, "more_body": rest > 0})
+            message = {"type": "http.response.body", "body": piece, "more_body": rest > 0}
+            try:
+                await asyncio.wait_for(send(message), self._silence_seconds)
+            except asyncio.TimeoutError:
+                return False  # the answer stays incomplete, so uvicorn closes the connection
         return is_there and rest == 0
 
     async def _pieces(self) -> AsyncIterator[bytes]:

@@ -77,39 +77,62 @@ class JobBoard:
     not keep the others from theirs.
 
     Args:
-        waiting_jobs: how many uploads and waiting jobs there may be.
+        waiting_jobs: how many uploads and waiting jobs there may be; one owner gets three quarters of these places.
+        kept_jobs: how many jobs there may be in all, those included whose result waits for its client.
         keep_seconds: how long an ended job is kept for its client.
         clock: monotonic seconds.
     """
 
-    def __init__(self, waiting_jobs: int, keep_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        waiting_jobs: int,
+        kept_jobs: int,
+        keep_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._most_waiting = waiting_jobs
+        self._most_of_one = waiting_jobs - waiting_jobs // 4
+        self._most_kept = kept_jobs
         self._keep_seconds = keep_seconds
         self._clock = clock
         self._jobs: dict[str, Job] = {}
-        self._uploads = 0
+        self._uploads: list[str] = []
         self._served: dict[str, int] = {}
         self._turns = 0
         self._changed = threading.Condition()
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def place(self, owner: str) -> Iterator[None]:
         """Hold a place in the queue while an upload comes in.
 
         Raises:
-            QueueFullError: if all are taken.
+            QueueFullError: if all are taken, or all that one owner gets.
         """
         with self._changed:
-            if self._uploads + len(self._waiting()) >= self._most_waiting:
-                raise QueueFullError(
-                    f"{self._most_waiting} jobs wait already, which is all that this service takes. Try again later."
-                )
-            self._uploads += 1
+            self._require_place(owner)
+            self._uploads.append(owner)
         try:
             yield
         finally:
             with self._changed:
-                self._uploads -= 1
+                self._uploads.remove(owner)
+
+    def _require_place(self, owner: str) -> None:
+        waiting = [*self._uploads, *(job.owner for job in self._waiting())]
+        if len(waiting) >= self._most_waiting:
+            raise QueueFullError(
+                f"{self._most_waiting} jobs wait already, which is all that this service takes. Try again later."
+            )
+        if waiting.count(owner) >= self._most_of_one:
+            raise QueueFullError(
+                f"{self._most_of_one} of your jobs wait already, which is your share. Try again later."
+            )
+        if len(self._jobs) + len(self._uploads) >= self._most_kept:
+            raise QueueFullError(
+                f"The service keeps {self._most_kept} jobs, and most wait to be fetched. Fetch or delete yours, and "
+                "try again later."
+            )
 
     def add(self, owner: str, folder: Path, request: SegmentRequest) -> Job:
         """Put a job at the end of the queue; its files are in `folder`, which now belongs to the job."""
@@ -157,13 +180,15 @@ class JobBoard:
             job.progress = progress
 
     def end(self, job: Job, state: str, *, error: str = "", report: dict[str, Any] | None = None) -> None:
-        """Note how a job ended. One that its client gave up meanwhile is removed."""
+        """Note how a job ended, and delete its files but the result; one that its client gave up is removed."""
         with self._changed:
             job.error, job.report = error, report or {}
             job.ended, job.state = self._clock(), state
             is_forgotten = self._jobs.get(job.id) is not job
         if is_forgotten or state != DONE:
             shutil.rmtree(job.folder, ignore_errors=True)
+        else:
+            _delete_all_but(job.result_file, job.folder)
 
     def remove(self, job: Job) -> None:
         """Forget a job and delete its files; a running one is canceled and cleaned up by whoever runs it."""
@@ -210,3 +235,11 @@ class JobBoard:
 
     def _waiting(self) -> list[Job]:
         return [job for job in self._jobs.values() if job.state == WAITING]
+
+
+def _delete_all_but(kept: Path, folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path != kept:
+            path.unlink(missing_ok=True)

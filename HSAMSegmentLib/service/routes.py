@@ -24,7 +24,7 @@ from HSAMSegmentLib.service.delivery import Delivery
 from HSAMSegmentLib.service.intake import prepare_scan
 from HSAMSegmentLib.service.jobs import DONE, Job
 from HSAMSegmentLib.service.service import Service
-from HSAMSegmentLib.service.uploads import Upload, receive_upload
+from HSAMSegmentLib.service.uploads import CutUploadError, Upload, receive_upload
 from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
 
@@ -152,7 +152,7 @@ async def accept(
         HSAMSegmentError: if there is no room, the upload is cut, slow or large, or it is no scan.
     """
     model = await run_in_threadpool(service.model_for, model)
-    with service.board.place():
+    with service.board.place(owner):
         folder = Path(tempfile.mkdtemp(prefix="scan-", dir=service.folder))
         try:
             upload = await receive_upload(request, folder, service.settings.limits)
@@ -160,6 +160,8 @@ async def accept(
             scan = await run_in_threadpool(
                 prepare_scan, upload.path, folder, service.settings.limits, service.raise_if_stopping
             )
+            if await request.is_disconnected():
+                raise CutUploadError("The client left before it was told of its job.")
             job = service.board.add(owner, folder, _request(service, wishes, model, scan, folder))
         except BaseException:
             await run_in_threadpool(shutil.rmtree, folder, True)
@@ -234,7 +236,8 @@ async def delivery(service: Service, job: Job, *, keep: bool = False, **parts: A
         def ended(is_complete: bool) -> None:
             service.board.end_delivery(job, remove=is_complete and not keep)
 
-        return Delivery(path, headers=headers, media_type=media_type, ended=ended, **parts)
+        patience = service.settings.limits.silence_seconds
+        return Delivery(path, headers=headers, media_type=media_type, ended=ended, silence_seconds=patience, **parts)
     except BaseException:
         service.board.end_delivery(job, remove=False)
         raise

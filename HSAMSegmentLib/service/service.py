@@ -38,7 +38,9 @@ class Service:
             make_folder(settings.folder)
         self._workspace = Workspace(settings.folder)
         limits = settings.limits
-        self.board = JobBoard(limits.waiting_jobs, limits.keep_seconds)
+        self.board = JobBoard(
+            waiting_jobs=limits.waiting_jobs, kept_jobs=limits.kept_jobs, keep_seconds=limits.keep_seconds
+        )
         self.dispatcher = Dispatcher(
             self.board, self._workspace, limits, workers=settings.workers, environment=environment
         )

@@ -25,10 +25,11 @@ class Limits:
         unpacked_bytes: what a ZIP archive may unpack to.
         files: most files in a ZIP archive.
         upload_seconds: longest duration of an upload.
-        silence_seconds: longest pause within an upload, and before the first line of a request.
+        silence_seconds: longest pause within an upload or a delivery, and before the first line of a request.
         job_seconds: longest run of one job, without its time in the queue.
         keep_seconds: how long a result waits for its client.
         waiting_jobs: uploads in progress and jobs in the queue; further ones are sent away until there is room.
+        kept_jobs: jobs in all, those included whose result was not fetched yet.
     """
 
     upload_bytes: int = 2 << 30
@@ -39,6 +40,7 @@ class Limits:
     job_seconds: float = 3600.0
     keep_seconds: float = 3600.0
     waiting_jobs: int = 100
+    kept_jobs: int = 1000
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from HSAMSegmentLib.errors import HSAMSegmentError
+from HSAMSegmentLib.runtime.heap import keep_freed_memory
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.runtime.threads import set_worker_priority
 from HSAMSegmentLib.worker.message_file import LineReader, LineWriter
@@ -37,6 +38,7 @@ def serve(folder: str) -> int:
     home = Path(folder)
     settings = json.loads((home / "settings.json").read_text(encoding="utf-8"))
     set_worker_priority()
+    keep_freed_memory()
     events = LineWriter(home / "events.jsonl")
     events.write({"ready": os.getpid()})
     watcher = Watcher(LineReader(home / "commands.jsonl"), settings["parent_pid"], Path(settings["workspace"]))

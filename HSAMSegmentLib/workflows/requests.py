@@ -10,8 +10,8 @@ from HSAMSegmentLib.runtime.serialization import from_plain, to_plain
 from HSAMSegmentLib.workflows.compare.compare_request import CompareRequest
 from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneJobRequest, InspectRequest
 from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, FetchModelRequest, ImportModelRequest
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.suggest.suggest_request import SuggestRequest
 
 

@@ -55,9 +55,9 @@ def measure(folder: Path, workers: int, count: int) -> None:
     from HSAMSegmentLib.inference.options import SegmentOptions
     from HSAMSegmentLib.workflows.cohort import cluster_run
     from HSAMSegmentLib.workflows.context import Context
-    from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
-    from HSAMSegmentLib.workflows.segment.folder_run import FolderRun
-    from HSAMSegmentLib.workflows.segment.segment_folder import find_listed_scans, segment_folder
+    from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
+    from HSAMSegmentLib.workflows.segment_folder.folder_run import FolderRun
+    from HSAMSegmentLib.workflows.segment_folder.segment_folder import find_listed_scans, segment_folder
 
     output = Path(tempfile.mkdtemp(dir=folder))
     request = FolderRequest(
@@ -117,8 +117,8 @@ def measure_empty(folder: Path, count: int) -> None:
     """Scans that end at once: what remains is the scheduler's part and that of this program."""
     from HSAMSegmentLib.inference.options import SegmentOptions
     from HSAMSegmentLib.workflows.context import Context
-    from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
-    from HSAMSegmentLib.workflows.segment.segment_folder import segment_folder
+    from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
+    from HSAMSegmentLib.workflows.segment_folder.segment_folder import segment_folder
 
     table = folder / "scans.csv"
     table.write_text("id,path\n" + "".join(f"s{number},missing/{number}.nii.gz\n" for number in range(count)))

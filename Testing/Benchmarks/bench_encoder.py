@@ -1,15 +1,19 @@
 """SamEncoder against segment-anything's own ImageEncoderViT: time, difference, memory, and the machine's limit.
 
-Both encoders have the same weights and see the same image; their samples alternate with each other and with a matrix
-product that tells what the machine gave at that moment. Ratios are of medians; the memory is the growth of the resident
-set during the first call, each in a process of its own.
+All encoders have the same weights (random ones of a plausible size) and see the same image. The original runs in
+float32 and, converted whole, in bfloat16; ours in float32 and in bfloat16 as segmenting runs it. Their samples
+alternate
+with each other and with matrix products that tell what the machine gave at that moment. Ratios are of medians; the
+memory is the growth of the resident set during the first call, each in a process of its own.
 
     python Testing/Benchmarks/bench_encoder.py --sizes 512 1024 --samples 5
+    python Testing/Benchmarks/bench_encoder.py --encoders sam_vit_l sam_vit_h --sizes 1024 --samples 3
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import subprocess
 import sys
 import time
@@ -23,18 +27,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Python"))
 
 import psutil
 import torch
+from encoder_cost import flop_count
 from segment_anything_package import sam_part
 from torch import nn
 
+from HSAMSegmentLib.inference.half_network import half_network
 from HSAMSegmentLib.models.encoders.sam_vit import SAM_SIZES, SamEncoder
+from HSAMSegmentLib.runtime.heap import keep_freed_memory
 
 MIB = 2**20
-ENCODER = "sam_vit_b"
 
 
-def build_original(image_size: int) -> nn.Module:
+def build_original(encoder: str, image_size: int) -> nn.Module:
     """segment-anything's encoder."""
-    sizes: dict[str, Any] = SAM_SIZES[ENCODER]
+    sizes: dict[str, Any] = SAM_SIZES[encoder]
     return sam_part("image_encoder", "ImageEncoderViT")(
         img_size=image_size,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
@@ -44,12 +50,12 @@ def build_original(image_size: int) -> nn.Module:
     ).eval()
 
 
-def build_ours(image_size: int) -> nn.Module:
+def build_ours(encoder: str, image_size: int) -> nn.Module:
     """Our encoder."""
-    return SamEncoder(image_size=image_size, **SAM_SIZES[ENCODER]).eval()
+    return SamEncoder(image_size=image_size, **SAM_SIZES[encoder]).eval()
 
 
-BUILDERS: dict[str, Callable[[int], nn.Module]] = {"original": build_original, "ours": build_ours}
+BUILDERS: dict[str, Callable[[str, int], nn.Module]] = {"original": build_original, "ours": build_ours}
 
 
 def randomize(encoder: nn.Module) -> None:
@@ -59,17 +65,6 @@ def randomize(encoder: nn.Module) -> None:
         for name, parameter in encoder.named_parameters():
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.1 if "pos" in name else parameter[0].numel() ** -0.5)
-
-
-def flop_count(image_size: int) -> float:
-    """Floating-point operations that our encoder cannot do without: two per multiplication of a product."""
-    sizes = SAM_SIZES[ENCODER]
-    width, depth, side = sizes["embed_dim"], sizes["depth"], image_size // 16
-    tokens, global_blocks = side**2, len(sizes["global_attn_indexes"])
-    linear = 12 * width**2 * tokens * depth
-    pairs = global_blocks * tokens**2 + (depth - global_blocks) * tokens * min(14**2, tokens)
-    outside = tokens * (3 * 256 * width + width * 256 + 256 * 256 * 9)
-    return 2.0 * (linear + 2 * width * pairs + outside)
 
 
 class Sample(NamedTuple):
@@ -93,18 +88,18 @@ def matmul_flops(dtype: torch.dtype, rows: int) -> float:
     return 2.0 * rows * 768 * 3072 / min(measure(lambda: torch.mm(x, weight)).wall for _ in range(3))
 
 
-def peak_growth_mib(name: str, image_size: int) -> tuple[float, float]:
+def peak_growth_mib(name: str, encoder: str, image_size: int) -> tuple[float, float]:
     """Peak resident memory of a process that calls one encoder once, and how much of it came with the call."""
-    arguments = [sys.executable, __file__, "--child", name, "--sizes", str(image_size)]
+    arguments = [sys.executable, __file__, "--child", name, "--encoders", encoder, "--sizes", str(image_size)]
     peak, before = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.split()
     return float(peak), float(peak) - float(before)
 
 
-def run_child(name: str, image_size: int) -> None:
+def run_child(name: str, encoder_name: str, image_size: int) -> None:
     """Print the peak resident memory in MiB, and the resident memory before the call."""
     import resource
 
-    encoder = BUILDERS[name](image_size)
+    encoder = BUILDERS[name](encoder_name, image_size)
     randomize(encoder)
     image = torch.rand(1, 3, image_size, image_size)
     before = psutil.Process().memory_info().rss / MIB
@@ -114,45 +109,81 @@ def run_child(name: str, image_size: int) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB, before)
 
 
-def compare(image_size: int, samples: int) -> None:
-    """Print one block of results."""
-    encoders = {name: build(image_size) for name, build in BUILDERS.items()}
-    randomize(encoders["original"])
-    encoders["ours"].load_state_dict(encoders["original"].state_dict())
+def calls(encoder: str, image_size: int) -> dict[str, Callable[[], torch.Tensor]]:
+    """What is measured, by its name."""
+    original, ours = (BUILDERS[name](encoder, image_size) for name in ("original", "ours"))
+    randomize(original)
+    ours.load_state_dict(original.state_dict())
     image = torch.rand(1, 3, image_size, image_size)
-    times: dict[str, list[Sample]] = {name: [] for name in encoders}
-    rates = []
+    whole, half = copy.deepcopy(original).bfloat16(), half_network(ours, torch.bfloat16)
+
+    def autocast() -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return half(image)
+
+    return {
+        "original float32": partial(original, image),
+        "ours float32": partial(ours, image),
+        "original bfloat16": partial(whole, image.bfloat16()),
+        "ours bfloat16": autocast,
+    }
+
+
+def compare(encoder: str, image_size: int, samples: int) -> None:
+    """Print one block of results."""
+    measured = calls(encoder, image_size)
+    times: dict[str, list[Sample]] = {name: [] for name in measured}
+    rates: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
     with torch.inference_mode():
-        outputs = {name: encoder(image) for name, encoder in encoders.items()}
-        difference = (outputs["ours"] - outputs["original"]).abs().max().item()
+        outputs = {name: call().float() for name, call in measured.items()}
         for _ in range(samples):
-            rates.append(matmul_flops(torch.float32, 1024))
-            for name, encoder in encoders.items():
-                times[name].append(measure(partial(encoder, image)))
-    report(image_size, times, rates, difference)
+            for dtype, found in rates.items():
+                found.append(matmul_flops(dtype, 1024))
+            for name, call in measured.items():
+                times[name].append(measure(call))
+    print(f"{encoder}, {image_size} x {image_size}, batch 1, {torch.get_num_threads()} threads, medians")
+    report_times(times)
+    report_agreement(outputs)
+    report_limit(flop_count(encoder, image_size), times, rates)
 
 
-def report(image_size: int, times: dict[str, list[Sample]], rates: list[float], difference: float) -> None:
-    """Print what was measured for one image size."""
-    wall = {name: median(sample.wall for sample in times[name]) for name in times}
-    cpu = {name: median(sample.cpu for sample in times[name]) for name in times}
-    flops, rate = flop_count(image_size), median(rates)
-    print(f"{ENCODER}, {image_size} x {image_size}, batch 1, float32, {torch.get_num_threads()} threads, medians")
+def report_times(times: dict[str, list[Sample]]) -> None:
+    """Print seconds on the wall and on the processors, and both ratios to the originals."""
+    wall = {name: median(sample.wall for sample in found) for name, found in times.items()}
+    cpu = {name: median(sample.cpu for sample in found) for name, found in times.items()}
     for title, seconds in (("time", wall), ("CPU time", cpu)):
-        ratio = seconds["original"] / seconds["ours"]
+        for name, value in seconds.items():
+            ratios = ", ".join(
+                f"{seconds[other] / value:.2f} times as fast as {other}" for other in seconds if "original" in other
+            )
+            print(f"  {title:9}{name:18}{value:7.3f} s" + (f": {ratios}" if "ours" in name else ""))
+
+
+def report_agreement(outputs: dict[str, torch.Tensor]) -> None:
+    """Print how far each embedding is from the original in float32."""
+    exact = outputs["original float32"]
+    print(f"  embedding: standard deviation {exact.std().item():.2f}")
+    for name, found in outputs.items():
+        difference = (found - exact).abs()
         print(
-            f"  {title:9}original {seconds['original']:.2f} s, ours {seconds['ours']:.2f} s: {ratio:.2f} times as fast"
+            f"  {name:18}differs by {difference.mean().item():.1e} in the mean, {difference.max().item():.1e} at most"
         )
-    print(f"  equal    largest difference of the embeddings {difference:.1e}")
-    print(
-        f"  limit    {flops / 1e9:.0f} GFLOP at {rate / 1e9:.0f} GFLOP/s (its own products) take {flops / rate:.2f} s"
-    )
-    print(f"           ours reaches {flops / rate / wall['ours']:.0%} of it")
 
 
-def compare_memory(image_size: int) -> None:
-    """Print the peak memory of both encoders."""
-    memory = {name: peak_growth_mib(name, image_size) for name in BUILDERS}
+def report_limit(flops: float, times: dict[str, list[Sample]], rates: dict[torch.dtype, list[float]]) -> None:
+    """Print how much of the machine's own product rate ours reaches."""
+    for dtype, found in rates.items():
+        precision, rate = str(dtype).replace("torch.", ""), median(found)
+        seconds = median(sample.wall for sample in times[f"ours {precision}"])
+        print(
+            f"  limit    {precision}: {flops / 1e9:.0f} GFLOP at {rate / 1e9:.0f} GFLOP/s (its own products) take "
+            f"{flops / rate:.2f} s; ours reaches {flops / rate / seconds:.0%} of it"
+        )
+
+
+def compare_memory(encoder: str, image_size: int) -> None:
+    """Print the peak memory of both encoders in float32."""
+    memory = {name: peak_growth_mib(name, encoder, image_size) for name in BUILDERS}
     for name, (peak, growth) in memory.items():
         print(f"{image_size} x {image_size}, memory of {name}: peak {peak:.0f} MiB, of which the call {growth:.0f} MiB")
     whole, of_call = (memory["ours"][index] / memory["original"][index] for index in (0, 1))
@@ -162,22 +193,25 @@ def compare_memory(image_size: int) -> None:
 def main() -> None:
     """Read the options and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoders", nargs="+", default=["sam_vit_b"], choices=sorted(SAM_SIZES))
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 1024])
     parser.add_argument("--samples", type=int, default=5, help="0 for memory only")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--no-memory", action="store_true", help="leave out the memory")
     parser.add_argument("--child", choices=sorted(BUILDERS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.child:
-        run_child(options.child, options.sizes[0])
+        run_child(options.child, options.encoders[0], options.sizes[0])
         return
-    fp32, bf16 = matmul_flops(torch.float32, 1024), matmul_flops(torch.bfloat16, 32)
-    print(f"matrix products: float32 {fp32 / 1e9:.1f} GFLOP/s, bfloat16 {bf16 / 1e9:.1f} GFLOP/s")
     # First, because a child process starts with the peak of its parent.
-    for size in options.sizes:
-        compare_memory(size)
-    for size in options.sizes if options.samples else ():
-        compare(size, options.samples)
+    for encoder in options.encoders if not options.no_memory else ():
+        for size in options.sizes:
+            compare_memory(encoder, size)
+    keep_freed_memory()
+    for encoder in options.encoders if options.samples else ():
+        for size in options.sizes:
+            compare(encoder, size, options.samples)
 
 
 if __name__ == "__main__":

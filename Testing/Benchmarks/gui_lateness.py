@@ -49,14 +49,14 @@ class Lateness:
         )
 
 
-def _segment(engine, order, run_holding_gil, name):
+def _segment(engine, bound, run_holding_gil, name):
     """Segment under the loop; returns the seconds that the engine itself took."""
     from HSAMSegmentLib.slicer.nodes.segment_session import Written
     from HSAMSegmentLib.workflows.events import Failed
 
     seen = []
     lateness = Lateness()
-    engine.start(order, seen.append)
+    engine.start(bound, seen.append)
     run_holding_gil(lambda: not engine.is_busy, limit_ms=600_000)
     lateness.report(name)
     if isinstance(seen[-1], Failed):
@@ -85,29 +85,29 @@ def main() -> None:
     import slicer
     from slicerhost.event_loop import run_holding_gil
 
-    from HSAMSegmentLib.slicer.nodes.segment_session import Order
+    from HSAMSegmentLib.slicer.nodes.segment_session import bind_request
     from HSAMSegmentLib.slicer.panels.engine import Engine, thread_session
 
     rng = np.random.default_rng(0)
     volume = slicer.util.addVolumeFromArray(rng.normal(50, 100, SHAPE).astype(np.int16), np.eye(4), "Scan")
     with tempfile.TemporaryDirectory() as folder:
         model = sys.argv[1] if len(sys.argv) > 1 else str(write_untrained_model(Path(folder) / "tiny.safetensors"))
-        order = Order(volume, model)
+        bound = bind_request(volume, model)
         idle = Lateness()
         run_holding_gil(lambda: len(idle.late_ms) > 300)
         idle.report("idle")
         engine = Engine()
-        _segment(engine, order, run_holding_gil, "worker process, first job")
+        _segment(engine, bound, run_holding_gil, "worker process, first job")
         segment_alone = _alone(model, volume)
         segment_alone()
         beside, alone = [], []
         for _ in range(3):  # taken in turns, so that whatever else the computer does hits both
-            beside.append(_segment(engine, order, run_holding_gil, "worker process, warm"))
+            beside.append(_segment(engine, bound, run_holding_gil, "worker process, warm"))
             alone.append(segment_alone())
         engine.close()
         thread = Engine(thread_session)
-        _segment(thread, order, run_holding_gil, "background thread, first job")
-        in_thread = _segment(thread, order, run_holding_gil, "background thread, warm")
+        _segment(thread, bound, run_holding_gil, "background thread, first job")
+        in_thread = _segment(thread, bound, run_holding_gil, "background thread, warm")
         thread.close()
     slower = statistics.median(beside) / statistics.median(alone)
     print(

@@ -44,12 +44,12 @@ def _click_seconds(engine, volume, model: str) -> tuple[float, float]:
     """Wall time from the click to the segments, and the seconds that the engine itself took."""
     from slicerhost.event_loop import run_holding_gil
 
-    from HSAMSegmentLib.slicer.nodes.segment_session import Order
+    from HSAMSegmentLib.slicer.nodes.segment_session import bind_request
     from HSAMSegmentLib.workflows.events import Failed
 
     seen = []
     started = time.perf_counter()
-    engine.start(Order(volume, model), seen.append)
+    engine.start(bind_request(volume, model), seen.append)
     run_holding_gil(lambda: not engine.is_busy, limit_ms=3_600_000)
     seconds = time.perf_counter() - started
     if isinstance(seen[-1], Failed):

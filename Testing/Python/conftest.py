@@ -9,6 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from tested_and_not import (  # noqa: F401 (hooks of pytest)
+    pytest_configure,
+    pytest_deselected,
+    pytest_sessionfinish,
+    pytest_testnodedown,
+    pytest_unconfigure,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = REPOSITORY.parent / "shared"

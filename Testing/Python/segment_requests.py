@@ -9,11 +9,11 @@ from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.weights.loading import LoadedModel
 from HSAMSegmentLib.workflows.context import Context, ignore_event
 from HSAMSegmentLib.workflows.inputs import VolumeInput
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.model_cache import ModelCache
-from HSAMSegmentLib.workflows.segment.segment_folder import segment_folder
 from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
 from HSAMSegmentLib.workflows.segment.segment_scan import segment_scan
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
+from HSAMSegmentLib.workflows.segment_folder.segment_folder import segment_folder
 
 
 def context_for(model=None, store=None, progress=ignore_event, cancel=None) -> Context:

@@ -109,5 +109,5 @@ class HsamHead(nn.Module):
         weights = class_weights(first.logits)
         prompted = self._disturbed(image) + self.no_mask
         gate = 1 if self.gate is None else self._gate(first, weights, grid, labels)
-        second = self.decoder2(prompted * (1 + gate), image_pe, grid, weights, first.upscaled, features.skips)
-        return StageLogits((first.logits, second.logits))
+        second = self.decoder2.logits(prompted * (1 + gate), image_pe, grid, weights, first.upscaled, features.skips)
+        return StageLogits((first.logits, second))

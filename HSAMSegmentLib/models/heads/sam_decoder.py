@@ -59,8 +59,22 @@ def read_masks(hypernetworks: nn.ModuleList, tokens: Tensor, upscaled: Tensor) -
         logits [B, T, H, W].
     """
     batch, rows, columns, _ = upscaled.shape
-    classifiers = torch.stack([net(tokens[:, index]) for index, net in enumerate(hypernetworks)], dim=1)
+    classifiers = mask_classifiers(hypernetworks, tokens)
     return (classifiers @ upscaled.flatten(1, 2).transpose(1, 2)).view(batch, -1, rows, columns)
+
+
+def mask_classifiers(hypernetworks: nn.ModuleList, tokens: Tensor) -> Tensor:
+    """Apply to each mask token [B, T, C] the perceptron of its own: [B, perceptrons, channels].
+
+    All perceptrons go through a layer together, since each alone is far too small to keep any device busy.
+    """
+    x = tokens[:, : len(hypernetworks)].transpose(0, 1)
+    layers = list(zip(*(net.layers for net in hypernetworks)))
+    for index, layer in enumerate(layers):
+        weights = torch.stack([linear.weight for linear in layer]).transpose(1, 2)
+        x = torch.baddbmm(torch.stack([linear.bias for linear in layer])[:, None], x, weights)
+        x = x if index == len(layers) - 1 else F.relu(x)
+    return x.transpose(0, 1)
 
 
 class SamDecoder(nn.Module):

@@ -44,17 +44,20 @@ class UpscalingStep(nn.Module):
         """
         batch, rows, columns, _ = x.shape
         weight = self.expand.weight.permute(2, 3, 1, 0).flatten(0, 2)
-        x = F.linear(x, weight, cast(Tensor, self.expand.bias).repeat(4))
+        bias = cast(Tensor, self.expand.bias)
+        if self.skip is not None:
+            bias = bias + cast(Tensor, self.skip.bias)
+        x = F.linear(x, weight, bias.repeat(4))
         x = x.view(batch, rows, columns, 2, 2, -1).transpose(2, 3).reshape(batch, 2 * rows, 2 * columns, -1)
         if self.skip is not None and skip is not None:
             x = self._with_skip(x, skip, self.skip)
         return F.gelu(self.norm(x))
 
     def _with_skip(self, x: Tensor, skip: Tensor, convolution: nn.Conv2d) -> Tensor:
-        """Add the 1x1 convolution of a channels-first map to a channels-last one, as one matrix product."""
+        """Add the product of the 1x1 convolution, without its bias, of a channels-first map to a channels-last one."""
         pixels = skip.flatten(2).transpose(1, 2)
         weight = convolution.weight.flatten(1).transpose(0, 1).expand(len(skip), -1, -1)
-        return torch.baddbmm((x + cast(Tensor, convolution.bias)).flatten(1, 2), pixels, weight).view_as(x)
+        return torch.baddbmm(x.flatten(1, 2), pixels, weight).view_as(x)
 
 
 class Upscaling(nn.Module):
@@ -76,6 +79,13 @@ class Upscaling(nn.Module):
 
     def forward(self, x: Tensor, skips: Sequence[Tensor] = ()) -> Tensor:
         """[B, h, w, channels[0]] to [B, h * 2**steps, w * 2**steps, channels[-1]]; `skips` coarsest first."""
-        for index, step in enumerate(self.steps):
+        return self._through(self.steps, x, skips)
+
+    def before_last(self, x: Tensor, skips: Sequence[Tensor] = ()) -> Tensor:
+        """What the last step is given."""
+        return self._through(self.steps[:-1], x, skips)
+
+    def _through(self, steps: nn.ModuleList, x: Tensor, skips: Sequence[Tensor]) -> Tensor:
+        for index, step in enumerate(steps):
             x = step(x, skips[index] if index < len(skips) else None)
         return x

@@ -18,11 +18,11 @@ from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.runtime.serialization import from_plain
 from HSAMSegmentLib.slicer.nodes.folder_results import LoadedScan
 from HSAMSegmentLib.slicer.nodes.navigation import set_visible, show_scan
-from HSAMSegmentLib.slicer.nodes.segment_session import Order, SessionEvent, Written, is_in_scene
+from HSAMSegmentLib.slicer.nodes.segment_session import BoundRequest, SessionEvent, Written, is_in_scene
 from HSAMSegmentLib.slicer.nodes.volumes import volume_problem
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, ItemDone, Result
 from HSAMSegmentLib.workflows.requests import Request
-from HSAMSegmentLib.workflows.segment.folder_request import (
+from HSAMSegmentLib.workflows.segment_folder.folder_request import (
     CANCELLED,
     DONE,
     FAILED,
@@ -36,7 +36,7 @@ from HSAMSegmentLib.workflows.terminal_events import sentence_for
 
 logger = logging.getLogger(__name__)
 
-MakeOrder = Callable[[object], Order]
+BindRequest = Callable[[object], BoundRequest]
 """From a volume node to what is asked of the engine."""
 
 
@@ -52,7 +52,7 @@ class BatchItem(Protocol):
     def problem(self) -> str:
         """Why it cannot be segmented, as a sentence, asked when its turn comes; empty if it can."""
 
-    def order(self, make: MakeOrder) -> Order:
+    def bound(self, make: BindRequest) -> BoundRequest:
         """What is asked of the engine."""
 
     def keep(self, written: Written) -> str:
@@ -68,11 +68,11 @@ class BatchItem(Protocol):
         """Another scan is shown: take what was found in this one out of sight."""
 
 
-class OrderTaker(Protocol):
+class RequestTaker(Protocol):
     """What runs the jobs."""
 
-    def start(self, order: Order, on_event: Callable[[SessionEvent], None]) -> None:
-        """Segment in the background; raises RequestError if the order cannot be taken."""
+    def start(self, bound: BoundRequest, on_event: Callable[[SessionEvent], None]) -> None:
+        """Segment in the background; raises RequestError if the request cannot be taken."""
 
     def start_request(self, request: Request, on_event: Callable[[SessionEvent], None]) -> None:
         """Run another kind of job in the background."""
@@ -110,8 +110,8 @@ class VolumeItem:
             return _("It was removed before its turn came.")
         return volume_problem(self._node)
 
-    def order(self, make: MakeOrder) -> Order:
-        """The order for the volume itself."""
+    def bound(self, make: BindRequest) -> BoundRequest:
+        """The request for the volume itself."""
         return make(self._node)
 
     def keep(self, written: Written) -> str:
@@ -139,8 +139,8 @@ class Batch:
     def __init__(
         self,
         items: Sequence[BatchItem],
-        engine: OrderTaker,
-        make_order: MakeOrder,
+        engine: RequestTaker,
+        bind: BindRequest,
         listener: BatchListener,
     ) -> None:
         """Prepare; `start` begins.
@@ -148,12 +148,12 @@ class Batch:
         Args:
             items: what to segment.
             engine: runs the jobs.
-            make_order: what is asked for each volume.
+            bind: makes the request for a volume.
             listener: is told what becomes of it.
         """
         self._items = list(items)
         self._engine = engine
-        self._make_order = make_order
+        self._bind = bind
         self._listener = listener
         self.rows = tuple(BatchRow(item.name) for item in self._items)
         self._index = -1
@@ -195,7 +195,7 @@ class Batch:
             self._note(SKIPPED, message=problem)
             return False
         try:
-            self._engine.start(item.order(self._make_order), self._on_event)
+            self._engine.start(item.bound(self._bind), self._on_event)
         except (HSAMSegmentError, OSError) as error:
             item.drop()
             self._note(FAILED, message=sentence_for(error))
@@ -255,7 +255,7 @@ class Batch:
 class FolderBatch:
     """A folder of scans: one job, which tells of each of them."""
 
-    def __init__(self, request: FolderRequest, engine: OrderTaker, listener: BatchListener) -> None:
+    def __init__(self, request: FolderRequest, engine: RequestTaker, listener: BatchListener) -> None:
         """Prepare; `start` begins."""
         self._request, self._engine, self._listener = request, engine, listener
         self.rows: tuple[BatchRow, ...] = ()

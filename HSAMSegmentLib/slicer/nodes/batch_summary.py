@@ -8,7 +8,7 @@ import slicer
 
 from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
 from HSAMSegmentLib.slicer.nodes.tables import fill_table
-from HSAMSegmentLib.workflows.segment.folder_request import BatchRow
+from HSAMSegmentLib.workflows.segment_folder.folder_request import BatchRow
 
 _TEXTS = (("Scan", ""), ("State", ""), ("Message", ""), ("Not found", ""), ("Output", ""), ("Model", ""))
 

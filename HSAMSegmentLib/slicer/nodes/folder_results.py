@@ -23,7 +23,7 @@ from HSAMSegmentLib.slicer.nodes.segmentations.segments import (
     SOURCE_ROLE,
     place_in_hierarchy,
 )
-from HSAMSegmentLib.workflows.segment.folder_request import BatchRow
+from HSAMSegmentLib.workflows.segment_folder.folder_request import BatchRow
 
 logger = logging.getLogger(__name__)
 

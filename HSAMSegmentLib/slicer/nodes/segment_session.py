@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Union
 
@@ -38,6 +38,8 @@ from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 logger = logging.getLogger(__name__)
 
+SCAN_FILE = "scan.npy"
+
 
 class Folders(Protocol):
     """Where a job's files go."""
@@ -50,28 +52,55 @@ class Folders(Protocol):
 
 
 @dataclass(frozen=True)
-class Order:
-    """What the user asked for.
+class BoundRequest:
+    """A request, and the nodes that it reads from and writes to.
 
     Attributes:
+        request: what to segment and how; the session says where its files lie.
         volume_node: the scan.
-        model: model id or file.
-        device: "auto", "cpu", ...
-        options: organs, region, quality, post-processing.
         segmentation_node: where the segments go; None for a new node.
-        surfaces: also compute closed surfaces.
-        preview: also tell finished slices.
         undoable: whether undo takes this result back, and forgets an earlier one; one of many does not.
     """
 
-    volume_node: object
-    model: str
-    device: str = "auto"
-    options: SegmentOptions = field(default_factory=SegmentOptions)
-    segmentation_node: object = None
-    surfaces: bool = False
-    preview: bool = False
+    request: SegmentRequest
+    volume_node: Any
+    segmentation_node: Any = None
     undoable: bool = True
+
+
+def bind_request(
+    volume_node: Any,
+    model: str,
+    device: str = "auto",
+    options: SegmentOptions | None = None,
+    segmentation_node: Any = None,
+    *,
+    surfaces: bool = False,
+    preview: bool = False,
+    undoable: bool = True,
+) -> BoundRequest:
+    """The request for the scan in a node.
+
+    Raises:
+        RequestError: if the node has no usable voxels.
+    """
+    volume_array(volume_node)
+    scan = VolumeInput(
+        array_file=SCAN_FILE,
+        geometry=volume_geometry(volume_node),
+        name=volume_node.GetName(),
+        modality=volume_node.GetAttribute("DICOM.Modality") or "",
+        series=dicom_series(volume_node),
+    )
+    request = SegmentRequest(
+        input=scan,
+        model=model,
+        device=device,
+        options=options or SegmentOptions(),
+        surfaces=surfaces,
+        preview=preview,
+    )
+    return BoundRequest(request, volume_node, segmentation_node, undoable)
 
 
 @dataclass(frozen=True)
@@ -82,7 +111,7 @@ class Written:
         outcome: what was found.
         segmentation_node: where it is.
         volume_node: its scan, None if that is gone.
-        note: a sentence if something is other than ordered, else empty.
+        note: a sentence if something differs from the request, else empty.
     """
 
     outcome: SegmentOutcome
@@ -123,13 +152,13 @@ SessionEvent = Union[Event, Written, Done]
 
 
 class Session:
-    """Runs one order at a time. Nothing in the scene changes before the result is complete."""
+    """Runs one job at a time. Nothing in the scene changes before the result is complete."""
 
     def __init__(self, runner: Runner, folders: Folders, history: SegmentationHistory) -> None:
         self._runner = runner
         self._folders = folders
         self._history = history
-        self._order: Order | None = None
+        self._bound: BoundRequest | None = None
         self._task: Task | None = None
         self._export: Steps | None = None
         self._request: Request | None = None
@@ -140,26 +169,26 @@ class Session:
 
     @property
     def is_busy(self) -> bool:
-        """Whether an order, or another request, is on its way."""
-        return self._order is not None or self._request is not None or self._runner.is_running
+        """Whether a job is on its way."""
+        return self._bound is not None or self._request is not None or self._runner.is_running
 
-    def start(self, order: Order) -> None:
-        """Take an order; `tick` does the rest.
+    def start(self, bound: BoundRequest) -> None:
+        """Segment the scan of a node; `tick` does the rest.
 
         Raises:
             RequestError: if another one is on its way, or the scan or the output cannot be used.
         """
         self._refuse_if_busy()
-        array = volume_array(order.volume_node)
-        problem = output_problem(order.segmentation_node, order.volume_node)
+        array = volume_array(bound.volume_node)
+        problem = output_problem(bound.segmentation_node, bound.volume_node)
         if problem:
             raise RequestError(problem)
         self._folder = self._folders.job_folder()
-        self._export = ArrayExport(array, self._folder / "scan.npy")
-        self._request = self._make_request(order)
-        self._transform_id = order.volume_node.GetTransformNodeID()
-        self._voxels = _voxel_state(order.volume_node)
-        self._order, self._cancelled = order, False
+        self._export = ArrayExport(array, self._folder / SCAN_FILE)
+        self._request = self._with_files(bound.request)
+        self._transform_id = bound.volume_node.GetTransformNodeID()
+        self._voxels = _voxel_state(bound.volume_node)
+        self._bound, self._cancelled = bound, False
 
     def start_request(self, request: Request) -> None:
         """Run another kind of job (a download, a probe) with the same events.
@@ -168,7 +197,7 @@ class Session:
             RequestError: if something is on its way already.
         """
         self._refuse_if_busy()
-        self._order, self._export, self._cancelled = None, None, False
+        self._bound, self._export, self._cancelled = None, None, False
         self._request = request
 
     def start_task(self, task: Task) -> None:
@@ -178,7 +207,7 @@ class Session:
             RequestError: if something is on its way already, or the task's nodes cannot be used.
         """
         self._refuse_if_busy()
-        self._order, self._cancelled = None, False
+        self._bound, self._cancelled = None, False
         self._folder = self._folders.job_folder()
         try:
             self._request, self._export = task.prepare(self._folder)
@@ -201,7 +230,7 @@ class Session:
         """End the job and the worker and remove all files; the session cannot be used afterwards."""
         self._runner.close()
         self._folders.close()
-        self._order = self._task = self._request = self._export = None
+        self._bound = self._task = self._request = self._export = None
 
     def tick(self) -> list[SessionEvent]:
         """Do a small piece of work; returns what is new, oldest first."""
@@ -216,24 +245,10 @@ class Session:
         if self.is_busy:
             raise RequestError(_("Another job is running; wait for its end or cancel it first."))
 
-    def _make_request(self, order: Order) -> SegmentRequest:
-        node = order.volume_node
-        scan = VolumeInput(
-            array_file=str(self._folder / "scan.npy"),
-            geometry=volume_geometry(node),
-            name=node.GetName(),
-            modality=node.GetAttribute("DICOM.Modality") or "",
-            series=dicom_series(node),
-        )
-        return SegmentRequest(
-            input=scan,
-            model=order.model,
-            output_folder=str(self._folder),
-            device=order.device,
-            options=order.options,
-            surfaces=order.surfaces,
-            preview=order.preview,
-        )
+    def _with_files(self, request: SegmentRequest) -> SegmentRequest:
+        """The request with the files of this job."""
+        scan = replace(request.input, array_file=str(self._folder / SCAN_FILE))
+        return replace(request, input=scan, output_folder=str(self._folder))
 
     def _prepare(self) -> list[SessionEvent]:
         """Export one more piece of the scan, then start the job."""
@@ -249,14 +264,14 @@ class Session:
         return [Progress(0.0, "Starting")]
 
     def _finish(self, event: Event) -> SessionEvent:
-        """Write a result, and be free for the next order whatever comes of it."""
-        order, task = self._order, self._task
-        self._order = self._task = self._request = self._export = None
+        """Write a result, and be free for the next job whatever comes of it."""
+        bound, task = self._bound, self._task
+        self._bound = self._task = self._request = self._export = None
         try:
             if isinstance(event, Result) and task is not None:
                 return Done(task.finish(event.values))
-            if isinstance(event, Result) and order is not None:
-                return self._write(from_plain(SegmentOutcome, event.values), order)
+            if isinstance(event, Result) and bound is not None:
+                return self._write(from_plain(SegmentOutcome, event.values), bound)
             return event
         except (HSAMSegmentError, OSError, ValueError) as error:
             logger.exception("The result could not be written")
@@ -264,13 +279,13 @@ class Session:
         finally:
             self._remove_files()
 
-    def _write(self, outcome: SegmentOutcome, order: Order) -> Written | Failed:
-        volume = order.volume_node
+    def _write(self, outcome: SegmentOutcome, bound: BoundRequest) -> Written | Failed:
+        volume = bound.volume_node
         if not is_in_scene(volume):
-            return self._write_orphan(outcome, _("The scan was removed while it was segmented"), order)
+            return self._write_orphan(outcome, _("The scan was removed while it was segmented"), bound)
         if not has_grid(volume, outcome.geometry):
-            return self._write_orphan(outcome, _("The scan was changed while it was segmented"), order)
-        target, note = order.segmentation_node, ""
+            return self._write_orphan(outcome, _("The scan was changed while it was segmented"), bound)
+        target, note = bound.segmentation_node, ""
         if target is not None and (not is_in_scene(target) or output_problem(target, volume)):
             target = None
             note = _("The chosen segmentation is gone or was moved, so the result is in a new one.")
@@ -279,17 +294,17 @@ class Session:
             note = f"{note} {changed}"
         if target is None:
             target = create_segmentation(volume, _("{scan} organs").format(scan=volume.GetName()))
-            if order.undoable:
+            if bound.undoable:
                 self._history.remember_new(target)
-        elif order.undoable:
+        elif bound.undoable:
             self._history.remember(target)
         write_outcome(outcome, volume, target)
         return Written(outcome, target, volume, note.strip())
 
-    def _write_orphan(self, outcome: SegmentOutcome, reason: str, order: Order) -> Written:
+    def _write_orphan(self, outcome: SegmentOutcome, reason: str, bound: BoundRequest) -> Written:
         transform = slicer.mrmlScene.GetNodeByID(self._transform_id) if self._transform_id else None
         node = write_without_scan(outcome, _("Organs of a removed scan"), transform)
-        if order.undoable:
+        if bound.undoable:
             self._history.remember_new(node)
         kept = _("{reason}; the result is kept in '{name}' on the grid it had.")
         return Written(outcome, node, None, kept.format(reason=reason, name=node.GetName()))

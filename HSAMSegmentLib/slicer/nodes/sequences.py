@@ -7,7 +7,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import RequestError
-from HSAMSegmentLib.slicer.nodes.segment_session import Order, Written, is_in_scene
+from HSAMSegmentLib.slicer.nodes.segment_session import BoundRequest, Written, is_in_scene
 from HSAMSegmentLib.slicer.nodes.volumes import volume_problem
 
 SEQUENCE_CLASS = "vtkMRMLSequenceNode"
@@ -113,8 +113,8 @@ class FrameItem:
             return _("The sequence was removed before its turn came.")
         return volume_problem(self._sequence.GetDataNodeAtValue(self._value))
 
-    def order(self, make) -> Order:
-        """The order for a volume that shares the voxels of the frame, in the scene but hidden.
+    def bound(self, make) -> BoundRequest:
+        """The request for a volume that shares the voxels of the frame, in the scene but hidden.
 
         Raises:
             RequestError: if the frame is gone.

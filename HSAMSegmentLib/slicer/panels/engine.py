@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 import qt
 import slicer
@@ -13,7 +14,7 @@ from slicer.i18n import translate
 
 from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError
 from HSAMSegmentLib.runtime.translation import install_translation
-from HSAMSegmentLib.slicer.nodes.segment_session import Done, Order, Session, SessionEvent, Task, Written
+from HSAMSegmentLib.slicer.nodes.segment_session import BoundRequest, Done, Session, SessionEvent, Task, Written
 from HSAMSegmentLib.slicer.nodes.undo import SegmentationHistory
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, is_terminal
 from HSAMSegmentLib.workflows.requests import Request
@@ -54,13 +55,13 @@ class Engine:
         """Whether a job is running that tells its events to somebody else than this listener."""
         return self.is_busy and self._on_event not in (on_event, None)
 
-    def start(self, order: Order, on_event: OnEvent | None = None) -> None:
+    def start(self, bound: BoundRequest, on_event: OnEvent | None = None) -> None:
         """Segment in the background.
 
         Raises:
-            RequestError: if the order cannot be taken.
+            RequestError: if the request cannot be taken.
         """
-        self._opened().start(order)
+        self._opened().start(bound)
         self._begin(on_event)
 
     def start_request(self, request: Request, on_event: OnEvent | None = None) -> None:
@@ -81,28 +82,61 @@ class Engine:
         self._opened().start_task(task)
         self._begin(on_event)
 
-    def run(self, order: Order) -> Written:
+    def run(self, bound: BoundRequest) -> Written:
         """Segment and wait, with the application alive meanwhile.
 
         Raises:
             HSAMSegmentError: with a sentence for the user; CancelledError after a cancel.
         """
-        return self._wait(lambda on_event: self.start(order, on_event))
+        return self._wait(lambda on_event: self.start(bound, on_event))
 
-    def run_task(self, task: Task) -> object:
+    def run_task(
+        self, task: Task, on_event: OnEvent | None = None, on_start: Callable[[], None] | None = None
+    ) -> object:
         """Like `run`, for a task; returns what the task made of its result.
+
+        Args:
+            task: what to do.
+            on_event: told what comes before the end.
+            on_start: called when the task was taken.
 
         Raises:
             HSAMSegmentError: with a sentence for the user; CancelledError after a cancel.
         """
-        return self._wait(lambda on_event: self.start_task(task, on_event)).value
 
-    def _wait(self, start: Callable[[OnEvent], None]) -> SessionEvent:
-        ending: list[SessionEvent] = []
-        start(lambda event: ending.append(event) if is_last(event) else None)
-        while not ending:
+        def start(listener: OnEvent) -> None:
+            self.start_task(task, listener)
+            if on_start is not None:
+                on_start()
+
+        return self._wait(start, on_event).value
+
+    def run_request(self, request: Request, on_event: OnEvent | None = None) -> dict[str, Any]:
+        """Like `run`, for another kind of job; returns the values of its result.
+
+        Raises:
+            HSAMSegmentError: with a sentence for the user; CancelledError after a cancel.
+        """
+        return self._wait(lambda listener: self.start_request(request, listener), on_event).values
+
+    @staticmethod
+    def wait_until(is_done: Callable[[], bool]) -> None:
+        """Keep the application alive until something is true."""
+        while not is_done():
             slicer.app.processEvents()
             time.sleep(0.005)
+
+    def _wait(self, start: Callable[[OnEvent], None], on_event: OnEvent | None = None) -> SessionEvent:
+        ending: list[SessionEvent] = []
+
+        def listen(event: SessionEvent) -> None:
+            if is_last(event):
+                ending.append(event)
+            elif on_event is not None:
+                on_event(event)
+
+        start(listen)
+        self.wait_until(lambda: bool(ending))
         if isinstance(ending[0], Cancelled):
             raise CancelledError("Cancelled.")
         if isinstance(ending[0], Failed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +16,7 @@ from HSAMSegmentLib.runtime.extras import require_extra
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, interruptible
 from HSAMSegmentLib.weights.bundle import BUNDLE_SUFFIX
 from HSAMSegmentLib.weights.manifest import License
-from HSAMSegmentLib.weights.sharing.shared_index import INDEX_NAME, SharedModel, parse_index
-from HSAMSegmentLib.weights.sharing.sources import HUB_SCHEME, require_same
+from HSAMSegmentLib.weights.sharing.shared_index import HUB_SCHEME, INDEX_NAME, SharedModel, parse_index, require_same
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -130,7 +130,7 @@ class HubSource:
                         model.file,
                         revision=self._commit or self._revision,
                         local_dir=target.parent,
-                        tqdm_class=_bar_of(progress, model.title, cancel),
+                        **_progress_option(self._api, _bar_of(progress, model.title, cancel)),
                     )
                 )
 
@@ -153,6 +153,12 @@ def _bundles_of(info: ModelInfo, place: str) -> tuple[SharedModel, ...]:
     return tuple(found)
 
 
+def _progress_option(api: HfApi, bar: type) -> dict[str, type]:
+    """How the library is given a progress bar; versions before 1.3 take none, and then there is none."""
+    parameters = inspect.signature(api.hf_hub_download).parameters
+    return {"tqdm_class": bar} if "tqdm_class" in parameters else {}
+
+
 def _bar_of(progress: ProgressCallback, title: str, cancel: CancelToken) -> type:
     """A progress bar as the library wants it, which shows nothing itself but reports, and ends a canceled download."""
     from huggingface_hub.utils.tqdm import tqdm
@@ -160,7 +166,7 @@ def _bar_of(progress: ProgressCallback, title: str, cancel: CancelToken) -> type
     class Bar(tqdm):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             options["disable"] = True
-            super().__init__(*arguments, **options)
+            super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
             self._done = options.get("initial") or 0
             self._all = options.get("total") or 0
 

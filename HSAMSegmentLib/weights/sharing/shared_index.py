@@ -12,6 +12,7 @@ from HSAMSegmentLib.weights.bundle import BUNDLE_SUFFIX
 from HSAMSegmentLib.weights.manifest import License, Manifest
 from HSAMSegmentLib.weights.store_entries import NO_LICENSE
 
+HUB_SCHEME = "hf://"
 INDEX_NAME = "hsamsegment.json"
 INDEX_SCHEMA = "hsamsegment-index"
 INDEX_SCHEMA_VERSION = 1
@@ -135,3 +136,16 @@ def find_shared(models: Sequence[SharedModel], model_id: str, place: str) -> Sha
         if model.id == model_id:
             return model
     raise ModelNotFoundError(f"{place} has no model '{model_id}'; it has {listed}.")
+
+
+def require_same(model: SharedModel, sha256: str, place: str) -> None:
+    """Make sure that a file is the one of the index.
+
+    Raises:
+        CheckpointError: if its hash is another one.
+    """
+    if sha256 != model.sha256:
+        raise CheckpointError(
+            f"{model.file} of {place} is not the file of its index (SHA-256 {sha256}, expected {model.sha256}): it is "
+            "damaged, or was replaced. Nothing was imported."
+        )

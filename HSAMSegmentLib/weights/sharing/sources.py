@@ -9,9 +9,15 @@ from urllib.parse import quote, urlsplit
 from HSAMSegmentLib.errors import CheckpointError, DownloadError, RequestError
 from HSAMSegmentLib.runtime.disk import chunk_watcher, sha256_of
 from HSAMSegmentLib.runtime.progress import CancelToken, ProgressCallback
-from HSAMSegmentLib.weights.sharing.shared_index import INDEX_NAME, LARGEST_INDEX_BYTES, SharedModel, parse_index
+from HSAMSegmentLib.weights.sharing.shared_index import (
+    HUB_SCHEME,
+    INDEX_NAME,
+    LARGEST_INDEX_BYTES,
+    SharedModel,
+    parse_index,
+    require_same,
+)
 
-HUB_SCHEME = "hf://"
 _INDEX_TIMEOUT_S = (10.0, 30.0)
 
 
@@ -136,16 +142,3 @@ class UrlSource:
 def _reason(error: Exception) -> str:
     answer = getattr(error, "response", None)
     return f"the server answered {answer.status_code}" if answer is not None else type(error).__name__
-
-
-def require_same(model: SharedModel, sha256: str, place: str) -> None:
-    """Make sure that a file is the one of the index.
-
-    Raises:
-        CheckpointError: if its hash is another one.
-    """
-    if sha256 != model.sha256:
-        raise CheckpointError(
-            f"{model.file} of {place} is not the file of its index (SHA-256 {sha256}, expected {model.sha256}): it is "
-            "damaged, or was replaced. Nothing was imported."
-        )

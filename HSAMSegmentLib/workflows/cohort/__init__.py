@@ -1,1 +1,1 @@
-"""Segment many scans on the workers of a Dask cluster, of this computer or of others."""
+"""Many scans: who works on which, what became of them, and the workers of a Dask cluster, here or elsewhere."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from HSAMSegmentLib.runtime.progress import Progress, ProgressCallback
-from HSAMSegmentLib.workflows.segment.scan_outcome import CANCELLED, DONE_BEFORE, ScanOutcome
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import CANCELLED, DONE_BEFORE, ScanOutcome
 
 
 class ClusterClock:

@@ -26,6 +26,7 @@ from HSAMSegmentLib.errors import (
     ModelNotFoundError,
     OutputError,
 )
+from HSAMSegmentLib.workflows.cohort.claims import MOST_TRIES, Claim, poisoned_sentence
 from HSAMSegmentLib.workflows.cohort.cluster_clock import ClusterClock
 from HSAMSegmentLib.workflows.cohort.connection import Connection, connected
 from HSAMSegmentLib.workflows.cohort.sent_results import SentResults
@@ -39,10 +40,9 @@ from HSAMSegmentLib.workflows.cohort.worker_task import (
     stop_run,
 )
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.segment.claims import MOST_TRIES, Claim, poisoned_sentence
-from HSAMSegmentLib.workflows.segment.folder_run import FolderRun
-from HSAMSegmentLib.workflows.segment.folder_scan import sentence_of
-from HSAMSegmentLib.workflows.segment.scan_outcome import CANCELLED, FAILED, ScanOutcome
+from HSAMSegmentLib.workflows.segment_folder.folder_run import FolderRun
+from HSAMSegmentLib.workflows.segment_folder.folder_scan import sentence_of
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import CANCELLED, FAILED, ScanOutcome
 
 _LOOK_SECONDS = 0.5
 _OTHER_RUN_SECONDS = 1.0

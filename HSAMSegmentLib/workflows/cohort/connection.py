@@ -17,9 +17,9 @@ from distributed.security import Security
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.runtime.free_cores import usable_cores
 from HSAMSegmentLib.runtime.progress import Progress
+from HSAMSegmentLib.workflows.cohort.claims import MOST_TRIES
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.segment.claims import MOST_TRIES
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 
 FIRST_SECONDS = 30
 RESTART_SECONDS = 600.0
@@ -130,8 +130,6 @@ def _with_local_workers(request: FolderRequest) -> Iterator[Connection]:
     settings: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": MOST_TRIES - 1,
         "distributed.worker.daemon": True,
-        # By default glibc gives memory back after every layer of a network, and gets it again for the next one.
-        "distributed.nanny.pre-spawn-environ": {},
     }
     with dask.config.set(settings):
         scheduler = {

@@ -16,9 +16,9 @@ from HSAMSegmentLib.report.segmentation_report import write_report
 from HSAMSegmentLib.runtime.atomic_files import atomic_output, make_folder
 from HSAMSegmentLib.workflows.cohort.worker_task import ScanAnswer, sees_file
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.replace_results import atomic_replace, finished_file
-from HSAMSegmentLib.workflows.segment.scan_outcome import DONE_BEFORE, FAILED, ScanOutcome
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import DONE_BEFORE, FAILED, ScanOutcome
 
 
 class SentResults:
@@ -43,7 +43,7 @@ class SentResults:
 
     def known_outcome(self, scan: Scan) -> ScanOutcome | None:
         """The outcome of a scan that needs no worker, where workers do not see the older results; else None."""
-        from HSAMSegmentLib.workflows.segment.folder_scan import find_earlier, waiting_outcome
+        from HSAMSegmentLib.workflows.segment_folder.folder_scan import find_earlier, waiting_outcome
 
         if all(self._sees.values()) or scan.skipped or scan.problem:
             return None
@@ -60,7 +60,7 @@ class SentResults:
 
     def received(self, answer: ScanAnswer) -> ScanOutcome:
         """Write what was sent back, and return the outcome as it is here."""
-        from HSAMSegmentLib.workflows.segment.folder_scan import waiting_outcome
+        from HSAMSegmentLib.workflows.segment_folder.folder_scan import waiting_outcome
 
         waiting = waiting_outcome(self._request, answer.outcome.scan)
         outcome = replace(answer.outcome, output=waiting.output)
@@ -78,7 +78,7 @@ class SentResults:
         Raises:
             OutputError: if a file cannot be written.
         """
-        from HSAMSegmentLib.workflows.segment.folder_scan import output_files
+        from HSAMSegmentLib.workflows.segment_folder.folder_scan import output_files
 
         files = output_files(self._request, answer.outcome.scan)
         folder, report = make_folder(files.segmentation.parent), files.report

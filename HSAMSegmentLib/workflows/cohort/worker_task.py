@@ -21,11 +21,12 @@ from HSAMSegmentLib.errors import (
     VolumeError,
 )
 from HSAMSegmentLib.io.scan_folder import Scan
+from HSAMSegmentLib.runtime.allocator import keep_freed_memory
 from HSAMSegmentLib.runtime.progress import CancelToken, ignore_progress
+from HSAMSegmentLib.workflows.cohort.claims import Claims
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.segment.claims import Claims
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
-from HSAMSegmentLib.workflows.segment.scan_outcome import FAILED, ScanOutcome
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import FAILED, ScanOutcome
 
 logger = logging.getLogger("distributed.worker.hsamsegment")
 """With the other messages of a worker: in its log on a cluster, silent on this computer."""
@@ -93,6 +94,8 @@ def segment_task(task: ScanTask) -> ScanAnswer:
         CancelledError: after `stop_run`.
     """
     with _one_at_a_time:
+        if not _shared:
+            keep_freed_memory()
         worker = get_worker()
         context = Context(cancel=_tokens.setdefault(task.run, CancelToken()), shared=_shared)
         context.cancel.raise_if_cancelled()
@@ -112,7 +115,7 @@ def _pinned(request: FolderRequest, threads: int) -> FolderRequest:
 
 def _in_place(task: ScanTask, context: Context) -> ScanAnswer:
     """Write the results where they belong."""
-    from HSAMSegmentLib.workflows.segment.folder_scan import waiting_outcome
+    from HSAMSegmentLib.workflows.segment_folder.folder_scan import waiting_outcome
 
     try:
         with Claims(Path(task.request.output)).one_try(task.scan.name) as poisoned:
@@ -137,7 +140,7 @@ def _to_send_back(task: ScanTask, context: Context) -> ScanAnswer:
 
 
 def _do(task: ScanTask, context: Context) -> ScanAnswer:
-    from HSAMSegmentLib.workflows.segment.folder_scan import do_scan, sentence_of, waiting_outcome
+    from HSAMSegmentLib.workflows.segment_folder.folder_scan import do_scan, sentence_of, waiting_outcome
 
     try:
         return ScanAnswer(do_scan(task.request, task.scan, context, ignore_progress))

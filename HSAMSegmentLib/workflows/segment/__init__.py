@@ -1,1 +1,1 @@
-"""Segment one scan, or every scan of a folder."""
+"""Segment one scan."""

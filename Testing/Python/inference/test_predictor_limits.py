@@ -41,7 +41,7 @@ class Exhausted(torch.nn.Module):
 def test_running_out_of_memory_halves_the_batch_and_is_said():
     model = brightness_model()
     model.network.encoder = Exhausted(model.network.encoder, limit=2)
-    result = segment(bright_boxes(), model, batch_size=8)
+    result = segment(bright_boxes(), model, batch_size=8, precision="full")
     np.testing.assert_array_equal(result.segmentation.array, segment(bright_boxes()).segmentation.array)
     assert model.network.encoder.largest == 2
     assert result.batch_size == 2

@@ -26,9 +26,9 @@ from HSAMSegmentLib.report.cohort.cohort import CHANGED, GONE, OUTLIER, PLAUSIBI
 from HSAMSegmentLib.report.cohort.page import cohort_page
 from HSAMSegmentLib.report.thumbnail import make_thumbnail
 from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.workflows.cohort_report import CohortReportRequest, write_cohort_report
 from HSAMSegmentLib.workflows.context import Context, ignore_event
-from HSAMSegmentLib.workflows.segment.folder_statistics import folder_rows
+from HSAMSegmentLib.workflows.results.cohort_report import CohortReportRequest, write_cohort_report
+from HSAMSegmentLib.workflows.results.folder_statistics import folder_rows
 
 GRID = Geometry(size=(40, 36, 16), spacing_mm=(2.0, 2.0, 4.0))
 NAMES = {1: "liver", 2: "right kidney", 3: "left kidney"}

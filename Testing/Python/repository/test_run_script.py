@@ -190,3 +190,50 @@ def test_a_damaged_stamp_counts_as_none(script, tmp_path):
     assert environment.read_stamp() == {}
     environment.stamp_file.write_text(json.dumps(["x"]))
     assert environment.read_stamp() == {}
+
+
+@pytest.mark.parametrize(
+    ("cores", "gigabytes", "processes"), [(1, 64, 1), (2, 24, 2), (16, 8, 2), (4, 2, 1), (64, float("inf"), 8)]
+)
+def test_tests_run_in_as_many_processes_as_cores_and_memory_allow(script, monkeypatch, cores, gigabytes, processes):
+    monkeypatch.setattr(script.os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    monkeypatch.setattr(script, "memory_gb", lambda: gigabytes)
+    assert script.test_processes() == processes
+
+
+def test_the_memory_of_this_computer_is_known_or_counts_as_enough(script):
+    assert script.memory_gb() > 0.5
+
+
+SUITE = """
+import pytest
+
+def test_good():
+    pass
+
+def test_without_a_gpu():
+    pytest.skip("no GPU")
+
+@pytest.mark.slow
+def test_slow():
+    pass
+
+def test_wrong():
+    assert BOOL
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "two processes"])
+@pytest.mark.parametrize("works", [True, False])
+def test_the_last_line_says_what_was_tested_and_what_not(tmp_path, options, works):
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")
+    source = (REPOSITORY / "Testing" / "Python" / "tested_and_not.py").read_text(encoding="utf-8")
+    (tmp_path / "conftest.py").write_text(source)
+    (tmp_path / "test_tiny.py").write_text(SUITE.replace("BOOL", str(works)))
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    counts = "2 passed" if works else "1 passed, 1 FAILED"
+    assert done.stdout.splitlines()[-1] == (
+        f"Tested: {counts}, 1 skipped (1 no GPU), 1 left out (slow ones; --slow runs them), "
+        "lines not measured (--coverage)."
+    )

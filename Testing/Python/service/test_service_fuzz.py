@@ -27,6 +27,7 @@ def test_schemathesis_finds_nothing_that_the_description_does_not_say(service, n
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
     job = service.submit(nifti)
     assert service.wait(job)["state"] == "done"
+    assert service.request("DELETE", f"/v1/jobs/{job}").status_code == 204
 
 
 def mutated(content: bytes, dice: random.Random) -> bytes:

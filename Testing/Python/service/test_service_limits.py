@@ -35,7 +35,7 @@ def clock():
 
 @pytest.fixture
 def board(clock):
-    return JobBoard(waiting_jobs=5, keep_seconds=100.0, clock=clock)
+    return JobBoard(waiting_jobs=5, kept_jobs=8, keep_seconds=100.0, clock=clock)
 
 
 def add(board, owner, folder):
@@ -56,10 +56,30 @@ def test_the_next_job_is_of_the_owner_who_was_served_longest_ago(board, tmp_path
 
 def test_no_more_wait_than_allowed_and_uploads_count(board, tmp_path):
     for index in range(4):
-        add(board, "a", tmp_path / str(index))
-    with board.place(), pytest.raises(QueueFullError, match="Try again later"), board.place():
+        add(board, "a" if index % 2 else "b", tmp_path / str(index))
+    with board.place("a"), pytest.raises(QueueFullError, match="Try again later"), board.place("b"):
         pass
-    with board.place():
+    with board.place("b"):
+        pass
+
+
+def test_one_client_does_not_take_all_places(board, tmp_path):
+    for index in range(4):
+        add(board, "a", tmp_path / str(index))
+    with pytest.raises(QueueFullError, match="your share"), board.place("a"):
+        pass
+    with board.place("b"):
+        pass
+
+
+def test_results_that_nobody_fetches_bound_what_is_taken(board, tmp_path):
+    for index in range(8):
+        add(board, "a", tmp_path / str(index))
+        job = board.take(0.0)
+        job.result_file.write_bytes(b"organs")
+        board.end(job, DONE)
+        assert [path.name for path in job.folder.iterdir()] == ["organs.nii"], "the scan is not needed any more"
+    with pytest.raises(QueueFullError, match="Fetch or delete"), board.place("b"):
         pass
 
 

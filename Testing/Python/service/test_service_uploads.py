@@ -8,9 +8,14 @@ import struct
 import time
 import zipfile
 
+import numpy as np
 import pytest
 from service_fixtures import *  # noqa: F403 - fixtures
 from service_program import TOKENS, running_service, zip_of
+from small_scans import write_scan
+
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.volume import Volume
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +198,31 @@ def test_slow_clients_do_not_keep_others_from_their_turn(service, nifti):
     still_works(service, nifti)
 
 
+def test_a_client_that_takes_nothing_of_its_result_is_left(service, tmp_path):
+    geometry = Geometry(size=(64, 64, 1500), spacing_mm=(4.0, 4.0, 1.0))
+    content = write_scan(tmp_path / "scan.nii.gz", Volume(np.zeros(geometry.shape, np.int16), geometry)).read_bytes()
+    job = service.submit(content, format="nii")
+    assert service.wait(job)["state"] == "done"
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        host, port = service.address[len("http://") :].split(":")
+        connection.connect((host, int(port)))
+        lines = (f"GET /v1/jobs/{job}/result HTTP/1.1", "Host: localhost", f"Authorization: Bearer {TOKENS[0]}")
+        connection.sendall("\r\n".join((*lines, "", "")).encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        deadline = time.monotonic() + 20
+        answer = service.request("GET", f"/v1/jobs/{job}/result")
+        assert answer.status_code == 409
+        while answer.status_code == 409 and time.monotonic() < deadline:
+            time.sleep(0.2)
+            answer = service.request("GET", f"/v1/jobs/{job}/result")
+    assert answer.status_code == 200
+    assert service.files_that_stay() == []
+
+
 def test_a_wrong_token_is_refused_before_the_upload_is_read(service):
     with raw_connection(service) as connection:
         connection.sendall(head(2_000_000_000, token="wrong-token-wrong-token"))
         assert connection.recv(4096).startswith(b"HTTP/1.1 401")
+    answer = service.request("POST", "/v1/jobs", "wrong-token-wrong-token", data=bytes(20_000_000))
+    assert answer.status_code == 401

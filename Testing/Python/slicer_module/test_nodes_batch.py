@@ -7,7 +7,7 @@ import pytest
 from untrained_model import write_untrained_model
 
 from HSAMSegmentLib.workflows.events import Cancelled
-from HSAMSegmentLib.workflows.segment.folder_request import CANCELLED, DONE, FAILED, SKIPPED
+from HSAMSegmentLib.workflows.segment_folder.folder_request import CANCELLED, DONE, FAILED, SKIPPED
 
 pytestmark = pytest.mark.host
 
@@ -40,16 +40,16 @@ class BatchDriver:
         self.told, self.progress, self.ends = [], [], []
         self.batch = None
 
-    def order(self, volume):
-        from HSAMSegmentLib.slicer.nodes.segment_session import Order
+    def bound(self, volume):
+        from HSAMSegmentLib.slicer.nodes.segment_session import bind_request
 
-        return Order(volume, self.model)
+        return bind_request(volume, self.model)
 
     def start(self, items):
         from HSAMSegmentLib.slicer.nodes.batch import Batch, BatchListener
 
         listener = BatchListener(self.told.append, self.progress.append, self.ends.append)
-        self.batch = Batch(items, self.engine, self.order, listener)
+        self.batch = Batch(items, self.engine, self.bound, listener)
         self.batch.start()
 
     def wait(self):
@@ -190,7 +190,7 @@ def test_a_frame_shows_its_own_result_on_its_own_voxels(driver, scene, sequence,
     (results,) = [
         node for node in slicer.util.getNodesByClass("vtkMRMLSequenceNode") if node.GetName().startswith("Cine organs")
     ]
-    alone = driver.engine.run(driver.order(add_scan("Alone", 80))).segmentation_node
+    alone = driver.engine.run(driver.bound(add_scan("Alone", 80))).segmentation_node
     browser.SetSelectedItemNumber(2)
     logic.UpdateAllProxyNodes()
     shown, frame = browser.GetProxyNode(results), browser.GetProxyNode(sequence)

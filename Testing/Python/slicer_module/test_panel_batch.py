@@ -321,9 +321,9 @@ def test_results_cannot_go_into_the_folder_of_the_scans(driver, tmp_path):
 
 
 def test_undo_still_takes_back_the_result_of_the_first_tab(driver, engine, loaded):
-    from HSAMSegmentLib.slicer.nodes.segment_session import Order
+    from HSAMSegmentLib.slicer.nodes.segment_session import bind_request
 
-    single = engine.run(Order(loaded[0], "tiny")).segmentation_node
+    single = engine.run(bind_request(loaded[0], "tiny")).segmentation_node
     run(driver)
     engine.history.undo()
     assert single.GetScene() is None

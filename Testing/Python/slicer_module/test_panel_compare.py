@@ -348,11 +348,11 @@ def test_the_numbers_are_those_of_the_command_line_on_the_same_files(driver, sca
 
     from HSAMSegmentLib.evaluation.metrics import compare as compare_files
     from HSAMSegmentLib.labels.segmentation_files import read_segmentation
-    from HSAMSegmentLib.slicer.nodes.segment_session import Order
+    from HSAMSegmentLib.slicer.nodes.segment_session import bind_request
     from HSAMSegmentLib.slicer.self_test import MODEL, require_model
 
     require_model()
-    result = driver.tab.engine.run(Order(scan, MODEL)).segmentation_node
+    result = driver.tab.engine.run(bind_request(scan, MODEL)).segmentation_node
     labels = data_folder / "chaos_t2" / "labels" / "chaos_t2_02.nii.gz"
     driver.ui.firstSelector.setCurrentNode(result)
     compare(driver)

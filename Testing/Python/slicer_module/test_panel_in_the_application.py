@@ -193,7 +193,7 @@ def test_each_sentence_of_a_tooltip_has_a_line_of_its_own(host):
 
 def test_batch_says_once_why_a_file_cannot_be_read(host, scene, open_panel, tmp_path):
     from HSAMSegmentLib.errors import VolumeError
-    from HSAMSegmentLib.workflows.segment.folder_request import FAILED, BatchRow
+    from HSAMSegmentLib.workflows.segment_folder.folder_request import FAILED, BatchRow
 
     widget, _ = open_panel(510)
     tab = open_tab(host, widget, "batch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from panel_layout import gaps
+from panel_states import STATES, show_state
 from slicer_panel import LARGE_SCREEN, SMALL_SCREEN, TABS, open_tab
 
 pytestmark = pytest.mark.host
@@ -38,3 +39,15 @@ def test_compare_has_no_empty_section_before_anything_is_chosen(host, open_panel
     widget, _ = open_panel()
     part = open_tab(host, widget, "compare")
     assert not part.ui.pairSection.isVisible()
+
+
+ALL_STATES = [(key, state) for key, states in STATES.items() for state in states]
+
+
+@pytest.mark.parametrize("width", [380, 700])
+@pytest.mark.parametrize(("key", "state"), ALL_STATES, ids=[f"{key} {state}" for key, state in ALL_STATES])
+def test_no_state_has_a_gap_or_makes_the_dock_wide(host, open_panel, key, state, width):
+    widget, panel = open_panel(width=width, height=SMALL_SCREEN)
+    tab = show_state(host, widget, key, state)
+    assert max(gaps(tab.widget)) <= MOST_GAP
+    assert panel.needed_width() <= MOST_WIDTH

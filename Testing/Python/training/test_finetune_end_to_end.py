@@ -42,14 +42,14 @@ def test_correct_and_learn_ends_in_a_better_model_that_can_be_shared(
     """Segment with a built-in model, paint a correction, learn, export, import elsewhere, segment another scan."""
     import slicer
 
-    from HSAMSegmentLib.slicer.nodes.segment_session import Order
+    from HSAMSegmentLib.slicer.nodes.segment_session import bind_request
     from HSAMSegmentLib.weights.store import HOME_VARIABLE, Store
     from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneOutcome
 
     folder = data_folder / "ct_totalsegmentator"
     scan = slicer.util.loadVolume(str(folder / "images" / "ct_example_30.nii.gz"), {})
     truth = slicer.util.loadLabelVolume(str(folder / "labels" / "ct_example_30.nii.gz"), {})
-    made = driver.shared_engine.run(Order(scan, "abdomen-mr-t2")).segmentation_node
+    made = driver.shared_engine.run(bind_request(scan, "abdomen-mr-t2")).segmentation_node
     liver = (slicer.util.arrayFromVolume(truth) == 1).astype(np.uint8)
     slicer.util.updateSegmentBinaryLabelmapFromArray(liver, made, made.GetSegmentation().GetNthSegmentID(0), scan)
     driver.tab.show_parameters(driver.node)
@@ -81,7 +81,7 @@ def test_correct_and_learn_ends_in_a_better_model_that_can_be_shared(
     driver.click(driver.ui.exportButton)
     driver.wait(lambda: not driver.tab.models.is_busy, seconds=120.0)
     other = slicer.util.loadVolume(str(folder / "images" / "ct_pulm.nii.gz"), {})
-    here = labels_of(driver.shared_engine.run(Order(other, outcome.model_id)))
+    here = labels_of(driver.shared_engine.run(bind_request(other, outcome.model_id)))
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "elsewhere"))
     elsewhere = FinetunePanelDriver(host, Store())
     elsewhere.answers.path = str(tmp_path / "liver.safetensors")
@@ -89,7 +89,7 @@ def test_correct_and_learn_ends_in_a_better_model_that_can_be_shared(
     elsewhere.wait(lambda: not elsewhere.tab.models.is_busy, seconds=120.0)
     imported = elsewhere.tab.models.selected
     assert imported.title == outcome.title
-    there = labels_of(elsewhere.shared_engine.run(Order(other, imported.id)))
+    there = labels_of(elsewhere.shared_engine.run(bind_request(other, imported.id)))
     elsewhere.close()
     assert list(here) == list(there)
     assert here["liver"].any()

@@ -32,8 +32,8 @@ from HSAMSegmentLib.workflows.requests import (
     request_from_json,
     request_to_json,
 )
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.terminal_events import ending_of, sentence_for, sentence_for_exit
 
 OBLIQUE = Geometry(

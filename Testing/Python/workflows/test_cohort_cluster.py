@@ -21,9 +21,9 @@ from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.workflows.segment.claims import FOLDER, Claims
-from HSAMSegmentLib.workflows.segment.run_manifest import read_manifest
-from HSAMSegmentLib.workflows.segment.scan_outcome import DONE, DONE_BEFORE
+from HSAMSegmentLib.workflows.cohort.claims import FOLDER, Claims
+from HSAMSegmentLib.workflows.cohort.run_manifest import read_manifest
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import DONE, DONE_BEFORE
 
 pytest.importorskip("distributed", reason="needs the extra 'cluster'")
 pytestmark = pytest.mark.slow

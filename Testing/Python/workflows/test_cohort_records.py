@@ -18,11 +18,11 @@ from small_scans import bright_boxes, write_scan
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.io.scan_folder import Scan
-from HSAMSegmentLib.workflows.segment.claims import FOLDER, Claims
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
-from HSAMSegmentLib.workflows.segment.run_manifest import RunManifest, read_manifest
-from HSAMSegmentLib.workflows.segment.scan_outcome import DONE, DONE_BEFORE, FAILED, ScanOutcome
-from HSAMSegmentLib.workflows.segment.shards import read_shard, scans_of_shard
+from HSAMSegmentLib.workflows.cohort.claims import FOLDER, Claims
+from HSAMSegmentLib.workflows.cohort.run_manifest import RunManifest, read_manifest
+from HSAMSegmentLib.workflows.cohort.shards import read_shard, scans_of_shard
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import DONE, DONE_BEFORE, FAILED, ScanOutcome
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_tries_that_end_in_order_are_not_counted_and_two_dead_ones_pass_the_scan
         raise ZeroDivisionError
     assert claims.tries("a") == []
     for _ in range(2):
-        die = "import os, sys; from HSAMSegmentLib.workflows.segment.claims import Claims; from pathlib import Path\n"
+        die = "import os, sys; from HSAMSegmentLib.workflows.cohort.claims import Claims; from pathlib import Path\n"
         die += "with Claims(Path(sys.argv[1])).one_try('a') as poisoned:\n    assert not poisoned\n    os._exit(1)"
         done = subprocess.run([sys.executable, "-c", die, str(tmp_path)], env=environment(tmp_path), check=False)
         assert done.returncode == 1
@@ -190,7 +190,8 @@ def test_workers_without_dask_are_refused_with_the_command_that_installs_it(fold
     )
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
-    assert "pip install distributed" in line
+    assert "'distributed'" in line
+    assert "pip install 'hsamsegment[cluster]'" in line
 
 
 def test_the_program_takes_lists_and_refuses_what_does_not_fit_them(folder, bundle, tmp_path):

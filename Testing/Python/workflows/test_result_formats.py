@@ -18,7 +18,7 @@ from HSAMSegmentLib.labels.segmentation_files import read_segmentation
 from HSAMSegmentLib.report.segmentation_report import read_report
 from HSAMSegmentLib.weights.catalog import Catalog
 from HSAMSegmentLib.weights.store import Store
-from HSAMSegmentLib.workflows.segment.folder_statistics import write_folder_table
+from HSAMSegmentLib.workflows.results.folder_statistics import write_folder_table
 
 pytest.importorskip("highdicom", reason="highdicom writes DICOM Segmentations: pip install highdicom")
 pytest.importorskip("skimage", reason="surfaces need scikit-image: pip install scikit-image")

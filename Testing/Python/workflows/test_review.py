@@ -9,7 +9,7 @@ from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.inference.result import Plausibility
 from HSAMSegmentLib.labels.label_set import Label
 from HSAMSegmentLib.workflows.segment.outcome import OrganOutcome, SegmentOutcome
-from HSAMSegmentLib.workflows.segment.review import MARKS, RULES, Finding, Level, review, review_scan, summary
+from HSAMSegmentLib.workflows.segment.review import MARKS, RULES, Level, ReviewNote, review, review_scan, summary
 
 GRID = Geometry((4, 4, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()))
 
@@ -52,7 +52,7 @@ def test_a_light_that_is_not_green_says_why():
 
 def test_a_reason_can_be_added_and_the_worst_one_counts():
     def is_huge(found):
-        return Finding(Level.CHECK, "It is larger than a patient.") if found.volume_ml > 10 else None
+        return ReviewNote(Level.CHECK, "It is larger than a patient.") if found.volume_ml > 10 else None
 
     found = review(organ("liver", 0.8), (*RULES, is_huge))
     assert found.level is Level.CHECK

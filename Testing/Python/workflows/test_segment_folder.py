@@ -19,7 +19,7 @@ from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.weights.catalog import Catalog
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.workflows.segment import result_files
-from HSAMSegmentLib.workflows.segment.scan_outcome import (
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import (
     CANCELLED,
     DONE,
     DONE_BEFORE,

@@ -12,7 +12,7 @@ from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.slicer.nodes.batch import AnyBatch, Batch, BatchListener, FolderBatch, VolumeItem
 from HSAMSegmentLib.slicer.nodes.batch_summary import SummaryNode, summary_columns, summary_rows
 from HSAMSegmentLib.slicer.nodes.parameter_node import ParameterNode
-from HSAMSegmentLib.slicer.nodes.segment_session import Order, SessionEvent, Written
+from HSAMSegmentLib.slicer.nodes.segment_session import BoundRequest, SessionEvent, Written, bind_request
 from HSAMSegmentLib.slicer.nodes.sequences import FrameItem, FrameResults, sequence_problem, sequences_missing
 from HSAMSegmentLib.slicer.nodes.tables import write_csv
 from HSAMSegmentLib.slicer.panels.batch.batch_table import BatchTable
@@ -24,7 +24,7 @@ from HSAMSegmentLib.slicer.panels.widgets.save_table import ask_csv_path
 from HSAMSegmentLib.slicer.panels.widgets.scan_list import ScanList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.events import Failed
-from HSAMSegmentLib.workflows.segment.folder_request import DONE, FAILED, SKIPPED, BatchRow, FolderRequest
+from HSAMSegmentLib.workflows.segment_folder.folder_request import DONE, FAILED, SKIPPED, BatchRow, FolderRequest
 from HSAMSegmentLib.workflows.suggest.suggest_request import SuggestedScan, SuggestRequest
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
@@ -300,10 +300,10 @@ class BatchTab:
         else:
             items = [VolumeItem(node) for node in self.scans.checked]
 
-        def order(volume) -> Order:
-            return Order(volume, model, settings.device, options, undoable=False)
+        def bound(volume) -> BoundRequest:
+            return bind_request(volume, model, settings.device, options, undoable=False)
 
-        return Batch(items, engine, order, listener)
+        return Batch(items, engine, bound, listener)
 
     def _on_rows(self, summary: SummaryNode, rows: tuple[BatchRow, ...]) -> None:
         if summary is not self._summary or not rows:

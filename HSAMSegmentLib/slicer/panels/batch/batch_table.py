@@ -17,7 +17,7 @@ from HSAMSegmentLib.slicer.panels.widgets.tables import (
 )
 from HSAMSegmentLib.slicer.panels.widgets.theme import problem_color, quiet_color
 from HSAMSegmentLib.slicer.panels.widgets.tooltips import tip_of
-from HSAMSegmentLib.workflows.segment.folder_request import CANCELLED, DONE, FAILED, SKIPPED, WAITING, BatchRow
+from HSAMSegmentLib.workflows.segment_folder.folder_request import CANCELLED, DONE, FAILED, SKIPPED, WAITING, BatchRow
 
 _MOST_ROWS = 12
 _FIRST_ORGAN = 2

@@ -8,11 +8,13 @@ import qt
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.slicer.panels.widgets.theme import link_color, quiet_color
+from HSAMSegmentLib.slicer.panels.widgets.tooltips import tip_of
 from HSAMSegmentLib.workflows.compare.compare_request import BOTH, NOT_COMPARED, CompareOutcome, StructureScore
 
 NAME, DICE, HD95, ASD, FIRST, SECOND, DIFFERENCE, WORST = range(8)
 _ROW_PIXELS = 24
-_MOST_ROWS = 12
+_MOST_ROWS = 14
+_LEAST_NAME_PIXELS = 150
 GoTo = Callable[["tuple[float, float, float]"], None]
 
 
@@ -30,8 +32,9 @@ class ScoreTable:
         table.verticalHeader().setDefaultSectionSize(_ROW_PIXELS)
         header = table.horizontalHeader()
         header.setMinimumSectionSize(36)
-        header.setSectionResizeMode(qt.QHeaderView.Stretch)
-        header.setSectionResizeMode(NAME, qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(NAME, qt.QHeaderView.Interactive)
+        header.connect("geometriesChanged()", self._fit)
         table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         table.setShowGrid(False)
@@ -52,7 +55,18 @@ class ScoreTable:
             item.setFont(font)
             _align(item, column)
             self._table.setItem(len(self._scores), column, item)
-        self._table.setFixedHeight(_ROW_PIXELS * min(len(self._scores) + 1, _MOST_ROWS) + 44)
+        self._fit()
+
+    def _fit(self) -> None:
+        """Give the names what the numbers leave, but no less than they can be read in: then the table scrolls."""
+        table, header = self._table, self._table.horizontalHeader()
+        numbers = sum(max(table.sizeHintForColumn(c), header.sectionSizeHint(c)) for c in range(DICE, WORST + 1))
+        room = table.viewport().width - numbers
+        width = max(room, min(table.sizeHintForColumn(NAME), _LEAST_NAME_PIXELS))
+        if header.sectionSize(NAME) != width:
+            header.resizeSection(NAME, width)
+        bar = table.horizontalScrollBar().sizeHint().height() if width > room else 0
+        table.setFixedHeight(_ROW_PIXELS * min(len(self._scores) + 1, _MOST_ROWS) + 44 + bar)
 
     def _on_click(self, row: int, column: int) -> None:
         if row < len(self._scores) and self._scores[row].worst_ras is not None:
@@ -87,7 +101,8 @@ def _signed(percent: float) -> str:
 
 def _item(text: str, column: int, score: StructureScore):
     item = qt.QTableWidgetItem(text)
-    item.setToolTip(_TOOLTIPS.get(score.state, "") or _("Click to go to the slice that agrees least."))
+    tip = _TOOLTIPS.get(score.state, "") or _("Click to go to the slice that agrees least.")
+    item.setToolTip(tip_of((score.name, tip)))
     if score.state != BOTH:
         item.setForeground(qt.QBrush(qt.QColor(quiet_color())))
     if column == WORST and text:

@@ -9,7 +9,7 @@ from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.report.preview_picture import outline_colors
 from HSAMSegmentLib.slicer.nodes.finetune.chart import TrainingChart
 from HSAMSegmentLib.slicer.panels.widgets.swatches import swatch
-from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows
+from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows, wrap_names
 from HSAMSegmentLib.slicer.panels.widgets.theme import quiet_color
 from HSAMSegmentLib.workflows.events import Metrics, ValidationPicture
 from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneOutcome
@@ -30,6 +30,7 @@ class LiveView:
         self._records: list[ValidationRecord] = []
         self._was_brought = False
         prepare_table(ui.diceTable, [_("Organ"), _("Dice before"), _("Dice now")], stretched=ORGAN)
+        self._timer = wrap_names(ui.diceTable)
         ui.chartButton.connect("clicked()", self._show_chart)
         ui.liveChartBox.connect("toggled(bool)", self._on_live_chart)
 
@@ -99,6 +100,7 @@ class LiveView:
             put_text(self._ui.diceTable, row, ORGAN, label.name).setIcon(swatch(colors[label.value]))
             put_text(self._ui.diceTable, row, BEFORE, _number(before.get(label.name)), color=quiet_color())
             put_text(self._ui.diceTable, row, NOW, _number(dice.get(label.name)), tip=_tip(dice, label.name))
+        self._timer.start()
 
     def _bring_chart(self) -> None:
         """Show the chart once per fine-tuning; a plot view that the user closes stays closed."""

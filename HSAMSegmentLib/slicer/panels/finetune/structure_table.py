@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.labels.label_set import Label
 from HSAMSegmentLib.slicer.panels.widgets.swatches import swatch
-from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows
+from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows, wrap_names
 from HSAMSegmentLib.workflows.finetune.inspect_cases import CaseSummary, join_organs
 
 ORGAN, CASES, LEARN_AS = range(3)
@@ -26,6 +26,8 @@ class OrganTable:
         self._sources: list[str] = []
         self._proposed: dict[str, str] = {}
         prepare_table(table, [_("Organ"), _("Scans"), _("Learn as")], stretched=ORGAN)
+        table.horizontalHeader().setSectionResizeMode(LEARN_AS, qt.QHeaderView.Stretch)
+        self._timer = wrap_names(table, fewest=2)
         table.setEditTriggers(qt.QAbstractItemView.DoubleClicked | qt.QAbstractItemView.EditKeyPressed)
         table.connect("itemChanged(QTableWidgetItem*)", self._on_item)
 
@@ -45,6 +47,7 @@ class OrganTable:
         for row, source in enumerate(self._sources):
             self._show_row(row, source, summaries, left_out)
         self._filling = False
+        self._timer.start()
 
     @property
     def names(self) -> dict[str, str]:

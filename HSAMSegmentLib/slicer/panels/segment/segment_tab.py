@@ -16,7 +16,7 @@ from HSAMSegmentLib.runtime.serialization import from_plain
 from HSAMSegmentLib.slicer.nodes.live_preview import LivePreview
 from HSAMSegmentLib.slicer.nodes.navigation import active_scan
 from HSAMSegmentLib.slicer.nodes.parameter_node import OUTPUT, REGION, SCAN, PanelSettings, ParameterNode
-from HSAMSegmentLib.slicer.nodes.segment_session import Order, SessionEvent, Written, is_in_scene
+from HSAMSegmentLib.slicer.nodes.segment_session import SessionEvent, Written, bind_request, is_in_scene
 from HSAMSegmentLib.slicer.nodes.volumes import roi_bounds, volume_problem
 from HSAMSegmentLib.slicer.panels.dependencies import Dependencies
 from HSAMSegmentLib.slicer.panels.engine import Engine, is_last
@@ -318,7 +318,7 @@ class SegmentTab:
         organs = self.organs.checked if self.organs.left_out else ()
         roi = roi_bounds(roi_node, volume) if roi_node is not None else None
         settings = self.settings
-        order = Order(
+        bound = bind_request(
             volume_node=volume,
             model=self.model.id,
             device=settings.device,
@@ -328,7 +328,7 @@ class SegmentTab:
             preview=settings.preview,
         )
         self.result.clear()
-        self._engine.start(order, self._on_event)
+        self._engine.start(bound, self._on_event)
         self._segmented_scan = volume
 
     # --- what the engine says

@@ -24,26 +24,26 @@ def prepare_table(table, headers: Sequence[str], *, stretched: int = 0) -> None:
     table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
 
 
-def wrap_names(table, *, most: int):
-    """Let long texts take more lines, and keep the table as high as its rows, of which `most` are in sight.
+def wrap_names(table, *, fewest: int = 1, most: int = 8):
+    """Let long texts take more lines, and keep the table as high as its rows, within bounds.
 
     Returns:
-        A timer that has to be kept: it waits for the end of a change of widths.
+        A timer that has to be kept and started after the table was filled: it waits for the end of changes of widths.
     """
     table.setWordWrap(True)
     table.setTextElideMode(qt.Qt.ElideNone)
     timer = qt.QTimer()
     timer.setSingleShot(True)
     timer.setInterval(0)
-    timer.connect("timeout()", lambda: fit_rows(table, most=most))
+    timer.connect("timeout()", lambda: fit_rows(table, fewest=fewest, most=most))
     table.horizontalHeader().connect("sectionResized(int,int,int)", lambda *_sizes: timer.start())
     return timer
 
 
-def fit_rows(table, *, most: int) -> None:
+def fit_rows(table, *, fewest: int = 1, most: int = 8) -> None:
     """Make rows as high as their texts, and the table as high as its first rows."""
     table.resizeRowsToContents()
-    height = sum(table.rowHeight(row) for row in range(min(table.rowCount, most)))
+    height = max(sum(table.rowHeight(row) for row in range(min(table.rowCount, most))), fewest * ROW_PIXELS)
     table.setFixedHeight(height + table.horizontalHeader().sizeHint().height() + 2 * table.frameWidth)
 
 

@@ -21,7 +21,7 @@ from HSAMSegmentLib.report.thumbnail import make_thumbnail
 from HSAMSegmentLib.runtime.atomic_files import atomic_output, check_outputs
 from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.segment.folder_statistics import (
+from HSAMSegmentLib.workflows.results.folder_statistics import (
     measurements_of,
     output_of,
     report_name,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from HSAMSegmentLib.runtime.atomic_files import atomic_output
-from HSAMSegmentLib.workflows.segment.scan_outcome import ScanOutcome
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import ScanOutcome
 
 _COLUMNS = ("scan", "status", "message", "output", "model", "found", "seconds")
 _PAUSE_FACTOR = 20.0

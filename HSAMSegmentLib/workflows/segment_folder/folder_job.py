@@ -6,8 +6,8 @@ from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.runtime.serialization import to_plain
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.events import ItemDone
-from HSAMSegmentLib.workflows.segment import scan_outcome as outcomes
-from HSAMSegmentLib.workflows.segment.folder_request import (
+from HSAMSegmentLib.workflows.segment_folder import scan_outcome as outcomes
+from HSAMSegmentLib.workflows.segment_folder.folder_request import (
     CANCELLED,
     DONE,
     FAILED,
@@ -17,7 +17,7 @@ from HSAMSegmentLib.workflows.segment.folder_request import (
     FolderRequest,
     FolderSummary,
 )
-from HSAMSegmentLib.workflows.segment.segment_folder import segment_folder
+from HSAMSegmentLib.workflows.segment_folder.segment_folder import segment_folder
 
 _STATES = {
     outcomes.DONE: DONE,

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from HSAMSegmentLib.io.scan_folder import Scan
-from HSAMSegmentLib.workflows.segment.claims import MANIFEST_LOCK, Claims
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
-from HSAMSegmentLib.workflows.segment.folder_scan import waiting_outcome
-from HSAMSegmentLib.workflows.segment.run_manifest import RunManifest
-from HSAMSegmentLib.workflows.segment.scan_outcome import FolderResult, OnScan, ScanOutcome
-from HSAMSegmentLib.workflows.segment.shards import read_shard
-from HSAMSegmentLib.workflows.segment.summary_file import SummaryFile
+from HSAMSegmentLib.workflows.cohort.claims import MANIFEST_LOCK, Claims
+from HSAMSegmentLib.workflows.cohort.run_manifest import RunManifest
+from HSAMSegmentLib.workflows.cohort.shards import read_shard
+from HSAMSegmentLib.workflows.cohort.summary_file import SummaryFile
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
+from HSAMSegmentLib.workflows.segment_folder.folder_scan import waiting_outcome
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import FolderResult, OnScan, ScanOutcome
 
 SUMMARY_NAME = "summary.csv"
 MANIFEST_NAME = "manifest.jsonl"

@@ -19,9 +19,9 @@ from filelock import BaseFileLock
 
 from HSAMSegmentLib import __version__
 from HSAMSegmentLib.runtime.atomic_files import explain_write_error
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.result_records import comparable_options
-from HSAMSegmentLib.workflows.segment.scan_outcome import ScanOutcome
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import ScanOutcome
 
 
 class RunManifest:

@@ -16,12 +16,19 @@ from HSAMSegmentLib.runtime.atomic_files import make_folder
 from HSAMSegmentLib.runtime.progress import Progress, ProgressCallback, ignore_progress
 from HSAMSegmentLib.workflows.context import Context, progress_only
 from HSAMSegmentLib.workflows.inputs import VolumeInput
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment.replace_results import mend_interrupted
 from HSAMSegmentLib.workflows.segment.result_records import comparable_options, same_input, same_output
-from HSAMSegmentLib.workflows.segment.scan_outcome import DONE, DONE_BEFORE, FAILED, SKIPPED, WAITING, ScanOutcome
 from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
 from HSAMSegmentLib.workflows.segment.segment_scan import segment_scan
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import (
+    DONE,
+    DONE_BEFORE,
+    FAILED,
+    SKIPPED,
+    WAITING,
+    ScanOutcome,
+)
 
 logger = logging.getLogger(__name__)
 

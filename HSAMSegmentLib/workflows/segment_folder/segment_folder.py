@@ -13,14 +13,15 @@ from HSAMSegmentLib.io.scan_folder import Scan
 from HSAMSegmentLib.io.scan_lists import find_listed_scans
 from HSAMSegmentLib.runtime.atomic_files import make_folder
 from HSAMSegmentLib.runtime.devices import choose_device
+from HSAMSegmentLib.runtime.extras import require_extra
 from HSAMSegmentLib.runtime.progress import Progress, ProgressCallback, interruptible
+from HSAMSegmentLib.workflows.cohort.claims import Claim
+from HSAMSegmentLib.workflows.cohort.shards import read_shard, scans_of_shard
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.segment.claims import Claim
-from HSAMSegmentLib.workflows.segment.folder_request import FolderRequest
-from HSAMSegmentLib.workflows.segment.folder_run import FolderRun
-from HSAMSegmentLib.workflows.segment.folder_scan import try_scan
-from HSAMSegmentLib.workflows.segment.scan_outcome import CANCELLED, FAILED, FolderResult, OnScan
-from HSAMSegmentLib.workflows.segment.shards import read_shard, scans_of_shard
+from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
+from HSAMSegmentLib.workflows.segment_folder.folder_run import FolderRun
+from HSAMSegmentLib.workflows.segment_folder.folder_scan import try_scan
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import CANCELLED, FAILED, FolderResult, OnScan
 
 _LOOK_SECONDS = 0.5
 
@@ -55,9 +56,7 @@ def segment_folder(request: FolderRequest, context: Context, on_scan: OnScan | N
     shard = read_shard(request.shard)
     uses_cluster = bool(request.scheduler) or request.workers > 1
     if uses_cluster:
-        from HSAMSegmentLib.workflows.cohort.dask_import import require_dask
-
-        require_dask()
+        require_extra("cluster", "distributed", "cryptography")
     scans = interruptible(lambda: find_listed_scans(request.source, ignored=Path(request.output)), context.cancel)
     if not request.scheduler:
         _check(request, context)

@@ -1,0 +1,1 @@
+"""Finished results, read again: statistics and the report of a folder."""
