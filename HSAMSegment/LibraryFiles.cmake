@@ -9,6 +9,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/cli/arguments.py
   HSAMSegmentLib/cli/cohort_arguments.py
   HSAMSegmentLib/cli/console.py
+  HSAMSegmentLib/cli/convert.py
   HSAMSegmentLib/cli/doctor.py
   HSAMSegmentLib/cli/evaluate.py
   HSAMSegmentLib/cli/finetune.py
@@ -400,6 +401,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/requests.py
   HSAMSegmentLib/workflows/results/__init__.py
   HSAMSegmentLib/workflows/results/cohort_report.py
+  HSAMSegmentLib/workflows/results/convert.py
   HSAMSegmentLib/workflows/results/folder_statistics.py
   HSAMSegmentLib/workflows/run.py
   HSAMSegmentLib/workflows/segment/__init__.py

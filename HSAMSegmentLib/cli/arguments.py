@@ -165,6 +165,25 @@ def add_models(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     remove.add_argument("id", metavar="ID", help="a model's id")
 
 
+def add_convert(subparsers: argparse._SubParsersAction) -> None:
+    """`convert LABELS -o OUTPUT`."""
+    parser = _command(
+        subparsers, "convert", "Write labels, such as corrected ones, in another format, and measure them."
+    )
+    parser.add_argument("labels", metavar="LABELS", type=Path, help="a segmentation or label map")
+    parser.add_argument("-o", "--output", metavar="OUTPUT", type=Path, help="the file to write, as for 'segment'")
+    parser.add_argument(
+        "--scan",
+        metavar="SCAN",
+        type=Path,
+        help="the scan: a file or DICOM folder; DICOM formats and intensities need it",
+    )
+    parser.add_argument("--series", metavar="UID", help="UID (or its end), number or description of a DICOM series")
+    parser.add_argument("--format", metavar="NAME", help="as for 'segment'; default: by the name of OUTPUT")
+    parser.add_argument("--statistics", metavar="CSV", type=Path, help="write volume, surface, place, intensities")
+    _common(parser, overwrite="replace OUTPUT and CSV if they exist")
+
+
 def add_report(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     """`report FOLDER -o PAGE`."""
     parser = _command(

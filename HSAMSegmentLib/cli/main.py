@@ -56,6 +56,7 @@ def build_parser() -> CommandParser:
     arguments.add_segment(subparsers)
     arguments.add_evaluate(subparsers)
     arguments.add_models(subparsers)
+    arguments.add_convert(subparsers)
     arguments.add_report(subparsers)
     arguments.add_doctor(subparsers)
     arguments.add_finetune(subparsers)

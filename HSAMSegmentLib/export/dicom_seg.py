@@ -135,7 +135,7 @@ def _description(number: int, label: Label, name: str, origin: Origin, series_ui
         segment_label=name,
         segmented_property_category=_concept(terms.category if terms else TISSUE),
         segmented_property_type=_concept(terms.type if terms else TISSUE),
-        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=algorithm_type(origin),
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name=algorithm_name(origin), family=codes.cid7162.ArtificialIntelligence, version=software_version()
         ),
@@ -147,6 +147,11 @@ def _description(number: int, label: Label, name: str, origin: Origin, series_ui
         item = made.SegmentedPropertyTypeCodeSequence[0]
         item.SegmentedPropertyTypeModifierCodeSequence = [_concept(terms.modifier)]
     return made
+
+
+def algorithm_type(origin: Origin) -> str:
+    """ "AUTOMATIC" for the result of a model; labels from a file may have been drawn or corrected by hand."""
+    return "AUTOMATIC" if origin.model_id else "SEMIAUTOMATIC"
 
 
 def algorithm_name(origin: Origin) -> str:

@@ -11,7 +11,14 @@ import numpy as np
 from pydicom.uid import UID
 
 from HSAMSegmentLib.export.contours import contours_of
-from HSAMSegmentLib.export.dicom_seg import LONGEST_NAME, PROGRAM, algorithm_name, software_version, stored_names
+from HSAMSegmentLib.export.dicom_seg import (
+    LONGEST_NAME,
+    PROGRAM,
+    algorithm_name,
+    algorithm_type,
+    software_version,
+    stored_names,
+)
 from HSAMSegmentLib.export.origin import Origin
 from HSAMSegmentLib.export.source_images import read_source_images
 from HSAMSegmentLib.labels.label_set import Code, Label
@@ -60,7 +67,7 @@ def write_rtstruct(segmentation: Segmentation, path: Path, origin: Origin, *, ov
                 ROINumber=number,
                 ReferencedFrameOfReferenceUID=frame,
                 ROIName=name,
-                ROIGenerationAlgorithm="AUTOMATIC",
+                ROIGenerationAlgorithm=algorithm_type(origin),
                 ROIGenerationDescription=algorithm_name(origin),
             )
         )

@@ -132,7 +132,9 @@ class _ClusterRun:
         self._look_elsewhere()
         workers = self._connection.workers()
         usable = self._health.usable(workers)
-        if workers and not usable and not self._jobs:
+        if workers and not usable:
+            if self._jobs:  # what is on its way may still succeed
+                return
             kind = _ERRORS.get(self._health.last_exit_code, HSAMSegmentError)
             raise kind(f"No worker can go on: {self._health.last_reason} Finished scans stay.")
         self._sent.look_at(self._connection.client, list(workers))
@@ -203,8 +205,13 @@ class _ClusterRun:
         self._strange = 0
         if outcome.status == FAILED and answer.fault == BY_WORKER:
             self._health.failed(answer.address, outcome.message, answer.exit_code)
+            job.failed_on = (*job.failed_on, answer.address)
+            # It counts once for each worker: one that fails again and again is set aside before that.
+            self._retry_or_finish(job, outcome, len(set(job.failed_on)))
+            return
         if outcome.status == FAILED and answer.fault != BY_SCAN:
-            self._retry_or_finish(job, outcome, answer.address)
+            job.failed_on = (*job.failed_on, answer.address)
+            self._retry_or_finish(job, outcome, len(job.failed_on))
             return
         self._health.succeeded(answer.address)
         self._finish(job, self._sent.received(answer))
@@ -223,7 +230,8 @@ class _ClusterRun:
                     f"The workers cannot run HSAMSegment ({type(error).__name__}: {error}); is the same version "
                     "installed there?"
                 ) from error
-            self._retry_or_finish(job, replace(waiting, status=FAILED, message=sentence_of(error)), "")
+            job.failed_on = (*job.failed_on, "")
+            self._retry_or_finish(job, replace(waiting, status=FAILED, message=sentence_of(error)), len(job.failed_on))
 
     def _killed(self, job: _Job, waiting: ScanOutcome) -> None:
         """The scheduler gave up a scan because workers died; a scan that only waited on them is handed out again."""
@@ -236,10 +244,9 @@ class _ClusterRun:
         claims.forget(name)
         self._finish(job, replace(waiting, status=FAILED, message=poisoned_sentence(tries)))
 
-    def _retry_or_finish(self, job: _Job, outcome: ScanOutcome, worker: str) -> None:
+    def _retry_or_finish(self, job: _Job, outcome: ScanOutcome, tries: int) -> None:
         """Give a scan to another worker, once; then it has failed, for the reason of the last one."""
-        job.failed_on = (*job.failed_on, worker)
-        if len(job.failed_on) < MOST_TRIES:
+        if tries < MOST_TRIES:
             self._again.append(job)
         else:
             self._finish(job, outcome)
@@ -271,7 +278,8 @@ class _ClusterRun:
         while self._jobs and time.monotonic() < end:
             with suppress(HSAMSegmentError):  # the first one is on its way to the user
                 self._take(_LOOK_SECONDS)
-        self._connection.client.cancel(list(self._jobs))
+        with suppress(OSError, TimeoutError, RuntimeError):
+            self._connection.client.cancel(list(self._jobs))
         for job in self._jobs.values():
             with suppress(HSAMSegmentError):
                 self._run.note(job.index, replace(self._run.outcomes[job.index], status=CANCELLED))

@@ -17,6 +17,7 @@ from distributed.security import Security
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.runtime.free_cores import usable_cores
 from HSAMSegmentLib.runtime.progress import Progress
+from HSAMSegmentLib.workflows.cohort import ignore_interrupts
 from HSAMSegmentLib.workflows.cohort.claims import MOST_TRIES
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
@@ -166,6 +167,7 @@ def _local_workers(request: FolderRequest, security: Security) -> dict[int, dict
             "memory_limit": 0,
             "dashboard": False,
             "silence_logs": logging.CRITICAL,
+            "preload": [ignore_interrupts.__name__],
             "env": environment,
         }
         workers[number] = {"cls": Nanny, "options": options}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import tempfile
 import threading
 import time
@@ -22,6 +24,7 @@ from HSAMSegmentLib.errors import (
 )
 from HSAMSegmentLib.io.scan_folder import Scan
 from HSAMSegmentLib.runtime.allocator import keep_freed_memory
+from HSAMSegmentLib.runtime.owned_folders import PREFIX
 from HSAMSegmentLib.runtime.progress import CancelToken, ignore_progress
 from HSAMSegmentLib.workflows.cohort.claims import Claims
 from HSAMSegmentLib.workflows.context import Context
@@ -131,11 +134,19 @@ def _in_place(task: ScanTask, context: Context) -> ScanAnswer:
 
 def _to_send_back(task: ScanTask, context: Context) -> ScanAnswer:
     """Write the results to a temporary folder, and hand back its contents."""
-    with tempfile.TemporaryDirectory(prefix="hsamsegment-scan-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        answer = _do(replace(task, request=replace(task.request, output=name, overwrite=True)), context)
+    from HSAMSegmentLib.workflows.segment.folder_scan import waiting_outcome
+
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-scan-"))
+    except OSError as error:
+        outcome = replace(waiting_outcome(task.request, task.scan), status=FAILED, message=f"No results: {error}.")
+        return ScanAnswer(outcome, BY_WORKER, exit_code=OutputError.exit_code)
+    try:
+        answer = _do(replace(task, request=replace(task.request, output=str(folder), overwrite=True)), context)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         contents = tuple((path.relative_to(folder).as_posix(), path.read_bytes()) for path in files)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return replace(answer, files=contents)
 
 

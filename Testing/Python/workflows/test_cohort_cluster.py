@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
 
 import numpy as np
+import psutil
 import pytest
 from cluster_processes import cluster, end_group, other_host, require_namespaces
+from program_environment import environment
 from segment_requests import segment_all_to
 from small_models import write_bundle
 from small_scans import write_scan
@@ -46,7 +50,7 @@ def scans(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cohort") / "in"
     random = np.random.default_rng(0)
     for number, name in enumerate(NAMES):
-        array = random.integers(0, 200, (150, 48, 48)).astype(np.int16)
+        array = random.integers(0, 200, (100, 48, 48)).astype(np.int16)
         array[:, 10 + number : 30, 10:20] = 200
         write_scan(folder / f"{name}.nii.gz", Volume(array, Geometry(array.shape[::-1], (1.0, 1.0, 2.0))))
     return folder
@@ -199,6 +203,31 @@ def test_a_cancel_leaves_what_is_finished_and_the_next_run_does_the_rest(scans, 
     result = run(scans, output, bundle, workers=2)
     assert {f"{name}.seg.nrrd" for name, status in statuses(result).items() if status == DONE_BEFORE} == set(finished)
     assert segmentations(output) == undisturbed
+
+
+def test_ctrl_c_in_a_terminal_ends_command_and_workers_and_leaves_what_is_finished(scans, bundle, tmp_path):
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "HSAMSegmentLib", "segment", str(scans), "-o", str(output), "--model", str(bundle)]
+    command += ["--workers", "2", "--threads", "1", "--batch-size", "1"]
+    with subprocess.Popen(
+        command,
+        env=environment(tmp_path),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        wait_until(lambda: list(output.glob("*.seg.nrrd")) or process.poll() is not None)
+        group = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all processes of the command get it
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.strip().splitlines()[-1] == "hsam-segment: Cancelled."
+    assert "Traceback" not in errors
+    assert len(group) >= 2
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in group))
+    done = {line["scan"] for line in read_manifest(output / "manifest.jsonl") if line.get("status") == DONE}
+    assert {f"{name}.seg.nrrd" for name in done} == set(segmentations(output))
 
 
 def test_progress_counts_scans_and_workers_and_estimates_the_rest(scans, bundle, tmp_path):
