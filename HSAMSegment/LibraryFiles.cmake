@@ -394,6 +394,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/finetune/model_summary.py
   HSAMSegmentLib/workflows/finetune/training_run.py
   HSAMSegmentLib/workflows/finetune/validation_picture.py
+  HSAMSegmentLib/workflows/finetune/validation_record.py
   HSAMSegmentLib/workflows/import_model.py
   HSAMSegmentLib/workflows/inputs.py
   HSAMSegmentLib/workflows/model_transfer.py

@@ -38,6 +38,7 @@ def grab_all(host, folder: Path, width: int, height: int, colors: str) -> None:
     import qt
     from panel_states import STATES, show_state
 
+    host.use_colors(colors)
     for key, states in STATES.items():
         sheet = qt.QPixmap((width + 8) * len(states), height)
         sheet.fill(qt.QColor("magenta"))

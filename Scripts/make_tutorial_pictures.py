@@ -33,7 +33,7 @@ def main() -> int:
     arguments = _arguments()
     arguments.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as home:
-        os.environ["HSAMSEGMENT_HOME"] = home  # the user's own models are no part of the pictures
+        os.environ["HSAMSEGMENT_HOME"] = home  # the user's own models are not part of the pictures
         from slicerhost import start_host
 
         host = start_host()

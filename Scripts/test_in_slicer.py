@@ -1,7 +1,7 @@
 """Run the module's self test in a real 3D Slicer: the program that the environment variable SLICER_EXECUTABLE names.
 
-Without it nothing can be tested; that is said, and is no failure. Ends with Slicer's exit code, 0 if all tests passed
-or were skipped (each skip is in the output with its reason).
+Without it the script says so and succeeds. Ends with Slicer's exit code, 0 if all tests passed or were skipped (each
+skip is in the output with its reason).
 """
 
 from __future__ import annotations

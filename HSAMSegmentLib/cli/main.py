@@ -34,7 +34,7 @@ exit codes:
     8  the output exists already or cannot be written
     9  fine-tuning cannot start or go on
   130  cancelled (Ctrl-C or SIGTERM)
-  141  whoever read the output closed it
+  141  the reader of the output closed it
 
 For research only, not for clinical decisions.
 """

@@ -169,7 +169,7 @@ def _confirm_download(arguments: argparse.Namespace, console: Console) -> None:
         return
     if not sys.stdin.isatty():
         raise RequestError(
-            f"Downloading {arguments.id} means accepting its license, and nobody can be asked here; "
+            f"Downloading {arguments.id} means accepting its license, and there is no terminal to ask; "
             "add --yes to accept it."
         )
     if not console.ask("Download and accept the license?"):

@@ -137,7 +137,7 @@ def _push_to_hub(arguments: argparse.Namespace, publication: publishing.Publicat
 
     console.close_bar()
     if arguments.quiet:
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()
     address = upload(

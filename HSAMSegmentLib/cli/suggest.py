@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
 def _count_and_folder(values: list[str]) -> tuple[int, str]:
     count, folder = values
     if not count.isdigit() or int(count) < 1:
-        raise RequestError(f"--suggest wants a number and a folder, and '{count}' is no number from 1 on.")
+        raise RequestError(f"--suggest wants a number and a folder, and '{count}' is not a number from 1 on.")
     return int(count), folder
 
 

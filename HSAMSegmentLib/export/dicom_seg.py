@@ -44,7 +44,7 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, origin: Origin, *, o
 
     Raises:
         RequestError: if highdicom is not installed.
-        OutputError: if the scan is no DICOM series, or the file exists or cannot be written.
+        OutputError: if the scan is not a DICOM series, or the file exists or cannot be written.
     """
     require_highdicom()
     images = read_source_images(path, origin.dicom_files, segmentation.geometry)

@@ -121,7 +121,9 @@ def format_of(path: Path, name: str = "") -> ResultFormat:
         named = format_named(name)
         own = (*named.endings, *((".dcm",) if named.needs_dicom else ()))
         if not path.name.lower().endswith(own):
-            raise OutputError(f'"{path.name}" is no name for a file of the format {named.name}; end it with {own[-1]}.')
+            raise OutputError(
+                f'"{path.name}" is not a name for a file of the format {named.name}; end it with {own[-1]}.'
+            )
         return named
     if found is None:
         raise OutputError(

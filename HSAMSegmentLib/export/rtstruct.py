@@ -50,7 +50,7 @@ def write_rtstruct(segmentation: Segmentation, path: Path, origin: Origin, *, ov
         overwrite: whether an existing file may be replaced.
 
     Raises:
-        OutputError: if the scan is no DICOM series, or the file exists or cannot be written.
+        OutputError: if the scan is not a DICOM series, or the file exists or cannot be written.
     """
     images = read_source_images(path, origin.dicom_files, segmentation.geometry)
     content = _structure_set(images[0], origin)

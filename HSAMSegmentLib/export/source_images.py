@@ -33,11 +33,11 @@ def read_source_images(path: Path, files: tuple[Path, ...], geometry: Geometry) 
         geometry: grid of the segmentation, that of the scan.
 
     Raises:
-        OutputError: if the scan is no DICOM series, or its files lack what a reference needs.
+        OutputError: if the scan is not a DICOM series, or its files lack what a reference needs.
     """
     if not files:
         raise OutputError(
-            f'"{path.name}" would be a DICOM object that refers to the images of its scan, and the scan is no DICOM '
+            f'"{path.name}" would be a DICOM object that refers to the images of its scan, and the scan is not a DICOM '
             "series; segment the DICOM files, or write .seg.nrrd instead."
         )
     images = [_read(file) for file in files]

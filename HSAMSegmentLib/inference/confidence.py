@@ -10,7 +10,7 @@ best, over the voxels that got the label from the network.
 Both are counted before post-processing: voxels of dropped pieces take part, filled holes do not.
 
 *Confidence* is their geometric mean (the margin alone for networks with one stage), so one doubt is enough to lower
-it. All are between 0 and 1. They order slices and labels by how much a look pays; they are no probabilities of being
+it. All are between 0 and 1. They order slices and labels by how much a look pays; they are not probabilities of being
 right, and are comparable within one model only.
 """
 

@@ -185,7 +185,7 @@ def _check_dimensions(path: Path, size: tuple[int, ...]) -> None:
             "volume of its own."
         )
     if len(size) < 2:
-        raise VolumeError(f'"{path.name}" has only one dimension; it is no image.')
+        raise VolumeError(f'"{path.name}" has only one dimension; it is not an image.')
 
 
 @contextmanager
@@ -205,7 +205,7 @@ def _mended_shear_note(header: NiftiHeader) -> str:
     shear = header.shear_degrees
     if shear > _LARGEST_MENDED_SHEAR_DEGREES:
         raise VolumeError(
-            f"The axes of this NIfTI file are {shear:.1f} degrees away from right angles, which is no scanner's grid; "
+            f"The axes of this NIfTI file are {shear:.1f} degrees away from right angles, which no scanner produces; "
             "resample it onto a rectangular grid, or save it as NRRD."
         )
     return (

@@ -27,7 +27,7 @@ _BIDS_TYPES = frozenset({"anat", "ct", "pet"})
 
 
 def is_list(source: str) -> bool:
-    """Whether this names many scans, though it is no folder: a glob pattern, a CSV file or standard input."""
+    """Whether this names many scans, though it is not a folder: a glob pattern, a CSV file or standard input."""
     return source == STANDARD_INPUT or source.lower().endswith(".csv") or is_pattern(source)
 
 

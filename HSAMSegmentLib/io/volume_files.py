@@ -38,7 +38,7 @@ def read_volume(path: str | Path, *, series: str | None = None) -> Volume:
         The volume on the grid of the file; images of two dimensions become one slice.
 
     Raises:
-        VolumeError: if there is no such file, if it is no scalar volume, or if it is damaged.
+        VolumeError: if there is no such file, if it is not a scalar volume, or if it is damaged.
     """
     path = Path(path)
     if path.is_dir():

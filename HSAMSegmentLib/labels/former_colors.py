@@ -1,7 +1,7 @@
 """The colors that known structures had before they got their own: those of Slicer's anatomy list.
 
-Models keep the colors of their labels. Where a model has the former color of a structure, which nobody chose, it gets
-the present one, so that every view, table and picture shows the same; a color that somebody chose stays.
+Models keep the colors of their labels. A label with the former color of its structure, which was a default, gets the
+present one, so that every view, table and picture shows the same. A color that a user chose stays.
 """
 
 from __future__ import annotations
@@ -62,5 +62,5 @@ def _with_present_color(label: Label) -> Label:
         name = name if name in _FORMER else name.removeprefix(side)
     former = tuple(part / 255.0 for part in _FORMER.get(name, (0, 0, 0)))
     given = (former, fallback_color(label.value))  # the latter where the structure was not known by this name
-    chosen_by_nobody = any(math.dist(color, label.color) < _ALIKE for color in given)
-    return replace(label, color=structure.color) if chosen_by_nobody else label
+    is_default = any(math.dist(color, label.color) < _ALIKE for color in given)
+    return replace(label, color=structure.color) if is_default else label

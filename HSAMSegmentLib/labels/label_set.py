@@ -41,7 +41,7 @@ class Label:
         value: its value in the label map, 1 to 255; 0 is the background.
         name: as a user reads it.
         color: red, green, blue, each 0 to 1.
-        terminology: its code, or None if nobody gave one.
+        terminology: its code, or None if there is none.
         single_piece: whether the organ is one connected piece, so that stray islands may be dropped.
     """
 
@@ -80,7 +80,7 @@ class LabelSet:
         """Read what `to_json` wrote.
 
         Raises:
-            ValueError: with a reason in words, if a value is no whole number from 1 to 255, values do not ascend, a
+            ValueError: with a reason in words, if a value is not a whole number from 1 to 255, values do not ascend, a
                 name is empty or occurs twice, or a color or code is none.
             KeyError, TypeError: if the data has another form.
         """
@@ -100,13 +100,13 @@ def _code_from_json(data: dict[str, str] | None) -> Code | None:
         return None
     code = Code(**data)
     if not all(isinstance(part, str) for part in (code.scheme, code.value, code.meaning)):
-        raise ValueError(f"{data} is no code: scheme, value and meaning are texts")
+        raise ValueError(f"{data} is not a code: scheme, value and meaning are texts")
     return code
 
 
 def _label_from_json(item: dict[str, Any]) -> Label:
     if not isinstance(item, dict):
-        raise TypeError(f"{item!r} is no label")
+        raise TypeError(f"{item!r} is not a label")
     terms = item.get("terminology")
     terminology = None
     if terms is not None:
@@ -125,18 +125,18 @@ def _label_from_json(item: dict[str, Any]) -> Label:
 
 def _value_from_json(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_VALUE:
-        raise ValueError(f"{value!r} is no value of a label; these are whole numbers from 1 to {LARGEST_VALUE}")
+        raise ValueError(f"{value!r} is not a value of a label; these are whole numbers from 1 to {LARGEST_VALUE}")
     return value
 
 
 def _name_from_json(name: Any) -> str:
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"{name!r} is no name of a label")
+        raise ValueError(f"{name!r} is not a name of a label")
     return name
 
 
 def _color_from_json(color: Any) -> tuple[float, float, float]:
     parts = tuple(float(part) for part in color)
     if len(parts) != 3 or not all(0.0 <= part <= 1.0 for part in parts):
-        raise ValueError(f"{color!r} is no color; these are red, green and blue, each 0 to 1")
+        raise ValueError(f"{color!r} is not a color; these are red, green and blue, each 0 to 1")
     return parts

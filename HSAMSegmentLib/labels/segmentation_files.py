@@ -57,7 +57,7 @@ def read_segmentation(
         two overlap; values above 255 are numbered anew; both is told in `Segmentation.notes`.
 
     Raises:
-        VolumeError: if there is no such file, or if it is no segmentation.
+        VolumeError: if there is no such file, or if it is not a segmentation.
     """
     path = Path(path)
     if path.is_dir():

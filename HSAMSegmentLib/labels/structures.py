@@ -15,7 +15,7 @@ from HSAMSegmentLib.runtime.fixed_tuples import triple
 
 ANATOMICAL_STRUCTURE = Code("SCT", "123037004", "Anatomical Structure")
 TISSUE = Code("SCT", "85756007", "Tissue")
-"""What Slicer and DICOM objects call a structure until somebody says what it is."""
+"""What Slicer and DICOM objects call a structure until its terminology is known."""
 RIGHT = Code("SCT", "24028007", "Right")
 LEFT = Code("SCT", "7771000", "Left")
 

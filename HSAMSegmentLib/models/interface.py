@@ -66,7 +66,7 @@ class SegmentationNetwork(nn.Module):
         Args:
             features: from `encode`.
             labels: [B, H, W] of any size, for heads that use them in training (H-SAM's "paper" form balances its
-                noise by them); values that are no class mean unlabelled.
+                noise by them); values that are not a class mean unlabeled.
         """
         found: StageLogits = self.head(features, labels)
         return found

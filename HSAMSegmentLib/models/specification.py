@@ -24,7 +24,7 @@ MAX_OPTIONS = {
     "mlp_ratio": 64,
     "mlp_dim": 65536,
 }
-"""Sizes that no network has by far: whoever asks for more would only fill the memory of this computer."""
+"""Sizes that no network has by far: more would only fill the memory of this computer."""
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ class NetworkInput:
             rule: the model's rule; `context` and `context_mm` matter here.
             framing: made for these slices.
             slice_spacing_mm: distance of the slices.
-            scale: grey values [m, rows, cols] of whole slices to float32 in [0, 1].
+            scale: gray values [m, rows, cols] of whole slices to float32 in [0, 1].
         """
         self._stack = stack
         self._framing = framing

@@ -18,7 +18,7 @@ _WIDEST_MM = 20.0
 
 @dataclass(frozen=True)
 class IntensityRule:
-    """How grey values become the range 0 to 1.
+    """How gray values become the range 0 to 1.
 
     Attributes:
         kind: "window" (clip to `window_hu`), "percentile" (clip to percentiles of the volume's voxels, those of its

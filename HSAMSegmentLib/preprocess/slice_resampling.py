@@ -1,6 +1,6 @@
 """One axis of a slice against one axis of the network's input: where the samples lie, and the weights between both.
 
-Every resampling here is linear in the grey values and separable, so it is one small matrix per axis. The matrices are
+Every resampling here is linear in the gray values and separable, so it is one small matrix per axis. The matrices are
 built once per slice size, on the CPU in float64; applying them is two matrix products on whatever device there is. So
 the cubic spline of the official route runs on the device and yields the same numbers (measured against
 `scipy.ndimage.zoom` on the golden input of the volume route: largest difference 6e-7).

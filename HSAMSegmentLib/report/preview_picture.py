@@ -103,7 +103,7 @@ def write_preview(
 
 
 def check_preview_path(path: Path) -> None:
-    """RequestError if the suffix is no picture that can be written."""
+    """RequestError if the suffix is not a picture that can be written."""
     if path.suffix.lower() not in PREVIEW_SUFFIXES:
         raise RequestError(f"A preview is a {', '.join(PREVIEW_SUFFIXES)} file, not '{path.name}'.")
 

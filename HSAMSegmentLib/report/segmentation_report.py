@@ -24,7 +24,7 @@ REPORT_SCHEMA = "hsamsegment-report"
 REPORT_SCHEMA_VERSION = 1
 REPORT_SUFFIX = ".report.json"
 STATEMENT = (
-    "For research only. This is no medical device: it was not cleared for clinical use, and every result has to be "
+    "For research only. This is not a medical device: it was not cleared for clinical use, and every result has to be "
     "checked by a person who can judge it."
 )
 _PACKAGES = ("torch", "numpy", "scipy", "SimpleITK")
@@ -98,14 +98,14 @@ def read_report(path: str | Path) -> dict[str, Any]:
     """Read what `write_report` wrote.
 
     Raises:
-        RequestError: if the file is no report, or one of a newer version.
+        RequestError: if the file is not a report, or one of a newer version.
     """
     try:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RequestError(f"{path} is no report of a segmentation ({error}).") from error
+        raise RequestError(f"{path} is not a report of a segmentation ({error}).") from error
     if not isinstance(report, dict) or report.get("schema") != REPORT_SCHEMA:
-        raise RequestError(f"{path} is no report of a segmentation.")
+        raise RequestError(f"{path} is not a report of a segmentation.")
     if int(report.get("schema_version", 0)) > REPORT_SCHEMA_VERSION:
         raise RequestError(f"{path} was written by a newer version of HSAMSegment. Update it.")
     return report

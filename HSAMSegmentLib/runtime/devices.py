@@ -54,7 +54,7 @@ class DeviceChoice:
     Attributes:
         name: "cpu", "cuda:0", "mps".
         title: name of the hardware.
-        notes: why it is not the one somebody may expect; sentences for the result's warnings.
+        notes: why it is not the expected one; sentences for the result's warnings.
     """
 
     name: str

@@ -52,7 +52,7 @@ def chunk_watcher(
     """What to call between two chunks of a copy: it looks for a cancel each time, and reports now and then.
 
     Args:
-        progress: gets at most a thousand reports, however large the file is: each is shown on somebody's main thread.
+        progress: gets at most a thousand reports, however large the file is: each is shown on a main thread.
         cancel: makes the call raise CancelledError.
         stage: what happens, as a user reads it.
         total_bytes: of all copies and hashes together.

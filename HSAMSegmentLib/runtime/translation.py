@@ -1,6 +1,6 @@
 """Sentences in the user's language, below the layers that know the application.
 
-Whoever knows the application (the gui) installs its translation here. Until then, on the command line, and in a worker
+The panel installs its translation here. Until then, on the command line, and in a worker
 process, texts stay as they are written.
 """
 

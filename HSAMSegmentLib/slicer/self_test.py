@@ -118,13 +118,13 @@ def check_segmentation(logic, say: Callable[[str], object]) -> None:
         say("Segmenting the phantom")
         written = logic.segmentAndWait(volume, MODEL, segmentationNode=node)
         _check_written(written, volume, node)
-        assert np.array_equal(_mask(node, NEIGHBOR, volume), neighbor), "a segment of somebody else was changed"
+        assert np.array_equal(_mask(node, NEIGHBOR, volume), neighbor), "a foreign segment was changed"
         say("Saving and loading the segmentation")
         _check_round_trip(written, volume, node)
         logic.engine.history.undo()
         names = list(node.GetSegmentation().GetSegmentIDs())
         assert names == [NEIGHBOR], f"undo left {names}"
-        assert np.array_equal(_mask(node, NEIGHBOR, volume), neighbor), "undo changed a segment of somebody else"
+        assert np.array_equal(_mask(node, NEIGHBOR, volume), neighbor), "undo changed a foreign segment"
     finally:
         logic.close()
 

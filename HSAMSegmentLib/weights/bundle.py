@@ -141,7 +141,7 @@ def read_manifest(path: Path | str) -> Manifest:
     """Read what a bundle says about itself; only the header of the file is read.
 
     Raises:
-        CheckpointError: if the file is no bundle, is truncated, or was made by a newer version.
+        CheckpointError: if the file is not a bundle, is truncated, or was made by a newer version.
     """
     path = Path(path)
     text = _header_of(path).get("__metadata__", {}).get(MANIFEST_KEY)
@@ -159,7 +159,7 @@ def copy_with_manifest(
     """Copy a bundle with another manifest; the tensors stay as they are. Returns the SHA-256 of the copy.
 
     Raises:
-        CheckpointError: if the source is no bundle.
+        CheckpointError: if the source is not a bundle.
         OutputError: if the target exists and may not be overwritten, or cannot be written.
     """
     table = _header_of(source)
@@ -175,7 +175,7 @@ def read_shapes(path: Path | str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a bundle's tensors; only the header of the file is read.
 
     Raises:
-        CheckpointError: if the file is no safetensors file or is truncated.
+        CheckpointError: if the file is not a safetensors file or is truncated.
     """
     header = _header_of(Path(path))
     return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
@@ -185,7 +185,7 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
     """Read all tensors of a bundle on the CPU, in the number types of the file.
 
     Raises:
-        CheckpointError: if the file is no safetensors file or is truncated.
+        CheckpointError: if the file is not a safetensors file or is truncated.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -200,7 +200,7 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
 
 def _header_of(path: Path) -> dict[str, Any]:
     if file_kind(path) != SAFETENSORS:
-        raise CheckpointError(f"{path.name} is no bundle (.safetensors) but a PyTorch file; import it instead.")
+        raise CheckpointError(f"{path.name} is not a bundle (.safetensors) but a PyTorch file; import it instead.")
     return read_safetensors_header(path)
 
 

@@ -109,7 +109,7 @@ def _complaints(entry: CatalogEntry) -> Iterator[str]:
     if entry.kind not in (ENCODER, MODEL):
         yield f"the kind is '{entry.kind}', not '{ENCODER}' or '{MODEL}'"
     if not _FILE_NAME.fullmatch(entry.file_name):
-        yield f"'{entry.file_name}' is no plain file name that ends in .pth, .pt or .safetensors"
+        yield f"'{entry.file_name}' is not a plain file name that ends in .pth, .pt or .safetensors"
     yield from _complaints_about_source(entry)
     if entry.kind == MODEL and not entry.organs:
         yield "a model names no organs"
@@ -126,7 +126,7 @@ def _complaints_about_source(entry: CatalogEntry) -> Iterator[str]:
         yield "approximate_bytes is not a positive number"
     for url in entry.urls:
         if urlparse(url).scheme not in ("https", "http") or not urlparse(url).netloc:
-            yield f"'{url}' is no web address"
+            yield f"'{url}' is not a web address"
     if not entry.urls and not entry.page:
         yield "it has neither a download address nor a page"
 
@@ -176,7 +176,7 @@ def parse_catalog(text: str) -> Catalog:
     """Read a catalog from JSON text.
 
     Raises:
-        CheckpointError: if it is no JSON, of a newer schema, or an entry is wrong.
+        CheckpointError: if it is not JSON, of a newer schema, or an entry is wrong.
     """
     try:
         data = json.loads(text)
@@ -189,7 +189,7 @@ def parse_catalog(text: str) -> Catalog:
             "Update HSAMSegment."
         )
     if not all(isinstance(item, dict) for item in items):
-        raise CheckpointError("The catalog cannot be read: an entry is no JSON object.")
+        raise CheckpointError("The catalog cannot be read: an entry is not a JSON object.")
     entries = tuple(CatalogEntry.from_json(item) for item in items)
     _require_consistent(entries)
     return Catalog(entries)

@@ -86,7 +86,7 @@ def _what_else(path: Path, start: bytes) -> str:
         return f"{path.name} is a text file, not a file of weights."
     if start.startswith(b"\x1f\x8b"):
         return f"{path.name} is a compressed archive (gzip). Unpack it and choose the file of weights in it."
-    return f"{path.name} is no file of weights (expected .safetensors, .pth or .pt)."
+    return f"{path.name} is not a file of weights (expected .safetensors, .pth or .pt)."
 
 
 def _looks_like_safetensors(start: bytes, size: int) -> bool:
@@ -129,7 +129,7 @@ def _check_zip(path: Path, size: int) -> None:
     """Compare a zip's directory with the file before anything is unfolded.
 
     Raises:
-        CheckpointError: if the file is truncated, unfolds to far more than its size, or is no file of torch.
+        CheckpointError: if the file is truncated, unfolds to far more than its size, or is not a file of torch.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -153,7 +153,7 @@ class Importer:
         return wanted
 
     def _take(self, incoming: _Incoming, overwrite: bool, between_chunks: Callable[[], None]) -> None:
-        """Copy atomically, the manifest (if any) beside it; the same file again is no error."""
+        """Copy atomically, the manifest (if any) beside it; the same file again is not an error."""
         target = incoming.target
         overwrite |= self._may_take(incoming.id, target)
         same = incoming.renamed is None and self._is_there(incoming, between_chunks)

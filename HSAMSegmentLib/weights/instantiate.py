@@ -1,4 +1,4 @@
-"""A network from its architecture and its tensors, without computing initial values that nobody will see."""
+"""A network from its architecture and its tensors, without computing initial values that are overwritten."""
 
 from __future__ import annotations
 

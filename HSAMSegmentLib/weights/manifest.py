@@ -58,7 +58,7 @@ class Manifest:
         modality: "CT", "MR" or "" for any.
         architecture: what to build.
         encoder_source: where its encoder's tensors are.
-        intensity: how grey values are scaled.
+        intensity: how gray values are scaled.
         slices: how the volume is cut and framed.
         labels: what the channels 1..K mean, in this order.
         license: terms of the weights.
@@ -117,7 +117,7 @@ class Manifest:
         """Read what `to_json` wrote.
 
         Raises:
-            CheckpointError: if the text is no manifest, or one of a newer schema.
+            CheckpointError: if the text is not a manifest, or one of a newer schema.
         """
         try:
             data = json.loads(text)

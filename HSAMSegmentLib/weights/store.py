@@ -78,7 +78,7 @@ class Store:
 
         A file is read when it is new or changed; asking again costs a look at its date and size.
 
-        Broken files, and models whose encoder nobody knows, are listed with their problem; they never make the list
+        Broken files, and models whose encoder is unknown, are listed with their problem; they never make the list
         fail.
 
         Args:
@@ -118,7 +118,7 @@ class Store:
         """The entry of this id, or of the model that took its place, whether its file is there or not.
 
         Raises:
-            ModelNotFoundError: if nobody knows it; names similar ids.
+            ModelNotFoundError: if it is unknown; names similar ids.
         """
         entries = self.models()
         for wanted in (model_id, RENAMED_MODELS.get(model_id)):
@@ -169,7 +169,7 @@ class Store:
         """What is missing to use a model: itself, its encoder (known or not), both or nothing.
 
         Raises:
-            ModelNotFoundError: if nobody knows the id.
+            ModelNotFoundError: if the id is unknown.
         """
         entry = self.find(model_id)
         needed = [entry]
@@ -263,7 +263,7 @@ class Store:
         """Delete a stored model or encoder, a broken file, or the rest of an unfinished download.
 
         Raises:
-            ModelNotFoundError: if nobody knows the id, or nothing of it is on this computer.
+            ModelNotFoundError: if the id is unknown, or nothing of it is on this computer.
             RequestError: if it comes with the program.
         """
         entry = self.find(model_id)

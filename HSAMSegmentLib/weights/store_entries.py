@@ -21,7 +21,7 @@ BUILT_IN = "embedded"
 STORED = "stored"
 AVAILABLE = "available"
 BROKEN = "broken"
-NO_LICENSE = License("unknown", "The file does not tell its terms; ask whoever made it.")
+NO_LICENSE = License("unknown", "The file does not tell its terms; ask its author.")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def recognize_file(path: Path) -> OfficialFile | None:
     """What a file of weights is, from its first kilobytes; None for a bundle.
 
     Raises:
-        CheckpointError: if it is no file of weights, unsafe or unknown.
+        CheckpointError: if it is not a file of weights, unsafe or unknown.
     """
     if file_kind(path) == SAFETENSORS:
         return None
@@ -204,16 +204,16 @@ def entry_from_file(path: Path, status: str, manifest: Manifest | None) -> Model
 
 
 def unknown_encoder(encoder: str, needed_by: str) -> ModelEntry:
-    """The entry of an encoder that nobody knows: neither a file here nor in the catalog; `needed_by` is a title."""
+    """The entry of an unknown encoder: neither a file here nor in the catalog; `needed_by` is a title."""
     problem = (
-        f"{needed_by} needs the encoder '{encoder}', which nobody knows here. Get its file from whoever made the model "
+        f"{needed_by} needs the encoder '{encoder}', which is unknown here. Get its file from the author of the model "
         f"and import it under the id '{encoder}'."
     )
     return ModelEntry(encoder, f"the encoder '{encoder}'", ENCODER, AVAILABLE, None, 0, problem=problem)
 
 
 def with_unknown_encoders_named(entries: list[ModelEntry]) -> list[ModelEntry]:
-    """Say of each model that needs an encoder nobody knows that it does, so that it does not harm the others."""
+    """Say of each model that needs an unknown encoder that it does, so that it does not harm the others."""
     known = {"", *(entry.id for entry in entries)}
     return [
         entry if entry.encoder in known else replace(entry, problem=unknown_encoder(entry.encoder, entry.title).problem)

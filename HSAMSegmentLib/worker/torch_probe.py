@@ -15,7 +15,7 @@ def torch_crash(python: str) -> str:
     """Why PyTorch must not be imported here, as a sentence; empty if it loads, or if that cannot be found out.
 
     Args:
-        python: interpreter to ask in; where it cannot be started at all, nobody knows.
+        python: interpreter to ask in; unknown where it cannot be started.
     """
     try:
         done = subprocess.run(

@@ -7,6 +7,7 @@ from typing import Any, Union
 
 from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.runtime.serialization import from_plain, to_plain
+from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
 
 @dataclass(frozen=True)
@@ -22,19 +23,6 @@ class Preview:
     plane: int
     slices: tuple[int, ...]
     array_file: str
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """Numbers of one step of a job that learns.
-
-    Attributes:
-        step: iteration or epoch.
-        values: name to number ("loss", "dice/Liver").
-    """
-
-    step: int
-    values: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -100,9 +88,9 @@ class Cancelled:
     """The user cancelled; nothing is wrong."""
 
 
-Event = Union[Progress, Preview, Metrics, ValidationPicture, ItemDone, Result, Failed, Cancelled]
+Event = Union[Progress, Preview, ValidationRecord, ValidationPicture, ItemDone, Result, Failed, Cancelled]
 TERMINAL = (Result, Failed, Cancelled)
-_ALL = (Progress, Preview, Metrics, ValidationPicture, ItemDone, Result, Failed, Cancelled)
+_ALL = (Progress, Preview, ValidationRecord, ValidationPicture, ItemDone, Result, Failed, Cancelled)
 _KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in _ALL}
 
 

@@ -63,7 +63,7 @@ def ending_of(error: BaseException) -> Failed | Cancelled:
 
 
 def sentence_for_exit(code: int) -> str:
-    """Say why a worker process that nobody asked to end is gone, from its return code."""
+    """Say why a worker process ended unasked, from its return code."""
     number = _signal_number(code)
     if number is None:
         sentence = _("The worker process ended by itself (exit code {code}). Nothing in the scene changed; try again.")

@@ -1,4 +1,4 @@
-"""One labelled scan: what adaptation is worth, in Dice on held-out scans, for the same minutes.
+"""One labeled scan: what adaptation is worth, in Dice on held-out scans, for the same minutes.
 
 Each line trains on the same scan and is judged on unseen scans. "average map" looks at no image: the most
 frequent label of each pixel and relative slice of all scans that are not held out.

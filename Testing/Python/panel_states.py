@@ -14,7 +14,7 @@ LONG_NAME = "CT abdomen portal venous 3.0 mm soft tissue, patient 0042"
 
 
 def add_scan(name=LONG_NAME, modality="CT"):
-    """A scan that is no more than a grid."""
+    """A scan of noise."""
     import slicer
 
     array = np.random.default_rng(0).integers(-1000, 400, (20, 64, 64)).astype(np.int16)
@@ -153,13 +153,14 @@ def _finetune_correct(tab):
 
 def _finetune_running(tab):
     from HSAMSegmentLib.labels.terminology import label_set_of
-    from HSAMSegmentLib.workflows.events import Metrics, ValidationPicture
+    from HSAMSegmentLib.workflows.events import ValidationPicture
+    from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
     _finetune_cases(tab)
     tab.live.begin("My heart", label_set_of(dict(enumerate(HEART, 1))))
     for step in range(3):
-        values = {f"dice/{name}": 0.6 + 0.1 * step for name in HEART}
-        tab.live.add(Metrics(10 * step, {"loss": 1.0 / (1 + step), "seconds": 20.0 * step, "best": 1.0, **values}))
+        dice = {name: 0.6 + 0.1 * step for name in HEART}
+        tab.live.add(ValidationRecord(10 * step, 20.0 * step, 1.0 / (1 + step), dice, best=True))
     tab.live.show_picture(ValidationPicture(_picture(), "cmr_bssfp_01", 7))
     tab.status.show_progress(progress())
 

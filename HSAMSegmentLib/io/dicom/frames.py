@@ -25,7 +25,7 @@ def geometry_of_frames(header: DicomHeader) -> Geometry:
     """The grid of the frames of a file, in their order.
 
     Raises:
-        VolumeError: if a frame does not say where it is, or if the frames, in their order, are no even stack.
+        VolumeError: if a frame does not say where it is, or if the frames, in their order, are not an even stack.
     """
     places = header.frame_places
     positions = [place.position for place in places]
@@ -61,8 +61,8 @@ def _even_step(positions: np.ndarray, normal: np.ndarray, header: DicomHeader) -
     across = abs(float(step @ normal))
     if across < _SAME_PLACE_MM or across < np.linalg.norm(step) / 2 or deviation > _STEP_TOLERANCE * across:
         raise VolumeError(
-            f'The {header.frames} frames of "{header.path.name}" are no even stack in their order: slices are missing, '
-            f"mixed up, or of several time points or echoes; {ADVICE}."
+            f'The {header.frames} frames of "{header.path.name}" are not an even stack in their order: slices are '
+            f"missing, mixed up, or of several time points or echoes; {ADVICE}."
         )
     array: np.ndarray = step
     return array

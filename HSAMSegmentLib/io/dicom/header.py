@@ -179,7 +179,7 @@ class DicomHeader:
 
 
 def read_dicom_header(path: Path) -> DicomHeader | None:
-    """Read the header of a DICOM file; None if its content is no DICOM or is damaged."""
+    """Read the header of a DICOM file; None if its content is not DICOM or is damaged."""
     from pydicom import dcmread
 
     with quiet_libraries():

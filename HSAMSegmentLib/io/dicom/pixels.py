@@ -72,7 +72,7 @@ def value_type(storage: Storage, rescale: tuple[float, float]) -> np.dtype:
 def _check_scale(header: DicomHeader) -> None:
     if not np.isfinite(_scales(header)).all():
         raise VolumeError(
-            f'The scale of the values of "{header.path.name}" (RescaleSlope, RescaleIntercept) is no number; export '
+            f'The scale of the values of "{header.path.name}" (RescaleSlope, RescaleIntercept) is not a number; export '
             "the series again."
         )
 

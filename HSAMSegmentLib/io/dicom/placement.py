@@ -106,7 +106,7 @@ def _number_in(sources: Iterable[Dataset], keyword: str, count: int) -> tuple[fl
 
 
 def _scale(sources: list[Dataset], keyword: str, default: float) -> float:
-    """Slope or intercept; NaN where there is one that is no number, since no other value may stand for it."""
+    """Slope or intercept; NaN where there is one that is not a number, since no other value may stand for it."""
     found = _number_in(sources, keyword, 1)
     if found is not None:
         return found[0]

@@ -93,7 +93,7 @@ def read_file(path: Path, series: str | None = None) -> DicomVolume:
     if header is not None and header.is_media_directory:
         return read_folder(path.parent, series)
     if header is not None and not header.is_scan:
-        raise VolumeError(f'"{path.name}" is no scan but a DICOM object of the kind {header.kind}; choose the scan.')
+        raise VolumeError(f'"{path.name}" is not a scan but a DICOM object of the kind {header.kind}; choose the scan.')
     if header is None or not header.has_pixels:
         raise VolumeError(f'"{path.name}" is a DICOM file without a readable image (or it is damaged).')
     own = _series_beside(header)
@@ -262,7 +262,7 @@ def _place_of_slices(series: Series) -> Geometry:
     step = (np.array(last.position) - np.array(first.position)) / (len(series.headers) - 1)
     distance = float(np.linalg.norm(step))
     row, column = _pixel_spacing(first)
-    orientation = first.orientation or ()  # slices without a place are no series of slices
+    orientation = first.orientation or ()  # slices without a place are not a series of slices
     return Geometry(
         size=(*first.size, len(series.headers)),
         spacing_mm=(column, row, distance),

@@ -58,7 +58,7 @@ def why_not_dicom(path: Path) -> str:
         return "is a web page; download it again, signed in if the site asks for it"
     if not any(byte < 9 for byte in start):
         return "is a text file and no DICOM file; export or download it again"
-    return "is no DICOM file, or its beginning is damaged; copy or download it again"
+    return "is not a DICOM file, or its beginning is damaged; copy or download it again"
 
 
 def _is_element(start: bytes) -> bool:

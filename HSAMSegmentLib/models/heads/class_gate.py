@@ -10,7 +10,7 @@ branch ends in a soft-max over a single channel, which is 1 everywhere, so it ne
   starts as the released form's factor of 2 and can never be silenced or blown up. A soft-max over positions would have
   tied all positions to each other and to the image size (scaled by N it can put N on one position).
 - Labels come to the embedding's grid by nearest neighbor. Where no labels are given the first stage's own opinion takes
-  their place; a pixel whose label is no class gets no noise.
+  their place; a pixel whose label is not a class gets no noise.
 - How rare a class is, is learned from the labels seen in training, as a running mean.
 """
 
@@ -75,7 +75,7 @@ class ClassGate(nn.Module):
 
     @torch.no_grad()
     def _observe(self, labels: Tensor) -> None:
-        """Update the running share of every class from labels [B, N]; values that are no class are left out."""
+        """Update the running share of every class from labels [B, N]; values that are not a class are left out."""
         num_masks = self.class_frequency.numel()
         known = labels[(labels >= 0) & (labels < num_masks)]
         if known.numel():

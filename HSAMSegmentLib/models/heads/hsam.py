@@ -96,8 +96,8 @@ class HsamHead(nn.Module):
 
         Args:
             features: embedding [B, embed_dim, h, w] and, if `skip_channels` was given, finer maps.
-            labels: [B, H, W] at any resolution, for the paper form's noise in training; values that are no class
-                (unlabelled pixels) get none. Without labels the first stage's prediction takes their place.
+            labels: [B, H, W] at any resolution, for the paper form's noise in training; values that are not a class
+                (unlabeled pixels) get none. Without labels the first stage's prediction takes their place.
 
         Returns:
             logits [B, K + 1, 4h, 4w] and [B, K + 1, 16h, 16w].

@@ -24,7 +24,7 @@ def summary_columns(rows: Sequence[BatchRow]) -> tuple[tuple[str, str], ...]:
 
 
 def summary_rows(rows: Sequence[BatchRow]) -> list[tuple]:
-    """The values; the volume of an organ is 0 where it was not found, and does not exist where nobody looked."""
+    """The values; the volume of an organ is 0 where it was not found, and does not exist where it was not measured."""
     organs = organ_names(rows)
     return [
         (

@@ -1,4 +1,4 @@
-"""One scan of a segmented folder, brought into the scene with its result when somebody wants to see it."""
+"""One scan of a segmented folder, brought into the scene with its result on demand."""
 
 from __future__ import annotations
 

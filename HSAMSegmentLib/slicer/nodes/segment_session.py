@@ -1,6 +1,6 @@
 """One segmentation from the click to the segments: exports the scan, runs the job, writes what it found.
 
-Knows no Qt: whoever owns it calls `tick` again and again on the main thread (a timer, or a loop that waits).
+Knows no Qt: its owner calls `tick` again and again on the main thread (a timer, or a loop that waits).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def sequence_problem(node) -> str:
     if node.GetNumberOfDataNodes() == 0:
         return _("'{name}' has no frames.").format(name=node.GetName())
     if not node.GetNthDataNode(0).IsA("vtkMRMLScalarVolumeNode"):
-        return _("'{name}' is no sequence of volumes.").format(name=node.GetName())
+        return _("'{name}' is not a sequence of volumes.").format(name=node.GetName())
     return ""
 
 

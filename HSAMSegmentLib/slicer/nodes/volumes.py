@@ -25,13 +25,13 @@ def volume_problem(node) -> str:
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
         return _("'{name}' is a label map, not a scan. Choose the scan that it was drawn on.").format(name=name)
     if not node.IsA("vtkMRMLScalarVolumeNode"):
-        return _("'{name}' is no volume of grey values. Choose a CT or MR scan.").format(name=name)
+        return _("'{name}' is not a volume of gray values. Choose a CT or MR scan.").format(name=name)
     image = node.GetImageData()
     if image is None or 0 in image.GetDimensions() or image.GetPointData().GetScalars() is None:
         return _("'{name}' has no image data. Load the scan again, or choose another one.").format(name=name)
     if image.GetNumberOfScalarComponents() != 1:
         return _(
-            "'{name}' has {count} values per voxel (a color or vector volume). Choose a scan with one grey value per "
+            "'{name}' has {count} values per voxel (a color or vector volume). Choose a scan with one gray value per "
             "voxel."
         ).format(name=name, count=image.GetNumberOfScalarComponents())
     return ""

@@ -52,7 +52,7 @@ class Engine:
         return self._session is not None and self._session.is_busy
 
     def is_taken_by_other(self, on_event: OnEvent) -> bool:
-        """Whether a job is running that tells its events to somebody else than this listener."""
+        """Whether a job is running that sends its events to another listener."""
         return self.is_busy and self._on_event not in (on_event, None)
 
     def start(self, bound: BoundRequest, on_event: OnEvent | None = None) -> None:
@@ -149,7 +149,7 @@ class Engine:
             self._session.cancel()
 
     def close(self) -> None:
-        """End everything; nobody is told."""
+        """End everything without an event."""
         self._timer.stop()
         self._on_event = None
         if self._session is not None:

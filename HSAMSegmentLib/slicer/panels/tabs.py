@@ -100,7 +100,7 @@ TABS = (
     TabEntry(
         FINETUNE,
         _("Fine-tune"),
-        _("Make a model of your own from labeled scans."),
+        _("Make your own model from labeled scans."),
         "HSAMSegmentLib.slicer.panels.finetune.finetune_tab:build",
     ),
     TabEntry(

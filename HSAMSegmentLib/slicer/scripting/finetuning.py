@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from HSAMSegmentLib.slicer.scripting.engines import Engines
 
 if TYPE_CHECKING:
-    from HSAMSegmentLib.slicer.nodes.finetune.cases import FinetunePlan, LabelledPair
+    from HSAMSegmentLib.slicer.nodes.finetune.cases import FinetunePlan, LabeledPair
     from HSAMSegmentLib.slicer.nodes.segment_session import SessionEvent
     from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneOutcome
     from HSAMSegmentLib.workflows.finetune.training_run import TrainingRun, UnfinishedRun
@@ -26,7 +26,7 @@ class Finetuning(Engines):
 
         Args:
             cases: pairs of a scan and its labels: a volume node with a segmentation node, or two paths.
-            onEvent: called on the main thread with `Progress`, `Metrics` after each validation, `ValidationPicture`,
+            onEvent: called on the main thread with `Progress`, `ValidationPicture`, `ValidationRecord` (a validation),
                 and at the end one of `Done` (its `value` is a `FinetuneOutcome`), `Failed` and `Cancelled`.
             options: what `fineTuneAndWait` takes.
 
@@ -150,7 +150,7 @@ class Finetuning(Engines):
             store=self.store,
         )
 
-    def _pair(self, scan, labels) -> LabelledPair:
+    def _pair(self, scan, labels) -> LabeledPair:
         """A case; the worker looks into files, which may take long."""
         from HSAMSegmentLib.runtime.serialization import from_plain
         from HSAMSegmentLib.slicer.nodes.finetune.cases import FilePair, NodePair

@@ -245,7 +245,7 @@ class Segmenting(Engines):
         from HSAMSegmentLib.slicer.nodes.batch import Batch, BatchListener
 
         def ignore(_told) -> None:
-            """Nobody asked."""
+            """Not asked for."""
 
         if self.isBusy():
             raise RequestError("Another job is running; wait for its end or cancel it first.")

@@ -26,7 +26,7 @@ def official_architecture(
 
     Args:
         found: what the file is; it must have a head.
-        image_size: for a file that does not tell; must agree with one that does. The usual 512 if nobody says.
+        image_size: for a file that does not tell; must agree with one that does. 512 by default.
         encoder: description of the encoder it stands on, needed for sizes that have no name.
 
     Raises:
@@ -79,7 +79,7 @@ def manifest_for(
     if known is not None:
         note = (
             f"The file was taken for '{known.title}' because its layout is the same; its organs and settings come "
-            "from there. If it is a model of your own, import it with its own label names."
+            "from there. If it is your own model, import it with its own label names."
         )
         return replace(known, training={**known.training, NOTES_KEY: [note]})
     if labels is not None and len(labels) != found.num_classes:
@@ -121,7 +121,7 @@ def _general_manifest(
         intensity=IntensityRule("slice_minmax" if per_slice else "percentile"),
         slices=SliceRule(),
         labels=labels if labels is not None else general_labels(found.num_classes),
-        license=License("unknown", "The file does not tell its terms; ask whoever made it."),
+        license=License("unknown", "The file does not tell its terms; ask its author."),
         description=f"Imported from a file of the kind: {found.title}.",
         training={NOTES_KEY: notes},
     )

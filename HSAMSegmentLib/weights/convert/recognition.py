@@ -176,7 +176,7 @@ def _recognize(state: Mapping[str, Any], file: str) -> OfficialFile | None:
         return _file_with_encoder(state)
     if any(key.startswith("mask_decoder.") for key in state):
         raise CheckpointError(
-            f"{file} holds a decoder without the encoder and without adapters, so nobody can tell what it stands on. "
+            f"{file} holds a decoder without the encoder and without adapters, so its encoder is unknown. "
             "Choose the file of the whole model."
         )
     return None
@@ -291,7 +291,7 @@ def encoder_state(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_architecture(found: OfficialFile, architecture: Architecture, *, file: str, wanted_by: str) -> None:
-    """Make sure that a file is what somebody expects.
+    """Make sure that a file is what is expected.
 
     Args:
         found: what the file is.

@@ -194,7 +194,7 @@ def read_torch_header(path: Path) -> Any:
     """Read the structure of a `.pth` or `.pt` file with `TensorInfo`s in place of tensors.
 
     Raises:
-        CheckpointError: if the file is no file of PyTorch, is truncated, or holds anything but plain data.
+        CheckpointError: if the file is not a file of PyTorch, is truncated, or holds anything but plain data.
     """
     path = Path(path)
     kind = file_kind(path)

@@ -1,4 +1,4 @@
-"""One HTTP answer, read by a thread so that whoever waits for it can leave at any moment. No torch here.
+"""One HTTP answer, read by a thread so that the caller can leave at any moment. No torch here.
 
 A socket that stalls cannot be interrupted from outside, and `requests` cannot go on after a read timeout. So a daemon
 thread reads and a short queue lies between: the reader of the queue looks at the cancel token ten times a second, and

@@ -35,7 +35,9 @@ def hub_name(reference: str) -> tuple[str, str | None]:
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
-        raise RequestError(f"'{reference}' is no repository of the hub; it looks like {HUB_SCHEME}owner/name@revision.")
+        raise RequestError(
+            f"'{reference}' is not a repository of the hub; it looks like {HUB_SCHEME}owner/name@revision."
+        )
     return match["name"], match["revision"]
 
 
@@ -72,7 +74,7 @@ def explained(place: str) -> Iterator[None]:
     try:
         yield
     except HFValidationError as error:
-        raise RequestError(f"{place} is no name of a repository ({error}).") from error
+        raise RequestError(f"{place} is not a name of a repository ({error}).") from error
     except RevisionNotFoundError as error:
         raise ModelNotFoundError(f"{place} has no such revision. Name a branch, a tag or a commit of it.") from error
     except RepositoryNotFoundError as error:
@@ -153,7 +155,7 @@ def _bundles_of(info: ModelInfo, place: str) -> tuple[SharedModel, ...]:
     return tuple(found)
 
 
-def _progress_option(api: HfApi, bar: type) -> dict[str, type]:
+def _progress_option(api: HfApi, bar: type) -> dict[str, Any]:
     """How the library is given a progress bar; versions before 1.3 take none, and then there is none."""
     parameters = inspect.signature(api.hf_hub_download).parameters
     return {"tqdm_class": bar} if "tqdm_class" in parameters else {}
@@ -166,7 +168,7 @@ def _bar_of(progress: ProgressCallback, title: str, cancel: CancelToken) -> type
     class Bar(tqdm):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             options["disable"] = True
-            super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
+            super().__init__(*arguments, **options)
             self._done = options.get("initial") or 0
             self._all = options.get("total") or 0
 

@@ -81,7 +81,7 @@ def parse_index(text: str, place: str) -> tuple[SharedModel, ...]:
         place: where it is from, for sentences.
 
     Raises:
-        CheckpointError: if it is no index, of a newer schema, or an entry is wrong.
+        CheckpointError: if it is not an index, of a newer schema, or an entry is wrong.
     """
     try:
         data = json.loads(text)
@@ -89,7 +89,7 @@ def parse_index(text: str, place: str) -> tuple[SharedModel, ...]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"The index {INDEX_NAME} of {place} cannot be read ({error!r:.200}).") from error
     if schema != INDEX_SCHEMA:
-        raise CheckpointError(f"The file {INDEX_NAME} of {place} is no index of models.")
+        raise CheckpointError(f"The file {INDEX_NAME} of {place} is not an index of models.")
     if version > INDEX_SCHEMA_VERSION:
         raise CheckpointError(
             f"The index of {place} has schema version {version}, this program reads up to {INDEX_SCHEMA_VERSION}. "

@@ -108,7 +108,7 @@ class UrlSource:
     def __init__(self, address: str) -> None:
         parts = urlsplit(address)
         if not parts.netloc or parts.query or parts.fragment:
-            raise RequestError(f"{address} is no address of a folder; it looks like https://server/folder.")
+            raise RequestError(f"{address} is not an address of a folder; it looks like https://server/folder.")
         path = parts.path[: -len(INDEX_NAME)] if parts.path.endswith("/" + INDEX_NAME) else parts.path
         self._base = parts._replace(path=path.rstrip("/") + "/").geturl()
         self.place = self._base

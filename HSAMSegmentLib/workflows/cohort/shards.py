@@ -20,7 +20,7 @@ def read_shard(text: str) -> tuple[int, int] | None:
     match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count:
-        raise RequestError(f"'{text}' is no part of a list: give K/N, from 1/N to N/N, for example 3/10.")
+        raise RequestError(f"'{text}' is not part of a list: give K/N, from 1/N to N/N, for example 3/10.")
     return number, count
 
 

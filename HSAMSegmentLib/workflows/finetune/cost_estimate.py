@@ -150,7 +150,7 @@ def _slices_across(cases: Sequence[CaseSummary], architecture: Architecture) -> 
 
 def _feature_bytes(cases: Sequence[CaseSummary], architecture: Architecture, views: int) -> int:
     """So many views of each training slice, and the held-out slices once."""
-    held = sum(held_out(case.labelled_slices) for case in cases)
+    held = sum(held_out(case.labeled_slices) for case in cases)
     learned = sum(case.slices for case in cases) - held
     return (held + views * learned) * cached_bytes_per_view(architecture.encoder)
 
@@ -161,9 +161,9 @@ def decoded_cells(image_size: int) -> int:
     return min(side, max(16, int(0.375 * side))) ** 2
 
 
-def held_out(labelled_slices: int) -> int:
+def held_out(labeled_slices: int) -> int:
     """How many slices of a case are held out: two blocks of a tenth each (see `training.loop.validation`)."""
-    return 2 * max(1, round(0.1 * labelled_slices)) if labelled_slices >= 6 else 0
+    return 2 * max(1, round(0.1 * labeled_slices)) if labeled_slices >= 6 else 0
 
 
 def estimate(
@@ -221,7 +221,7 @@ def _pace(slices: int, seconds: float | None, minutes: float) -> str:
 
 
 def _about(count: float) -> str:
-    """A size with two digits: nobody knows more of it."""
+    """A size with two digits: more would be false precision."""
     step = 10.0 ** max(math.floor(math.log10(max(count, 1.0))) - 1, 0)
     return format_bytes(math.ceil(count / step) * step).replace(".0 ", " ")
 

@@ -16,7 +16,7 @@ FILE_NAME = "encoding-paces.json"
 
 
 def note_pace(folder: Path, encoder: EncoderSpec, device: str, seconds: float) -> None:
-    """Keep what was measured; a disk that is full is no reason to lose a fine-tuning.
+    """Keep what was measured; a disk that is full is not a reason to lose a fine-tuning.
 
     Args:
         folder: of the store.

@@ -22,13 +22,14 @@ from HSAMSegmentLib.training.request import FinetuneRequest, FinetuneResult, Val
 from HSAMSegmentLib.weights.bundle import read_manifest
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.workflows.context import Context, Emit
-from HSAMSegmentLib.workflows.events import Metrics, ValidationPicture
+from HSAMSegmentLib.workflows.events import ValidationPicture
 from HSAMSegmentLib.workflows.finetune.encoder_pace import note_pace
 from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneJobRequest, FinetuneOutcome
 from HSAMSegmentLib.workflows.finetune.inspect_cases import keep_copy, open_case
 from HSAMSegmentLib.workflows.finetune.model_summary import card_text
-from HSAMSegmentLib.workflows.finetune.training_run import PAUSE, TrainingRun, ValidationRecord, new_model_id
+from HSAMSegmentLib.workflows.finetune.training_run import PAUSE, TrainingRun, new_model_id
 from HSAMSegmentLib.workflows.finetune.validation_picture import write_pair
+from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ def _store_again(request: FinetuneJobRequest, training_run: TrainingRun) -> Fine
 
 
 def _start_dice(history: tuple[ValidationRecord, ...]) -> dict[str, float]:
-    """Dice of the starting model, empty if nobody looked."""
+    """Dice of the starting model, empty without validation."""
     return history[0].dice if history and history[0].step == 0 else {}
 
 
@@ -214,7 +215,7 @@ class _Reporter:
         self._told = 0.0
 
     def progress(self, progress: Progress) -> None:
-        """Pass on as many reports as somebody can read."""
+        """Pass on as many reports as a person can read."""
         now = time.monotonic()
         if now - self._told >= PROGRESS_SECONDS:
             self._told = now
@@ -225,7 +226,7 @@ class _Reporter:
         if isinstance(event, ValidationMetrics):
             record = _record(event, 0.0 if self.job is None else self.job.budget.seconds)
             self._training_run.add_record(record)
-            self._emit(Metrics(record.step, _values(record)))
+            self._emit(record)
         elif isinstance(event, ValidationPreview):
             self._show(event)
 
@@ -247,14 +248,6 @@ class _Reporter:
 def _record(metrics: ValidationMetrics, seconds: float) -> ValidationRecord:
     loss = metrics.loss if math.isfinite(metrics.loss) else None
     return ValidationRecord(metrics.step, round(seconds, 2), loss, dict(metrics.dice), metrics.kept)
-
-
-def _values(record: ValidationRecord) -> dict[str, float]:
-    """The numbers of a validation under the names that `Metrics` has for them."""
-    values = {"seconds": record.seconds, "best": float(record.best)}
-    if record.loss is not None:
-        values["loss"] = record.loss
-    return {**values, **{f"dice/{name}": dice for name, dice in record.dice.items()}}
 
 
 def _store(request: FinetuneJobRequest, training_run: TrainingRun, path: Path) -> str:

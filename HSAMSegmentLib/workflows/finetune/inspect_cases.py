@@ -32,7 +32,7 @@ _COMPARED_VALUES = 8
 """Up to this label value, comparing with each is faster than counting all: this runs in a click."""
 
 FEWEST_TO_HOLD_OUT = 6
-"""With fewer labelled slices nothing is held out, so nobody knows how good the model is."""
+"""With fewer labeled slices nothing is held out, so the quality of the model is unknown."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class CaseSummary:
         name: of the scan.
         organs: with at least one voxel.
         slices: of the scan.
-        labelled_slices: with at least one label.
+        labeled_slices: with at least one label.
         problem: why it cannot be used for training, as a sentence; empty if it can.
         notes: sentences on what was assumed.
         shape: of the scan (k, j, i).
@@ -67,7 +67,7 @@ class CaseSummary:
     name: str
     organs: tuple[OrganSummary, ...] = ()
     slices: int = 0
-    labelled_slices: int = 0
+    labeled_slices: int = 0
     problem: str = ""
     notes: tuple[str, ...] = ()
     shape: tuple[int, int, int] = (0, 0, 0)
@@ -98,7 +98,7 @@ def summarize(case: Case) -> CaseSummary:
         name=case.volume.name,
         organs=organs,
         slices=case.labels.shape[axis],
-        labelled_slices=int(per_slice[:, 1:].any(axis=1).sum()),
+        labeled_slices=int(per_slice[:, 1:].any(axis=1).sum()),
         notes=case.notes,
         shape=case.labels.shape,
         modality=case.volume.modality,
@@ -260,13 +260,13 @@ def finetune_labels(summaries: Iterable[CaseSummary], names: dict[str, str], lef
     return LabelSet(tuple(chosen.values()))
 
 
-def slice_count_note(labelled_slices: int) -> str:
-    """What a number of labelled slices means for a fine-tuning, empty if nothing has to be said."""
-    if labelled_slices >= FEWEST_TO_HOLD_OUT:
+def slice_count_note(labeled_slices: int) -> str:
+    """What a number of labeled slices means for a fine-tuning, empty if nothing has to be said."""
+    if labeled_slices >= FEWEST_TO_HOLD_OUT:
         return ""
     return _(
-        "Only {count} labelled slice(s): too few to hold some out, so nobody will know how good the model is."
-    ).format(count=labelled_slices)
+        "Only {count} labeled slice(s): too few to hold some out, so the quality of the model will be unknown."
+    ).format(count=labeled_slices)
 
 
 def _words(name: str) -> str:

@@ -24,36 +24,13 @@ from typing import Any
 from HSAMSegmentLib.errors import HSAMSegmentError, RequestError
 from HSAMSegmentLib.runtime.atomic_files import atomic_output, make_folder
 from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneJobRequest
+from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
 logger = logging.getLogger(__name__)
 
 PAUSE, STOP = "pause", "stop"
 PREFIX = "course-"
 _ABANDONED_SECONDS = 24 * 3600
-
-
-@dataclass(frozen=True)
-class ValidationRecord:
-    """Numbers of one validation, as they are kept on the disk.
-
-    Attributes:
-        step: of the optimizer.
-        seconds: spent on the training so far.
-        loss: running mean, None before the first step.
-        dice: organ to Dice.
-        best: whether this state was the best so far.
-    """
-
-    step: int
-    seconds: float
-    loss: float | None
-    dice: dict[str, float]
-    best: bool
-
-    @property
-    def mean_dice(self) -> float | None:
-        """Mean over the organs, None without validation."""
-        return sum(self.dice.values()) / len(self.dice) if self.dice else None
 
 
 @dataclass(frozen=True)
@@ -187,7 +164,7 @@ class TrainingRun:
             (self.folder / "stop").unlink(missing_ok=True)
 
     def add_record(self, record: ValidationRecord) -> None:
-        """Append a line to the history; a full disk is no reason to end a training, so it is only logged."""
+        """Append a line to the history; a full disk is not a reason to end a training, so it is only logged."""
         try:
             with self.history_file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(vars(record)) + "\n")
@@ -220,7 +197,7 @@ class TrainingRun:
         (self.folder / "running.json").write_text(json.dumps(marker), encoding="utf-8")
 
     def mark_idle(self) -> None:
-        """Say that nobody is at work."""
+        """Say that no process is at work."""
         (self.folder / "running.json").unlink(missing_ok=True)
 
     def owner(self) -> int | None:

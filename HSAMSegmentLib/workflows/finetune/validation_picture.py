@@ -26,7 +26,7 @@ def write_pair(
     *,
     pixel_spacing_mm: tuple[float, float] = (1.0, 1.0),
 ) -> None:
-    """Write the PNG file; an older one is replaced at once, so that nobody ever reads half a picture.
+    """Write the PNG file; an older one is replaced at once, so that half a picture is never read.
 
     Args:
         image: uint8 [rows, cols].
@@ -70,7 +70,7 @@ def _scale(rows: slice, columns: slice, spacing: tuple[float, float]) -> tuple[f
 
 
 def _side(image: np.ndarray, labels: np.ndarray, colors: dict[int, Any], scale: tuple[float, float]) -> np.ndarray:
-    """Grey values with colored outlines, uint8 [rows, cols, 3]."""
+    """Gray values with colored outlines, uint8 [rows, cols, 3]."""
     from scipy import ndimage
 
     smooth = np.clip(ndimage.zoom(image.astype(np.float32), scale, order=1, grid_mode=True, mode="nearest"), 0, 255)

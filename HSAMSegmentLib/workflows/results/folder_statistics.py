@@ -91,7 +91,7 @@ def report_rows(path: Path, folder: Path) -> Iterator[dict[str, Any]]:
     """The rows of one scan.
 
     Raises:
-        RequestError: if the file is no report, or one without measurements whose files are not there to be measured.
+        RequestError: if the file is not a report, or one without measurements whose files are not there to be measured.
     """
     report = read_report(path)
     output = output_of(path, report)
@@ -124,7 +124,7 @@ def measurements_of(path: Path, report: dict[str, Any]) -> ScanMeasurements:
 
 
 def was_changed(path: Path, report: dict[str, Any]) -> bool:
-    """Whether the segmentation of a report is another one now: somebody has corrected it."""
+    """Whether the segmentation of a report is another one now: it was corrected."""
     output, record = output_of(path, report), report.get("record", {})
     return output.exists() and bool(record.get("output")) and not same_output(record, output)
 

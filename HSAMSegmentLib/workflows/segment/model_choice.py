@@ -1,4 +1,4 @@
-"""Which model to take when nobody named one: the only plausible one, or a question. Never a guess."""
+"""Which model to take when none was named: the only plausible one, or a question. Never a guess."""
 
 from __future__ import annotations
 

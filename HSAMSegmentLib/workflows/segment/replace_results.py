@@ -1,7 +1,7 @@
 """Puts a finished segmentation in the place of an older one, so that a kill at any moment can be mended.
 
 The finished segmentation lies complete under a hidden name first; the older one is moved aside, the report is written,
-and the finished one gets its name. Both hidden names share a number. Whoever comes next finds the pieces that a killed
+and the finished one gets its name. Both hidden names share a number. The next run finds the pieces that a killed
 program left, and brings the exchange to its end, or back to its beginning if the report was not written yet.
 """
 

@@ -35,7 +35,7 @@ def input_stamp(path: Path) -> dict[str, int]:
 def input_files(path: Path) -> list[Path]:
     """The files behind a scan: itself, the DICOM files below a folder, or a header with the data beside it.
 
-    What else lies in a DICOM folder, such as the results of an earlier run, is no part of the scan.
+    What else lies in a DICOM folder, such as the results of an earlier run, is not part of the scan.
     """
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
@@ -109,7 +109,7 @@ def same_input(record: Mapping[str, Any], source: Path, series: str | None, canc
 
 
 def same_output(record: Mapping[str, Any], output: Path, *, name: str = "") -> bool:
-    """Whether a segmentation file is still as it was written: nobody has corrected it since.
+    """Whether a segmentation file is still as it was written: it has not been corrected since.
 
     Args:
         record: of the segmentation.

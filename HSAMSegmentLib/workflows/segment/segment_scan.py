@@ -1,4 +1,4 @@
-"""Segment one scan: the one way from a request to labels, whoever asks. Files are written whole or not at all."""
+"""Segment one scan: the one way from a request to labels, for every caller. Files are written whole or not at all."""
 
 from __future__ import annotations
 

@@ -194,11 +194,15 @@ class Host:
         """
         from slicerhost.module_panel import ModulePanel
 
-        self.qt_application.setPalette(palette(colors))
+        self.use_colors(colors)
         panel = ModulePanel(widget.parent, width, height)
         panel.show()
         self.process_events()
         return panel
+
+    def use_colors(self, colors):
+        """Take the light or the dark palette, for all widgets that are there and those to come."""
+        self.qt_application.setPalette(palette(colors))
 
     def process_events(self):
         """Let Qt do what is waiting."""

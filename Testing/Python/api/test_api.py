@@ -66,7 +66,7 @@ def test_a_result_is_saved_in_formats_of_other_programs(model, tmp_path):
         read = hsam.evaluate(path, result)
         assert {score.dice for score in read.comparison.scores if score.dice is not None} == {1.0}
     from_file = hsam.segment(write_scan(tmp_path / "scan.nii.gz"), model, device="cpu")
-    with pytest.raises(hsam.HSAMSegmentError, match="the scan is no DICOM series"):
+    with pytest.raises(hsam.HSAMSegmentError, match="the scan is not a DICOM series"):
         from_file.save(tmp_path / "c.dcm")
 
 

@@ -55,7 +55,7 @@ def test_evaluate_names_the_values_of_label_maps(program):
     [("none.nii.gz", 3, "none.nii.gz"), ("text.nii.gz", 3, "text.nii.gz"), ("elsewhere.nii.gz", 3, "overlap")],
 )
 def test_evaluate_refuses_what_it_cannot_compare(program, prediction, code, part):
-    (program.folder / "text.nii.gz").write_text("this is no image")
+    (program.folder / "text.nii.gz").write_text("this is not an image")
     far = Geometry(size=(12, 10, 6), origin_mm=(900.0, 0.0, 0.0))
     write_labels(program.folder / "elsewhere.nii.gz", two_organs(), geometry=far)
     write_labels(program.folder / "r.nii.gz", two_organs())

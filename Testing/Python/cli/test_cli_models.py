@@ -85,7 +85,7 @@ def test_a_model_is_imported_used_by_its_name_exported_and_removed(program, mode
 
 
 def test_a_file_that_is_no_model_is_not_imported(program, home):
-    (program.folder / "notes.safetensors").write_text("this is no model")
+    (program.folder / "notes.safetensors").write_text("this is not a model")
     done = program("models", "import", "notes.safetensors")
     assert done.returncode == 4
     assert "notes.safetensors" in one_line(done)

@@ -57,7 +57,7 @@ def test_segment_refuses_what_makes_no_sense_and_leaves_nothing(program, scan, m
 
 @pytest.mark.slow
 def test_a_scan_that_is_none_has_its_exit_code(program, model_file):
-    (program.folder / "scan.nii.gz").write_text("this is no image")
+    (program.folder / "scan.nii.gz").write_text("this is not an image")
     done = program("segment", "scan.nii.gz", "-o", "out.nii.gz", "--model", model_file, "--quiet")
     assert done.returncode == 3
     assert "scan.nii.gz" in one_line(done)
@@ -65,7 +65,7 @@ def test_a_scan_that_is_none_has_its_exit_code(program, model_file):
 
 @pytest.mark.slow
 def test_debug_shows_the_traceback_before_the_line(program, model_file):
-    (program.folder / "scan.nii.gz").write_text("this is no image")
+    (program.folder / "scan.nii.gz").write_text("this is not an image")
     done = program("segment", "scan.nii.gz", "-o", "out.nii.gz", "--model", model_file, "--debug")
     assert done.returncode == 3
     assert "Traceback" in done.stderr
@@ -81,7 +81,7 @@ def test_the_ending_of_a_name_is_the_format_and_a_nifti_scan_is_none_for_dicom(p
     assert {label.name for label in read_segmentation(program.folder / "out.dcm").labels} >= {"gray"}
     done = program("segment", scan, "-o", "other.dcm", "--model", model_file, "--format", "rtstruct", "--quiet")
     assert done.returncode == 8
-    assert "the scan is no DICOM series" in one_line(done)
+    assert "the scan is not a DICOM series" in one_line(done)
     done = program("segment", scan, "-o", "out.stl", "--model", model_file, "--format", "mesh")
     assert done.returncode == 2
     assert "choose one of seg.nrrd" in one_line(done)
@@ -125,7 +125,7 @@ def test_a_folder_of_scans_is_finished_around_a_bad_one_and_not_done_twice(progr
     scans = program.folder / "scans"
     scans.mkdir()
     shutil.copy(scan, scans / "good.nii.gz")
-    (scans / "bad.nii.gz").write_text("this is no image")
+    (scans / "bad.nii.gz").write_text("this is not an image")
     arguments = ("segment", "scans", "-o", "results", "--model", model_file, "--previews", "--format", ".nii.gz")
     done = program(*arguments)
     assert done.returncode == 3, done.stderr

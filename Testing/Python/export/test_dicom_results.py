@@ -202,7 +202,7 @@ def test_contours_have_holes_by_a_keyhole_and_refer_to_their_image(scan, tmp_pat
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_scan_that_is_no_dicom_series_is_refused_in_a_sentence(tmp_path, kind):
     labels = Segmentation(structures(), STRAIGHT, LabelSet((label_for(2, "liver"),)))
-    with pytest.raises(OutputError, match="the scan is no DICOM series; segment the DICOM files, or"):
+    with pytest.raises(OutputError, match="the scan is not a DICOM series; segment the DICOM files, or"):
         save_segmentation(labels, tmp_path / "out.dcm", Origin(), format_name=kind)
     assert list(tmp_path.iterdir()) == []
 

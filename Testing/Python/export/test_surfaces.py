@@ -163,7 +163,7 @@ def test_an_existing_file_stays_and_a_missing_package_is_named(tmp_path, monkeyp
 
 
 def test_a_name_that_does_not_fit_the_format_is_refused(tmp_path):
-    with pytest.raises(OutputError, match=r'"a\.nii" is no name for a file of the format stl; end it with \.stl'):
+    with pytest.raises(OutputError, match=r'"a\.nii" is not a name for a file of the format stl; end it with \.stl'):
         save_segmentation(two_balls(), tmp_path / "a.nii", Origin(), format_name="stl")
     with pytest.raises(OutputError, match=r"end the name with one of \.seg\.nrrd, .*\.rtstruct\.dcm, \.dcm, \.stl"):
         save_segmentation(two_balls(), tmp_path / "a.txt", Origin())

@@ -198,7 +198,7 @@ def test_an_enhanced_file_of_even_frames_is_a_volume_in_its_place(tmp_path, scan
 )
 def test_enhanced_frames_that_are_no_even_stack_are_refused(tmp_path, scan, grid, places):
     path = write_frames(tmp_path / "multi.dcm", scan, _positions(grid, places), grid.direction_matrix)
-    with pytest.raises(VolumeError, match=r"no even stack.*dcm2niix"):
+    with pytest.raises(VolumeError, match=r"not an even stack.*dcm2niix"):
         read_volume(path)
 
 
@@ -251,7 +251,7 @@ def test_objects_that_are_no_scans_are_left_out(tmp_path, scan, grid, modality):
     others = write_series(tmp_path / "other", scan, grid, uid="1.2", modality=modality)
     assert [item.id for item in list_series(tmp_path)] == ["1.1"]
     np.testing.assert_array_equal(read_volume(tmp_path).array, scan)
-    with pytest.raises(VolumeError, match=f"no scan.*{modality}"):
+    with pytest.raises(VolumeError, match=f"not a scan.*{modality}"):
         read_volume(others[0])
     with pytest.raises(VolumeError, match="no DICOM image"):
         list_series(tmp_path / "other")

@@ -125,7 +125,7 @@ def test_an_object_that_is_no_scan_is_known_by_its_class_whatever_its_modality(
         tmp_path / "other.dcm", scan[0], grid.origin_mm, grid.direction_matrix, uid="7.7", SOPClassUID=object_class
     )
     np.testing.assert_array_equal(read_volume(tmp_path).array, scan)
-    with pytest.raises(VolumeError, match=f"no scan.*{kind}"):
+    with pytest.raises(VolumeError, match=f"not a scan.*{kind}"):
         read_volume(other)
 
 
@@ -137,7 +137,7 @@ def test_an_object_without_an_image_is_called_what_it_is(tmp_path):
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     data.Modality, data.SeriesInstanceUID = "RTSTRUCT", "1.2"
     data.save_as(tmp_path / "contours.dcm", enforce_file_format=True)
-    with pytest.raises(VolumeError, match=r"no scan.*RTSTRUCT"):
+    with pytest.raises(VolumeError, match=r"not a scan.*RTSTRUCT"):
         read_volume(tmp_path / "contours.dcm")
     with pytest.raises(VolumeError, match="there is 1 RTSTRUCT"):
         read_volume(tmp_path)

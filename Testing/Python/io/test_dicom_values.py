@@ -282,7 +282,7 @@ def test_a_scale_that_is_no_number_is_refused_and_not_guessed(tmp_path, scan, gr
     tags = {"RescaleSlope": "1.2345", "RescaleIntercept": "-1.2345"}
     paths = write_series(tmp_path, scan, grid, **tags)
     paths[-1].write_bytes(paths[-1].read_bytes().replace(tags[keyword].encode(), b"x" * len(tags[keyword])))
-    with pytest.raises(VolumeError, match="is no number"):
+    with pytest.raises(VolumeError, match="is not a number"):
         read_volume(tmp_path)
 
 

@@ -35,7 +35,7 @@ NONSENSE = {
     "the same name": ({"name": LIVER.name}, 'called "Liver"'),
     "two parts of a color": ({"color": [0.1, 0.2]}, "no color"),
     "a color in bytes": ({"color": [255, 0, 0]}, "no color"),
-    "a color that is no number": ({"color": [float("nan"), 0, 0]}, "no color"),
+    "a color that is not a number": ({"color": [float("nan"), 0, 0]}, "no color"),
     "a code without texts": ({"terminology": {"category": None, "type": None}}, "no category"),
     "a code in numbers": (
         {"terminology": {"category": {"scheme": "SCT", "value": 123037004, "meaning": "A"}, "type": None}},
@@ -73,5 +73,5 @@ def test_names_beside_a_label_map_say_what_is_wrong_with_them(tmp_path):
     segmentation = Segmentation(array, Geometry((3, 1, 1)), LabelSet((LIVER, KIDNEY)))
     path, beside = write_segmentation(segmentation, tmp_path / "organs.nii.gz")
     beside.write_text(json.dumps({"labels": _stored(value=300)}))
-    with pytest.raises(VolumeError, match="300 is no value of a label"):
+    with pytest.raises(VolumeError, match="300 is not a value of a label"):
         read_segmentation(path)

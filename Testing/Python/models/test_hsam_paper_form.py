@@ -90,8 +90,8 @@ def test_the_released_form_has_no_gate(features):
 def test_evaluation_is_free_of_noise(head, features):
     labels = torch.randint(0, 4, (2, 96, 96))
     with torch.no_grad():
-        first, second, unlabelled = head(features, labels), head(features, labels), head(features)
-    for a, b, c in zip(first.stages, second.stages, unlabelled.stages):
+        first, second, unlabeled = head(features, labels), head(features, labels), head(features)
+    for a, b, c in zip(first.stages, second.stages, unlabeled.stages):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
 

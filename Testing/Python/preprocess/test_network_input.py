@@ -149,7 +149,7 @@ def test_adjacent_slices_are_context_millimeters_away_and_repeat_at_the_edges():
 def test_a_batch_holds_scaled_slices_with_their_context(rule):
     stack = np.arange(5, dtype=np.int16)[:, None, None] * np.ones((1, 64, 64), np.int16)
     source = NetworkInput(
-        stack, rule=rule, framing=framing(rule, (64, 64)), slice_spacing_mm=5.0, scale=lambda grey: grey / 4.0
+        stack, rule=rule, framing=framing(rule, (64, 64)), slice_spacing_mm=5.0, scale=lambda gray: gray / 4.0
     )
     batch = source.batch(3, 5, "cpu")
     assert batch.shape == (2, 3, 64, 64)

@@ -87,5 +87,5 @@ def test_an_existing_report_is_kept_unless_told_otherwise(report, tmp_path):
 def test_what_is_no_report_is_refused(tmp_path, text):
     path = tmp_path / "scan.json"
     path.write_text(text)
-    with pytest.raises(RequestError, match=r"no report|newer version"):
+    with pytest.raises(RequestError, match=r"not a report|newer version"):
         read_report(path)

@@ -20,7 +20,7 @@ def tracked_files():
     command = ["git", "-C", str(REPOSITORY), "ls-files", "--cached", "--others", "--exclude-standard"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        pytest.skip("this is no git checkout, so which files belong to it is unknown")
+        pytest.skip("this is not a git checkout, so which files belong to it is unknown")
     return [REPOSITORY / name for name in done.stdout.splitlines() if (REPOSITORY / name).is_file()]
 
 

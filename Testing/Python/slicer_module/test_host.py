@@ -153,7 +153,7 @@ def test_a_tooltip_is_one_paragraph_in_the_style_of_its_widget_as_in_slicer(host
 
     button = qt.QPushButton("Run")
     button.toolTip = "one\ntwo"
-    assert ShownToolTip(button).lines == ["one two"], "a newline is no line break in a paragraph"
+    assert ShownToolTip(button).lines == ["one two"], "a newline is not a line break in a paragraph"
     assert ShownToolTip(button, "one<br>two").lines == ["one", "two"]
     assert not ShownToolTip(button).is_bold
     button.setStyleSheet("font-weight: bold;")

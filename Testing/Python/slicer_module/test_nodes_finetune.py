@@ -142,13 +142,13 @@ def test_the_summary_counts_slices_of_the_scan_and_warns_of_few(scene):
 
     scan = add_scan(GRIDS["axial"])
     summary = summarize_nodes(scan, add_segmentation(scan, truth(), NAMES))
-    assert (summary.slices, summary.labelled_slices) == (10, 6)
+    assert (summary.slices, summary.labeled_slices) == (10, 6)
     assert [organ.slices for organ in summary.organs] == [6, 3]
     assert summary.notes == ()
     few = truth()
     few[:5] = 0
     summary = summarize_nodes(scan, add_segmentation(scan, few, NAMES))
-    assert summary.labelled_slices == 3
+    assert summary.labeled_slices == 3
     assert "too few to hold some out" in summary.notes[0]
 
 
@@ -158,7 +158,7 @@ def test_slices_are_counted_along_the_axis_of_the_acquisition(scene):
     scan = add_scan(GRIDS["slices along i"])
     summary = summarize_nodes(scan, add_segmentation(scan, truth(), NAMES))
     assert summary.slices == 30
-    assert summary.labelled_slices == int(truth().any(axis=(0, 1)).sum())
+    assert summary.labeled_slices == int(truth().any(axis=(0, 1)).sum())
 
 
 def test_labels_that_lie_elsewhere_are_a_problem(scene):
@@ -167,7 +167,7 @@ def test_labels_that_lie_elsewhere_are_a_problem(scene):
     far = GRIDS["axial"].copy()
     far[:3, 3] = 900.0
     segmentation = add_segmentation(add_scan(GRIDS["axial"]), truth(), NAMES)
-    assert "no labelled voxel on this scan" in summarize_nodes(add_scan(far), segmentation).problem
+    assert "no labeled voxel on this scan" in summarize_nodes(add_scan(far), segmentation).problem
 
 
 def test_the_code_of_a_segment_goes_with_its_organ(scene):
@@ -187,7 +187,7 @@ def test_the_code_of_a_segment_goes_with_its_organ(scene):
 
 
 def looks(count):
-    from HSAMSegmentLib.workflows.finetune.training_run import ValidationRecord
+    from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
     return [
         ValidationRecord(10 * n, 6.0 * n, None if n == 0 else 2.0 / n, {"Liver": 0.1 * n}, True) for n in range(count)

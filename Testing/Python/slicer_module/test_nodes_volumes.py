@@ -61,7 +61,7 @@ def test_the_geometry_is_that_of_the_file_that_was_loaded(bridge, data_folder):
     ("make", "words"),
     [
         (lambda scene: None, "Choose a scan"),
-        (lambda scene: scene.AddNewNodeByClass("vtkMRMLModelNode", "Skin"), "no volume of grey values"),
+        (lambda scene: scene.AddNewNodeByClass("vtkMRMLModelNode", "Skin"), "no volume of gray values"),
         (lambda scene: scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty"), "has no image data"),
         (lambda scene: add_volume(nodeClassName="vtkMRMLLabelMapVolumeNode"), "is a label map"),
         (lambda scene: add_volume(shape=(4, 5, 6, 3), nodeClassName="vtkMRMLVectorVolumeNode"), "3 values per voxel"),

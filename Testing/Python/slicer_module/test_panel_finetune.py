@@ -53,8 +53,8 @@ def test_one_click_adds_the_pair_and_its_row_says_what_is_in_it(driver, pair):
     driver.add(*pair)
     assert driver.cells(driver.ui.caseTable, 0) == ["chaos_t2_02"]
     assert driver.cells(driver.ui.caseTable, 1) == ["liver, right kidney"]
-    labelled = int((small_labels(pair) > 0).any(axis=(1, 2)).sum())
-    assert driver.cells(driver.ui.caseTable, 2) == [f"{labelled} of 14"]
+    labeled = int((small_labels(pair) > 0).any(axis=(1, 2)).sum())
+    assert driver.cells(driver.ui.caseTable, 2) == [f"{labeled} of 14"]
     assert driver.cells(driver.ui.finetuneOrganTable, 0) == ["liver", "right kidney"]
     assert driver.ui.startButton.enabled
     assert driver.status == ""
@@ -144,13 +144,13 @@ def test_a_row_that_cannot_be_used_says_why_and_the_start_is_off(driver, scene, 
     driver.add(*pair)
     scene.RemoveNode(pair[0])
     driver.tab.show_parameters(driver.node)
-    assert driver.ui.caseTable.rowCount == 0, "a pair that is gone is no row of the next scene"
+    assert driver.ui.caseTable.rowCount == 0, "a pair that is gone is not a row of the next scene"
     volume = add_volume_like_nothing()
     empty = add_segmentation(volume, np.zeros((4, 8, 8), np.uint8), {1: "liver"}, "Empty")
     driver.add(volume, empty)
-    assert "no labelled voxel" in driver.cells(driver.ui.caseTable, 1)[0]
+    assert "no labeled voxel" in driver.cells(driver.ui.caseTable, 1)[0]
     assert not driver.ui.startButton.enabled
-    assert "no labelled voxel" in driver.status
+    assert "no labeled voxel" in driver.status
     driver.click(driver.ui.removeCaseButton)
     assert driver.ui.caseTable.rowCount == 0
 
@@ -220,9 +220,9 @@ def test_the_chart_comes_into_sight_with_the_first_numbers_unless_it_is_not_want
     import slicer
 
     from HSAMSegmentLib.labels.terminology import label_set_of
-    from HSAMSegmentLib.workflows.events import Metrics
+    from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
-    live, numbers = driver.tab.live, Metrics(0, {"seconds": 1.0, "best": 1.0, "dice/liver": 0.5})
+    live, numbers = driver.tab.live, ValidationRecord(0, 1.0, None, {"liver": 0.5}, True)
     selection = slicer.app.applicationLogic().GetSelectionNode()
     live.begin("First", label_set_of({1: "liver"}))
     live.add(numbers)

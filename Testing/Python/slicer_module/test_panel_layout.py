@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from xml.etree import ElementTree
+
 import pytest
 from panel_layout import gaps
 from panel_states import STATES, show_state
@@ -10,6 +13,7 @@ from slicer_panel import LARGE_SCREEN, SMALL_SCREEN, TABS, open_tab
 pytestmark = pytest.mark.host
 pytest_plugins = ("slicer_panel",)
 MOST_GAP, MOST_WIDTH = 12, 400
+FORMS = sorted((Path(__file__).resolve().parents[3] / "HSAMSegment" / "Resources" / "UI").glob("*.ui"))
 
 
 def test_a_tab_is_as_high_as_its_own_form_wherever_one_was_before(host, open_panel):
@@ -51,3 +55,17 @@ def test_no_state_has_a_gap_or_makes_the_dock_wide(host, open_panel, key, state,
     tab = show_state(host, widget, key, state)
     assert max(gaps(tab.widget)) <= MOST_GAP
     assert panel.needed_width() <= MOST_WIDTH
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+def test_lists_of_a_form_take_no_spare_height_and_choices_no_spare_width(form):
+    for widget in ElementTree.parse(form).iter("widget"):
+        name, kind = widget.get("name"), widget.get("class")
+        if kind in ("QTableWidget", "QListWidget"):
+            policy = widget.find("./property[@name='sizePolicy']/sizepolicy")
+            assert policy is not None, name
+            assert policy.get("vsizetype") == "Fixed", name
+        if kind in ("QComboBox", "qMRMLNodeComboBox"):
+            policy = widget.find("./property[@name='sizeAdjustPolicy']/enum")
+            assert policy is not None, name
+            assert policy.text == "QComboBox::AdjustToMinimumContentsLengthWithIcon", name

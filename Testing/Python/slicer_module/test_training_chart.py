@@ -12,7 +12,7 @@ def test_nothing_covers_the_newest_points_in_a_plot_view_of_a_quarter_of_the_win
 
     from HSAMSegmentLib.labels.terminology import label_set_of
     from HSAMSegmentLib.slicer.nodes.finetune.chart import MINUTES, TrainingChart
-    from HSAMSegmentLib.workflows.finetune.training_run import ValidationRecord
+    from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
     names = {value: f"A structure with a long name {value}" for value in range(1, 9)}
     chart = TrainingChart("A structure with a long name, another one, a third and 5 more", label_set_of(names))

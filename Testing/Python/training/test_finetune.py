@@ -183,7 +183,7 @@ def test_a_model_with_other_labels_hands_on_what_fits(finetuned, data_folder, tm
     assert "tumor" not in sentence
 
 
-def test_one_labelled_slice_and_one_class_are_enough_to_start(data_folder, tmp_path):
+def test_one_labeled_slice_and_one_class_are_enough_to_start(data_folder, tmp_path):
     volume, labels = small_volume(data_folder)
     one = np.zeros_like(labels)
     one[7] = labels[7] == 1

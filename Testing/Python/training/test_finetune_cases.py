@@ -103,7 +103,7 @@ def test_a_label_that_occurs_nowhere_is_left_out_and_said(drawn):
     assert any("right kidney" in note for note in case.notes)
 
 
-def test_unlabeled_slices_between_labelled_ones_are_not_background(drawn):
+def test_unlabeled_slices_between_labeled_ones_are_not_background(drawn):
     volume, labels = drawn
     sparse = labels.copy()
     kept = [2, 6, 10]
@@ -193,7 +193,7 @@ def test_held_out_slices_come_in_blocks_and_are_never_drawn(data_folder):
     assert len(sampler) == 14 - len(held.slices)
 
 
-def test_too_few_labelled_slices_are_all_needed_for_learning(drawn):
+def test_too_few_labeled_slices_are_all_needed_for_learning(drawn):
     volume, labels = drawn
     few = labels.copy()
     few[3:] = 0

@@ -26,7 +26,6 @@ from HSAMSegmentLib.training.recipe import make_recipe
 from HSAMSegmentLib.training.request import FinetuneRequest
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.events import Metrics
 from HSAMSegmentLib.workflows.finetune.cost_estimate import (
     CACHE_BYTES,
     MOST_VIEWS,
@@ -38,6 +37,7 @@ from HSAMSegmentLib.workflows.finetune.cost_estimate import (
 from HSAMSegmentLib.workflows.finetune.encoder_pace import known_pace, note_pace
 from HSAMSegmentLib.workflows.finetune.inspect_cases import summarize
 from HSAMSegmentLib.workflows.finetune.training_run import PAUSE, TrainingRun
+from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 from HSAMSegmentLib.workflows.run import run
 
 SMALL = EncoderSpec("custom", 64, TINY_ENCODER)
@@ -74,7 +74,7 @@ def test_what_the_estimate_assumes_is_what_the_engine_does(data_folder, tmp_path
     case = small_case(data_folder)
     plan = make_recipe(FinetuneRequest(tmp_path / "m.safetensors", image_size=64), [case], None, 2)
     bank = build_slice_bank(case, slices=plan.slices, intensity=plan.intensity, image_size=64)
-    assert held_out(summarize(case).labelled_slices) == len(hold_out_blocks(bank).slices)
+    assert held_out(summarize(case).labeled_slices) == len(hold_out_blocks(bank).slices)
     assert (MOST_VIEWS, CACHE_BYTES) == (feature_cache.MOST_VIEWS, feature_cache.DEFAULT_BYTES)
     for size in (64, 256, 512, 1024):
         assert decoded_cells(size) == math.prod(scattered_shape((size // 16, size // 16)))
@@ -89,7 +89,7 @@ class Disk:
     def __call__(self, event: object) -> None:
         kept = [path.stat().st_size for path in self.training_run.folder.glob("hsamsegment-features-*/*.npy")]
         self.features = max(self.features, sum(kept))
-        self._records += isinstance(event, Metrics)
+        self._records += isinstance(event, ValidationRecord)
         if self._records == 2:
             self.training_run.ask_for(PAUSE)
 

@@ -96,7 +96,7 @@ def test_a_grid_that_is_no_larger_is_taken_whole_and_in_order():
     assert torch.equal(cells.index[0], torch.arange(14 * 16))
 
 
-def test_rectangles_lie_inside_and_most_hold_something_labelled():
+def test_rectangles_lie_inside_and_most_hold_something_labeled():
     labels = torch.zeros(200, 512, 512, dtype=torch.uint8)
     labels[:, 500:, 500:] = 1
     cells = rectangular_subset(labels, (32, 32), seeded())

@@ -99,7 +99,7 @@ def test_labels_of_the_shipped_catalog_are_those_of_the_terminology():
         ({"size_bytes": "375 MB"}, "size_bytes is neither null nor a positive number"),
         ({"size_bytes": -1}, "size_bytes is neither null nor a positive number"),
         ({"approximate_bytes": 0}, "approximate_bytes"),
-        ({"urls": ["ftp://example.org/x"]}, "is no web address"),
+        ({"urls": ["ftp://example.org/x"]}, "is not a web address"),
         ({"urls": [], "page": ""}, "neither a download address nor a page"),
         ({"title": 3}, "a text is not a text"),
         ({"title": ...}, "incomplete or has an unknown field"),

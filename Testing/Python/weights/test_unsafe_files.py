@@ -1,4 +1,4 @@
-"""Files that are no weights, or worse: each is refused with its own sentence, and nothing in them is run."""
+"""Files that are not weights, or worse: each is refused with its own sentence, and nothing in them is run."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_a_truncated_file_is_told_as_such(tmp_path, new_format, part):
         (b"just a note\n", "is a text file"),
         (bytes(4096), "starts with zeros"),
         (b"\x1f\x8b\x08" + bytes(range(200)), "compressed archive"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(range(99)), "is no file of weights"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(99)), "is not a file of weights"),
         (b"PK\x03\x04" + bytes(500), "truncated or damaged"),
         (b"\x80\x02\xff\xff\xff", "damaged or no file of weights"),
         (struct.pack("<4sI", b"\x80\x04\x95\xff", 2**31), "damaged or no file of weights"),

@@ -30,8 +30,9 @@ from HSAMSegmentLib.workflows.finetune.inspect_cases import (
     open_case,
     summarize,
 )
-from HSAMSegmentLib.workflows.finetune.training_run import TrainingRun, ValidationRecord, new_model_id, unfinished_runs
+from HSAMSegmentLib.workflows.finetune.training_run import TrainingRun, new_model_id, unfinished_runs
 from HSAMSegmentLib.workflows.finetune.validation_picture import write_pair
+from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.requests import request_from_json, request_to_json
 from HSAMSegmentLib.workflows.run import run
@@ -109,7 +110,7 @@ def test_a_label_file_gives_the_organs_that_are_wanted_under_the_finetuned_names
     image, labels = folder / "images" / "chaos_t2_02.nii.gz", folder / "labels" / "chaos_t2_02.nii.gz"
     summary = run(InspectRequest(str(image), str(labels)))
     assert summary.problem == ""
-    assert summary.labelled_slices > 10
+    assert summary.labeled_slices > 10
     first = summary.organs[0].label.name
     source = FinetuneCase(VolumeInput(path=str(image)), (OrganInput("my organ", first),), label_file=str(labels))
     case = open_case(source, label_set_of({1: "my organ"}))
@@ -155,7 +156,7 @@ def test_a_summary_counts_organs_and_slices_and_survives_json(tmp_path, data_fol
     case = open_case(layered_case(tmp_path, data_folder), SMALL_LABELS)
     summary = summarize(case)
     labels = np.load(tmp_path / "chaos_t2_02-labels.npy")
-    assert summary.labelled_slices == int((labels > 0).any(axis=(1, 2)).sum())
+    assert summary.labeled_slices == int((labels > 0).any(axis=(1, 2)).sum())
     assert [organ.slices for organ in summary.organs] == [int((labels == v).any(axis=(1, 2)).sum()) for v in (1, 2)]
     assert from_plain(CaseSummary, json.loads(json.dumps(to_plain(summary)))) == summary
 

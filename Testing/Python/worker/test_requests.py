@@ -15,7 +15,6 @@ from HSAMSegmentLib.workflows.events import (
     Cancelled,
     Failed,
     ItemDone,
-    Metrics,
     Preview,
     Result,
     event_from_json,
@@ -23,6 +22,7 @@ from HSAMSegmentLib.workflows.events import (
     is_terminal,
 )
 from HSAMSegmentLib.workflows.finetune.finetune_request import LayerInput
+from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
 from HSAMSegmentLib.workflows.requests import (
@@ -81,7 +81,7 @@ def test_a_request_comes_back_from_json_bit_for_bit(request_):
     [
         Progress(0.5, "Segmenting slices", "slice 3 of 6", 12.5),
         Preview(0, (3, 4), "labels.npy"),
-        Metrics(7, {"loss": 0.25}),
+        ValidationRecord(7, 3.5, 0.25, {"liver": 0.8}, True),
         ItemDone(1, 3, {"name": "a", "volumes_ml": [["Liver", 1.5]]}),
         Result({"organs": [1, 2]}),
         Failed("The disk is full.", "Traceback\nline", "OSError", 8),
@@ -94,7 +94,10 @@ def test_an_event_comes_back_from_json(event):
 
 
 def test_only_the_last_event_of_a_job_is_terminal():
-    assert [is_terminal(event) for event in (Progress(0, ""), Metrics(0, {}), Result(), Failed(""), Cancelled())] == [
+    assert [
+        is_terminal(event)
+        for event in (Progress(0, ""), ValidationRecord(0, 0.0, None, {}, False), Result(), Failed(""), Cancelled())
+    ] == [
         False,
         False,
         True,

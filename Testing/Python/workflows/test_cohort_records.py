@@ -127,7 +127,7 @@ def test_a_shard_may_be_empty_and_a_malformed_one_is_refused():
     scans = [Scan(Path("a"), "a")]
     assert list(scans_of_shard(scans, read_shard("2/3"))) == []
     for text in ("3", "0/3", "4/3", "a/b", "-1/3", "1/0"):
-        with pytest.raises(RequestError, match="is no part of a list"):
+        with pytest.raises(RequestError, match="is not part of a list"):
             read_shard(text)
 
 

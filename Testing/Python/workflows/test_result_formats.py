@@ -74,7 +74,7 @@ def test_the_ending_dcm_means_a_dicom_segmentation(series, tmp_path):
 def test_a_nifti_scan_is_refused_before_the_network_runs(tmp_path, kind):
     scan = write_scan(tmp_path / "scan.nii.gz")
     stages = []
-    with pytest.raises(OutputError, match="the scan is no DICOM series"):
+    with pytest.raises(OutputError, match="the scan is not a DICOM series"):
         run(scan, tmp_path / "out.dcm", format=kind, progress=lambda progress: stages.append(progress.stage))
     assert set(stages) <= {"Reading the scan", "Loading the model"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scan.nii.gz"]
@@ -126,7 +126,7 @@ def test_a_folder_of_scans_gets_them_too_and_is_not_done_twice(tmp_path, kind):
     assert (tmp_path / "out" / f"patient{SUFFIXES[kind]}").is_file()
     if kind in DICOM:
         assert first["file"][0] == "failed"
-        assert "the scan is no DICOM series" in first["file"][1]
+        assert "the scan is not a DICOM series" in first["file"][1]
     else:
         assert first["file"][0] == "done"
     before = (tmp_path / "out" / f"patient{SUFFIXES[kind]}").read_bytes()

@@ -42,7 +42,7 @@ from HSAMSegmentLib.workflows.finetune.training_run import TrainingRun
 from HSAMSegmentLib.workflows.inputs import VolumeInput
 
 
-class LabelledPair(Protocol):
+class LabeledPair(Protocol):
     """A case as the panel lists it.
 
     Attributes:
@@ -120,9 +120,9 @@ class FilePair:
     summary: CaseSummary | None = None
 
     def summarize(self) -> CaseSummary:
-        """What the job found, or that nobody looked yet."""
+        """What the job found, or that the files have not been read yet."""
         name = Path(self.image).name
-        return self.summary or CaseSummary(name, problem=_("Nobody looked into these files yet."))
+        return self.summary or CaseSummary(name, problem=_("These files have not been read yet."))
 
     def export(
         self, folder: Path, number: int, names: dict[str, str]
@@ -159,7 +159,7 @@ class FinetunePlan:
         store: where the model goes.
     """
 
-    pairs: tuple[LabelledPair, ...]
+    pairs: tuple[LabeledPair, ...]
     names: dict[str, str]
     left_out: tuple[str, ...]
     model_id: str
@@ -259,7 +259,7 @@ class _RequestWriter:
         return True
 
 
-def usable_summaries(pairs: Sequence[LabelledPair]) -> list[CaseSummary]:
+def usable_summaries(pairs: Sequence[LabeledPair]) -> list[CaseSummary]:
     """What is in all cases.
 
     Raises:
@@ -303,17 +303,17 @@ def summarize_nodes(volume_node, segmentation_node) -> CaseSummary:
     except RequestError as error:
         return CaseSummary(name, problem=str(error))
     axis = 2 - slice_axis(geometry)
-    organs, labelled = _inspect_layers(layers, geometry, axis)
+    organs, labeled = _inspect_layers(layers, geometry, axis)
     if not organs:
-        problem = _("'{name}' has no labelled voxel on this scan. Draw at least one organ on it.").format(
+        problem = _("'{name}' has no labeled voxel on this scan. Draw at least one organ on it.").format(
             name=segmentation_node.GetName()
         )
-    note = slice_count_note(len(labelled)) if organs else ""
+    note = slice_count_note(len(labeled)) if organs else ""
     return CaseSummary(
         name=name,
         organs=tuple(organs),
         slices=geometry.shape[axis],
-        labelled_slices=len(labelled),
+        labeled_slices=len(labeled),
         problem=problem,
         notes=(note,) if note else (),
         shape=geometry.shape,
@@ -324,17 +324,17 @@ def summarize_nodes(volume_node, segmentation_node) -> CaseSummary:
 
 def _inspect_layers(layers: Sequence[Layer], geometry: Geometry, axis: int) -> tuple[list[OrganSummary], set[int]]:
     """Organs with voxels on the scan, and the slices of the scan that have any label."""
-    organs, labelled = [], set()
+    organs, labeled = [], set()
     for layer in layers:
         numbers = _slice_numbers(layer.geometry, geometry, axis)
         inside = np.array([number is not None for number in numbers])
         present = present_values(layer.array, axis) & inside[:, np.newaxis]
         for segment in layer.segments:
             slices = np.flatnonzero(present[:, segment.label.value])
-            labelled |= {numbers[index] for index in slices}
+            labeled |= {numbers[index] for index in slices}
             if slices.size:
                 organs.append(OrganSummary(segment.label, int(slices.size)))
-    return organs, labelled
+    return organs, labeled
 
 
 def _slice_numbers(layer: Geometry, scan: Geometry, axis: int) -> list[int | None]:
@@ -373,7 +373,7 @@ def _is_in(labels, name: str) -> bool:
     return any(label.name == name for label in labels)
 
 
-def is_same_pair(first: LabelledPair, second: LabelledPair) -> bool:
+def is_same_pair(first: LabeledPair, second: LabeledPair) -> bool:
     """Whether two cases are the same nodes or the same files."""
     if isinstance(first, NodePair) and isinstance(second, NodePair):
         return first.volume_node is second.volume_node and first.segmentation_node is second.segmentation_node

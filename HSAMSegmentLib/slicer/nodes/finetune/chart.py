@@ -14,7 +14,7 @@ from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.report.preview_picture import outline_colors
 from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
-from HSAMSegmentLib.workflows.finetune.training_run import ValidationRecord
+from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
 STEP, MINUTES, LOSS, RELATIVE, MEAN = "Step", "Minutes", "Loss", "Loss relative to its highest", "Mean Dice"
 KEPT = "Mean Dice of the kept state"
@@ -22,7 +22,7 @@ KIND_ATTRIBUTE = "HSAMSegment.Teaching"
 _ROOM_AFTER_NEWEST, _SHORTEST_MINUTES = 1.05, 0.1
 _LONGEST_TITLE = 32
 """Letters; a plot view is about a quarter of the window."""
-_LOSS_GREY, _KEPT_BLACK = (0.45, 0.45, 0.45), (0.0, 0.0, 0.0)
+_LOSS_GRAY, _KEPT_BLACK = (0.45, 0.45, 0.45), (0.0, 0.0, 0.0)
 _DARKEST, _LIGHTEST = 0.25, 0.62
 """Lightness of lines on white paper."""
 
@@ -97,7 +97,7 @@ class TrainingChart:
         colors = outline_colors(tuple(self._labels))
         for label in self._labels:
             self._add_series(_dice_column(label), label.name, line_color(colors[label.value]))
-        self._add_series(RELATIVE, _("Loss (highest = 1)"), _LOSS_GREY, Style(line="Dash", marker="None"))
+        self._add_series(RELATIVE, _("Loss (highest = 1)"), _LOSS_GRAY, Style(line="Dash", marker="None"))
         self._add_series(KEPT, _("Kept (mean)"), _KEPT_BLACK, Style(line="None", marker="Diamond", size=13))
 
     def _make_columns(self) -> None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from HSAMSegmentLib.slicer.nodes.finetune.cases import FilePair, LabelledPair, NodePair
+from HSAMSegmentLib.slicer.nodes.finetune.cases import FilePair, LabeledPair, NodePair
 from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def read_settings(node) -> FinetuneSettings:
         return FinetuneSettings()
 
 
-def write_settings(node, settings: FinetuneSettings, pairs: Sequence[LabelledPair]) -> None:
+def write_settings(node, settings: FinetuneSettings, pairs: Sequence[LabeledPair]) -> None:
     """Keep choices and cases in a parameter node."""
     modified = node.StartModify()
     node.SetParameter(SETTINGS, json.dumps(asdict(settings)))
@@ -72,9 +72,9 @@ def write_settings(node, settings: FinetuneSettings, pairs: Sequence[LabelledPai
     node.EndModify(modified)
 
 
-def read_pairs(node) -> list[LabelledPair]:
+def read_pairs(node) -> list[LabeledPair]:
     """The cases that a parameter node holds; those whose nodes are gone are left out."""
-    pairs: list[LabelledPair] = []
+    pairs: list[LabeledPair] = []
     for index in range(node.GetNumberOfNodeReferences(SCANS)):
         volume = node.GetNthNodeReference(SCANS, index)
         segmentation = node.GetNthNodeReference(SEGMENTATIONS, index)

@@ -14,7 +14,7 @@ ALGORITHM_TYPE, ALGORITHM_NAME = "DICOM.SegmentAlgorithmType", "DICOM.SegmentAlg
 INSTANCES, REFERENCED_INSTANCES = "DICOM.instanceUIDs", "DICOM.ReferencedInstanceUIDs"
 _TISSUE = Code("SCT", "85756007", "Tissue")
 _UNKNOWN = Terminology(_TISSUE, _TISSUE)
-"""What Slicer calls a segment of which nobody said what it is."""
+"""The code that Slicer gives to a segment without one."""
 
 
 def describe_algorithm(segmentation_node, names: Iterable[str], title: str) -> None:

@@ -76,7 +76,7 @@ def geometry_from_ras(ijk_to_ras: np.ndarray, extent: tuple[int, ...]) -> Geomet
 
 
 def segment_terminology(segment) -> Terminology | None:
-    """The code of a segment, None where nobody gave one."""
+    """The code of a segment, None where there is none."""
     tag = vtk.mutable("")
     if not segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), tag):
         return None

@@ -74,7 +74,7 @@ def node_problem(node) -> str:
         if count == 0:
             return _("'{name}' is empty.").format(name=name)
     else:
-        return _("'{name}' is no segmentation.").format(name=name)
+        return _("'{name}' is not a segmentation.").format(name=name)
     if count > _MOST_STRUCTURES:
         sentence = _("'{name}' has {count} structures; {most} is the most that can be compared.")
         return sentence.format(name=name, count=count, most=_MOST_STRUCTURES)

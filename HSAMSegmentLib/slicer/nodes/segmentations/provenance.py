@@ -20,7 +20,7 @@ def model_of(segmentation_node) -> str:
 
 
 def scan_of(segmentation_node):
-    """The scan that a segmentation was made of, or drawn on; None if nobody knows."""
+    """The scan that a segmentation was made of, or drawn on; None if unknown."""
     if segmentation_node is None:
         return None
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()

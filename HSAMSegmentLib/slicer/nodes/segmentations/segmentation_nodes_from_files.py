@@ -24,7 +24,7 @@ def load_segmentation_file(path: str | Path, name: str = ""):
         The segmentation node, on the grid of the file; what reading noted is in its description.
 
     Raises:
-        VolumeError: if there is no such file, or if it is no segmentation.
+        VolumeError: if there is no such file, or if it is not a segmentation.
     """
     from HSAMSegmentLib.labels.segmentation_files import (
         read_segmentation,  # needs SimpleITK, which a panel opens without

@@ -1,7 +1,7 @@
 """Closed surfaces of labels, computed in the worker: knows vtk, not slicer.
 
 The worker calls `write_surfaces` through a hook, since jobs may not import vtk. The steps and their settings are those
-of Slicer's own conversion from a binary labelmap, so that a surface looks the same whoever computed it.
+of Slicer's own conversion from a binary labelmap, so that surfaces look the same.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ class CompareTab:
         self.refresh()
 
     def _on_file(self, selector) -> None:
-        """Load a file and choose it; an image that is no segmentation is refused before it is in the scene."""
+        """Load a file and choose it; an image that is not a segmentation is refused before it is in the scene."""
         path = self._dialogs.open_path(_("Load a segmentation"), KINDS)
         if not path:
             return
@@ -243,7 +243,7 @@ class CompareTab:
         self._sync_overlay()
 
     def _sync_overlay(self) -> None:
-        """Show whether the overlay is there, which somebody else may have removed, and what its colors mean."""
+        """Show whether the overlay is there, which may have been removed, and what its colors mean."""
         is_shown = is_in_scene(self._overlay)
         self.ui.disagreementButton.checked = is_shown
         self.ui.legendLabel.visible = is_shown

@@ -1,4 +1,4 @@
-"""The table of labelled scans: what each holds, and why it cannot be used if it cannot."""
+"""The table of labeled scans: what each holds, and why it cannot be used if it cannot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from slicer.i18n import tr as _
 
-from HSAMSegmentLib.slicer.nodes.finetune.cases import FilePair, LabelledPair
+from HSAMSegmentLib.slicer.nodes.finetune.cases import FilePair, LabeledPair
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
 from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows
 from HSAMSegmentLib.slicer.panels.widgets.theme import problem_color
@@ -32,7 +32,7 @@ class CaseTable:
         self._table = table
         prepare_table(table, [_("Scan"), _("Organs"), _("Labeled slices")], stretched=ORGANS)
 
-    def show(self, pairs: Sequence[LabelledPair]) -> None:
+    def show(self, pairs: Sequence[LabeledPair]) -> None:
         """List cases as they are known; nothing is looked into here."""
         set_rows(self._table, len(pairs), fewest=2, most=6)
         for row, pair in enumerate(pairs):
@@ -58,5 +58,5 @@ class CaseTable:
             return
         names = ", ".join(organ.label.name for organ in summary.organs)
         put_text(self._table, row, ORGANS, names, tip=tip or names)
-        count = _("{count} of {total}").format(count=summary.labelled_slices, total=summary.slices)
+        count = _("{count} of {total}").format(count=summary.labeled_slices, total=summary.slices)
         put_text(self._table, row, SLICES, f"{count} (!)" if summary.notes else count, tip=tip)

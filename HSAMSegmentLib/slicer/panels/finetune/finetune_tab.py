@@ -1,4 +1,4 @@
-"""The "Fine-tune" tab: labelled scans in, a model of one's own out. What happens between is the worker's business."""
+"""The "Fine-tune" tab: labeled scans in, a model out. What happens between is the worker's business."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from HSAMSegmentLib.runtime.serialization import from_plain
 from HSAMSegmentLib.slicer.nodes.finetune.cases import (
     FilePair,
     FinetunePlan,
-    LabelledPair,
+    LabeledPair,
     NodePair,
     is_same_pair,
     summarize_problem,
@@ -61,7 +61,7 @@ class FinetuneTab:
         self._engine = engine or Engine()
         self._node = None
         self._updating = False
-        self.pairs: list[LabelledPair] = []
+        self.pairs: list[LabeledPair] = []
         self.status = StatusLine(
             ui.finetuneStatusLabel, ui.finetuneProgressBar, ui.finetuneCopyButton, ui.finetuneHelpLabel, context.dialogs
         )
@@ -182,7 +182,7 @@ class FinetuneTab:
         pair = NodePair(self.ui.finetuneScanSelector.currentNode(), self.ui.finetuneSegmentationSelector.currentNode())
         self._add(pair)
 
-    def _add(self, pair: LabelledPair) -> None:
+    def _add(self, pair: LabeledPair) -> None:
         """Add a case; the same pair again replaces its row."""
         self.pairs = [other for other in self.pairs if not is_same_pair(other, pair)] + [pair]
         self._show_cases(self.organs.chosen_names, self.organs.left_out)
@@ -200,7 +200,7 @@ class FinetuneTab:
             self._show_cases(self.organs.chosen_names, self.organs.left_out)
 
     def _inspect_files(self) -> None:
-        """Let the worker read the next file pair that nobody read yet."""
+        """Let the worker read the next file pair that has not been read."""
         waiting = [pair for pair in self.pairs if isinstance(pair, FilePair) and pair.summary is None]
         if not waiting or self._engine.is_busy or self._context.dependencies.missing():
             return

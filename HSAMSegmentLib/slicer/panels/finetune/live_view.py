@@ -11,9 +11,9 @@ from HSAMSegmentLib.slicer.nodes.finetune.chart import TrainingChart
 from HSAMSegmentLib.slicer.panels.widgets.swatches import swatch
 from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows, wrap_names
 from HSAMSegmentLib.slicer.panels.widgets.theme import quiet_color
-from HSAMSegmentLib.workflows.events import Metrics, ValidationPicture
+from HSAMSegmentLib.workflows.events import ValidationPicture
 from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneOutcome
-from HSAMSegmentLib.workflows.finetune.training_run import ValidationRecord
+from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
 ORGAN, BEFORE, NOW = range(3)
 _NARROWEST, _BORDERS = 240, 24
@@ -49,15 +49,14 @@ class LiveView:
             self._bring_chart()
         self._show_dice({})
 
-    def add(self, metrics: Metrics) -> None:
+    def add(self, record: ValidationRecord) -> None:
         """Show the numbers of one validation."""
-        record = record_of(metrics)
         self._records = [item for item in self._records if item.step < record.step] + [record]
         self.chart.show(self._records)
         self._bring_chart()
         best = max((item for item in self._records if item.best), key=lambda item: item.step, default=None)
         self._show_dice(record.dice)
-        note = _("Nothing is held out, so nobody knows how good the model is.")
+        note = _("Nothing is held out, so the quality of the model is unknown.")
         if record.dice and best is not None:
             note = _("Measured on held-out slices. Best so far: {dice:.2f} on average, at step {step}.").format(
                 dice=best.mean_dice or 0.0, step=best.step
@@ -120,19 +119,10 @@ class LiveView:
             self.chart.show_in_layout()
 
 
-def record_of(metrics: Metrics) -> ValidationRecord:
-    """The validation that an event tells of."""
-    values = metrics.values
-    dice = {name[len("dice/") :]: value for name, value in values.items() if name.startswith("dice/")}
-    return ValidationRecord(
-        metrics.step, values.get("seconds", 0.0), values.get("loss"), dice, bool(values.get("best"))
-    )
-
-
 def said_for_what_it_is(outcome: FinetuneOutcome) -> str:
     """What the Dice of a model means, and what it does not."""
     if not outcome.dice:
-        return _("Nothing was held out, so nobody knows how good this model is. Try it on another scan and look.")
+        return _("Nothing was held out, so the quality of this model is unknown. Check it on another scan.")
     if outcome.dice == outcome.start_dice:
         return _(
             "It did not get better than what it started from, so the model is as good as that one. Give it more "
@@ -147,7 +137,7 @@ def said_for_what_it_is(outcome: FinetuneOutcome) -> str:
 
 
 def _tip(dice: dict[str, float], name: str) -> str:
-    """Why an organ has no number, empty if it has one or if nobody looked yet."""
+    """Why an organ has no number, empty if it has one or before the first validation."""
     return _("No held-out slice has this organ.") if dice and name not in dice else ""
 
 

@@ -13,10 +13,11 @@ from HSAMSegmentLib.slicer.nodes.segment_session import Done, SessionEvent
 from HSAMSegmentLib.slicer.panels.engine import Engine, is_last
 from HSAMSegmentLib.slicer.panels.finetune.live_view import LiveView
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
-from HSAMSegmentLib.workflows.events import Cancelled, Failed, Metrics, ValidationPicture
+from HSAMSegmentLib.workflows.events import Cancelled, Failed, ValidationPicture
 from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneOutcome
 from HSAMSegmentLib.workflows.finetune.inspect_cases import finetune_labels
 from HSAMSegmentLib.workflows.finetune.training_run import PAUSE, STOP, TrainingRun, UnfinishedRun
+from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class RunView:
     def _on_event(self, event: SessionEvent) -> None:
         if isinstance(event, Progress) and not self._wish:
             self._status.show_progress(event)
-        elif isinstance(event, Metrics):
+        elif isinstance(event, ValidationRecord):
             self._live.add(event)
         elif isinstance(event, ValidationPicture):
             self._live.show_picture(event)
@@ -133,7 +134,7 @@ def _reason(stopped: str) -> str:
     reasons = {
         "budget": _("the time is used up"),
         "no more progress": _("it did not get better any more"),
-        "loss not a number": _("the loss was no number any more; the best state before that was kept"),
+        "loss not a number": _("the loss was not finite; the best state before that was kept"),
         "stopped": _("stopped by you; the best so far was kept"),
     }
     return reasons.get(stopped, stopped)

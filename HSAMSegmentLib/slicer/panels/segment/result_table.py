@@ -28,7 +28,7 @@ class ResultTable:
         self._organs: list[OrganOutcome] = []
         prepare_table(table, [_("Organ"), _("Volume"), _("Confidence"), _("Doubt")], stretched=ORGAN)
         table.horizontalHeaderItem(CONFIDENCE).setToolTip(
-            _("How certain the model is, to compare structures of one model. It is no probability of being right.")
+            _("How certain the model is, to compare structures of one model. It is not a probability of being right.")
         )
         table.horizontalHeaderItem(UNCERTAIN).setToolTip(_("Goes to the slice in which the model is least certain."))
         self._timer = wrap_names(table, most=_MOST_ROWS)

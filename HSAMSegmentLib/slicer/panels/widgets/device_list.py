@@ -1,4 +1,4 @@
-"""The combo box of devices: what every computer has at first, what passed a real small run once somebody looks."""
+"""The combo box of devices: what every computer has at first, later those that passed a small run."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 import HSAMSegmentLib
+from HSAMSegmentLib.slicer.panels.widgets.theme import link_color
 
 PAGE = "https://github.com/HSAMSegment/HSAMSegment/blob/main/Docs/troubleshooting.md"
 
@@ -51,4 +52,5 @@ def help_link(error: str) -> str:
     links = [(help_address(error), _("Help"))]
     if LOCAL_PAGE.is_file():
         links.append((LOCAL_PAGE.as_uri(), _("without internet")))
-    return " &nbsp; ".join(f'<a href="{address}">{text}</a>' for address, text in links)
+    style = f"color: {link_color()};"  # the application's own blue cannot be read on a dark ground
+    return " &nbsp; ".join(f'<a href="{address}" style="{style}">{text}</a>' for address, text in links)

@@ -16,7 +16,7 @@ _MOST_ROWS = 10
 
 
 class ScanList:
-    """All volumes of the scene but label maps and hidden ones, checked unless somebody unchecked them."""
+    """All volumes of the scene but label maps and hidden ones, checked unless the user unchecked them."""
 
     def __init__(self, list_widget, all_button, none_button, on_change: Callable[[], None]) -> None:
         self._list = list_widget

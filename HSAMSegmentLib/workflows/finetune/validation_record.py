@@ -1,0 +1,29 @@
+"""The numbers of one validation: an event of the job, a line of its history, a row of the chart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ValidationRecord:
+    """Numbers of one validation, as they are kept on the disk.
+
+    Attributes:
+        step: of the optimizer.
+        seconds: spent on the training so far.
+        loss: running mean, None before the first step.
+        dice: organ to Dice.
+        best: whether this state was the best so far.
+    """
+
+    step: int
+    seconds: float
+    loss: float | None
+    dice: dict[str, float]
+    best: bool
+
+    @property
+    def mean_dice(self) -> float | None:
+        """Mean over the organs, None without validation."""
+        return sum(self.dice.values()) / len(self.dice) if self.dice else None
