@@ -42,7 +42,8 @@ def fenced_lines(page):
 
 def program_lines():
     """Every command line of the program, in fenced blocks and in running text."""
-    found = {line for page in PAGES for line in fenced_lines(page) if line.startswith("hsam-segment ")}
+    lines = [line for page in PAGES for line in fenced_lines(page)]
+    found = {line for line in lines if line.startswith("hsam-segment ") and "-->" not in line}  # arrows: a drawing
     for page in PAGES:
         spans = re.findall(r"`(hsam-segment [^`\n]+)`", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
         found |= set(spans)
