@@ -24,7 +24,13 @@ def program(home, tmp_path):
     def run(*arguments, **options):
         command = [sys.executable, "-m", "HSAMSegmentLib", *map(str, arguments)]
         return subprocess.run(
-            command, cwd=folder, env=environment(home), capture_output=True, text=True, check=False, **options
+            command,
+            cwd=folder,
+            env=environment(home),
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+            **options,
         )
 
     run.folder = folder

@@ -45,7 +45,13 @@ def other(tmp_path):
         command = [sys.executable, "-m", "HSAMSegmentLib", *map(str, arguments)]
         variables = {**environment(home), **variables}
         return subprocess.run(
-            command, cwd=folder, env=variables, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+            command,
+            cwd=folder,
+            env=variables,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
 
     run.home = home

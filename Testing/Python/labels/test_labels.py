@@ -24,18 +24,18 @@ def _stored(**changes) -> list[dict]:
 
 
 NONSENSE = {
-    "zero": ({"value": 0}, "no value"),
-    "too large": ({"value": 256}, "no value"),
-    "a fraction": ({"value": 1.5}, "no value"),
-    "a truth": ({"value": True}, "no value"),
-    "a text": ({"value": "2"}, "no value"),
+    "zero": ({"value": 0}, "not a value"),
+    "too large": ({"value": 256}, "not a value"),
+    "a fraction": ({"value": 1.5}, "not a value"),
+    "a truth": ({"value": True}, "not a value"),
+    "a text": ({"value": "2"}, "not a value"),
     "twice the same": ({"value": 1}, "differ and ascend"),
-    "empty name": ({"name": "  "}, "no name"),
-    "no text as name": ({"name": 7}, "no name"),
+    "empty name": ({"name": "  "}, "not a name"),
+    "no text as name": ({"name": 7}, "not a name"),
     "the same name": ({"name": LIVER.name}, 'called "Liver"'),
-    "two parts of a color": ({"color": [0.1, 0.2]}, "no color"),
-    "a color in bytes": ({"color": [255, 0, 0]}, "no color"),
-    "a color that is not a number": ({"color": [float("nan"), 0, 0]}, "no color"),
+    "two parts of a color": ({"color": [0.1, 0.2]}, "not a color"),
+    "a color in bytes": ({"color": [255, 0, 0]}, "not a color"),
+    "a color that is not a number": ({"color": [float("nan"), 0, 0]}, "not a color"),
     "a code without texts": ({"terminology": {"category": None, "type": None}}, "no category"),
     "a code in numbers": (
         {"terminology": {"category": {"scheme": "SCT", "value": 123037004, "meaning": "A"}, "type": None}},

@@ -22,7 +22,7 @@ def anchors():
 
 
 def errors_of_the_library():
-    """Names of all classes of errors that carry a sentence for the user."""
+    """Names of all classes of errors that carry a sentence for the user of the panel; the service has its own page."""
     import HSAMSegmentLib
     from HSAMSegmentLib.errors import HSAMSegmentError
 
@@ -32,7 +32,8 @@ def errors_of_the_library():
     found, waiting = set(), [HSAMSegmentError]
     while waiting:
         kind = waiting.pop()
-        found.add(kind.__name__)
+        if not kind.__module__.startswith("HSAMSegmentLib.service."):
+            found.add(kind.__name__)
         waiting += kind.__subclasses__()
     return found
 

@@ -362,7 +362,7 @@ def test_the_newest_result_is_chosen_with_its_scan_and_says_who_made_it(driver, 
     assert driver.ui.finetuneScanSelector.currentNode() is result[0]
     assert driver.ui.finetuneSegmentationSelector.currentNode() is result[1]
     assert driver.ui.correctSection.visible
-    assert "Abdomen, T2-weighted MR" in driver.ui.correctLabel.text
+    assert "Abdomen, MR of any contrast" in driver.ui.correctLabel.text
 
 
 def test_a_click_on_a_doubtful_slice_goes_there(driver, result):

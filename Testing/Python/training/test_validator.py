@@ -55,7 +55,7 @@ def prepared(options: FinetuneRequest, case, log: Slices) -> FinetuneState:
 
 def test_a_finetuning_that_makes_it_worse_keeps_what_it_started_from_and_says_so(real_data_folder, tmp_path):
     case = small_case(real_data_folder)
-    job = prepared(request(tmp_path, epochs=1, rate=0.3), case, log := Slices())
+    job = prepared(request(tmp_path, epochs=1, rate=0.3, image_size=128), case, log := Slices())
     start = {name: tensor.detach().half() for name, tensor in job.trainer.network.state_dict().items()}
     start = {name: tensor.clone() for name, tensor in start.items()}
     result = train(job)

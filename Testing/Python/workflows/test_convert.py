@@ -76,7 +76,7 @@ def test_what_cannot_be_is_said_before_anything_is_written(labels, tmp_path):
         convert_labels(ConvertRequest(labels))
     scan = write_scan(tmp_path / "scan.nii.gz")
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(OutputError, match="the scan is no DICOM series"):
+    with pytest.raises(OutputError, match="the scan is not a DICOM series"):
         convert_labels(ConvertRequest(labels, tmp_path / "out.rtstruct.dcm", scan, statistics=tmp_path / "s.csv"))
     with pytest.raises(RequestError, match="at the same time"):
         convert_labels(ConvertRequest(labels, labels, overwrite=True))
