@@ -17,8 +17,8 @@ from HSAMSegmentLib.workflows.segment.outcome import OrganOutcome, SegmentOutcom
 GOOD_FROM, CHECK_BELOW = 0.85, 0.70
 """Confidence from which a structure of a built-in model is usually right, and below which it is often not.
 
-On six held-out scans, two for each of three built-in models, all 24 structures with at least 0.85 had a Dice of 0.78 or
-more, and none of the 7 below 0.70 had more than 0.66.
+On six held-out scans, two for each of three built-in models with earlier weights, all 24 structures with at least 0.85
+had a Dice of 0.78 or more, and none of the 7 below 0.70 had more than 0.66.
 """
 LIKELY = 0.75
 """Plausibility from which a scan is like those of the training; below `DOUBTFUL` there is a warning as well."""
