@@ -126,7 +126,7 @@ def export_file(segmentation_node, volume_node, path: str | Path) -> Path:
         RequestError: if the ending is unknown, or a label map has no scan.
         OutputError: if it cannot be written.
     """
-    path = Path(path)
+    path = Path(path).expanduser().absolute()  # Slicer would put a relative one beside the scene's file
     name = path.name.lower()
     if name.endswith(SEGMENTATION_SUFFIXES):
         written = slicer.util.saveNode(segmentation_node, str(path), {})

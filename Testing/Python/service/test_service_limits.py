@@ -186,7 +186,7 @@ def test_an_address_that_is_taken_and_a_wrong_certificate_are_sentences(service,
 
 def serve(*arguments):
     command = [sys.executable, "-m", "HSAMSegmentLib", "serve", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=60, check=False)
     assert re.fullmatch(r"hsam-segment: [^\n]+\n", done.stderr), done.stderr
     return done
 
