@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from scipy import ndimage
 
 from HSAMSegmentLib.errors import RequestError
@@ -191,6 +190,8 @@ def _parts(mask: np.ndarray) -> dict[str, Any]:
 
 
 def _surface_cm2(mask: np.ndarray, geometry: Geometry) -> float:
+    import SimpleITK as sitk  # the panel names statistics without computing any
+
     image = sitk.GetImageFromArray(np.pad(mask, 1).astype(np.uint8))
     image.SetSpacing([float(value) for value in geometry.spacing_mm])
     shapes = sitk.LabelShapeStatisticsImageFilter()
