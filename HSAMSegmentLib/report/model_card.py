@@ -27,8 +27,8 @@ def model_card(manifest: Manifest) -> str:
         "",
     ]
     names = [label.name for label in manifest.labels]
-    judgements: list[dict[str, Any]] = list(manifest.metrics.values()) or [{}]
-    for judged in judgements:
+    judgments: list[dict[str, Any]] = list(manifest.metrics.values()) or [{}]
+    for judged in judgments:
         lines += [*_table(judged, names), ""]
     return "\n".join([*lines, *(f"- {item}" for item in manifest.citation), ""])
 

@@ -159,7 +159,7 @@ def test_a_file_that_is_not_the_one_of_the_index_is_refused(owner, other, tmp_pa
         ({"file": "model.pth"}, "cannot be right"),
         ({"sha256": ""}, "cannot be right"),
         ({"size_bytes": "many"}, "wrong kind"),
-        ({"colour": "red"}, "incomplete or unknown"),
+        ({"color": "red"}, "incomplete or unknown"),
     ],
 )
 def test_an_index_that_lies_is_refused(other, tmp_path, entry, part):
