@@ -25,6 +25,9 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def module(host):
+    from SampleData import SampleDataLogic
+
+    SampleDataLogic.sources.clear()  # an application loads the module once; another test file may have loaded it before
     return host.load_module(MODULE)
 
 
