@@ -26,6 +26,9 @@ from HSAMSegmentLib.models.encoders.windows import cut, put, tiles
 _CACHED_LOGITS = 2**20
 """Logits attended at once on a CPU: 4 MiB in float32, which its cache holds."""
 
+_MANY_KEYS = 512
+"""In float32, with fewer keys (windows), the fused kernel of CPUs is faster than explicit products."""
+
 _HELD_LOGITS = 2**26
 """Logits attended at once on other devices without CUDA's kernels, which hold them in memory: 256 MiB in float32."""
 
@@ -141,13 +144,17 @@ def biased_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, column_
     """
     if q.is_cuda:
         return _widened_attention(q, k, v, row_terms, column_terms)
+    attend = _summed_attention
+    if q.device.type == "cpu" and not torch.is_grad_enabled() and (q.itemsize < 4 or k.shape[2] >= _MANY_KEYS):
+        attend = _explicit_attention
+        k = (k * k.shape[-1] ** -0.5).transpose(2, 3).contiguous()
     windows, heads, queries, _ = q.shape
-    logits = windows * heads * queries * k.shape[2]
+    logits = windows * heads * queries * v.shape[2]
     if logits <= _budget(q):
-        return _summed_attention(q, k, v, row_terms, column_terms)
+        return attend(q, k, v, row_terms, column_terms)
     output = torch.empty_like(q)
-    for part in _chunks(q.shape, k.shape[2], _budget(q)):
-        output[part] = _summed_attention(q[part], k[part[0]], v[part[0]], row_terms[part], column_terms[part])
+    for part in _chunks(q.shape, v.shape[2], _budget(q)):
+        output[part] = attend(q[part], k[part[0]], v[part[0]], row_terms[part], column_terms[part])
     return output
 
 
@@ -166,6 +173,18 @@ def _summed_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, column
     """Build the bias of these queries and hand it to the fused kernel."""
     bias = row_terms[..., :, None] + column_terms[..., None, :]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(-2))
+
+
+def _explicit_attention(q: Tensor, keys: Tensor, v: Tensor, row_terms: Tensor, column_terms: Tensor) -> Tensor:
+    """Two products and a soft-max in float32; `keys` are scaled and transposed, [windows, heads, d, rows * columns].
+
+    The fused kernel of CPUs takes its products in small blocks, in bfloat16 hardly faster than in float32; whole products
+    of a cache-sized part of the queries run at the rate of the linear layers.
+    """
+    logits = (q @ keys).float().unflatten(-1, (row_terms.shape[-1], column_terms.shape[-1]))
+    logits += row_terms[..., :, None]
+    logits += column_terms[..., None, :]
+    return logits.flatten(-2).softmax(dim=-1).to(v.dtype) @ v
 
 
 def _widened_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, column_terms: Tensor) -> Tensor:
