@@ -1,10 +1,11 @@
 """SamEncoder against segment-anything's own ImageEncoderViT: time, difference, memory, and the machine's limit.
 
-All encoders have the same weights (random ones of a plausible size) and see the same image. The original runs in
+All encoders have the same weights (random ones of a plausible size) and see the same CT slice. The original runs in
 float32 and, converted whole, in bfloat16; ours in float32 and in bfloat16 as segmenting runs it. Their samples
-alternate
-with each other and with matrix products that tell what the machine gave at that moment. Ratios are of medians; the
-memory is the growth of the resident set during the first call, each in a process of its own.
+alternate with each other and with matrix products that tell what the machine gave at that moment. Ratios are of
+medians; the memory is the growth of the resident set during the first call, each in a process of its own. What a
+difference of embeddings means is shown by labels: a linear head is fitted to the original's embedding of the slice, and
+Dice compares the labels that it reads from each encoder with those that it reads from the original in float32.
 
     python Testing/Benchmarks/bench_encoder.py --sizes 512 1024 --samples 5
     python Testing/Benchmarks/bench_encoder.py --encoders sam_vit_l sam_vit_h --sizes 1024 --samples 3
@@ -32,10 +33,55 @@ from segment_anything_package import sam_part
 from torch import nn
 
 from HSAMSegmentLib.inference.half_network import half_network
+from HSAMSegmentLib.io.volume_files import read_volume
 from HSAMSegmentLib.models.encoders.sam_vit import SAM_SIZES, SamEncoder
 from HSAMSegmentLib.runtime.heap import keep_freed_memory
 
 MIB = 2**20
+CT = Path(__file__).resolve().parents[1] / "Data" / "ct_totalsegmentator"
+SLICE = 15
+RIDGE = 1e-3
+
+
+def ct_slice(image_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A slice of the CT scan as an input [1, 3, S, S] in [0, 1], and the labels [S / 16, S / 16] of its cells."""
+    image, labels = (
+        read_volume(CT / folder / "ct_example_30.nii.gz").array[SLICE].astype("float32")
+        for folder in ("images", "labels")
+    )
+    window = torch.from_numpy((image + 125) / 400).clamp(0, 1)
+    resized = nn.functional.interpolate(window[None, None], size=(image_size, image_size), mode="bilinear")
+    side = image_size // 16
+    cells = nn.functional.interpolate(torch.from_numpy(labels)[None, None], size=(side, side), mode="nearest-exact")
+    return resized.expand(1, 3, -1, -1).contiguous(), cells[0, 0].long()
+
+
+def linear_head(embedding: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Weights [C + 1, K + 1] of a ridge regression from the cells of an embedding [1, C, h, w] to their labels.
+
+    All classes weigh the same, whatever their size.
+    """
+    x = with_ones(embedding)
+    one_hot = nn.functional.one_hot(labels.flatten()).double()
+    weighted = x.T * (one_hot / one_hot.sum(dim=0).clamp(min=1)).sum(dim=1)
+    return torch.linalg.solve(weighted @ x + RIDGE * torch.eye(x.shape[1], dtype=torch.float64), weighted @ one_hot)
+
+
+def with_ones(embedding: torch.Tensor) -> torch.Tensor:
+    """Cells [h * w, C + 1] of an embedding, with a constant."""
+    cells = embedding[0].flatten(1).T.double()
+    return torch.cat([cells, torch.ones(len(cells), 1, dtype=torch.float64)], dim=1)
+
+
+def mean_dice(found: torch.Tensor, reference: torch.Tensor) -> float:
+    """Mean Dice over the structures of the reference."""
+    values = [value for value in reference.unique().tolist() if value]
+    return sum(
+        2
+        * int(((found == value) & (reference == value)).sum())
+        / int((found == value).sum() + (reference == value).sum())
+        for value in values
+    ) / len(values)
 
 
 def build_original(encoder: str, image_size: int) -> nn.Module:
@@ -114,7 +160,7 @@ def calls(encoder: str, image_size: int) -> dict[str, Callable[[], torch.Tensor]
     original, ours = (BUILDERS[name](encoder, image_size) for name in ("original", "ours"))
     randomize(original)
     ours.load_state_dict(original.state_dict())
-    image = torch.rand(1, 3, image_size, image_size)
+    image, _ = ct_slice(image_size)
     whole, half = copy.deepcopy(original).bfloat16(), half_network(ours, torch.bfloat16)
 
     def autocast() -> torch.Tensor:
@@ -143,7 +189,7 @@ def compare(encoder: str, image_size: int, samples: int) -> None:
                 times[name].append(measure(call))
     print(f"{encoder}, {image_size} x {image_size}, batch 1, {torch.get_num_threads()} threads, medians")
     report_times(times)
-    report_agreement(outputs)
+    report_agreement(outputs, ct_slice(image_size)[1])
     report_limit(flop_count(encoder, image_size), times, rates)
 
 
@@ -159,14 +205,19 @@ def report_times(times: dict[str, list[Sample]]) -> None:
             print(f"  {title:9}{name:18}{value:7.3f} s" + (f": {ratios}" if "ours" in name else ""))
 
 
-def report_agreement(outputs: dict[str, torch.Tensor]) -> None:
-    """Print how far each embedding is from the original in float32."""
+def report_agreement(outputs: dict[str, torch.Tensor], labels: torch.Tensor) -> None:
+    """Print how far each embedding is from the original in float32, and the labels that a linear head reads from it."""
     exact = outputs["original float32"]
+    head = linear_head(exact, labels)
+    read = {name: (with_ones(found) @ head).argmax(dim=1) for name, found in outputs.items()}
+    fitted = mean_dice(read["original float32"], labels.flatten())
+    print(f"  a linear head fitted to the original in float32: mean Dice {fitted:.3f} on the slice it was fitted to")
     print(f"  embedding: standard deviation {exact.std().item():.2f}")
     for name, found in outputs.items():
         difference = (found - exact).abs()
         print(
-            f"  {name:18}differs by {difference.mean().item():.1e} in the mean, {difference.max().item():.1e} at most"
+            f"  {name:18}differs by {difference.mean().item():.1e} in the mean, {difference.max().item():.1e} at most; "
+            f"Dice of its labels {mean_dice(read[name], read['original float32']):.4f}"
         )
 
 
