@@ -241,7 +241,8 @@ def parts_of(task: BuiltinTask) -> tuple[BuiltinTask, ...]:
 def case_of_part(entry: DatasetCase, part: BuiltinTask, task: BuiltinTask) -> Case:
     """Read a scan of a part with the label values of the task."""
     case = dataset_case(entry, part)
-    return replace(case, labels=label_table(part.labels, task.labels).numpy()[case.labels])
+    labels = label_table(part.labels, task.labels).numpy()[case.labels]
+    return replace(case, labels=labels, label_set=_label_set(task))
 
 
 def label_table(names: Sequence[str], wanted: Sequence[str]) -> Tensor:
@@ -282,7 +283,10 @@ def read_banks(task: BuiltinTask, data_folder: Path, store: ArrayStore | None = 
 def dataset_case(entry: DatasetCase, task: BuiltinTask) -> Case:
     """Read one scan of a data set; all its slices count as labeled."""
     drawn = read_volume(entry.label)
-    labels = LabelSet(tuple(Label(value, name, (1.0, 1.0, 1.0)) for value, name in enumerate(task.labels, start=1)))
-    segmentation = Segmentation(drawn.array.astype("uint8"), drawn.geometry, labels, entry.id)
+    segmentation = Segmentation(drawn.array.astype("uint8"), drawn.geometry, _label_set(task), entry.id)
     case = make_case(read_volume(entry.image), segmentation)
     return replace(case, labeled=None, volume=replace(case.volume, name=entry.id))
+
+
+def _label_set(task: BuiltinTask) -> LabelSet:
+    return LabelSet(tuple(Label(value, name, (1.0, 1.0, 1.0)) for value, name in enumerate(task.labels, start=1)))

@@ -16,6 +16,7 @@ import argparse
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -34,16 +35,24 @@ from HSAMSegmentLib.training.finetune import finetune
 from HSAMSegmentLib.training.recipe import prediction_rule
 from HSAMSegmentLib.training.request import FinetuneRequest
 from HSAMSegmentLib.weights.loading import LoadedModel, load_model
-from recipes.builtin_tasks import TASKS, BuiltinTask, dataset_cases
-from recipes.task_data import dataset_case
+from recipes.builtin_tasks import ABDOMEN_CT, TASKS, BuiltinTask, dataset_cases
+from recipes.task_data import case_of_part, dataset_case
 
 RELATIVE_SLICES = 32
+CT_ORGANS = replace(
+    ABDOMEN_CT,
+    id="abdomen-ct-8",
+    labels=("spleen", "right kidney", "left kidney", "gallbladder", "liver", "stomach", "aorta", "pancreas"),
+)
+"""The organs of H-SAM's benchmark."""
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def read(task: BuiltinTask, names: list[str]) -> list[Case]:
     """Scans by their ids."""
     entries = {entry.id: entry for entry in dataset_cases(DATA / task.folder)}
+    if task is CT_ORGANS:
+        return [case_of_part(entries[name], ABDOMEN_CT, task) for name in names]
     return [dataset_case(entries[name], task) for name in names]
 
 
@@ -135,7 +144,7 @@ def training_names(task: BuiltinTask, options: argparse.Namespace) -> list[str]:
 def main() -> None:
     """Fine-tune in every way."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--task", choices=[task.id for task in TASKS], default="cardiac-mr-bssfp")
+    parser.add_argument("--task", choices=[task.id for task in (*TASKS, CT_ORGANS)], default="cardiac-mr-bssfp")
     parser.add_argument("--training", nargs="+", default=None, help="ids of the scans; default: the first of the set")
     parser.add_argument("--support", help="train on a support set that dataset.json names, such as hsam_4_scans")
     parser.add_argument("--start", default="abdomen-mr", help="model whose encoder is taken")
@@ -146,7 +155,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    task = next(item for item in TASKS if item.id == options.task)
+    task = next(item for item in (*TASKS, CT_ORGANS) if item.id == options.task)
     names = training_names(task, options)
     training, held = read(task, names), read(task, list(task.validation))
     print(f"average map: {stack_dice(average_map(task, held), task, held)}", flush=True)

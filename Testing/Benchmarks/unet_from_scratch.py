@@ -41,6 +41,7 @@ class UNet(nn.Module):
     def __init__(self, num_classes: int, image_size: int) -> None:
         super().__init__()
         self.num_classes, self.image_size = num_classes, image_size
+        self.other_planes = nn.ModuleDict()
         self.net = BasicUNet(2, 3, num_classes + 1, features=FEATURES)
 
     def forward(self, images: torch.Tensor) -> StageLogits:
@@ -65,7 +66,7 @@ def as_model(network: UNet, task: BuiltinTask, prediction: PredictionRule) -> Lo
     manifest = Manifest(
         id="unet",
         title="U-Net",
-        modality="MR",
+        modality=task.modality,
         architecture=task.architecture,
         encoder_source=EncoderSource(included=True),
         intensity=task.intensity,

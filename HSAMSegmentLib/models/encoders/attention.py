@@ -14,7 +14,7 @@ implementation without changing a result:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -144,7 +144,7 @@ def biased_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, column_
     """
     if q.is_cuda:
         return _widened_attention(q, k, v, row_terms, column_terms)
-    attend = _summed_attention
+    attend: Callable[..., Tensor] = _summed_attention
     if q.device.type == "cpu" and not torch.is_grad_enabled() and (q.itemsize < 4 or k.shape[2] >= _MANY_KEYS):
         attend = _explicit_attention
         k = (k * k.shape[-1] ** -0.5).transpose(2, 3).contiguous()
@@ -178,13 +178,14 @@ def _summed_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, column
 def _explicit_attention(q: Tensor, keys: Tensor, v: Tensor, row_terms: Tensor, column_terms: Tensor) -> Tensor:
     """Two products and a soft-max in float32; `keys` are scaled and transposed, [windows, heads, d, rows * columns].
 
-    The fused kernel of CPUs takes its products in small blocks, in bfloat16 hardly faster than in float32; whole products
-    of a cache-sized part of the queries run at the rate of the linear layers.
+    The fused kernel of CPUs takes its products in small blocks, in bfloat16 hardly faster than in float32; whole
+    products of a cache-sized part of the queries run at the rate of the linear layers.
     """
     logits = (q @ keys).float().unflatten(-1, (row_terms.shape[-1], column_terms.shape[-1]))
     logits += row_terms[..., :, None]
     logits += column_terms[..., None, :]
-    return logits.flatten(-2).softmax(dim=-1).to(v.dtype) @ v
+    output: Tensor = logits.flatten(-2).softmax(dim=-1).to(v.dtype) @ v
+    return output
 
 
 def _widened_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, column_terms: Tensor) -> Tensor:
