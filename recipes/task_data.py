@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,15 +26,31 @@ from HSAMSegmentLib.training.data.validation_sets import ValidationSet, whole_ca
 from recipes.builtin_tasks import BuiltinTask, DatasetCase, DataSource, dataset_cases
 from recipes.synthetic_contrast import ContrastRule, tissue_maps, tissue_means
 
+_NO_TISSUES = "Random contrast needs tissue maps; read the scans of the task instead of packed slices."
+
+
+@dataclass(frozen=True)
+class Tissues:
+    """The tissues of one scan, see `synthetic_contrast`.
+
+    Attributes:
+        maps: uint8 [n, S, S].
+        means: mean intensity of each tissue.
+    """
+
+    maps: Tensor
+    means: Tensor
+
 
 class SlicesOnDevice:
     """All training slices of a task in one tensor on one device."""
 
-    def __init__(self, banks: Sequence[SliceBank], device: torch.device) -> None:
+    def __init__(self, banks: Sequence[SliceBank], device: torch.device, tissues: Sequence[Tissues] = ()) -> None:
         """
         Args:
             banks: the training scans, each slice one network input.
             device: that trains.
+            tissues: of the scans, in their order, for random contrast.
         """
         firsts, neighbors, first = [], [], 0
         for bank in banks:
@@ -49,14 +65,8 @@ class SlicesOnDevice:
         self._images = torch.cat([bank.images[:, 0] for bank in banks]).to(device)
         self._labels = torch.cat([bank.labels[:, 0] for bank in banks]).to(device)
         self.centers_px = torch.tensor([_center(bank) for bank in banks])
-        self._tissues: Tensor | None = None
-        self._means: Tensor | None = None
-
-    def add_tissues(self, tissues: Sequence[Tissues]) -> None:
-        """Keep the tissue maps of all scans, in their order."""
-        self._tissues = torch.cat([item.maps for item in tissues]).to(self.device)
-        count = max(len(item.means) for item in tissues)
-        self._means = torch.stack([F.pad(item.means, (0, count - len(item.means))) for item in tissues])
+        self._tissues = torch.cat([item.maps for item in tissues]).to(device) if tissues else None
+        self._means = _mean_table(tissues)
 
     def gather_tissues(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Tissue maps uint8 [B, 3, S, S] of drawn items, and the mean intensities [B, T] of the tissues.
@@ -64,10 +74,8 @@ class SlicesOnDevice:
         Raises:
             TrainingError: if there are no tissue maps.
         """
-        if self._tissues is None or self._means is None:
-            raise TrainingError(
-                "Random contrast needs tissue maps; read the scans of the task instead of packed slices."
-            )
+        if self._tissues is None:
+            raise TrainingError(_NO_TISSUES)
         rows = torch.tensor([self._firsts[item.bank] + item.slice_index for item in items], device=self.device)
         return self._tissues[self._neighbors[rows]], self._means[[item.bank for item in items]]
 
@@ -81,14 +89,16 @@ class SlicesOnDevice:
 class SlicesOnDisk:
     """Training slices that stay where their banks have them; each batch is read and moved to a device."""
 
-    def __init__(self, banks: Sequence[SliceBank], device: torch.device) -> None:
+    def __init__(self, banks: Sequence[SliceBank], device: torch.device, tissues: Sequence[Tissues] = ()) -> None:
         """
         Args:
             banks: the training scans, of an `ArrayStore`.
             device: that trains.
+            tissues: of the scans, in their order, their maps in the `ArrayStore`, for random contrast.
         """
-        self._banks, self.device = tuple(banks), device
+        self._banks, self._tissues, self.device = tuple(banks), tuple(tissues), device
         self.centers_px = torch.tensor([_center(bank) for bank in banks])
+        self._means = _mean_table(tissues)
 
     def gather(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Inputs float32 [B, 3, S, S] in [0, 1] and labels uint8 [B, S, S] of drawn items."""
@@ -96,12 +106,27 @@ class SlicesOnDisk:
         return images.to(self.device), labels.to(self.device)
 
     def gather_tissues(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
-        """Refuse: tissue maps are kept in memory only.
+        """Tissue maps uint8 [B, 3, S, S] of drawn items, and the mean intensities [B, T] of the tissues.
 
         Raises:
-            TrainingError: always.
+            TrainingError: if there are no tissue maps.
         """
-        raise TrainingError("Random contrast needs all slices in memory; train without streaming.")
+        if not self._tissues:
+            raise TrainingError(_NO_TISSUES)
+        maps = torch.stack([self._maps_of(item) for item in items])
+        return maps.to(self.device), self._means[[item.bank for item in items]]
+
+    def _maps_of(self, item: Item) -> Tensor:
+        bank, maps = self._banks[item.bank], self._tissues[item.bank].maps
+        (rows,) = context_indices(np.array([item.slice_index]), len(bank), bank.context_step)
+        return maps[torch.from_numpy(rows).long()]
+
+
+def _mean_table(tissues: Sequence[Tissues]) -> Tensor:
+    """Mean intensities [scans, T], 0 for tissues that a scan lacks."""
+    count = max((len(item.means) for item in tissues), default=0)
+    rows = [F.pad(item.means, (0, count - len(item.means))) for item in tissues]
+    return torch.stack(rows) if rows else torch.zeros(0, 0)
 
 
 def _center(bank: SliceBank) -> tuple[float, float]:
@@ -111,19 +136,6 @@ def _center(bank: SliceBank) -> tuple[float, float]:
         return (bank.images.shape[-1] - 1) / 2, (bank.images.shape[-2] - 1) / 2
     rows, columns = box
     return sum(columns) / 2, sum(rows) / 2
-
-
-@dataclass(frozen=True)
-class Tissues:
-    """The tissues of one scan, see `synthetic_contrast`.
-
-    Attributes:
-        maps: uint8 [n, S, S].
-        means: mean intensity of each tissue.
-    """
-
-    maps: Tensor
-    means: Tensor
 
 
 class GroupSampler:
@@ -168,9 +180,21 @@ class TaskData:
 
 
 def task_data(
-    task: BuiltinTask, banks: Sequence[SliceBank], device: torch.device, *, is_streamed: bool = False
+    task: BuiltinTask,
+    banks: Sequence[SliceBank],
+    device: torch.device,
+    *,
+    is_streamed: bool = False,
+    tissues: Sequence[Tissues] = (),
 ) -> TaskData:
     """Split the scans of a task, and move the training slices to a device; streamed ones with each batch.
+
+    Args:
+        task: the task.
+        banks: its scans.
+        device: that trains.
+        is_streamed: whether the banks have their slices in files, which are read for each batch.
+        tissues: of the training scans, in their order, for random contrast.
 
     Raises:
         TrainingError: if a validation scan is missing, or if there is no training scan.
@@ -184,7 +208,7 @@ def task_data(
     return TaskData(
         task=task,
         scans=tuple(bank.name for bank in training),
-        slices=SlicesOnDisk(training, device) if is_streamed else SlicesOnDevice(training, device),
+        slices=(SlicesOnDisk if is_streamed else SlicesOnDevice)(training, device, tissues),
         sampler=BalancedSampler(training, num_classes=len(task.labels)),
         validation=tuple(whole_case(by_name[name]) for name in task.validation),
     )
@@ -197,39 +221,40 @@ def read_task(task: BuiltinTask, data_folder: Path, device: torch.device, store:
         task: the task.
         data_folder: holds a folder for each data set.
         device: that trains.
-        store: keeps the slices on the disk; None to have them all on the device.
+        store: keeps slices and tissue maps on the disk, one scan after the other; None to have all on the device.
 
     Raises:
-        TrainingError: if a data set, or a validation scan is missing, or a task of several data sets is streamed.
+        TrainingError: if a data set, or a validation scan is missing.
+        OutputError: if the disk of the store is full.
     """
-    if not task.sources and task.contrast is None:
-        return task_data(task, read_banks(task, data_folder, store), device, is_streamed=store is not None)
-    if store is not None:
-        raise TrainingError(f"{task.id} mixes data sets or contrasts in memory and cannot be streamed from the disk.")
     banks: list[SliceBank] = []
     tissues: list[Tissues] = []
     groups: list[list[int]] = []
+    trained = 0
     for part in parts_of(task):
         part = replace(part, image_size=task.slice_size or task.image_size)
-        known = read_banks(part, data_folder)
-        training = [number for number, bank in enumerate(known) if bank.name not in task.validation]
-        tissues += [_tissues(known[number], part) for number in training]
-        first = len(tissues) - len(training)
-        groups.append(list(range(first, len(tissues))))
-        banks += [_with_labels_of(bank, part.labels, task.labels) for bank in known]
-    data = task_data(task, banks, device, is_streamed=True)
-    training_banks = [bank for bank in banks if bank.name not in task.validation]
-    slices = SlicesOnDevice(training_banks, device)
-    slices.add_tissues(tissues)
-    return replace(data, slices=slices, sampler=GroupSampler(groups, training_banks, len(task.labels)))
+        groups.append([])
+        for bank in _banks_of(part, data_folder):
+            if bank.name not in task.validation:
+                groups[-1].append(trained)
+                trained += 1
+                if task.contrast is not None:
+                    tissues.append(_tissues(bank, part, task.contrast, store))
+            bank = _with_labels_of(bank, part.labels, task.labels) if task.sources else bank
+            banks.append(bank if store is None else store.bank(bank))
+    data = task_data(task, banks, device, is_streamed=store is not None, tissues=tissues)
+    if not task.sources:
+        return data
+    training = [bank for bank in banks if bank.name not in task.validation]
+    return replace(data, sampler=GroupSampler(groups, training, len(task.labels)))
 
 
-def _tissues(bank: SliceBank, task: BuiltinTask) -> Tissues:
+def _tissues(bank: SliceBank, task: BuiltinTask, rule: ContrastRule, store: ArrayStore | None) -> Tissues:
     """Tissue maps of a scan, with all labels of its data set."""
-    rule = task.contrast or ContrastRule()
     images, labels = bank.images[:, 0].float(), bank.labels[:, 0]
     maps = tissue_maps(images, labels, clusters=rule.clusters)
-    return Tissues(maps, tissue_means(images, maps, rule.clusters + len(task.labels)))
+    means = tissue_means(images, maps, rule.clusters + len(task.labels))
+    return Tissues(maps if store is None else store.tensor(maps), means)
 
 
 def parts_of(task: BuiltinTask) -> tuple[BuiltinTask, ...]:
@@ -260,24 +285,12 @@ def _with_labels_of(bank: SliceBank, names: Sequence[str], wanted: Sequence[str]
     return replace(bank, labels=table[bank.labels.long()], reference=table[bank.reference.long()])
 
 
-def read_banks(task: BuiltinTask, data_folder: Path, store: ArrayStore | None = None) -> tuple[SliceBank, ...]:
-    """Read and preprocess all scans of a task.
-
-    Args:
-        task: the task.
-        data_folder: holds a folder for each data set.
-        store: keeps the slices on the disk, one scan after the other; None to keep them in memory.
-
-    Raises:
-        TrainingError: if the data set is missing.
-    """
-    banks = []
+def _banks_of(task: BuiltinTask, data_folder: Path) -> Iterator[SliceBank]:
+    """Read and preprocess the scans of a data set, one after the other."""
     for entry in dataset_cases(data_folder / task.folder):
-        bank = build_slice_bank(
+        yield build_slice_bank(
             dataset_case(entry, task), slices=task.slices, intensity=task.intensity, image_size=task.image_size
         )
-        banks.append(bank if store is None else store.bank(bank))
-    return tuple(banks)
 
 
 def dataset_case(entry: DatasetCase, task: BuiltinTask) -> Case:

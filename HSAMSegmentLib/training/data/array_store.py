@@ -66,18 +66,19 @@ class ArrayStore:
         """The same slices with their arrays in files."""
         return replace(
             bank,
-            images=self._tensor(bank.images),
-            labels=self._tensor(bank.labels),
-            reference=self._tensor(bank.reference),
+            images=self.tensor(bank.images),
+            labels=self.tensor(bank.labels),
+            reference=self.tensor(bank.reference),
         )
+
+    def tensor(self, tensor: Tensor) -> Tensor:
+        """The same tensor, mapped from a file."""
+        return torch.from_numpy(self.array(tensor.contiguous().numpy()))
 
     def close(self) -> None:
         """Remove the files; tensors of them can still be read where the system keeps open files."""
         if ranks.local_rank() == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _tensor(self, tensor: Tensor) -> Tensor:
-        return torch.from_numpy(self.array(tensor.contiguous().numpy()))
 
 
 def _write(path: Path, array: np.ndarray) -> None:

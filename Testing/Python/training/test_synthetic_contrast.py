@@ -14,6 +14,7 @@ from HSAMSegmentLib.errors import TrainingError
 from HSAMSegmentLib.images.sitk_images import image_of
 from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.preprocess.rules import SliceRule
+from HSAMSegmentLib.training.data.array_store import ArrayStore
 from HSAMSegmentLib.training.data.sampling import Item
 from recipes.builtin_tasks import ABDOMEN, BuiltinTask, DataSource
 from recipes.synthetic_contrast import AIR, ContrastRule, randomize_contrast, tissue_maps, tissue_means
@@ -139,7 +140,24 @@ def test_two_data_sets_share_the_batch_and_speak_the_labels_of_the_task(two_sets
     assert labels.shape == (4, 32, 32)
 
 
-def test_packed_slices_have_no_tissues_and_the_sentence_says_so(two_sets, tmp_path):
-    whole = read_task(replace(two_sets, sources=(), contrast=None, validation=("first_1",)), tmp_path, CPU)
+def test_a_streamed_task_draws_what_it_draws_in_memory_and_holds_no_scan(two_sets, tmp_path):
+    batches = []
+    for store in (None, ArrayStore(tmp_path / "stream")):
+        data = read_task(two_sets, tmp_path, CPU, store)
+        made = TaskBatches(data, torch.nn.Identity(), Settings(minutes=1), lambda: 1)
+        generator = torch.Generator().manual_seed(3)
+        batches.append([made.draw(generator) for _ in range(3)])
+    for in_memory, streamed in zip(*batches):
+        assert all(torch.equal(first, second) for first, second in zip(in_memory, streamed))
+    # Four scans with images, labels and reference each, and tissue maps of the two that train.
+    assert len(list(store.folder.iterdir())) == 4 * 3 + 2
+    store.close()
+    assert list((tmp_path / "stream").iterdir()) == []
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_packed_slices_have_no_tissues_and_the_sentence_says_so(two_sets, tmp_path, is_streamed):
+    task = replace(two_sets, sources=(), contrast=None, validation=("first_1",))
+    whole = read_task(task, tmp_path, CPU, ArrayStore(tmp_path / "stream") if is_streamed else None)
     with pytest.raises(TrainingError, match="needs tissue maps"):
         whole.slices.gather_tissues([Item(0, 0, 0)])
