@@ -83,6 +83,8 @@ class HSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._on_scene_start_close)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self._on_scene_end_close)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._on_scene_end_close)
+        if self._is_in_sight():  # made anew by a reload, after which the application does not enter the module again
+            self.enter()
 
     def enter(self):
         """The user switched to the module."""
@@ -107,6 +109,10 @@ class HSAMSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for name in [name for name in sys.modules if name.split(".")[0] == "HSAMSegmentLib"]:
             del sys.modules[name]
         super().onReload()
+
+    def _is_in_sight(self) -> bool:
+        entered = getattr(self.parent, "isEntered", False)
+        return bool(entered() if callable(entered) else entered)
 
     def _on_scene_start_close(self, caller, event):
         self.shell.leave_scene()

@@ -179,6 +179,7 @@ class Host:
         getattr(slicer.modules, name.lower()).parent_widget = parent
         parent.resize(*size)
         parent.reload()
+        parent.enter()
         parent.show()
         self.process_events()
         return parent.self()

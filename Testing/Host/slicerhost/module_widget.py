@@ -24,12 +24,11 @@ class ModuleWidget(qMRMLWidget):
         return self._widget
 
     def reload(self):
-        """Make a new Python widget from the module as it is imported now, and enter it."""
+        """Make a new Python widget from the module as it is imported now; a module in sight is not entered again."""
         module = sys.modules[self._module_name]
         self._widget = getattr(module, f"{self._module_name}Widget")(self)
         setattr(slicer.modules, f"{self._module_name}Widget", self._widget)
         self._widget.setup()
-        self.enter()
 
     def enter(self):
         """What happens when the user switches to the module."""

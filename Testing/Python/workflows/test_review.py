@@ -31,8 +31,8 @@ def outcome(*organs, plausibility=None):
         (0.93, Level.GOOD),
         (0.85, Level.GOOD),
         (0.84, Level.LOOK),
-        (0.70, Level.LOOK),
-        (0.69, Level.CHECK),
+        (0.80, Level.LOOK),
+        (0.79, Level.CHECK),
         (None, Level.ABSENT),
     ],
 )
