@@ -29,8 +29,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/evaluation/label_matching.py
   HSAMSegmentLib/evaluation/layered_comparison.py
   HSAMSegmentLib/evaluation/metrics.py
-  HSAMSegmentLib/evaluation/structure_pairs.py
-  HSAMSegmentLib/evaluation/surface_distance.py
   HSAMSegmentLib/export/__init__.py
   HSAMSegmentLib/export/contours.py
   HSAMSegmentLib/export/dicom_seg.py
@@ -42,7 +40,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/export/surfaces.py
   HSAMSegmentLib/images/__init__.py
   HSAMSegmentLib/images/geometry.py
-  HSAMSegmentLib/images/modality.py
   HSAMSegmentLib/images/orientation.py
   HSAMSegmentLib/images/sitk_images.py
   HSAMSegmentLib/images/volume.py
@@ -163,14 +160,10 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/report/segmentation_report.py
   HSAMSegmentLib/report/thumbnail.py
   HSAMSegmentLib/runtime/__init__.py
-  HSAMSegmentLib/runtime/allocator.py
   HSAMSegmentLib/runtime/atomic_files.py
   HSAMSegmentLib/runtime/devices.py
   HSAMSegmentLib/runtime/disk.py
-  HSAMSegmentLib/runtime/disk_space_monitor.py
   HSAMSegmentLib/runtime/extras.py
-  HSAMSegmentLib/runtime/fixed_tuples.py
-  HSAMSegmentLib/runtime/free_cores.py
   HSAMSegmentLib/runtime/heap.py
   HSAMSegmentLib/runtime/owned_folders.py
   HSAMSegmentLib/runtime/progress.py

@@ -30,8 +30,8 @@ from HSAMSegmentLib.preprocess.regions import StackRegion, stack_region, voxel_a
 from HSAMSegmentLib.preprocess.rules import PLAIN_VIEW
 from HSAMSegmentLib.preprocess.slice_planes import is_other_plane, readable_across, too_thick
 from HSAMSegmentLib.runtime.devices import choose_device, default_threads
-from HSAMSegmentLib.runtime.free_cores import FreeCores
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, ProgressTracker, ignore_progress
+from HSAMSegmentLib.runtime.threads import FreeCores
 
 if TYPE_CHECKING:
     from torch import Tensor

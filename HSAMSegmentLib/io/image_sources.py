@@ -9,8 +9,7 @@ import numpy as np
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.images.modality import guess_modality
-from HSAMSegmentLib.images.volume import Volume
+from HSAMSegmentLib.images.volume import Volume, guess_modality
 from HSAMSegmentLib.io.volume_files import finite_array, read_volume
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from HSAMSegmentLib.errors import VolumeError
-from HSAMSegmentLib.images.modality import guess_modality
 from HSAMSegmentLib.images.sitk_images import geometry_of
-from HSAMSegmentLib.images.volume import Volume
+from HSAMSegmentLib.images.volume import Volume, guess_modality
 from HSAMSegmentLib.io.dicom import series as dicom
 from HSAMSegmentLib.io.dicom.series import Series, list_series
 from HSAMSegmentLib.io.image_files import (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from HSAMSegmentLib.runtime.fixed_tuples import triple
+from HSAMSegmentLib.runtime.serialization import triple
 
 _D50_TO_SRGB = np.array(
     [[3.1338561, -1.6168667, -0.4906146], [-0.9787684, 1.9161415, 0.0334540], [0.0719453, -0.2289914, 1.4052427]]

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from HSAMSegmentLib.labels.label_set import Code, Label, LabelSet, Terminology
 from HSAMSegmentLib.labels.structures import KNOWN_STRUCTURES, Structure
-from HSAMSegmentLib.runtime.fixed_tuples import triple
+from HSAMSegmentLib.runtime.serialization import triple
 
 CATEGORY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 ANATOMIC_CONTEXT = "Anatomic codes - DICOM master list"

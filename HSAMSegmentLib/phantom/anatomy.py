@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from HSAMSegmentLib.runtime.fixed_tuples import triple
+from HSAMSegmentLib.runtime.serialization import triple
 
 BODY_HALF_WIDTH_MM = (165.0, 108.0)
 _OUTLINE_POWER = 2.4

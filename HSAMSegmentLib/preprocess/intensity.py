@@ -12,7 +12,7 @@ from HSAMSegmentLib.images.orientation import slice_axis, slice_frame
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.preprocess.percentiles import foreground_percentiles
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
-from HSAMSegmentLib.runtime.fixed_tuples import pair
+from HSAMSegmentLib.runtime.serialization import pair
 
 _THICK_SLICES_MM = 12.0
 _LEAST_PART_IN_WINDOW = 0.02

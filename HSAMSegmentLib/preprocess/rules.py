@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from HSAMSegmentLib.runtime.fixed_tuples import pair
+from HSAMSegmentLib.runtime.serialization import pair
 
 STAGES = ("both", "last")
 View = tuple[float, float]

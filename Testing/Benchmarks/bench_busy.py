@@ -29,7 +29,7 @@ SETTINGS = {"bounded": {}, "OpenMP's default": {"GOMP_SPINCOUNT": "300000"}}
 
 def main() -> None:
     """Measure and print."""
-    from HSAMSegmentLib.runtime.free_cores import usable_cores
+    from HSAMSegmentLib.runtime.threads import usable_cores
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)

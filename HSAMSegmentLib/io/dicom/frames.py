@@ -13,7 +13,7 @@ from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.io.dicom.header import DicomHeader
 from HSAMSegmentLib.io.dicom.placement import usable_orientation
-from HSAMSegmentLib.runtime.fixed_tuples import triple
+from HSAMSegmentLib.runtime.serialization import triple
 
 _STEP_TOLERANCE = 0.02
 _SAME_PLACE_MM = 1e-3

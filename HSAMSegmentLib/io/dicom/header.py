@@ -15,7 +15,7 @@ from HSAMSegmentLib.io.dicom.pixel_place import PixelPlace, find_pixels
 from HSAMSegmentLib.io.dicom.placement import FramePlace, frame_places, place_of, usable_orientation
 from HSAMSegmentLib.io.dicom.sniff import FIRST_BYTES, begins_like_dicom
 from HSAMSegmentLib.io.quiet import quiet_libraries
-from HSAMSegmentLib.runtime.fixed_tuples import triple
+from HSAMSegmentLib.runtime.serialization import triple
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -24,7 +24,7 @@ from HSAMSegmentLib.io.dicom.pixels import read_values
 from HSAMSegmentLib.io.dicom.sniff import is_dicom_file, why_not_dicom
 from HSAMSegmentLib.io.image_files import grid_notes, name_without_suffix
 from HSAMSegmentLib.io.quiet import quiet_libraries
-from HSAMSegmentLib.runtime.fixed_tuples import pair
+from HSAMSegmentLib.runtime.serialization import pair
 
 __all__ = ["Series", "is_dicom_file", "list_series", "read_file", "read_folder", "unreadable_files"]
 

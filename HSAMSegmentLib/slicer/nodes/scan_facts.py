@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import slicer
 
-from HSAMSegmentLib.images.modality import guess_modality
-from HSAMSegmentLib.images.volume import Volume
+from HSAMSegmentLib.images.volume import Volume, guess_modality
 from HSAMSegmentLib.slicer.nodes.volumes import volume_array, volume_geometry
 
 _SAMPLES_PER_AXIS = 64

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from HSAMSegmentLib.models.sizes import cached_bytes_per_view, encoder_weights, encoding_bytes, head_weights
 from HSAMSegmentLib.models.specification import Architecture
-from HSAMSegmentLib.runtime.disk import DISK_RESERVE_BYTES, format_bytes
-from HSAMSegmentLib.runtime.disk_space_monitor import SECOND_STATE_COPIES, STATE_COPIES
+from HSAMSegmentLib.runtime.disk import DISK_RESERVE_BYTES, SECOND_STATE_COPIES, STATE_COPIES, format_bytes
 from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.training.loop.budget import ENCODING_SHARE
 from HSAMSegmentLib.training.request import SECOND_PLANE_CASES

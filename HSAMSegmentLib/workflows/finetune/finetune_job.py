@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from HSAMSegmentLib.errors import CancelledError, OutputError, RequestError
-from HSAMSegmentLib.runtime.disk_space_monitor import DiskSpaceMonitor
+from HSAMSegmentLib.runtime.disk import DiskSpaceMonitor
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 from HSAMSegmentLib.training.data.cases import Case
 from HSAMSegmentLib.training.finetune import train

@@ -10,9 +10,8 @@ import numpy as np
 
 from HSAMSegmentLib.errors import HSAMSegmentError, TrainingError
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.images.modality import guess_modality
 from HSAMSegmentLib.images.orientation import slice_axis
-from HSAMSegmentLib.images.volume import Volume
+from HSAMSegmentLib.images.volume import Volume, guess_modality
 from HSAMSegmentLib.io.volume_files import finite_array, read_volume
 from HSAMSegmentLib.labels.grids import resample_labels
 from HSAMSegmentLib.labels.label_set import Label, LabelSet

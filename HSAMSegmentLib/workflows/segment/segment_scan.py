@@ -10,8 +10,7 @@ import numpy as np
 
 from HSAMSegmentLib.export.formats import format_of
 from HSAMSegmentLib.export.origin import Origin
-from HSAMSegmentLib.images.modality import guess_modality
-from HSAMSegmentLib.images.volume import Volume
+from HSAMSegmentLib.images.volume import Volume, guess_modality
 from HSAMSegmentLib.inference.options import selected_values
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.inference.result import SegmentationResult
@@ -19,8 +18,8 @@ from HSAMSegmentLib.io.volume_files import finite_array, read_volume
 from HSAMSegmentLib.labels.label_set import LARGEST_VALUE, LabelSet
 from HSAMSegmentLib.report.segmentation_report import make_report
 from HSAMSegmentLib.runtime.devices import choose_device
-from HSAMSegmentLib.runtime.free_cores import FreeCores
 from HSAMSegmentLib.runtime.progress import Progress, ProgressCallback, interruptible
+from HSAMSegmentLib.runtime.threads import FreeCores
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.events import Preview
 from HSAMSegmentLib.workflows.inputs import VolumeInput

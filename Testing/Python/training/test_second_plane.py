@@ -14,7 +14,7 @@ from small_cases import segmentation_of, small_case, thin_case
 from HSAMSegmentLib.images.orientation import slice_frame
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.models.interface import StageLogits
-from HSAMSegmentLib.runtime.disk_space_monitor import DiskSpaceMonitor
+from HSAMSegmentLib.runtime.disk import DiskSpaceMonitor
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 from HSAMSegmentLib.training.data.cases import UNLABELED, make_case
 from HSAMSegmentLib.training.finetune import finetune, train

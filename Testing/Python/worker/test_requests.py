@@ -6,7 +6,7 @@ import json
 import pytest
 
 from HSAMSegmentLib.errors import CancelledError, RequestError, VolumeError
-from HSAMSegmentLib.evaluation.structure_pairs import LayeredStructure, StructurePair
+from HSAMSegmentLib.evaluation.label_matching import LayeredStructure, StructurePair
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.runtime.progress import Progress
