@@ -61,44 +61,28 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/inference/through_plane_smoothing.py
   HSAMSegmentLib/io/__init__.py
   HSAMSegmentLib/io/compressed_files.py
-  HSAMSegmentLib/io/content_kind.py
-  HSAMSegmentLib/io/detached_files.py
   HSAMSegmentLib/io/dicom/__init__.py
-  HSAMSegmentLib/io/dicom/distances.py
-  HSAMSegmentLib/io/dicom/elements.py
-  HSAMSegmentLib/io/dicom/frames.py
   HSAMSegmentLib/io/dicom/grouping.py
   HSAMSegmentLib/io/dicom/header.py
-  HSAMSegmentLib/io/dicom/object_kinds.py
-  HSAMSegmentLib/io/dicom/pixel_place.py
   HSAMSegmentLib/io/dicom/pixels.py
   HSAMSegmentLib/io/dicom/placement.py
   HSAMSegmentLib/io/dicom/series.py
   HSAMSegmentLib/io/dicom/sniff.py
-  HSAMSegmentLib/io/folder_labels.py
   HSAMSegmentLib/io/image_files.py
-  HSAMSegmentLib/io/image_sources.py
   HSAMSegmentLib/io/nifti_files.py
-  HSAMSegmentLib/io/placement.py
   HSAMSegmentLib/io/quiet.py
   HSAMSegmentLib/io/scan_folder.py
   HSAMSegmentLib/io/scan_lists.py
   HSAMSegmentLib/io/volume_files.py
   HSAMSegmentLib/labels/__init__.py
-  HSAMSegmentLib/labels/cielab.py
   HSAMSegmentLib/labels/dicom_seg.py
-  HSAMSegmentLib/labels/dicom_segmentations.py
-  HSAMSegmentLib/labels/former_colors.py
   HSAMSegmentLib/labels/grids.py
-  HSAMSegmentLib/labels/label_names.py
+  HSAMSegmentLib/labels/label_maps.py
   HSAMSegmentLib/labels/label_set.py
-  HSAMSegmentLib/labels/label_values.py
-  HSAMSegmentLib/labels/layers.py
   HSAMSegmentLib/labels/rtstruct.py
   HSAMSegmentLib/labels/seg_nrrd.py
   HSAMSegmentLib/labels/segmentation.py
   HSAMSegmentLib/labels/segmentation_files.py
-  HSAMSegmentLib/labels/sides.py
   HSAMSegmentLib/labels/structures.py
   HSAMSegmentLib/labels/terminology.py
   HSAMSegmentLib/measurement/__init__.py
@@ -113,21 +97,16 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/encoders/__init__.py
   HSAMSegmentLib/models/encoders/attention.py
   HSAMSegmentLib/models/encoders/compact.py
-  HSAMSegmentLib/models/encoders/neck.py
   HSAMSegmentLib/models/encoders/resize_weights.py
   HSAMSegmentLib/models/encoders/sam_layers.py
   HSAMSegmentLib/models/encoders/sam_vit.py
   HSAMSegmentLib/models/encoders/tiny_vit.py
-  HSAMSegmentLib/models/encoders/windows.py
   HSAMSegmentLib/models/heads/__init__.py
   HSAMSegmentLib/models/heads/autosam.py
-  HSAMSegmentLib/models/heads/class_gate.py
   HSAMSegmentLib/models/heads/cnn.py
   HSAMSegmentLib/models/heads/hsam.py
   HSAMSegmentLib/models/heads/hsam_decoders.py
   HSAMSegmentLib/models/heads/linear.py
-  HSAMSegmentLib/models/heads/pixel_logits.py
-  HSAMSegmentLib/models/heads/positional_grid.py
   HSAMSegmentLib/models/heads/sam_decoder.py
   HSAMSegmentLib/models/heads/samed.py
   HSAMSegmentLib/models/heads/two_way_transformer.py
@@ -142,10 +121,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/preprocess/__init__.py
   HSAMSegmentLib/preprocess/intensity.py
   HSAMSegmentLib/preprocess/network_input.py
-  HSAMSegmentLib/preprocess/percentiles.py
-  HSAMSegmentLib/preprocess/regions.py
   HSAMSegmentLib/preprocess/rules.py
-  HSAMSegmentLib/preprocess/slice_planes.py
   HSAMSegmentLib/preprocess/slice_resampling.py
   HSAMSegmentLib/report/__init__.py
   HSAMSegmentLib/report/cohort/__init__.py

@@ -1,4 +1,4 @@
-"""Which label of a prediction is which label of a reference, when their numbers differ."""
+"""Which structure of a prediction is which structure of a reference, when their numbers differ."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from HSAMSegmentLib.errors import RequestError
-from HSAMSegmentLib.labels.label_names import is_generic_name
+from HSAMSegmentLib.labels.label_maps import is_generic_name
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 
 NAME, CODE, VALUE = "name", "code", "value"

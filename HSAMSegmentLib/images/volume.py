@@ -1,4 +1,4 @@
-"""A volume as plain data: an array and where it is."""
+"""A volume as plain data: an array, where it is, and whether its gray values can only be those of a CT."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from HSAMSegmentLib.images.orientation import SliceFrame
-from HSAMSegmentLib.preprocess.regions import StackRegion
+from HSAMSegmentLib.preprocess.network_input import StackRegion
 from HSAMSegmentLib.runtime.devices import free_memory
 from HSAMSegmentLib.runtime.disk import format_bytes
 from HSAMSegmentLib.runtime.tensors import to_array, to_tensor

@@ -14,8 +14,7 @@ from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.slice_predictor import BatchRules, CancellableOperations, SlicePredictor
 from HSAMSegmentLib.inference.through_plane_smoothing import ThroughPlaneSmoothing
 from HSAMSegmentLib.preprocess.intensity import intensity_scaler
-from HSAMSegmentLib.preprocess.network_input import NetworkInput, SliceFraming
-from HSAMSegmentLib.preprocess.regions import StackRegion
+from HSAMSegmentLib.preprocess.network_input import NetworkInput, SliceFraming, StackRegion
 from HSAMSegmentLib.runtime.progress import CancelToken, ProgressTracker
 
 if TYPE_CHECKING:

@@ -26,9 +26,8 @@ from HSAMSegmentLib.inference.slice_predictor import BatchRules, SlicePredictor,
 from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.preprocess.intensity import plausibility_warnings
-from HSAMSegmentLib.preprocess.regions import StackRegion, stack_region, voxel_axis_name
-from HSAMSegmentLib.preprocess.rules import PLAIN_VIEW
-from HSAMSegmentLib.preprocess.slice_planes import is_other_plane, readable_across, too_thick
+from HSAMSegmentLib.preprocess.network_input import StackRegion, stack_region, voxel_axis_name
+from HSAMSegmentLib.preprocess.rules import PLAIN_VIEW, is_other_plane, readable_across, too_thick
 from HSAMSegmentLib.runtime.devices import choose_device, default_threads
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, ProgressTracker, ignore_progress
 from HSAMSegmentLib.runtime.threads import FreeCores

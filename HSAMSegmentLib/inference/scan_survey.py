@@ -14,7 +14,7 @@ from HSAMSegmentLib.inference.confidence import ConfidenceCounts, combined_confi
 from HSAMSegmentLib.inference.options import SegmentOptions, check_roi
 from HSAMSegmentLib.inference.plane_reader import PlaneReading, plane_reading
 from HSAMSegmentLib.models.interface import Features
-from HSAMSegmentLib.preprocess.regions import stack_region
+from HSAMSegmentLib.preprocess.network_input import stack_region
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.runtime.tensors import to_array
 from HSAMSegmentLib.weights.loading import LoadedModel

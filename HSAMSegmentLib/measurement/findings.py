@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from HSAMSegmentLib.labels.label_set import Label
-from HSAMSegmentLib.labels.sides import sided_pairs
+from HSAMSegmentLib.labels.terminology import sided_pairs
 from HSAMSegmentLib.measurement.readable import readable_number
 from HSAMSegmentLib.measurement.statistics import StructureStatistics
 

@@ -1,4 +1,8 @@
-"""Files on disk: their sizes in words, free space, copies and hashes. No torch here."""
+"""Files on disk: their sizes in words, free space, copies and hashes. No torch here.
+
+`DiskSpaceMonitor` watches the disk of a training: one that cannot save any more would lose what it learns from then
+on.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads of torch on a machine that does other things: how many, how long they wait, with what priority. No torch.
+"""Threads of torch on a machine that does other things: which cores are free, and how threads wait. No torch here.
 
 OpenMP's threads wait for each other at every barrier by spinning. On a quiet machine that is fastest; where other
 programs use the cores, a thread that is not running keeps the others spinning, and the same work takes up to thirty

@@ -18,8 +18,7 @@ from HSAMSegmentLib.images.orientation import SliceFrame, slice_frame
 from HSAMSegmentLib.inference.confidence import read_logits, winning_channel
 from HSAMSegmentLib.inference.multi_planar import PlaneLogits
 from HSAMSegmentLib.models.interface import SegmentationNetwork
-from HSAMSegmentLib.preprocess.network_input import SliceWindow
-from HSAMSegmentLib.preprocess.regions import StackRegion
+from HSAMSegmentLib.preprocess.network_input import SliceWindow, StackRegion
 from HSAMSegmentLib.runtime.tensors import to_array
 from HSAMSegmentLib.training.data.cases import UNLABELED, Case
 from HSAMSegmentLib.training.data.slice_bank import SliceBank

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from HSAMSegmentLib.errors import CheckpointError
-from HSAMSegmentLib.labels.former_colors import with_present_colors
 from HSAMSegmentLib.labels.label_set import LabelSet
+from HSAMSegmentLib.labels.terminology import with_present_colors
 from HSAMSegmentLib.models.specification import Architecture
 from HSAMSegmentLib.preprocess.rules import IntensityRule, PredictionRule, SliceRule
 from HSAMSegmentLib.weights.training_ranges import StructureRange

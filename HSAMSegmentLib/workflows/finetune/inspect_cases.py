@@ -18,8 +18,7 @@ from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.labels.segmentation_files import read_segmentation
 from HSAMSegmentLib.labels.terminology import find_structure
-from HSAMSegmentLib.preprocess.rules import SliceRule
-from HSAMSegmentLib.preprocess.slice_planes import other_plane
+from HSAMSegmentLib.preprocess.rules import SliceRule, other_plane
 from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.training.data.cases import Case, make_case
