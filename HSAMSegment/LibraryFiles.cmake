@@ -45,15 +45,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/images/volume.py
   HSAMSegmentLib/inference/__init__.py
   HSAMSegmentLib/inference/confidence.py
-  HSAMSegmentLib/inference/half_network.py
   HSAMSegmentLib/inference/label_statistics.py
   HSAMSegmentLib/inference/multi_planar.py
   HSAMSegmentLib/inference/options.py
-  HSAMSegmentLib/inference/plane_reader.py
   HSAMSegmentLib/inference/plausibility.py
   HSAMSegmentLib/inference/postprocess.py
   HSAMSegmentLib/inference/predictor.py
-  HSAMSegmentLib/inference/reference_route.py
   HSAMSegmentLib/inference/result.py
   HSAMSegmentLib/inference/scan_survey.py
   HSAMSegmentLib/inference/slice_predictor.py
@@ -249,19 +246,15 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/self_test.py
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
-  HSAMSegmentLib/training/data/array_store.py
   HSAMSegmentLib/training/data/augment.py
-  HSAMSegmentLib/training/data/batch_draws.py
   HSAMSegmentLib/training/data/batches.py
   HSAMSegmentLib/training/data/cases.py
-  HSAMSegmentLib/training/data/label_crop.py
   HSAMSegmentLib/training/data/sampling.py
   HSAMSegmentLib/training/data/slice_bank.py
   HSAMSegmentLib/training/data/validation_sets.py
   HSAMSegmentLib/training/export.py
   HSAMSegmentLib/training/features/__init__.py
   HSAMSegmentLib/training/features/adaptation.py
-  HSAMSegmentLib/training/features/cached_batches.py
   HSAMSegmentLib/training/features/cached_features.py
   HSAMSegmentLib/training/features/feature_cache.py
   HSAMSegmentLib/training/features/token_subset.py
@@ -269,29 +262,20 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/finetune_state.py
   HSAMSegmentLib/training/initialization.py
   HSAMSegmentLib/training/loop/__init__.py
-  HSAMSegmentLib/training/loop/batch_size_probe.py
   HSAMSegmentLib/training/loop/budget.py
   HSAMSegmentLib/training/loop/checkpointer.py
   HSAMSegmentLib/training/loop/fit.py
-  HSAMSegmentLib/training/loop/interruption.py
   HSAMSegmentLib/training/loop/losses.py
   HSAMSegmentLib/training/loop/optimizer.py
-  HSAMSegmentLib/training/loop/schedules.py
   HSAMSegmentLib/training/loop/trainer.py
-  HSAMSegmentLib/training/loop/validation.py
   HSAMSegmentLib/training/loop/validator.py
-  HSAMSegmentLib/training/loop/weight_average.py
   HSAMSegmentLib/training/preparation.py
-  HSAMSegmentLib/training/ranges.py
   HSAMSegmentLib/training/ranks.py
   HSAMSegmentLib/training/recipe.py
   HSAMSegmentLib/training/request.py
   HSAMSegmentLib/training/result.py
   HSAMSegmentLib/training/second_plane.py
   HSAMSegmentLib/training/setup.py
-  HSAMSegmentLib/training/state_files.py
-  HSAMSegmentLib/training/training_plot.py
-  HSAMSegmentLib/training/weight_transfer.py
   HSAMSegmentLib/weights/__init__.py
   HSAMSegmentLib/weights/bundle.py
   HSAMSegmentLib/weights/catalog.py

@@ -16,9 +16,8 @@ from HSAMSegmentLib.images.orientation import SliceFrame, slice_frame
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.inference.confidence import ConfidenceCounts
 from HSAMSegmentLib.inference.label_statistics import label_results
-from HSAMSegmentLib.inference.multi_planar import PlaneLogits, too_large
+from HSAMSegmentLib.inference.multi_planar import PlaneLogits, PlaneReading, plane_reading, too_large
 from HSAMSegmentLib.inference.options import SegmentOptions, check_roi, selected_values
-from HSAMSegmentLib.inference.plane_reader import PlaneReading, plane_reading
 from HSAMSegmentLib.inference.plausibility import observe, plausibility, plausibility_warning
 from HSAMSegmentLib.inference.postprocess import change_warnings, keep_values, postprocess
 from HSAMSegmentLib.inference.result import LabelResult, Plausibility, SegmentationResult

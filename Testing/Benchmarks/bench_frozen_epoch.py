@@ -34,8 +34,12 @@ from HSAMSegmentLib.training.data.cases import make_case
 from HSAMSegmentLib.training.data.sampling import BalancedSampler
 from HSAMSegmentLib.training.data.slice_bank import build_slice_bank
 from HSAMSegmentLib.training.features.adaptation import FROZEN, SplitNetwork, set_trainable
-from HSAMSegmentLib.training.features.cached_batches import CachedFeatureBatches
-from HSAMSegmentLib.training.features.cached_features import CachedFeatures, CacheOptions, UnlimitedEncoding
+from HSAMSegmentLib.training.features.cached_features import (
+    CachedFeatureBatches,
+    CachedFeatures,
+    CacheOptions,
+    UnlimitedEncoding,
+)
 from HSAMSegmentLib.training.loop.losses import autosam_loss, hsam_loss
 from HSAMSegmentLib.training.loop.trainer import Objective, Trainer
 from HSAMSegmentLib.training.recipe import NARROW_CNN_OPTIONS

@@ -22,6 +22,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Python"))
 
 from parity_weights import fill_state_dict
+from reference_route import segment_stack
 from segment_anything_package import sam_part
 
 from HSAMSegmentLib.images.geometry import Geometry
@@ -29,7 +30,6 @@ from HSAMSegmentLib.images.orientation import to_slices
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.inference.predictor import Segmenter
-from HSAMSegmentLib.inference.reference_route import segment_stack
 from HSAMSegmentLib.labels.terminology import label_set_of
 from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.interface import SegmentationNetwork

@@ -18,7 +18,7 @@ from HSAMSegmentLib.labels.terminology import label_set_of
 from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.preprocess.rules import IntensityRule
 from HSAMSegmentLib.training.data.cases import make_case
-from HSAMSegmentLib.training.ranges import training_ranges
+from HSAMSegmentLib.training.result import training_ranges
 from HSAMSegmentLib.weights.loading import load_model
 from HSAMSegmentLib.weights.manifest import Manifest
 from HSAMSegmentLib.weights.training_ranges import StructureRange

@@ -16,7 +16,7 @@ from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.runtime.disk import sha256_of
-from HSAMSegmentLib.training.state_files import save_state
+from HSAMSegmentLib.training.loop.checkpointer import save_state
 from HSAMSegmentLib.weights.bundle import read_manifest
 from HSAMSegmentLib.weights.loading import load_model, save_model
 from HSAMSegmentLib.weights.manifest import EncoderSource
