@@ -15,14 +15,10 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/cli/finetune.py
   HSAMSegmentLib/cli/main.py
   HSAMSegmentLib/cli/models.py
-  HSAMSegmentLib/cli/number_types.py
-  HSAMSegmentLib/cli/output_files.py
   HSAMSegmentLib/cli/report.py
   HSAMSegmentLib/cli/segment.py
   HSAMSegmentLib/cli/serve.py
-  HSAMSegmentLib/cli/serve_arguments.py
   HSAMSegmentLib/cli/shared_models.py
-  HSAMSegmentLib/cli/sharing_arguments.py
   HSAMSegmentLib/cli/suggest.py
   HSAMSegmentLib/errors.py
   HSAMSegmentLib/evaluation/__init__.py
@@ -85,7 +81,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/measurement/__init__.py
   HSAMSegmentLib/measurement/findings.py
   HSAMSegmentLib/measurement/radiomics.py
-  HSAMSegmentLib/measurement/readable.py
   HSAMSegmentLib/measurement/scan.py
   HSAMSegmentLib/measurement/statistics.py
   HSAMSegmentLib/measurement/table.py
@@ -112,9 +107,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/lora.py
   HSAMSegmentLib/models/sizes.py
   HSAMSegmentLib/models/specification.py
-  HSAMSegmentLib/phantom/__init__.py
-  HSAMSegmentLib/phantom/abdomen_phantom.py
-  HSAMSegmentLib/phantom/anatomy.py
+  HSAMSegmentLib/phantom.py
   HSAMSegmentLib/preprocess/__init__.py
   HSAMSegmentLib/preprocess/intensity.py
   HSAMSegmentLib/preprocess/network_input.py
@@ -161,7 +154,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/__init__.py
   HSAMSegmentLib/slicer/nodes/__init__.py
   HSAMSegmentLib/slicer/nodes/batch.py
-  HSAMSegmentLib/slicer/nodes/batch_summary.py
   HSAMSegmentLib/slicer/nodes/finetune/__init__.py
   HSAMSegmentLib/slicer/nodes/finetune/cases.py
   HSAMSegmentLib/slicer/nodes/finetune/chart.py
@@ -171,12 +163,9 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/nodes/navigation.py
   HSAMSegmentLib/slicer/nodes/parameter_node.py
   HSAMSegmentLib/slicer/nodes/result_exports.py
-  HSAMSegmentLib/slicer/nodes/scan_facts.py
-  HSAMSegmentLib/slicer/nodes/segment_editor.py
   HSAMSegmentLib/slicer/nodes/segment_session.py
   HSAMSegmentLib/slicer/nodes/segmentations/__init__.py
   HSAMSegmentLib/slicer/nodes/segmentations/comparison.py
-  HSAMSegmentLib/slicer/nodes/segmentations/dicom_tags.py
   HSAMSegmentLib/slicer/nodes/segmentations/label_images.py
   HSAMSegmentLib/slicer/nodes/segmentations/label_layers.py
   HSAMSegmentLib/slicer/nodes/segmentations/provenance.py
@@ -240,7 +229,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/scripting/engines.py
   HSAMSegmentLib/slicer/scripting/finetuning.py
   HSAMSegmentLib/slicer/scripting/logic.py
-  HSAMSegmentLib/slicer/scripting/models.py
   HSAMSegmentLib/slicer/scripting/results.py
   HSAMSegmentLib/slicer/scripting/segmenting.py
   HSAMSegmentLib/slicer/self_test.py
@@ -286,29 +274,23 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/weights/convert/recognition.py
   HSAMSegmentLib/weights/convert/torch_header.py
   HSAMSegmentLib/weights/download/__init__.py
-  HSAMSegmentLib/weights/download/download_progress.py
   HSAMSegmentLib/weights/download/downloader.py
   HSAMSegmentLib/weights/download/http_response.py
   HSAMSegmentLib/weights/download/partial_file.py
   HSAMSegmentLib/weights/exporting.py
   HSAMSegmentLib/weights/file_kind.py
-  HSAMSegmentLib/weights/hash_cache.py
   HSAMSegmentLib/weights/importing.py
   HSAMSegmentLib/weights/instantiate.py
-  HSAMSegmentLib/weights/listing.py
   HSAMSegmentLib/weights/loading.py
   HSAMSegmentLib/weights/manifest.py
-  HSAMSegmentLib/weights/renamed_models.py
   HSAMSegmentLib/weights/resources.py
   HSAMSegmentLib/weights/sharing/__init__.py
   HSAMSegmentLib/weights/sharing/hub.py
-  HSAMSegmentLib/weights/sharing/hub_card.py
   HSAMSegmentLib/weights/sharing/publishing.py
   HSAMSegmentLib/weights/sharing/shared_index.py
   HSAMSegmentLib/weights/sharing/sources.py
   HSAMSegmentLib/weights/store.py
   HSAMSegmentLib/weights/store_entries.py
-  HSAMSegmentLib/weights/training_ranges.py
   HSAMSegmentLib/worker/__init__.py
   HSAMSegmentLib/worker/array_export.py
   HSAMSegmentLib/worker/fallback.py
@@ -316,7 +298,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/worker/process_runner.py
   HSAMSegmentLib/worker/runners.py
   HSAMSegmentLib/worker/start_worker.py
-  HSAMSegmentLib/worker/torch_probe.py
   HSAMSegmentLib/worker/worker_process.py
   HSAMSegmentLib/workflows/__init__.py
   HSAMSegmentLib/workflows/cohort/__init__.py
@@ -335,23 +316,17 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/compare/compare_job.py
   HSAMSegmentLib/workflows/compare/compare_request.py
   HSAMSegmentLib/workflows/context.py
-  HSAMSegmentLib/workflows/download.py
   HSAMSegmentLib/workflows/events.py
-  HSAMSegmentLib/workflows/export_model.py
-  HSAMSegmentLib/workflows/fetch_model.py
   HSAMSegmentLib/workflows/finetune/__init__.py
   HSAMSegmentLib/workflows/finetune/cost_estimate.py
-  HSAMSegmentLib/workflows/finetune/encoder_pace.py
   HSAMSegmentLib/workflows/finetune/finetune_job.py
   HSAMSegmentLib/workflows/finetune/finetune_request.py
   HSAMSegmentLib/workflows/finetune/inspect_cases.py
-  HSAMSegmentLib/workflows/finetune/model_summary.py
   HSAMSegmentLib/workflows/finetune/training_run.py
   HSAMSegmentLib/workflows/finetune/validation_picture.py
   HSAMSegmentLib/workflows/finetune/validation_record.py
-  HSAMSegmentLib/workflows/import_model.py
   HSAMSegmentLib/workflows/inputs.py
-  HSAMSegmentLib/workflows/model_transfer.py
+  HSAMSegmentLib/workflows/model_jobs.py
   HSAMSegmentLib/workflows/probe.py
   HSAMSegmentLib/workflows/requests.py
   HSAMSegmentLib/workflows/results/__init__.py
@@ -362,8 +337,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/__init__.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
-  HSAMSegmentLib/workflows/segment/model_suggestion.py
-  HSAMSegmentLib/workflows/segment/outcome.py
   HSAMSegmentLib/workflows/segment/replace_results.py
   HSAMSegmentLib/workflows/segment/result_files.py
   HSAMSegmentLib/workflows/segment/result_records.py
@@ -378,13 +351,10 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment_folder/scan_outcome.py
   HSAMSegmentLib/workflows/segment_folder/segment_folder.py
   HSAMSegmentLib/workflows/self_test.py
-  HSAMSegmentLib/workflows/stores.py
   HSAMSegmentLib/workflows/suggest/__init__.py
-  HSAMSegmentLib/workflows/suggest/selection.py
   HSAMSegmentLib/workflows/suggest/suggest_request.py
   HSAMSegmentLib/workflows/suggest/suggest_scans.py
   HSAMSegmentLib/workflows/terminal_events.py
-  HSAMSegmentLib/workflows/verify.py
   )
 
 set(LIBRARY_RESOURCES

@@ -23,8 +23,7 @@ from HSAMSegmentLib.training.data.validation_sets import sources_of
 from HSAMSegmentLib.training.finetune_state import FinetuneState
 from HSAMSegmentLib.training.request import FinetuneResult, ValidationMetrics
 from HSAMSegmentLib.weights.loading import LoadedModel
-from HSAMSegmentLib.weights.manifest import Manifest
-from HSAMSegmentLib.weights.training_ranges import StructureRange
+from HSAMSegmentLib.weights.manifest import Manifest, StructureRange
 
 _DEVIATIONS = 2.5
 _LEAST_LOG_VOLUME_SD = 0.3

@@ -54,7 +54,7 @@ def write_phantom(folder: Path) -> Path:
     import SimpleITK as sitk
 
     from HSAMSegmentLib.images.sitk_images import image_of
-    from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom
+    from HSAMSegmentLib.phantom import abdomen_phantom
 
     volume, _ = abdomen_phantom()
     sitk.WriteImage(image_of(volume.array, volume.geometry), str(folder / "phantom.nii.gz"))

@@ -35,7 +35,7 @@ from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.models.lora import merge_lora
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom
+from HSAMSegmentLib.phantom import abdomen_phantom
 from HSAMSegmentLib.preprocess.intensity import scale_intensity
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
 from HSAMSegmentLib.runtime.devices import default_precision, default_threads

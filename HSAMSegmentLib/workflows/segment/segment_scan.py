@@ -23,9 +23,8 @@ from HSAMSegmentLib.runtime.threads import FreeCores
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.events import Preview
 from HSAMSegmentLib.workflows.inputs import VolumeInput
-from HSAMSegmentLib.workflows.segment.outcome import SegmentOutcome, stored_outcome
 from HSAMSegmentLib.workflows.segment.result_files import FinishedScan, check_output_files, write_outputs
-from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
+from HSAMSegmentLib.workflows.segment.segment_request import SegmentOutcome, SegmentRequest, stored_outcome
 
 _READING_FRACTION = 0.02
 _WRITING_FRACTION = 0.97

@@ -11,7 +11,7 @@ from small_disk import fill, mounted_disk
 from untrained_model import write_untrained_model
 
 from HSAMSegmentLib.errors import OutputError
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
 from HSAMSegmentLib.training.data.batches import gather
 from HSAMSegmentLib.training.data.cases import make_case

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from HSAMSegmentLib.errors import TrainingError
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.preprocess.rules import SliceRule
 from HSAMSegmentLib.training.data.batches import gather
 from HSAMSegmentLib.training.data.cases import Case, make_case

@@ -24,9 +24,10 @@ from HSAMSegmentLib.workflows.events import (
 from HSAMSegmentLib.workflows.finetune.finetune_request import LayerInput
 from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 from HSAMSegmentLib.workflows.inputs import VolumeInput
-from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
 from HSAMSegmentLib.workflows.requests import (
     DownloadRequest,
+    ExportModelRequest,
+    ImportModelRequest,
     ProbeRequest,
     VerifyRequest,
     request_from_json,
