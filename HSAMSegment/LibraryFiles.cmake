@@ -15,22 +15,16 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/cli/finetune.py
   HSAMSegmentLib/cli/main.py
   HSAMSegmentLib/cli/models.py
-  HSAMSegmentLib/cli/number_types.py
-  HSAMSegmentLib/cli/output_files.py
   HSAMSegmentLib/cli/report.py
   HSAMSegmentLib/cli/segment.py
   HSAMSegmentLib/cli/serve.py
-  HSAMSegmentLib/cli/serve_arguments.py
   HSAMSegmentLib/cli/shared_models.py
-  HSAMSegmentLib/cli/sharing_arguments.py
   HSAMSegmentLib/cli/suggest.py
   HSAMSegmentLib/errors.py
   HSAMSegmentLib/evaluation/__init__.py
   HSAMSegmentLib/evaluation/label_matching.py
   HSAMSegmentLib/evaluation/layered_comparison.py
   HSAMSegmentLib/evaluation/metrics.py
-  HSAMSegmentLib/evaluation/structure_pairs.py
-  HSAMSegmentLib/evaluation/surface_distance.py
   HSAMSegmentLib/export/__init__.py
   HSAMSegmentLib/export/contours.py
   HSAMSegmentLib/export/dicom_seg.py
@@ -42,21 +36,17 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/export/surfaces.py
   HSAMSegmentLib/images/__init__.py
   HSAMSegmentLib/images/geometry.py
-  HSAMSegmentLib/images/modality.py
   HSAMSegmentLib/images/orientation.py
   HSAMSegmentLib/images/sitk_images.py
   HSAMSegmentLib/images/volume.py
   HSAMSegmentLib/inference/__init__.py
   HSAMSegmentLib/inference/confidence.py
-  HSAMSegmentLib/inference/half_network.py
   HSAMSegmentLib/inference/label_statistics.py
   HSAMSegmentLib/inference/multi_planar.py
   HSAMSegmentLib/inference/options.py
-  HSAMSegmentLib/inference/plane_reader.py
   HSAMSegmentLib/inference/plausibility.py
   HSAMSegmentLib/inference/postprocess.py
   HSAMSegmentLib/inference/predictor.py
-  HSAMSegmentLib/inference/reference_route.py
   HSAMSegmentLib/inference/result.py
   HSAMSegmentLib/inference/scan_survey.py
   HSAMSegmentLib/inference/slice_predictor.py
@@ -64,50 +54,33 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/inference/through_plane_smoothing.py
   HSAMSegmentLib/io/__init__.py
   HSAMSegmentLib/io/compressed_files.py
-  HSAMSegmentLib/io/content_kind.py
-  HSAMSegmentLib/io/detached_files.py
   HSAMSegmentLib/io/dicom/__init__.py
-  HSAMSegmentLib/io/dicom/distances.py
-  HSAMSegmentLib/io/dicom/elements.py
-  HSAMSegmentLib/io/dicom/frames.py
   HSAMSegmentLib/io/dicom/grouping.py
   HSAMSegmentLib/io/dicom/header.py
-  HSAMSegmentLib/io/dicom/object_kinds.py
-  HSAMSegmentLib/io/dicom/pixel_place.py
   HSAMSegmentLib/io/dicom/pixels.py
   HSAMSegmentLib/io/dicom/placement.py
   HSAMSegmentLib/io/dicom/series.py
   HSAMSegmentLib/io/dicom/sniff.py
-  HSAMSegmentLib/io/folder_labels.py
   HSAMSegmentLib/io/image_files.py
-  HSAMSegmentLib/io/image_sources.py
   HSAMSegmentLib/io/nifti_files.py
-  HSAMSegmentLib/io/placement.py
   HSAMSegmentLib/io/quiet.py
   HSAMSegmentLib/io/scan_folder.py
   HSAMSegmentLib/io/scan_lists.py
   HSAMSegmentLib/io/volume_files.py
   HSAMSegmentLib/labels/__init__.py
-  HSAMSegmentLib/labels/cielab.py
   HSAMSegmentLib/labels/dicom_seg.py
-  HSAMSegmentLib/labels/dicom_segmentations.py
-  HSAMSegmentLib/labels/former_colors.py
   HSAMSegmentLib/labels/grids.py
-  HSAMSegmentLib/labels/label_names.py
+  HSAMSegmentLib/labels/label_maps.py
   HSAMSegmentLib/labels/label_set.py
-  HSAMSegmentLib/labels/label_values.py
-  HSAMSegmentLib/labels/layers.py
   HSAMSegmentLib/labels/rtstruct.py
   HSAMSegmentLib/labels/seg_nrrd.py
   HSAMSegmentLib/labels/segmentation.py
   HSAMSegmentLib/labels/segmentation_files.py
-  HSAMSegmentLib/labels/sides.py
   HSAMSegmentLib/labels/structures.py
   HSAMSegmentLib/labels/terminology.py
   HSAMSegmentLib/measurement/__init__.py
   HSAMSegmentLib/measurement/findings.py
   HSAMSegmentLib/measurement/radiomics.py
-  HSAMSegmentLib/measurement/readable.py
   HSAMSegmentLib/measurement/scan.py
   HSAMSegmentLib/measurement/statistics.py
   HSAMSegmentLib/measurement/table.py
@@ -116,21 +89,16 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/encoders/__init__.py
   HSAMSegmentLib/models/encoders/attention.py
   HSAMSegmentLib/models/encoders/compact.py
-  HSAMSegmentLib/models/encoders/neck.py
   HSAMSegmentLib/models/encoders/resize_weights.py
   HSAMSegmentLib/models/encoders/sam_layers.py
   HSAMSegmentLib/models/encoders/sam_vit.py
   HSAMSegmentLib/models/encoders/tiny_vit.py
-  HSAMSegmentLib/models/encoders/windows.py
   HSAMSegmentLib/models/heads/__init__.py
   HSAMSegmentLib/models/heads/autosam.py
-  HSAMSegmentLib/models/heads/class_gate.py
   HSAMSegmentLib/models/heads/cnn.py
   HSAMSegmentLib/models/heads/hsam.py
   HSAMSegmentLib/models/heads/hsam_decoders.py
   HSAMSegmentLib/models/heads/linear.py
-  HSAMSegmentLib/models/heads/pixel_logits.py
-  HSAMSegmentLib/models/heads/positional_grid.py
   HSAMSegmentLib/models/heads/sam_decoder.py
   HSAMSegmentLib/models/heads/samed.py
   HSAMSegmentLib/models/heads/two_way_transformer.py
@@ -139,16 +107,11 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/lora.py
   HSAMSegmentLib/models/sizes.py
   HSAMSegmentLib/models/specification.py
-  HSAMSegmentLib/phantom/__init__.py
-  HSAMSegmentLib/phantom/abdomen_phantom.py
-  HSAMSegmentLib/phantom/anatomy.py
+  HSAMSegmentLib/phantom.py
   HSAMSegmentLib/preprocess/__init__.py
   HSAMSegmentLib/preprocess/intensity.py
   HSAMSegmentLib/preprocess/network_input.py
-  HSAMSegmentLib/preprocess/percentiles.py
-  HSAMSegmentLib/preprocess/regions.py
   HSAMSegmentLib/preprocess/rules.py
-  HSAMSegmentLib/preprocess/slice_planes.py
   HSAMSegmentLib/preprocess/slice_resampling.py
   HSAMSegmentLib/report/__init__.py
   HSAMSegmentLib/report/cohort/__init__.py
@@ -163,14 +126,10 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/report/segmentation_report.py
   HSAMSegmentLib/report/thumbnail.py
   HSAMSegmentLib/runtime/__init__.py
-  HSAMSegmentLib/runtime/allocator.py
   HSAMSegmentLib/runtime/atomic_files.py
   HSAMSegmentLib/runtime/devices.py
   HSAMSegmentLib/runtime/disk.py
-  HSAMSegmentLib/runtime/disk_space_monitor.py
   HSAMSegmentLib/runtime/extras.py
-  HSAMSegmentLib/runtime/fixed_tuples.py
-  HSAMSegmentLib/runtime/free_cores.py
   HSAMSegmentLib/runtime/heap.py
   HSAMSegmentLib/runtime/owned_folders.py
   HSAMSegmentLib/runtime/progress.py
@@ -195,7 +154,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/__init__.py
   HSAMSegmentLib/slicer/nodes/__init__.py
   HSAMSegmentLib/slicer/nodes/batch.py
-  HSAMSegmentLib/slicer/nodes/batch_summary.py
   HSAMSegmentLib/slicer/nodes/finetune/__init__.py
   HSAMSegmentLib/slicer/nodes/finetune/cases.py
   HSAMSegmentLib/slicer/nodes/finetune/chart.py
@@ -205,12 +163,9 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/nodes/navigation.py
   HSAMSegmentLib/slicer/nodes/parameter_node.py
   HSAMSegmentLib/slicer/nodes/result_exports.py
-  HSAMSegmentLib/slicer/nodes/scan_facts.py
-  HSAMSegmentLib/slicer/nodes/segment_editor.py
   HSAMSegmentLib/slicer/nodes/segment_session.py
   HSAMSegmentLib/slicer/nodes/segmentations/__init__.py
   HSAMSegmentLib/slicer/nodes/segmentations/comparison.py
-  HSAMSegmentLib/slicer/nodes/segmentations/dicom_tags.py
   HSAMSegmentLib/slicer/nodes/segmentations/label_images.py
   HSAMSegmentLib/slicer/nodes/segmentations/label_layers.py
   HSAMSegmentLib/slicer/nodes/segmentations/provenance.py
@@ -274,25 +229,20 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/scripting/engines.py
   HSAMSegmentLib/slicer/scripting/finetuning.py
   HSAMSegmentLib/slicer/scripting/logic.py
-  HSAMSegmentLib/slicer/scripting/models.py
   HSAMSegmentLib/slicer/scripting/results.py
   HSAMSegmentLib/slicer/scripting/segmenting.py
   HSAMSegmentLib/slicer/self_test.py
   HSAMSegmentLib/training/__init__.py
   HSAMSegmentLib/training/data/__init__.py
-  HSAMSegmentLib/training/data/array_store.py
   HSAMSegmentLib/training/data/augment.py
-  HSAMSegmentLib/training/data/batch_draws.py
   HSAMSegmentLib/training/data/batches.py
   HSAMSegmentLib/training/data/cases.py
-  HSAMSegmentLib/training/data/label_crop.py
   HSAMSegmentLib/training/data/sampling.py
   HSAMSegmentLib/training/data/slice_bank.py
   HSAMSegmentLib/training/data/validation_sets.py
   HSAMSegmentLib/training/export.py
   HSAMSegmentLib/training/features/__init__.py
   HSAMSegmentLib/training/features/adaptation.py
-  HSAMSegmentLib/training/features/cached_batches.py
   HSAMSegmentLib/training/features/cached_features.py
   HSAMSegmentLib/training/features/feature_cache.py
   HSAMSegmentLib/training/features/token_subset.py
@@ -300,29 +250,20 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/finetune_state.py
   HSAMSegmentLib/training/initialization.py
   HSAMSegmentLib/training/loop/__init__.py
-  HSAMSegmentLib/training/loop/batch_size_probe.py
   HSAMSegmentLib/training/loop/budget.py
   HSAMSegmentLib/training/loop/checkpointer.py
   HSAMSegmentLib/training/loop/fit.py
-  HSAMSegmentLib/training/loop/interruption.py
   HSAMSegmentLib/training/loop/losses.py
   HSAMSegmentLib/training/loop/optimizer.py
-  HSAMSegmentLib/training/loop/schedules.py
   HSAMSegmentLib/training/loop/trainer.py
-  HSAMSegmentLib/training/loop/validation.py
   HSAMSegmentLib/training/loop/validator.py
-  HSAMSegmentLib/training/loop/weight_average.py
   HSAMSegmentLib/training/preparation.py
-  HSAMSegmentLib/training/ranges.py
   HSAMSegmentLib/training/ranks.py
   HSAMSegmentLib/training/recipe.py
   HSAMSegmentLib/training/request.py
   HSAMSegmentLib/training/result.py
   HSAMSegmentLib/training/second_plane.py
   HSAMSegmentLib/training/setup.py
-  HSAMSegmentLib/training/state_files.py
-  HSAMSegmentLib/training/training_plot.py
-  HSAMSegmentLib/training/weight_transfer.py
   HSAMSegmentLib/weights/__init__.py
   HSAMSegmentLib/weights/bundle.py
   HSAMSegmentLib/weights/catalog.py
@@ -333,29 +274,23 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/weights/convert/recognition.py
   HSAMSegmentLib/weights/convert/torch_header.py
   HSAMSegmentLib/weights/download/__init__.py
-  HSAMSegmentLib/weights/download/download_progress.py
   HSAMSegmentLib/weights/download/downloader.py
   HSAMSegmentLib/weights/download/http_response.py
   HSAMSegmentLib/weights/download/partial_file.py
   HSAMSegmentLib/weights/exporting.py
   HSAMSegmentLib/weights/file_kind.py
-  HSAMSegmentLib/weights/hash_cache.py
   HSAMSegmentLib/weights/importing.py
   HSAMSegmentLib/weights/instantiate.py
-  HSAMSegmentLib/weights/listing.py
   HSAMSegmentLib/weights/loading.py
   HSAMSegmentLib/weights/manifest.py
-  HSAMSegmentLib/weights/renamed_models.py
   HSAMSegmentLib/weights/resources.py
   HSAMSegmentLib/weights/sharing/__init__.py
   HSAMSegmentLib/weights/sharing/hub.py
-  HSAMSegmentLib/weights/sharing/hub_card.py
   HSAMSegmentLib/weights/sharing/publishing.py
   HSAMSegmentLib/weights/sharing/shared_index.py
   HSAMSegmentLib/weights/sharing/sources.py
   HSAMSegmentLib/weights/store.py
   HSAMSegmentLib/weights/store_entries.py
-  HSAMSegmentLib/weights/training_ranges.py
   HSAMSegmentLib/worker/__init__.py
   HSAMSegmentLib/worker/array_export.py
   HSAMSegmentLib/worker/fallback.py
@@ -363,7 +298,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/worker/process_runner.py
   HSAMSegmentLib/worker/runners.py
   HSAMSegmentLib/worker/start_worker.py
-  HSAMSegmentLib/worker/torch_probe.py
   HSAMSegmentLib/worker/worker_process.py
   HSAMSegmentLib/workflows/__init__.py
   HSAMSegmentLib/workflows/cohort/__init__.py
@@ -382,23 +316,17 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/compare/compare_job.py
   HSAMSegmentLib/workflows/compare/compare_request.py
   HSAMSegmentLib/workflows/context.py
-  HSAMSegmentLib/workflows/download.py
   HSAMSegmentLib/workflows/events.py
-  HSAMSegmentLib/workflows/export_model.py
-  HSAMSegmentLib/workflows/fetch_model.py
   HSAMSegmentLib/workflows/finetune/__init__.py
   HSAMSegmentLib/workflows/finetune/cost_estimate.py
-  HSAMSegmentLib/workflows/finetune/encoder_pace.py
   HSAMSegmentLib/workflows/finetune/finetune_job.py
   HSAMSegmentLib/workflows/finetune/finetune_request.py
   HSAMSegmentLib/workflows/finetune/inspect_cases.py
-  HSAMSegmentLib/workflows/finetune/model_summary.py
   HSAMSegmentLib/workflows/finetune/training_run.py
   HSAMSegmentLib/workflows/finetune/validation_picture.py
   HSAMSegmentLib/workflows/finetune/validation_record.py
-  HSAMSegmentLib/workflows/import_model.py
   HSAMSegmentLib/workflows/inputs.py
-  HSAMSegmentLib/workflows/model_transfer.py
+  HSAMSegmentLib/workflows/model_jobs.py
   HSAMSegmentLib/workflows/probe.py
   HSAMSegmentLib/workflows/requests.py
   HSAMSegmentLib/workflows/results/__init__.py
@@ -409,8 +337,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/__init__.py
   HSAMSegmentLib/workflows/segment/model_cache.py
   HSAMSegmentLib/workflows/segment/model_choice.py
-  HSAMSegmentLib/workflows/segment/model_suggestion.py
-  HSAMSegmentLib/workflows/segment/outcome.py
   HSAMSegmentLib/workflows/segment/replace_results.py
   HSAMSegmentLib/workflows/segment/result_files.py
   HSAMSegmentLib/workflows/segment/result_records.py
@@ -425,13 +351,10 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment_folder/scan_outcome.py
   HSAMSegmentLib/workflows/segment_folder/segment_folder.py
   HSAMSegmentLib/workflows/self_test.py
-  HSAMSegmentLib/workflows/stores.py
   HSAMSegmentLib/workflows/suggest/__init__.py
-  HSAMSegmentLib/workflows/suggest/selection.py
   HSAMSegmentLib/workflows/suggest/suggest_request.py
   HSAMSegmentLib/workflows/suggest/suggest_scans.py
   HSAMSegmentLib/workflows/terminal_events.py
-  HSAMSegmentLib/workflows/verify.py
   )
 
 set(LIBRARY_RESOURCES

@@ -76,7 +76,7 @@ def segment(
     Raises:
         HSAMSegmentError: one sentence on what is wrong and what to do; CancelledError after a cancel.
     """
-    from HSAMSegmentLib.io.image_sources import volume_of
+    from HSAMSegmentLib.io.volume_files import volume_of
     from HSAMSegmentLib.weights.loading import LoadedModel
     from HSAMSegmentLib.workflows.context import Context, progress_only
     from HSAMSegmentLib.workflows.inputs import VolumeInput
@@ -246,7 +246,7 @@ def measure(labels: Labels, scan: Scan | None = None) -> Statistics:
         HSAMSegmentError: if a file cannot be read, or labels and scan do not belong together.
     """
     from HSAMSegmentLib.inference.result import SegmentationResult
-    from HSAMSegmentLib.io.image_sources import volume_of
+    from HSAMSegmentLib.io.volume_files import volume_of
     from HSAMSegmentLib.labels.grids import resample_labels
     from HSAMSegmentLib.measurement.scan import measure_scan
     from HSAMSegmentLib.measurement.table import Statistics, table_rows
@@ -290,7 +290,7 @@ def radiomics(labels: Labels, scan: Scan, structures: Sequence[str] = (), **sett
     Raises:
         HSAMSegmentError: if MIRP is missing, a file cannot be read, or labels and scan do not belong together.
     """
-    from HSAMSegmentLib.io.image_sources import volume_of
+    from HSAMSegmentLib.io.volume_files import volume_of
     from HSAMSegmentLib.labels.grids import resample_labels
     from HSAMSegmentLib.measurement.radiomics import radiomics_features
 
@@ -359,8 +359,8 @@ def _labels(source: Labels, grid: Geometry | None, names: dict[int, str] | None)
 
 
 def _labels_in_memory(source: Image, names: dict[int, str] | None) -> Segmentation:
-    from HSAMSegmentLib.io.image_sources import array_and_geometry
-    from HSAMSegmentLib.labels.label_values import labels_of_values
+    from HSAMSegmentLib.io.volume_files import array_and_geometry
+    from HSAMSegmentLib.labels.label_maps import labels_of_values
     from HSAMSegmentLib.labels.segmentation import Segmentation
 
     found = array_and_geometry(source)
@@ -375,7 +375,7 @@ def _labels_in_memory(source: Image, names: dict[int, str] | None) -> Segmentati
 
 def _case(image: Scan, labels: Labels, names: dict[int, str] | None) -> Case:
     """A labeled scan from any two sources."""
-    from HSAMSegmentLib.io.image_sources import volume_of
+    from HSAMSegmentLib.io.volume_files import volume_of
     from HSAMSegmentLib.training.data.cases import make_case
 
     volume = volume_of(image)

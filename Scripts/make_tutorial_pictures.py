@@ -69,7 +69,7 @@ class Tour:
             host: the running headless host.
             output: folder of the pictures.
         """
-        from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom
+        from HSAMSegmentLib.phantom import abdomen_phantom
 
         self._host, self._output = host, output
         self._volume = add_phantom(SCAN_NAME, PHANTOM_SEED)

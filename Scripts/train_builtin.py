@@ -19,9 +19,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from HSAMSegmentLib.training import ranks
-from HSAMSegmentLib.training.data.array_store import ArrayStore
+from HSAMSegmentLib.training.data.slice_bank import ArrayStore
+from HSAMSegmentLib.training.loop.checkpointer import load_state, save_state
 from HSAMSegmentLib.training.recipe import augment_rule
-from HSAMSegmentLib.training.state_files import load_state, save_state
 from HSAMSegmentLib.weights.loading import load_model
 from recipes.builtin_tasks import BuiltinTask, tasks_of
 from recipes.packed_slices import read_pack

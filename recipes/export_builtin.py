@@ -22,12 +22,10 @@ from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.labels.terminology import label_set_of
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.runtime.disk import sha256_of
-from HSAMSegmentLib.training.ranges import training_ranges
-from HSAMSegmentLib.training.result import versions
-from HSAMSegmentLib.training.state_files import load_state
+from HSAMSegmentLib.training.loop.checkpointer import load_state
+from HSAMSegmentLib.training.result import training_ranges, versions
 from HSAMSegmentLib.weights.loading import LoadedModel, load_model, save_model
-from HSAMSegmentLib.weights.manifest import EncoderSource, Manifest
-from HSAMSegmentLib.weights.training_ranges import StructureRange
+from HSAMSegmentLib.weights.manifest import EncoderSource, Manifest, StructureRange
 from recipes.builtin_tasks import TASKS, BuiltinTask, dataset_cases
 from recipes.task_data import case_of_part, parts_of
 from recipes.train_builtin import LAST_STAGE_WEIGHT, build_networks

@@ -16,12 +16,10 @@ from HSAMSegmentLib.io.volume_files import read_volume
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.preprocess.network_input import context_indices
-from HSAMSegmentLib.training.data.array_store import ArrayStore
-from HSAMSegmentLib.training.data.batches import gather
+from HSAMSegmentLib.training.data.batches import gather, label_box
 from HSAMSegmentLib.training.data.cases import UNLABELED, Case, make_case
-from HSAMSegmentLib.training.data.label_crop import label_box
 from HSAMSegmentLib.training.data.sampling import BalancedSampler, Item
-from HSAMSegmentLib.training.data.slice_bank import SliceBank, build_slice_bank
+from HSAMSegmentLib.training.data.slice_bank import ArrayStore, SliceBank, build_slice_bank
 from HSAMSegmentLib.training.data.validation_sets import ValidationSet, whole_case
 from recipes.builtin_tasks import BuiltinTask, DatasetCase, DataSource, dataset_cases
 from recipes.synthetic_contrast import ContrastRule, tissue_maps, tissue_means

@@ -18,13 +18,12 @@ from HSAMSegmentLib.models.interface import StageLogits
 from HSAMSegmentLib.preprocess.rules import PredictionRule
 from HSAMSegmentLib.training import ranks
 from HSAMSegmentLib.training.data.augment import augment
-from HSAMSegmentLib.training.loop.checkpointer import Checkpointer
+from HSAMSegmentLib.training.initialization import TransferReport, transfer
+from HSAMSegmentLib.training.loop.checkpointer import Checkpointer, load_state
 from HSAMSegmentLib.training.loop.fit import fit
 from HSAMSegmentLib.training.loop.losses import hsam_loss
 from HSAMSegmentLib.training.loop.trainer import LossOf, Objective, Trainer
-from HSAMSegmentLib.training.loop.validation import ValidationResult, validate
-from HSAMSegmentLib.training.state_files import load_state
-from HSAMSegmentLib.training.weight_transfer import TransferReport, transfer
+from HSAMSegmentLib.training.loop.validator import ValidationResult, validate
 from HSAMSegmentLib.weights.loading import LoadedModel
 from recipes.builtin_tasks import TASKS, BuiltinTask
 from recipes.synthetic_contrast import randomize_contrast

@@ -5,17 +5,79 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from HSAMSegmentLib.cli.cohort_arguments import add_cohort_arguments
-from HSAMSegmentLib.cli.number_types import checked
-from HSAMSegmentLib.cli.serve_arguments import add_serve_options
-from HSAMSegmentLib.cli.sharing_arguments import add_download_options, add_push_options, add_source
 from HSAMSegmentLib.errors import RequestError
 
+_PLACE = "FOLDER|URL|hf://OWNER/NAME"
+
 PROGRAM = "hsam-segment"
+
+
+def checked(kind: Callable[[str], float], lowest: float, description: str) -> Callable[[str], float]:
+    """A type for an argument: a finite number from `lowest` on; `description` completes "'x' is not ..."."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"'{text}' is not {description}") from None
+        if not lowest <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"'{text}' is not {description}")
+        return value
+
+    return parse
+
+
+def add_serve_options(parser: argparse.ArgumentParser) -> None:
+    """Address, tokens, models and limits."""
+    number = checked(float, 0.001, "a positive number")
+    count = checked(int, 1, "a whole number from 1 on")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: this computer only")
+    parser.add_argument("--port", type=checked(int, 0, "a port"), default=8000, help="default: 8000; 0 for a free one")
+    parser.add_argument("--token-file", metavar="FILE", type=Path, help="tokens, one a line; or $HSAMSEGMENT_TOKEN")
+    parser.add_argument("--certificate", metavar="PEM", type=Path, help="serve HTTPS with this certificate")
+    parser.add_argument("--key", metavar="PEM", type=Path, help="private key, if the certificate's file lacks it")
+    parser.add_argument("--model", metavar="ID|FILE", help="for requests that name none; default: what fits the scan")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps; default: auto")
+    parser.add_argument("--workers", metavar="N", type=count, default=1, help="jobs at the same time; default: 1")
+    parser.add_argument(
+        "--folder", metavar="DIR", type=Path, help="for uploads; default: the folder for temporary files"
+    )
+    parser.add_argument("--max-upload-mb", metavar="MB", type=number, default=2000.0, help="default: 2000")
+    parser.add_argument("--max-unpacked-mb", metavar="MB", type=number, default=8000.0, help="of a ZIP; default: 8000")
+    parser.add_argument("--max-waiting", metavar="N", type=count, default=100, help="jobs in the queue; default: 100")
+    parser.add_argument("--max-job-minutes", metavar="M", type=number, default=60.0, help="default: 60")
+    parser.add_argument("--keep-minutes", metavar="M", type=number, default=60.0, help="for the client; default: 60")
+    parser.add_argument("--silence-seconds", metavar="S", type=number, default=30.0, help="longest pause; default: 30")
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """`--from`, for listing."""
+    parser.add_argument("--from", dest="source", metavar=_PLACE, default="", help="a place of others with models")
+
+
+def add_download_options(parser: argparse.ArgumentParser) -> None:
+    """What to download, and from where."""
+    parser.add_argument("id", metavar="ID", nargs="?", help="a model's id, or hf://owner/name[@revision]")
+    add_source(parser)
+    parser.add_argument("--as", dest="new_id", metavar="ID", help="the id that it gets here (with --from)")
+    parser.add_argument("--yes", action="store_true", help="do not ask: the license is accepted")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model of the same id (with --from)")
+
+
+def add_push_options(parser: argparse.ArgumentParser) -> None:
+    """What to share, and where."""
+    parser.add_argument("id", metavar="ID", help="a model's id")
+    parser.add_argument("destination", metavar="FOLDER|hf://OWNER/NAME", help="where to")
+    parser.add_argument("--dry-run", action="store_true", help="show what would go, and send nothing")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--public", action="store_true", help="a new repository of the hub is open to everybody")
+    parser.add_argument("--keep-scan-names", action="store_true", help="do not replace names of training scans")
+    parser.add_argument("--overwrite", action="store_true", help="replace the model if it is there")
 
 
 class CommandParser(argparse.ArgumentParser):

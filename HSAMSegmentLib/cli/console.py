@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from HSAMSegmentLib.errors import CancelledError
+from HSAMSegmentLib.runtime.atomic_files import atomic_output
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 
 SECONDS_BETWEEN_LINES = 15.0
@@ -179,3 +182,14 @@ def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _is_numeric(cells: Sequence[str]) -> bool:
     texts = [cell.lstrip("+-") for cell in cells if cell not in ("", "-")]
     return bool(texts) and all(text[:1].isdigit() for text in texts)
+
+
+def write_json(path: Path, data: Any, *, overwrite: bool) -> None:
+    """Write plain JSON values, atomically.
+
+    Raises:
+        OutputError: if the file exists and may not be replaced, or cannot be written.
+    """
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_output(path, overwrite=overwrite) as stream:
+        stream.write(text.encode("utf-8", "backslashreplace"))

@@ -21,9 +21,8 @@ from HSAMSegmentLib import __version__
 from HSAMSegmentLib.cli.console import Console
 from HSAMSegmentLib.errors import DeviceError, HSAMSegmentError, ModelNotFoundError, RequestError
 from HSAMSegmentLib.runtime.disk import format_bytes
-from HSAMSegmentLib.runtime.free_cores import usable_cores
 from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.runtime.threads import priority_sentence, spin_sentence
+from HSAMSegmentLib.runtime.threads import priority_sentence, spin_sentence, usable_cores
 from HSAMSegmentLib.weights.catalog import ENCODER, MODEL
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.weights.store_entries import BROKEN

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from HSAMSegmentLib.cli.console import Console, format_table
-from HSAMSegmentLib.cli.output_files import write_json
+from HSAMSegmentLib.cli.console import Console, format_table, write_json
 from HSAMSegmentLib.evaluation.metrics import Comparison, LabelScore, compare
 from HSAMSegmentLib.labels.segmentation_files import read_two_segmentations
 from HSAMSegmentLib.report.comparison_report import comparison_to_json

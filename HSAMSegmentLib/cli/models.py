@@ -16,7 +16,7 @@ from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.weights.store_entries import BROKEN, BUILT_IN, STORED, ModelEntry, entry_from_file
 from HSAMSegmentLib.workflows.context import Context, progress_only
-from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
+from HSAMSegmentLib.workflows.requests import ExportModelRequest, ImportModelRequest
 from HSAMSegmentLib.workflows.run import run as run_workflow
 
 _STATUS_WORDS = {BUILT_IN: "built in", STORED: "stored", BROKEN: "broken"}

@@ -19,7 +19,7 @@ from HSAMSegmentLib.weights.sharing.shared_index import HUB_SCHEME, find_shared
 from HSAMSegmentLib.weights.sharing.sources import open_source
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.workflows.context import Context, progress_only
-from HSAMSegmentLib.workflows.model_transfer import FetchModelRequest
+from HSAMSegmentLib.workflows.requests import FetchModelRequest
 from HSAMSegmentLib.workflows.run import run as run_workflow
 
 

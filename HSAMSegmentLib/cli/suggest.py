@@ -8,8 +8,7 @@ import io
 from dataclasses import asdict
 from pathlib import Path
 
-from HSAMSegmentLib.cli.console import Console, format_table
-from HSAMSegmentLib.cli.output_files import write_json
+from HSAMSegmentLib.cli.console import Console, format_table, write_json
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.runtime.atomic_files import atomic_output, check_outputs
 from HSAMSegmentLib.runtime.progress import CancelToken

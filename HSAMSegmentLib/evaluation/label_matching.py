@@ -1,4 +1,4 @@
-"""Which label of a prediction is which label of a reference, when their numbers differ."""
+"""Which structure of a prediction is which structure of a reference, when their numbers differ."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from HSAMSegmentLib.errors import RequestError
-from HSAMSegmentLib.labels.label_names import is_generic_name
+from HSAMSegmentLib.labels.label_maps import is_generic_name
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 
 NAME, CODE, VALUE = "name", "code", "value"
@@ -122,3 +122,27 @@ def _shared(key: Callable[[Label], Hashable], free: list[Label], wanted: list[La
 def _by_unique_key(key: Callable[[Label], Hashable], labels: list[Label]) -> dict[Hashable, Label]:
     counts = Counter(key(label) for label in labels)
     return {key(label): label for label in labels if key(label) is not None and counts[key(label)] == 1}
+
+
+@dataclass(frozen=True)
+class LayeredStructure:
+    """One structure of a segmentation.
+
+    Attributes:
+        name: as a user reads it.
+        layer: number of its layer, None if it has no voxels.
+        value: its value there.
+    """
+
+    name: str
+    layer: int | None
+    value: int
+
+
+@dataclass(frozen=True)
+class StructurePair:
+    """What is compared with what: positions in the structures of A and of B; None where one has no such structure."""
+
+    name: str
+    first: int | None
+    second: int | None

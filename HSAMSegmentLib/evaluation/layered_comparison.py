@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from HSAMSegmentLib.errors import RequestError, VolumeError
+from HSAMSegmentLib.evaluation.label_matching import LayeredStructure, StructurePair
 from HSAMSegmentLib.evaluation.metrics import Comparison, LabelScore, compare
-from HSAMSegmentLib.evaluation.structure_pairs import LayeredStructure, StructurePair
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.labels.grids import label_box, part_of_lattice, resample_array, voxel_offset
 from HSAMSegmentLib.labels.label_set import Label, LabelSet

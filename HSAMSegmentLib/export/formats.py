@@ -10,7 +10,7 @@ from HSAMSegmentLib.errors import OutputError, RequestError
 from HSAMSegmentLib.export import dicom_seg, rtstruct, surface_files, surfaces
 from HSAMSegmentLib.export.origin import Origin
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.labels.label_names import names_path
+from HSAMSegmentLib.labels.label_maps import names_path
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.labels.segmentation_files import (
     SEGMENTATION_OUTPUT_SUFFIXES,

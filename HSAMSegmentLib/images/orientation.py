@@ -24,7 +24,7 @@ import numpy as np
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.runtime.fixed_tuples import triple
+from HSAMSegmentLib.runtime.serialization import triple
 
 PLANES = ("acquisition", "axial", "coronal", "sagittal")
 

@@ -1,4 +1,4 @@
-"""A volume as plain data: an array and where it is."""
+"""A volume as plain data: an array, where it is, and whether its gray values can only be those of a CT."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from HSAMSegmentLib.images.geometry import Geometry
+
+_AIR_HU = (-1100.0, -850.0)
+_SOFT_TISSUE_HU = (-200.0, 300.0)
+_LOWEST_CT_HU = -4100.0
+_HIGHEST_CT_HU = 32767.0
+_LEAST_AIR, _LEAST_SOFT_TISSUE = 0.01, 0.02
 
 
 @dataclass(frozen=True)
@@ -33,3 +39,24 @@ class Volume:
     notes: tuple[str, ...] = ()
     series: str = ""
     dicom_files: tuple[Path, ...] = ()
+
+
+def guess_modality(array: np.ndarray) -> str:
+    """ "CT" if the values can only be Hounsfield units, else "".
+
+    That is: air (around -1000) and soft tissue (around 0) both fill a good part of the volume, and nothing is outside
+    of what a CT stores. There is no sure sign of MR: a scan without negative values may be CT with an offset.
+
+    Args:
+        array: finite values, shape (k, j, i).
+    """
+    if array.size == 0 or array.min() < _LOWEST_CT_HU or array.max() > _HIGHEST_CT_HU:
+        return ""
+    air = _part_between(array, _AIR_HU)
+    return "CT" if air > _LEAST_AIR and _part_between(array, _SOFT_TISSUE_HU) > _LEAST_SOFT_TISSUE else ""
+
+
+def _part_between(array: np.ndarray, bounds: tuple[float, float]) -> float:
+    """Part of the voxels within bounds, counted slice by slice to need little memory."""
+    low, high = bounds
+    return sum(int(np.count_nonzero((part >= low) & (part <= high))) for part in array) / array.size

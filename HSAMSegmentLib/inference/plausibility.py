@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from HSAMSegmentLib.inference.result import LabelResult, Plausibility
-from HSAMSegmentLib.weights.training_ranges import StructureRange
+from HSAMSegmentLib.weights.manifest import StructureRange
 
 DOUBTFUL = 0.5
 """Scores below are worth a warning."""

@@ -16,9 +16,8 @@ from HSAMSegmentLib.images.orientation import SliceFrame, slice_frame
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.inference.confidence import ConfidenceCounts
 from HSAMSegmentLib.inference.label_statistics import label_results
-from HSAMSegmentLib.inference.multi_planar import PlaneLogits, too_large
+from HSAMSegmentLib.inference.multi_planar import PlaneLogits, PlaneReading, plane_reading, too_large
 from HSAMSegmentLib.inference.options import SegmentOptions, check_roi, selected_values
-from HSAMSegmentLib.inference.plane_reader import PlaneReading, plane_reading
 from HSAMSegmentLib.inference.plausibility import observe, plausibility, plausibility_warning
 from HSAMSegmentLib.inference.postprocess import change_warnings, keep_values, postprocess
 from HSAMSegmentLib.inference.result import LabelResult, Plausibility, SegmentationResult
@@ -26,12 +25,11 @@ from HSAMSegmentLib.inference.slice_predictor import BatchRules, SlicePredictor,
 from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.preprocess.intensity import plausibility_warnings
-from HSAMSegmentLib.preprocess.regions import StackRegion, stack_region, voxel_axis_name
-from HSAMSegmentLib.preprocess.rules import PLAIN_VIEW
-from HSAMSegmentLib.preprocess.slice_planes import is_other_plane, readable_across, too_thick
+from HSAMSegmentLib.preprocess.network_input import StackRegion, stack_region, voxel_axis_name
+from HSAMSegmentLib.preprocess.rules import PLAIN_VIEW, is_other_plane, readable_across, too_thick
 from HSAMSegmentLib.runtime.devices import choose_device, default_threads
-from HSAMSegmentLib.runtime.free_cores import FreeCores
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, ProgressTracker, ignore_progress
+from HSAMSegmentLib.runtime.threads import FreeCores
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,10 +11,10 @@ from torch import Tensor
 from HSAMSegmentLib.images.orientation import slice_frame
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.inference.confidence import ConfidenceCounts, combined_confidence, read_logits, slice_evidence
+from HSAMSegmentLib.inference.multi_planar import PlaneReading, plane_reading
 from HSAMSegmentLib.inference.options import SegmentOptions, check_roi
-from HSAMSegmentLib.inference.plane_reader import PlaneReading, plane_reading
 from HSAMSegmentLib.models.interface import Features
-from HSAMSegmentLib.preprocess.regions import stack_region
+from HSAMSegmentLib.preprocess.network_input import stack_region
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.runtime.tensors import to_array
 from HSAMSegmentLib.weights.loading import LoadedModel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,14 +15,19 @@ from torch.overrides import TorchFunctionMode
 
 from HSAMSegmentLib.errors import CheckpointError, DeviceError
 from HSAMSegmentLib.inference.confidence import SliceEvidence, read_logits, slice_evidence
-from HSAMSegmentLib.inference.half_network import half_network
 from HSAMSegmentLib.inference.test_time_augmentation import mean_over_augmentations
 from HSAMSegmentLib.inference.through_plane_smoothing import ThroughPlaneSmoothing
 from HSAMSegmentLib.models.interface import SegmentationNetwork
+from HSAMSegmentLib.models.lora import AdaptedQkv
 from HSAMSegmentLib.preprocess.network_input import NetworkInput, SliceFraming, SliceWindow
 from HSAMSegmentLib.preprocess.rules import PLAIN_VIEW, View
 from HSAMSegmentLib.runtime import devices
 from HSAMSegmentLib.runtime.progress import CancelToken
+
+Network = TypeVar("Network", bound=nn.Module)
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+"""Their few parameters stay as they are: they are summed up in float32 and cost nothing."""
 
 Found = TypeVar("Found")
 
@@ -33,6 +39,32 @@ _MEMORY_PART = 0.6
 
 _CPU_PIXELS = 256 * 256 * 6
 """Pixels of network input per run on a CPU: larger batches cost memory and no longer save time there."""
+
+
+def half_network(network: Network, dtype: torch.dtype) -> Network:
+    """Copy a network, with its parameters in half precision and its adapters folded in; run it under autocast.
+
+    The networks of other planes are left out. Buffers (positions, tables of indices, running means) and the parameters
+    of norms keep their precision.
+
+    Args:
+        network: a segmentation network, or a part of one; stays as it is.
+        dtype: bfloat16 or float16.
+    """
+    replaced: dict[int, object] = {}
+    if hasattr(network, "other_planes"):
+        # Other planes have predictors, and copies, of their own.
+        replaced[id(network.other_planes)] = nn.ModuleDict()
+    for module in network.modules():
+        if isinstance(module, AdaptedQkv):
+            folded = module.merged()
+            replaced[id(module)] = folded
+            folded.to(dtype)
+        elif not isinstance(module, _NORMS):
+            for parameter in module.parameters(recurse=False):
+                replaced[id(parameter)] = nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
+    # deepcopy takes what its memo names instead of copying it, so no second copy in float32 is ever made.
+    return copy.deepcopy(network, replaced)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,19 @@
 """One image file into one SimpleITK image, checked: NIfTI, NRRD, MetaImage and whatever else ITK reads.
 
 Voxels and geometry are those of the file. What has to be mended is told in a note; what cannot be used is refused with
-a reason.
+a reason: a pointer, a web page or an archive with the name of an image, a picture that does not say where it is in the
+patient.
+
+A header may name a file beside it for its voxels. ITK and its libraries take a "%" in that name for the pattern of a
+series, and then hand out whatever is in memory. Such a header is read through a copy that names its data plainly.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +25,43 @@ from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.sitk_images import geometry_of
 from HSAMSegmentLib.io.compressed_files import check_compressed
-from HSAMSegmentLib.io.content_kind import content_problem
-from HSAMSegmentLib.io.detached_files import readable_header
 from HSAMSegmentLib.io.nifti_files import NiftiHeader, axes_shear_degrees, read_nifti_header, read_nifti_image
-from HSAMSegmentLib.io.placement import NO_PLACE_NOTE, placement_notes
 from HSAMSegmentLib.io.quiet import quiet_libraries
+
+NO_PLACE_NOTE = "The file does not say where it is in the patient; left and right are not sure."
+NO_SPACING_NOTE = "The file does not say its voxel size along every axis; 1 mm was taken."
+_HEADER_BYTES = 1 << 16
+_PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+_METAIMAGE_PLACE = re.compile(r"^(TransformMatrix|Rotation|Orientation)\s*=", re.MULTILINE)
+_METAIMAGE_SPACING = re.compile(r"^(ElementSpacing|ElementSize)\s*=", re.MULTILINE)
+_NRRD_SPACE = re.compile(r"^space(\s+dimension)?:", re.MULTILINE | re.IGNORECASE)
+_NRRD_DIRECTIONS = re.compile(r"^space directions:(.*)$", re.MULTILINE | re.IGNORECASE)
+_NRRD_SPACINGS = re.compile(r"^spacings:(.*)$", re.MULTILINE | re.IGNORECASE)
+
+_MOST_HEADER_BYTES = 1 << 20
+_FIELDS = {
+    ".mhd": re.compile(rb"^(ElementDataFile\s*=\s*)(.+?)(\s*)$", re.MULTILINE),
+    ".nhdr": re.compile(rb"^(data ?file:\s*)(.+?)(\s*)$", re.MULTILINE | re.IGNORECASE),
+}
+_PLAIN = re.compile(r"[\w.,\- ]+")
+
+_START_BYTES = 1024
+_POINTER_BYTES = 4096
+_AGAIN = "download the image again, signed in where that is needed"
+_STARTS: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "is a pointer of Git LFS and not the image itself; run 'git lfs pull' to get it"),
+    (b"%pdf", "is a PDF document and not an image; choose the scan"),
+    (b"pk\x03\x04", "is a ZIP archive; unpack it and choose the image in it"),
+    (b"rar!", "is a RAR archive; unpack it and choose the image in it"),
+    (b"7z\xbc\xaf", "is a 7z archive; unpack it and choose the image in it"),
+    (b"bzh", "is compressed with bzip2, which image formats do not use; unpack it with bunzip2"),
+    (b"\xfd7zxz", "is compressed with xz, which image formats do not use; unpack it with unxz"),
+    (b"(\xb5/\xfd", "is compressed with zstd, which image formats do not use; unpack it with zstd -d"),
+    (b"<!doctype html", f"is a web page and not an image; {_AGAIN}"),
+    (b"<html", f"is a web page and not an image; {_AGAIN}"),
+    (b"<?xml", f"is an XML document and not an image; {_AGAIN}"),
+    (b"\0\5\x16\7", "holds attributes of macOS and not an image; choose the file without '._' in front"),
+)
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img")
 SEGMENTATION_SUFFIXES = (".seg.nrrd", ".seg.nhdr")
@@ -35,6 +73,124 @@ _NRRD_HEADER_BYTES = 1 << 16
 _PLAUSIBLE_VOXEL_MM = (0.005, 200.0)
 # ITK's own switch for NIfTI files whose axes are not exactly at right angles; Slicer sets it too.
 _PERMISSIVE_VARIABLE = "ITK_NIFTI_SFORM_PERMISSIVE"
+
+
+def placement_notes(path: Path) -> tuple[str, ...]:
+    """Sentences on an orientation or voxel size that a file does not give; ITK then takes the axes of LPS and 1 mm."""
+    name = path.name.lower()
+    if name.endswith(_PICTURES):
+        return (NO_PLACE_NOTE,)
+    if name.endswith((".nrrd", ".nhdr")) or _is_nrrd(path):
+        return _nrrd_notes(_header(path, end="\n\n"))
+    if name.endswith((".mha", ".mhd")):
+        return _metaimage_notes(_header(path, end="ElementDataFile"))
+    return ()
+
+
+def _is_nrrd(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"NRRD"
+
+
+def _header(path: Path, end: str) -> str:
+    with open(path, "rb") as file:
+        text = file.read(_HEADER_BYTES).decode("latin-1").replace("\r\n", "\n")
+    return text.split(end, 1)[0]
+
+
+def _nrrd_notes(header: str) -> tuple[str, ...]:
+    directions = _NRRD_DIRECTIONS.search(header)
+    has_place = _NRRD_SPACE.search(header) is not None and directions is not None
+    spacings = _NRRD_SPACINGS.search(header)
+    has_spacing = directions is not None or (spacings is not None and "nan" not in spacings.group(1).lower())
+    return (() if has_place else (NO_PLACE_NOTE,)) + (() if has_spacing else (NO_SPACING_NOTE,))
+
+
+def _metaimage_notes(header: str) -> tuple[str, ...]:
+    notes = () if _METAIMAGE_PLACE.search(header) else (NO_PLACE_NOTE,)
+    return notes + (() if _METAIMAGE_SPACING.search(header) else (NO_SPACING_NOTE,))
+
+
+@contextmanager
+def readable_header(path: Path) -> Iterator[Path]:
+    """The path under which ITK reads a file as what it is: itself, or a copy of its header for the time of the block.
+
+    Raises:
+        VolumeError: if the file with the voxels is missing; names it.
+    """
+    data = _data_file(path)
+    if data is None:
+        yield path
+        return
+    if not data.is_file():
+        raise VolumeError(
+            f'The voxels that "{path.name}" refers to cannot be read: there is no file "{data.name}" beside it. Copy '
+            "it, too."
+        )
+    if _PLAIN.fullmatch(data.name):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="hsamsegment-") as folder:
+        yield _plain_copy(path, data, Path(folder))
+
+
+def _data_file(path: Path) -> Path | None:
+    """The one file beside a detached header that holds its voxels; None if there is none, or a list or series."""
+    field = _FIELDS.get(path.suffix.lower())
+    if field is None:
+        return None
+    match = field.search(path.read_bytes()[:_MOST_HEADER_BYTES])
+    if match is None:
+        return None
+    name = os.fsdecode(match.group(2))
+    if name.upper() == "LOCAL" or name.upper().startswith("LIST"):
+        return None
+    is_series = "%" in name and re.search(r"\s-?\d+\s+-?\d+\s+-?\d+", name) is not None
+    named = path.parent / name
+    return None if is_series and not named.is_file() else named
+
+
+def _plain_copy(path: Path, data: Path, folder: Path) -> Path:
+    """A header in `folder` that names its data `voxels`; the data are linked, or copied where links do not work."""
+    suffix = ".zraw" if data.suffix.lower() == ".zraw" else ".gz" if data.suffix.lower() == ".gz" else ".raw"
+    beside = folder / f"voxels{suffix}"
+    try:
+        os.symlink(data.resolve(), beside)
+    except OSError:
+        shutil.copyfile(data, beside)
+    content = path.read_bytes()
+    field = _FIELDS[path.suffix.lower()]
+    renamed = field.sub(lambda match: match.group(1) + beside.name.encode() + match.group(3), content, count=1)
+    copy = folder / f"header{path.suffix.lower()}"
+    copy.write_bytes(renamed)
+    return copy
+
+
+def content_problem(path: Path) -> str:
+    """Why a file is not an image, as a sentence; empty if its first bytes do not tell.
+
+    Args:
+        path: a readable file, or a link without content.
+    """
+    if path.is_symlink() and not path.exists():
+        return f'"{path.name}" is a link without content{_where_to_get(os.readlink(path))}.'
+    with open(path, "rb") as file:
+        start = file.read(_START_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    size = path.stat().st_size
+    if b"annex/objects" in start and size < _POINTER_BYTES:
+        return f"\"{path.name}\" is a pointer of git-annex and not the image itself; run 'git annex get' to get it."
+    for mark, meaning in _STARTS:
+        if start.startswith(mark):
+            return f'"{path.name}" {meaning}.'
+    if start.startswith((b"{", b"[")) and b"\0" not in start:
+        return f'"{path.name}" is a JSON document and not an image; {_AGAIN}.'
+    return ""
+
+
+def _where_to_get(target: str) -> str:
+    if "annex" in target:
+        return " (git-annex); run 'git annex get' to get it"
+    return f": {target} does not exist; copy the file itself"
 
 
 def check_readable_file(path: Path) -> None:

@@ -11,7 +11,7 @@ from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.images.geometry import GRID_TOLERANCE_VOXELS as _TOLERANCE_VOXELS
 from HSAMSegmentLib.images.geometry import Geometry, same_grid
 from HSAMSegmentLib.labels.segmentation import Segmentation
-from HSAMSegmentLib.runtime.fixed_tuples import triple
+from HSAMSegmentLib.runtime.serialization import triple
 
 __all__ = [
     "MOST_VOXELS",

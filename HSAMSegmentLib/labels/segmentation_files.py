@@ -1,7 +1,7 @@
-"""Segmentations from and to files: Slicer's .seg.nrrd with names, colors and codes, and plain label maps.
+"""Segmentations from and to files: .seg.nrrd, DICOM Segmentations, RT Structure Sets, and plain label maps.
 
 A label map in a format without a place for names (NIfTI, MetaImage) gets a small ".labels.json" file beside it, which
-is read back with it.
+is read back with it. Other DICOM objects are refused.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
@@ -16,6 +17,7 @@ import SimpleITK as sitk
 from HSAMSegmentLib.errors import OutputError, VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.sitk_images import geometry_of, image_of, quiet_itk
+from HSAMSegmentLib.io.dicom.series import list_series, read_folder
 from HSAMSegmentLib.io.dicom.sniff import is_dicom_file
 from HSAMSegmentLib.io.image_files import (
     ROUNDING_SHEAR_DEGREES,
@@ -25,19 +27,89 @@ from HSAMSegmentLib.io.image_files import (
     read_image,
 )
 from HSAMSegmentLib.io.nifti_files import axes_shear_degrees, check_nifti_length, read_nifti_header
-from HSAMSegmentLib.labels.dicom_segmentations import is_structure_set, read_dicom_segmentation
-from HSAMSegmentLib.labels.label_names import is_generic_name, names_path, names_text, read_names
+from HSAMSegmentLib.io.quiet import quiet_libraries
+from HSAMSegmentLib.labels.dicom_seg import SEG_CLASSES, read_dicom_seg
+from HSAMSegmentLib.labels.label_maps import is_generic_name, labels_of_values, names_path, names_text, read_names
 from HSAMSegmentLib.labels.label_set import LabelSet
-from HSAMSegmentLib.labels.label_values import labels_of_values
-from HSAMSegmentLib.labels.layers import merge_layers
-from HSAMSegmentLib.labels.seg_nrrd import header_fields, segment_entries
+from HSAMSegmentLib.labels.rtstruct import RTSTRUCT_CLASS, read_rtstruct
+from HSAMSegmentLib.labels.seg_nrrd import header_fields, merge_layers, segment_entries
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.labels.terminology import label_for, unique_name
 from HSAMSegmentLib.runtime.atomic_files import check_output, complete_file
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
 SEGMENTATION_OUTPUT_SUFFIXES = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha")
 
 _COMPRESSION_LEVEL = 4
+
+
+def is_structure_set(path: Path) -> bool:
+    """Whether a file holds contours, which need the grid of a scan to become voxels."""
+    if not path.is_file() or not is_dicom_file(path):
+        return False
+    import pydicom
+
+    with quiet_libraries():
+        try:
+            content = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+        except Exception:  # noqa: BLE001 - what is wrong with the file is said when it is read
+            return False
+    return str(content.get("SOPClassUID", "")) == RTSTRUCT_CLASS
+
+
+def read_dicom_segmentation(path: Path, grid: Geometry | None) -> Segmentation:
+    """Read a DICOM Segmentation or an RT Structure Set.
+
+    Args:
+        path: the file.
+        grid: of the scan, for a structure set; looked for beside the file if None.
+
+    Raises:
+        VolumeError: if the file is another kind of DICOM object, damaged, or if its scan is needed and missing.
+    """
+    import pydicom
+
+    with quiet_libraries():
+        try:
+            content = pydicom.dcmread(path, force=True)
+            kind = str(content.get("SOPClassUID", ""))
+            if kind in SEG_CLASSES:
+                return read_dicom_seg(path, content)
+        except VolumeError:
+            raise
+        except Exception as error:  # pydicom raises whatever its parsers and decoders do
+            raise VolumeError(
+                f'The DICOM file "{path.name}" is damaged, or compressed in a way that is not supported ({error}).'
+            ) from error
+    if kind == RTSTRUCT_CLASS:
+        return read_rtstruct(path, content, grid or _grid_beside(path, content))
+    modality = str(content.get("Modality", "") or "unknown")
+    raise VolumeError(
+        f'"{path.name}" is a DICOM object of the kind {modality}, not a segmentation; choose a DICOM Segmentation, an '
+        "RT Structure Set, or a label map."
+    )
+
+
+def _grid_beside(path: Path, content: Dataset) -> Geometry:
+    """The grid of the series that a structure set refers to, from the files of its folder."""
+    uids = {
+        str(series.SeriesInstanceUID)
+        for frame in content.get("ReferencedFrameOfReferenceSequence", [])
+        for study in frame.get("RTReferencedStudySequence", [])
+        for series in study.get("RTReferencedSeriesSequence", [])
+    }
+    try:
+        found = [series.id for series in list_series(path.parent) if series.id in uids]
+    except VolumeError:
+        found = []
+    if not found:
+        raise VolumeError(
+            f'"{path.name}" holds contours, and its scan is not beside it; put the file into the folder of the scan.'
+        )
+    return read_folder(path.parent, found[0]).geometry
 
 
 def read_segmentation(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from HSAMSegmentLib.labels.label_set import Code, Terminology
-from HSAMSegmentLib.runtime.fixed_tuples import triple
+from HSAMSegmentLib.runtime.serialization import triple
 
 ANATOMICAL_STRUCTURE = Code("SCT", "123037004", "Anatomical Structure")
 TISSUE = Code("SCT", "85756007", "Tissue")

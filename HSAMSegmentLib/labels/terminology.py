@@ -1,24 +1,67 @@
-"""From names to labels with colors and codes, and Slicer's text form of a code.
+"""From names to labels with colors, codes and sides, and Slicer's text form of a code.
 
 A name is only taken for a known structure when its words are exactly those of one of its names, in any order: "Left
 kidney", "kidney_left" and "KidneyLeft" are; "left kidney tumor", "LK" or "kidney 1" are not, and stay without a code.
+
+Models keep the colors of their labels. A label with the color that its structure had by default in earlier versions
+(that of Slicer's anatomy list) gets the present one; a color that a user chose stays.
 """
 
 from __future__ import annotations
 
 import colorsys
+import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 from HSAMSegmentLib.labels.label_set import Code, Label, LabelSet, Terminology
-from HSAMSegmentLib.labels.structures import KNOWN_STRUCTURES, Structure
-from HSAMSegmentLib.runtime.fixed_tuples import triple
+from HSAMSegmentLib.labels.structures import KNOWN_STRUCTURES, LEFT, RIGHT, Structure
+from HSAMSegmentLib.runtime.serialization import triple
 
 CATEGORY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 ANATOMIC_CONTEXT = "Anatomic codes - DICOM master list"
 _NO_CODE = "^^"
 _GOLDEN_RATIO = 0.618033988749895
+
+_ALIKE = 0.01
+_SIDES = ("right ", "left ")
+_FORMER = {
+    "liver": (221, 130, 101),
+    "spleen": (157, 108, 162),
+    "kidney": (185, 102, 83),
+    "gallbladder": (139, 150, 98),
+    "stomach": (216, 132, 105),
+    "aorta": (224, 97, 76),
+    "pancreas": (249, 180, 111),
+    "esophagus": (211, 171, 143),
+    "duodenum": (255, 253, 229),
+    "small intestine": (205, 167, 142),
+    "colon": (204, 168, 143),
+    "adrenal gland": (249, 186, 150),
+    "inferior vena cava": (0, 151, 206),
+    "portal vein": (0, 122, 171),
+    "bladder": (222, 154, 132),
+    "prostate": (230, 158, 140),
+    "uterus": (255, 181, 158),
+    "heart": (206, 110, 84),
+    "left ventricular myocardium": (236, 200, 110),
+    "left ventricle": (152, 55, 13),
+    "right ventricle": (181, 85, 57),
+    "left atrium": (203, 108, 81),
+    "right atrium": (210, 115, 89),
+    "lung": (197, 165, 145),
+    "trachea": (182, 228, 255),
+    "brain": (250, 250, 225),
+    "spinal cord": (244, 214, 49),
+    "thyroid": (62, 162, 114),
+    "femur": (241, 214, 145),
+}
+"""Red, green and blue, 0 to 255; both sides of a pair had the same."""
+
+RIGHT_SIDE, LEFT_SIDE = "right", "left"
+_WORDS = {"right": RIGHT_SIDE, "r": RIGHT_SIDE, "left": LEFT_SIDE, "l": LEFT_SIDE}
 
 
 def find_structure(name: str) -> Structure | None:
@@ -102,3 +145,51 @@ def _words(name: str) -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def _structures_by_words() -> dict[tuple[str, ...], Structure]:
     return {_words(name): structure for structure in KNOWN_STRUCTURES for name in (structure.name, *structure.synonyms)}
+
+
+def with_present_colors(labels: LabelSet) -> LabelSet:
+    """The same labels; those with the former color of their structure have its present one."""
+    return LabelSet(tuple(_with_present_color(label) for label in labels))
+
+
+def _with_present_color(label: Label) -> Label:
+    structure = find_structure(label.name)
+    if structure is None:
+        return label
+    name = structure.name
+    for side in _SIDES:
+        name = name if name in _FORMER else name.removeprefix(side)
+    former = tuple(part / 255.0 for part in _FORMER.get(name, (0, 0, 0)))
+    given = (former, fallback_color(label.value))  # the latter where the structure was not known by this name
+    is_default = any(math.dist(color, label.color) < _ALIKE for color in given)
+    return replace(label, color=structure.color) if is_default else label
+
+
+def side_of(label: Label) -> str:
+    """ "right" or "left" by the code, or by the name of a structure without a code; "" for neither.
+
+    Sides inside of one organ, such as the ventricles of the heart, are structures of their own and have none.
+    """
+    return _organ_and_side(label)[1]
+
+
+def sided_pairs(labels: Iterable[Label]) -> list[tuple[Label, Label]]:
+    """The structures that are one organ on the right and on the left, the right one first."""
+    sides: dict[tuple[str, ...], dict[str, Label]] = {}
+    for label in labels:
+        organ, side = _organ_and_side(label)
+        if side:
+            sides.setdefault(organ, {}).setdefault(side, label)
+    return [(both[RIGHT_SIDE], both[LEFT_SIDE]) for both in sides.values() if len(both) == 2]
+
+
+def _organ_and_side(label: Label) -> tuple[tuple[str, ...], str]:
+    terms = label.terminology
+    if terms is not None:
+        modifier = terms.modifier.value if terms.modifier is not None else ""
+        side = {RIGHT.value: RIGHT_SIDE, LEFT.value: LEFT_SIDE}.get(modifier, "")
+        return ("code", terms.type.scheme, terms.type.value), side
+    words = re.findall(r"[^\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label.name).lower())
+    said = [_WORDS[word] for word in words if word in _WORDS]
+    rest = [word for word in words if word not in _WORDS]
+    return ("name", *rest), said[0] if len(said) == 1 and rest else ""

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from HSAMSegmentLib.labels.label_set import Label
-from HSAMSegmentLib.labels.sides import sided_pairs
-from HSAMSegmentLib.measurement.readable import readable_number
+from HSAMSegmentLib.labels.terminology import sided_pairs
 from HSAMSegmentLib.measurement.statistics import StructureStatistics
 
 MISSING, PARTS, SIDES, RANGE, CONFIDENCE, BORDER = "missing", "parts", "sides", "range", "confidence", "border"
@@ -16,6 +15,15 @@ _MOST_OUTSIDE = 0.02
 """Share of an organ of one piece that may lie apart from it."""
 _RIGHT_OF = (("SCT:10200004", "SCT:78961009"),)
 """Codes of organs of which the first lies right of the second: liver and spleen."""
+
+
+def readable_number(value: float) -> str:
+    """Three digits that count, without an exponent: 1480, 63.5, 0.82, 0.0042."""
+    if abs(value) >= 100.0:
+        return f"{value:.0f}"
+    if abs(value) >= 10.0:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
 @dataclass(frozen=True)

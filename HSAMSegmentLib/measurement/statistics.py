@@ -19,7 +19,7 @@ from HSAMSegmentLib.images.geometry import Geometry, same_grid
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.labels.label_set import Label
 from HSAMSegmentLib.labels.segmentation import Segmentation
-from HSAMSegmentLib.labels.sides import side_of
+from HSAMSegmentLib.labels.terminology import side_of
 
 _PERCENTILES = {"p05": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95}
 _SIGNIFICANT_DIGITS = 7

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from HSAMSegmentLib.images.orientation import SliceFrame
 from HSAMSegmentLib.preprocess.rules import SliceRule
 from HSAMSegmentLib.preprocess.slice_resampling import (
     AxisPlacement,
@@ -272,3 +273,28 @@ def _wrap(index: np.ndarray, length: int, device: torch.device) -> Tensor:
 
 def _float32(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class StackRegion:
+    """A box of a stack: slices first..last - 1 and a window of each of them."""
+
+    first: int
+    last: int
+    window: SliceWindow
+
+
+def stack_region(roi: tuple[int, int, int, int, int, int], frame: SliceFrame) -> StackRegion:
+    """Where a voxel box (i0, i1, j0, j1, k0, k1), upper bounds excluded, lies in the stack."""
+    bounds = []
+    for array_axis, backwards, count in zip(frame.axes, frame.reversed_axes, frame.stack_shape):
+        voxel_axis = 2 - array_axis
+        low, high = roi[2 * voxel_axis], roi[2 * voxel_axis + 1]
+        bounds.append((count - high, count - low) if backwards else (low, high))
+    (first, last), rows, columns = bounds
+    return StackRegion(first, last, SliceWindow(*rows, *columns))
+
+
+def voxel_axis_name(frame: SliceFrame) -> str:
+    """The voxel axis that the slices follow: "i", "j" or "k"."""
+    return "kji"[frame.axes[0]]

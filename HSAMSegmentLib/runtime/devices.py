@@ -17,8 +17,7 @@ import psutil
 import torch
 
 from HSAMSegmentLib.errors import DeviceError, RequestError
-from HSAMSegmentLib.runtime.free_cores import FreeCores
-from HSAMSegmentLib.runtime.threads import requested_threads
+from HSAMSegmentLib.runtime.threads import FreeCores, requested_threads
 
 logger = logging.getLogger(__name__)
 

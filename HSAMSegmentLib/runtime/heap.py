@@ -11,6 +11,7 @@ import ctypes
 import logging
 import os
 import sys
+from collections.abc import Mapping
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,11 @@ _MIB = 2**20
 _OPTIONS = {_MMAP_THRESHOLD: 64 * _MIB, _TRIM_THRESHOLD: 512 * _MIB, _TOP_PAD: 16 * _MIB}
 """Blocks from 64 MiB on, such as whole volumes, still go back at once; of the others at most 512 MiB are kept."""
 
-_USER_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "LD_PRELOAD", "GLIBC_TUNABLES")
+_OPTIONS_UNDER_DASK = {_TRIM_THRESHOLD: 1024 * _MIB, _MMAP_THRESHOLD: 32 * _MIB}
+"""The second is glibc's own upper bound."""
+
+_DASK_SETTING = "MALLOC_TRIM_THRESHOLD_"
+_USER_SETTINGS = (_DASK_SETTING, "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "LD_PRELOAD", "GLIBC_TUNABLES")
 
 
 def keep_freed_memory(platform: str = sys.platform) -> bool:
@@ -32,9 +37,27 @@ def keep_freed_memory(platform: str = sys.platform) -> bool:
     """
     if platform != "linux" or any(name in os.environ for name in _USER_SETTINGS):
         return False
+    return _set_options(_OPTIONS)
+
+
+def keep_freed_memory_of_dask() -> bool:
+    """Let glibc keep freed memory for the next layer of a network, where Dask told it to give every bit back.
+
+    Dask starts workers with `MALLOC_TRIM_THRESHOLD_=65536`, which is good for tables. A network then gets fresh pages
+    for each of its tensors, and that takes as long as the network (Testing/Benchmarks/bench_allocator.py).
+
+    Returns:
+        Whether it was set: not without that variable, and not with other C libraries.
+    """
+    if _DASK_SETTING not in os.environ or os.name != "posix":
+        return False
+    return _set_options(_OPTIONS_UNDER_DASK)
+
+
+def _set_options(options: Mapping[int, int]) -> bool:
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         logger.debug("This C library has no mallopt.")
         return False
-    return all(mallopt(option, value) == 1 for option, value in _OPTIONS.items())
+    return all(mallopt(option, value) == 1 for option, value in options.items())

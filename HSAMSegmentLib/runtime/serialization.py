@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterable
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 Target = TypeVar("Target")
+
+Item = TypeVar("Item")
 
 
 def to_plain(value: Any) -> Any:
@@ -117,3 +120,15 @@ class _Unions(ast.NodeTransformer):
         """Rewrite one union; there are no other operators in a hint."""
         choices = ast.Tuple([self.visit(node.left), self.visit(node.right)], ast.Load())
         return ast.Subscript(ast.Name("_Union", ast.Load()), choices, ast.Load())
+
+
+def pair(items: Iterable[Item]) -> tuple[Item, Item]:
+    """The only two items; ValueError if there are more or fewer."""
+    first, second = items
+    return first, second
+
+
+def triple(items: Iterable[Item]) -> tuple[Item, Item, Item]:
+    """The only three items; ValueError if there are more or fewer."""
+    first, second, third = items
+    return first, second, third

@@ -1,4 +1,4 @@
-"""Threads of torch on a machine that does other things: how many, how long they wait, with what priority. No torch.
+"""Threads of torch on a machine that does other things: which cores are free, and how threads wait. No torch here.
 
 OpenMP's threads wait for each other at every barrier by spinning. On a quiet machine that is fastest; where other
 programs use the cores, a thread that is not running keeps the others spinning, and the same work takes up to thirty
@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping, MutableMapping
+import time
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,11 @@ _WORKER_NICENESS = {"darwin": 5}
 
 _USUAL_WORKER_NICENESS = 10
 _WORKER_AUTOGROUP = Path("/proc/self/autogroup")
+
+_SHORTEST_SAMPLE_SECONDS = 0.05
+_GROUPS = Path("/proc/self/cgroup")
+_GROUP_ROOT = Path("/sys/fs/cgroup")
+_ONLINE = Path("/sys/devices/system/cpu/online")
 
 
 def limit_spinning(environment: MutableMapping[str, str] | None = None) -> bool:
@@ -102,3 +109,148 @@ def priority_sentence() -> str:
     group = _WORKER_AUTOGROUP.read_text(encoding="ascii").strip() if _WORKER_AUTOGROUP.exists() else ""
     grouped = f"; scheduling group {group.split()[-1]}" if group else ""
     return f"Nice {os.nice(0)}{grouped}."
+
+
+class FreeCores:
+    """How many cores other programs leave free, measured between its creation and the question.
+
+    Create it when a request arrives and ask when the threads are needed: then the sample takes no time of its own.
+    """
+
+    def __init__(self) -> None:
+        self._cpus = allowed_cpus()
+        self._started = time.monotonic()
+        self._busy = _seconds_of_others(self._cpus)
+
+    def count(self) -> int:
+        """Cores that are free: at least 1, at most those that this process may use."""
+        elapsed = time.monotonic() - self._started
+        if elapsed < _SHORTEST_SAMPLE_SECONDS:
+            time.sleep(_SHORTEST_SAMPLE_SECONDS - elapsed)
+            elapsed = time.monotonic() - self._started
+        used_by_others = max(_seconds_of_others(self._cpus) - self._busy, 0.0) / elapsed
+        return max(1, min(usable_cores(), round(_cores_by_affinity() - used_by_others)))
+
+
+def usable_cores() -> int:
+    """Physical cores that this process may use: of the machine, by affinity, and by the quota of its container."""
+    return max(1, min(_cores_by_affinity(), container_quota()))
+
+
+def allowed_cpus() -> frozenset[int] | None:
+    """Numbers of the logical processors that this process may run on; None where the system has no such limit."""
+    import psutil
+
+    ask = getattr(psutil.Process(), "cpu_affinity", None)
+    return frozenset(ask()) if ask is not None else None
+
+
+def container_quota(groups: Path = _GROUPS, root: Path = _GROUP_ROOT) -> int:
+    """Cores that the control group of this process, and each group around it, may use; `sys.maxsize` if unlimited.
+
+    Args:
+        groups: lists the groups of this process, one "number:controllers:path" in a line.
+        root: where the groups are mounted, version 2 itself or version 1 with a folder for each controller.
+    """
+    try:
+        lines = groups.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return sys.maxsize
+    limits = [limit for line in lines if line.count(":") >= 2 for limit in _limits(line, root)]
+    return max(1, int(min(limits))) if limits else sys.maxsize
+
+
+def _limits(line: str, root: Path) -> Iterator[float]:
+    _number, controllers, path = line.split(":", 2)
+    if not controllers:
+        for base in (root, root / "unified"):
+            for folder in _upward(base, path):
+                yield from _ratio(_words(folder / "cpu.max"))
+    elif "cpu" in controllers.split(","):
+        for base in {root / controllers, root / "cpu"}:
+            for folder in _upward(base, path):
+                yield from _ratio(_words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us"))
+
+
+def _upward(base: Path, path: str) -> Iterator[Path]:
+    """The folder of a group and those of the groups around it.
+
+    Inside of a container the path may be that outside of it; then only its end, the mounted folder itself, is there.
+    """
+    parts = [part for part in path.split("/") if part not in ("", "..")]
+    for count in range(len(parts), -1, -1):
+        yield base.joinpath(*parts[:count])
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return []
+
+
+def _ratio(words: list[str]) -> Iterator[float]:
+    """Quota over period; nothing for "max" (version 2), -1 (version 1) and files that are not there."""
+    if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]) > 0:
+        yield int(words[0]) / int(words[1])
+
+
+def _cores_by_affinity() -> int:
+    import psutil
+
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    cpus = allowed_cpus()
+    return min(physical, len(cpus)) if cpus else physical
+
+
+def _seconds_of_others(cpus: frozenset[int] | None) -> float:
+    """Seconds that other programs used so far of these processors.
+
+    Programs of lower priority than this one do not count: they give way.
+    """
+    counts_nice = os.name == "nt" or os.nice(0) > 0
+    busy = sum(_busy_seconds(times, counts_nice) for times in _times_of(cpus))
+    return busy - _own_seconds(counts_nice)
+
+
+def _times_of(cpus: frozenset[int] | None) -> list[Any]:
+    """Times of some logical processors; of all where their numbers are not known."""
+    import psutil
+
+    times = psutil.cpu_times(percpu=True)
+    numbers = _online_cpus() or list(range(len(times)))
+    if cpus is None or len(numbers) != len(times) or not cpus <= set(numbers):
+        found: list[Any] = times
+        return found
+    return [item for number, item in zip(numbers, times) if number in cpus]
+
+
+def _online_cpus(file: Path = _ONLINE) -> list[int]:
+    """Numbers of the processors that are switched on, which Linux lists as "0-3,6"; empty if unknown."""
+    numbers: list[int] = []
+    for part in ",".join(_words(file)).split(","):
+        first, _dash, last = part.partition("-")
+        if first.isdigit():
+            numbers.extend(range(int(first), int(last or first) + 1))
+    return numbers
+
+
+def _busy_seconds(times: Any, counts_nice: bool) -> float:
+    names = ("user", "system", "irq", "softirq", "steal", *(("nice",) if counts_nice else ()))
+    return sum(getattr(times, name, 0.0) for name in names)
+
+
+def _own_seconds(counts_nice: bool) -> float:
+    """Seconds that this process, its children and theirs used, the ended ones included."""
+    import psutil
+
+    own = psutil.Process()
+    total = 0.0
+    for process in (own, *own.children(recursive=True)):
+        try:
+            if counts_nice or process.nice() <= 0:
+                times = process.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
+        except psutil.Error:  # it ended just now
+            continue
+    return total

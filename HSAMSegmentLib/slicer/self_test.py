@@ -16,7 +16,7 @@ import slicer
 import vtk
 
 from HSAMSegmentLib.errors import ModelNotFoundError
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.slicer.nodes.segment_session import Written
 from HSAMSegmentLib.slicer.nodes.segmentations.segments import LABELMAP, create_segmentation, find_segment
 from HSAMSegmentLib.slicer.nodes.volumes import volume_geometry
@@ -32,7 +32,7 @@ _IMPORT_ENGINE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import HSAMSegmentLib.weights.store, HSAMSegmentLib.inference.options, HSAMSegmentLib.workflows.run
-import HSAMSegmentLib.phantom.abdomen_phantom
+import HSAMSegmentLib.phantom
 sys.exit(",".join(name for name in ("torch", "monai") if name in sys.modules) or 0)
 """
 

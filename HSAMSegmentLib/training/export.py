@@ -4,14 +4,72 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from HSAMSegmentLib.runtime.atomic_files import atomic_output
 from HSAMSegmentLib.training.request import FinetuneRequest, FinetuneResult, ValidationMetrics
-from HSAMSegmentLib.training.training_plot import write_plot
 from HSAMSegmentLib.weights.loading import save_model
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+_LEGEND_ROWS = 12
+
+
+def write_plot(
+    history: Sequence[ValidationMetrics],
+    path: Path,
+    *,
+    title: str = "",
+    validated_on: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Draw the loss, and Dice per label where there is validation, to a PNG file.
+
+    Args:
+        history: the validations.
+        path: of the PNG file.
+        title: above the picture.
+        validated_on: what the Dice was measured on, in words.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        OutputError: if the file exists or cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title or "Training", wrap=True)
+    left, right = figure.subplots(1, 2)
+    left.plot([item.step for item in history], [item.loss for item in history], color="black", marker=".")
+    left.set(xlabel="step", ylabel="loss (running mean)")
+    _draw_dice(right, history, validated_on)
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    with atomic_output(path, overwrite=overwrite) as stream:
+        figure.savefig(stream, format="png", dpi=120)
+
+
+def _draw_dice(axes: Axes, history: Sequence[ValidationMetrics], validated_on: str) -> None:
+    steps = [item.step for item in history]
+    names = list(dict.fromkeys(name for item in history for name in item.dice))
+    axes.set(xlabel="step", ylabel="Dice", ylim=(0, 1), title=f"Validation on {validated_on or 'nothing'}")
+    axes.title.set_fontsize("medium")
+    if not names:
+        axes.text(0.5, 0.5, "No validation", ha="center", va="center", transform=axes.transAxes)
+        return
+    for name in names:
+        axes.plot(steps, [item.dice.get(name, float("nan")) for item in history], marker=".", label=name)
+    best = [item.step for item in history if item.kept]
+    if best:
+        axes.axvline(best[-1], color="gray", linestyle=":", label="kept")
+    axes.legend(fontsize="small", ncols=1 + len(names) // _LEGEND_ROWS)
 
 
 def export(result: FinetuneResult, request: FinetuneRequest) -> None:

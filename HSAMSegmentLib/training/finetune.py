@@ -15,13 +15,16 @@ from HSAMSegmentLib.training.data.batches import Batches, LiveBatches
 from HSAMSegmentLib.training.data.cases import Case
 from HSAMSegmentLib.training.export import export
 from HSAMSegmentLib.training.features.adaptation import FULL, SplitNetwork
-from HSAMSegmentLib.training.features.cached_batches import CachedFeatureBatches
-from HSAMSegmentLib.training.features.cached_features import NOTE_SECONDS, CachedFeatures, CacheOptions
+from HSAMSegmentLib.training.features.cached_features import (
+    NOTE_SECONDS,
+    CachedFeatureBatches,
+    CachedFeatures,
+    CacheOptions,
+)
 from HSAMSegmentLib.training.features.feature_cache import CacheOwner
 from HSAMSegmentLib.training.finetune_state import FinetuneState
 from HSAMSegmentLib.training.loop.budget import BudgetedEncoding
-from HSAMSegmentLib.training.loop.fit import fit
-from HSAMSegmentLib.training.loop.interruption import CancellableComputation
+from HSAMSegmentLib.training.loop.fit import CancellableComputation, fit
 from HSAMSegmentLib.training.loop.trainer import NonFiniteLossError
 from HSAMSegmentLib.training.preparation import prepare
 from HSAMSegmentLib.training.request import FinetuneEvents, FinetuneRequest, FinetuneResult, ignore_events

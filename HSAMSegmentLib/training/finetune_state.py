@@ -16,25 +16,22 @@ from HSAMSegmentLib.runtime.atomic_files import refuse_existing
 from HSAMSegmentLib.runtime.devices import choose_device
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, interruptible
 from HSAMSegmentLib.training import ranks
-from HSAMSegmentLib.training.data.array_store import ArrayStore
 from HSAMSegmentLib.training.data.augment import AugmentRule
 from HSAMSegmentLib.training.data.batches import Batches
 from HSAMSegmentLib.training.data.cases import Case
-from HSAMSegmentLib.training.data.slice_bank import SliceBank
+from HSAMSegmentLib.training.data.slice_bank import ArrayStore, SliceBank
 from HSAMSegmentLib.training.features.adaptation import set_trainable
-from HSAMSegmentLib.training.loop.batch_size_probe import BatchSizeProbe
 from HSAMSegmentLib.training.loop.budget import Budget
-from HSAMSegmentLib.training.loop.checkpointer import Checkpointer
-from HSAMSegmentLib.training.loop.interruption import CancellableComputation
+from HSAMSegmentLib.training.loop.checkpointer import Checkpointer, state_path
+from HSAMSegmentLib.training.loop.fit import CancellableComputation
 from HSAMSegmentLib.training.loop.losses import DICE_SMOOTHING, autosam_loss, hsam_loss
-from HSAMSegmentLib.training.loop.schedules import hsam_last_stage_weight
-from HSAMSegmentLib.training.loop.trainer import Objective, Trainer
+from HSAMSegmentLib.training.loop.optimizer import hsam_last_stage_weight
+from HSAMSegmentLib.training.loop.trainer import BatchSizeProbe, Objective, Trainer
 from HSAMSegmentLib.training.loop.validator import Validator
 from HSAMSegmentLib.training.recipe import Recipe
 from HSAMSegmentLib.training.request import SCHEDULES, FinetuneEvents, FinetuneRequest
 from HSAMSegmentLib.training.second_plane import PlaneComparison, SecondPlane
 from HSAMSegmentLib.training.setup import TrainingSetup, slice_bank_of
-from HSAMSegmentLib.training.state_files import state_path
 
 Result = TypeVar("Result")
 

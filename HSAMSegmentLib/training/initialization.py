@@ -1,12 +1,17 @@
-"""Initialize the network of a training from SAM's weights, a built-in model, or any bundle."""
+"""Initialize the network of a training from SAM's weights, a built-in model, or any bundle.
+
+Tensors of the same name and shape are copied, and classes by the names of their labels.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from HSAMSegmentLib.errors import CheckpointError, ModelNotFoundError
 from HSAMSegmentLib.labels.label_set import LabelSet
@@ -16,7 +21,6 @@ from HSAMSegmentLib.models.specification import EncoderSpec
 from HSAMSegmentLib.training.features.adaptation import FULL
 from HSAMSegmentLib.training.recipe import COMPACT, Recipe
 from HSAMSegmentLib.training.request import FinetuneRequest
-from HSAMSegmentLib.training.weight_transfer import transfer
 from HSAMSegmentLib.weights.bundle import read_manifest
 from HSAMSegmentLib.weights.catalog import ENCODER
 from HSAMSegmentLib.weights.convert.official_files import read_official
@@ -25,9 +29,112 @@ from HSAMSegmentLib.weights.loading import LoadedModel, load_model, starting_ten
 from HSAMSegmentLib.weights.manifest import EncoderSource, License, Manifest
 from HSAMSegmentLib.weights.store import Store
 
+_PER_CLASS_ENTRY = re.compile(r"(hypernetworks\w*)\.(\d+)\.")
+
 DEFAULT_START = "abdomen-mr"
 SCRATCH = "scratch"
 OWN_LICENSE = License("Terms of its scans", "Fine-tuned on your scans: their terms apply.", research_only=False)
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """The origin of every tensor of the new network.
+
+    Attributes:
+        taken: names of tensors copied whole.
+        by_class: names of tensors of which only the common classes were copied.
+        new: names of tensors that keep their initial values.
+        common_labels: names of the classes of both networks.
+    """
+
+    taken: tuple[str, ...]
+    by_class: tuple[str, ...]
+    new: tuple[str, ...]
+    common_labels: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """The report in words."""
+        total = len(self.taken) + len(self.by_class) + len(self.new)
+        known = f" Structures it already knew: {', '.join(self.common_labels)}." if self.common_labels else ""
+        return (
+            f"Taken from the starting model: {len(self.taken)} of {total} tensors, {len(self.by_class)} for the common "
+            f"structures only; {len(self.new)} are newly initialized.{known}"
+        )
+
+
+def class_map(old: LabelSet | None, new: LabelSet) -> dict[int, int]:
+    """Channel of the new network -> channel of the old one, for the background and labels of the same name."""
+    pairs = {0: 0}
+    if old is not None:
+        channels = {label.name.lower(): number for number, label in enumerate(old, start=1)}
+        for number, label in enumerate(new, start=1):
+            if label.name.lower() in channels:
+                pairs[number] = channels[label.name.lower()]
+    return pairs
+
+
+@torch.no_grad()
+def transfer(
+    source: Mapping[str, Tensor],
+    target: nn.Module,
+    *,
+    old_labels: LabelSet | None,
+    new_labels: LabelSet,
+) -> TransferReport:
+    """Copy the matching tensors of another network.
+
+    A tensor of the same name and shape is copied, unless it belongs to classes (one row or one perceptron per channel):
+    those follow the names of the labels.
+
+    Args:
+        source: tensors of the old network by name.
+        target: the new network, changed in place.
+        old_labels: labels of the old network's channels 1.., None if unknown.
+        new_labels: labels of the new network's channels 1...
+    """
+    channels = class_map(old_labels, new_labels)
+    old_count, new_count = (0 if labels is None else len(labels) + 1 for labels in (old_labels, new_labels))
+    taken: list[str] = []
+    by_class: list[str] = []
+    new: list[str] = []
+    for name, tensor in target.state_dict().items():
+        origin = _origin(name, channels)
+        found = source.get(origin) if origin is not None else None
+        if found is not None and _is_per_row(found, tensor, old_count, new_count):
+            for channel, old in channels.items():
+                tensor[channel] = found[old].to(tensor.dtype)
+            by_class.append(name)
+        elif found is not None and found.shape == tensor.shape:
+            tensor.copy_(found)
+            (taken if origin == name and _PER_CLASS_ENTRY.search(name) is None else by_class).append(name)
+        else:
+            new.append(name)
+    known = tuple(label.name for number, label in enumerate(new_labels, start=1) if number in channels)
+    return TransferReport(tuple(taken), tuple(by_class), tuple(new), known)
+
+
+def _origin(name: str, channels: Mapping[int, int]) -> str | None:
+    """Name of the old tensor that a new one comes from; None where a class is new."""
+    match = _PER_CLASS_ENTRY.search(name)
+    if match is None:
+        return name
+    channel = channels.get(int(match.group(2)))
+    if channel is None:
+        return None
+    return f"{name[: match.start(2)]}{channel}{name[match.end(2) :]}"
+
+
+def _is_per_row(found: Tensor, tensor: Tensor, old_count: int, new_count: int) -> bool:
+    """Whether the first axis counts classes on both sides and the rest agrees."""
+    return (
+        tensor.ndim > 0
+        and found.ndim == tensor.ndim
+        and found.shape[0] == old_count
+        and tensor.shape[0] == new_count
+        and found.shape[1:] == tensor.shape[1:]
+        and tensor.shape[0] <= 256
+    )
 
 
 @dataclass(frozen=True)

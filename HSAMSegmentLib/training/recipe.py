@@ -10,8 +10,7 @@ from typing import Any
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.orientation import slice_frame
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
-from HSAMSegmentLib.preprocess.rules import PLAIN_VIEW, IntensityRule, PredictionRule, SliceRule
-from HSAMSegmentLib.preprocess.slice_planes import other_plane
+from HSAMSegmentLib.preprocess.rules import PLAIN_VIEW, IntensityRule, PredictionRule, SliceRule, other_plane
 from HSAMSegmentLib.training.data.augment import AugmentRule, between
 from HSAMSegmentLib.training.data.cases import Case
 from HSAMSegmentLib.training.features.adaptation import ADAPTATIONS, FROZEN, FULL, LORA

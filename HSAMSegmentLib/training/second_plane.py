@@ -18,15 +18,14 @@ from HSAMSegmentLib.images.orientation import SliceFrame, slice_frame
 from HSAMSegmentLib.inference.confidence import read_logits, winning_channel
 from HSAMSegmentLib.inference.multi_planar import PlaneLogits
 from HSAMSegmentLib.models.interface import SegmentationNetwork
-from HSAMSegmentLib.preprocess.network_input import SliceWindow
-from HSAMSegmentLib.preprocess.regions import StackRegion
+from HSAMSegmentLib.preprocess.network_input import SliceWindow, StackRegion
 from HSAMSegmentLib.runtime.tensors import to_array
 from HSAMSegmentLib.training.data.cases import UNLABELED, Case
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
 from HSAMSegmentLib.training.data.validation_sets import ValidationSet
+from HSAMSegmentLib.training.initialization import transfer
 from HSAMSegmentLib.training.loop.trainer import Trainer
 from HSAMSegmentLib.training.setup import TrainingSetup, slice_bank_of, training_set_of
-from HSAMSegmentLib.training.weight_transfer import transfer
 
 FIRST_PLANE_SHARE = 0.75
 """Part of a training for the first network; the second one then starts from its weights."""

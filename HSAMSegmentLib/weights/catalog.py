@@ -23,6 +23,13 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.(pth|pt|safetensors)")
 
+RENAMED_MODELS = {"abdomen-mr-t2": "abdomen-mr"}
+"""Earlier id to the id of the model that took its place."""
+
+MOVED_ENCODERS = {"9f53fc18e82c23498ab70514cb7ab4bf98405c8988aced9c75798ceed0211698": "cardiac-mr-bssfp"}
+"""SHA-256 of an earlier bundle to the id of the model whose bundle holds the same encoder. Models that were fine-tuned
+with that encoder refer to the earlier bundle."""
+
 
 @dataclass(frozen=True)
 class CatalogEntry:

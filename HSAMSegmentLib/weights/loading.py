@@ -12,7 +12,7 @@ from HSAMSegmentLib.errors import CheckpointError, ModelNotFoundError
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.models.lora import ADAPTER_NAMES
 from HSAMSegmentLib.weights.bundle import read_manifest, read_tensors, save_bundle
-from HSAMSegmentLib.weights.catalog import ENCODER
+from HSAMSegmentLib.weights.catalog import ENCODER, MOVED_ENCODERS
 from HSAMSegmentLib.weights.convert.official_files import (
     OfficialWeights,
     encoder_tensors,
@@ -24,7 +24,6 @@ from HSAMSegmentLib.weights.convert.official_manifest import manifest_for
 from HSAMSegmentLib.weights.file_kind import SAFETENSORS, file_kind
 from HSAMSegmentLib.weights.instantiate import filled_network
 from HSAMSegmentLib.weights.manifest import EncoderSource, Manifest
-from HSAMSegmentLib.weights.renamed_models import MOVED_ENCODERS
 from HSAMSegmentLib.weights.store import WEIGHT_SUFFIXES, Store
 from HSAMSegmentLib.weights.store_entries import encoder_id, notes_of, unknown_encoder
 

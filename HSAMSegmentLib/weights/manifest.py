@@ -7,13 +7,42 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from HSAMSegmentLib.errors import CheckpointError
-from HSAMSegmentLib.labels.former_colors import with_present_colors
 from HSAMSegmentLib.labels.label_set import LabelSet
+from HSAMSegmentLib.labels.terminology import with_present_colors
 from HSAMSegmentLib.models.specification import Architecture
 from HSAMSegmentLib.preprocess.rules import IntensityRule, PredictionRule, SliceRule
-from HSAMSegmentLib.weights.training_ranges import StructureRange
 
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StructureRange:
+    """One structure in the training scans.
+
+    Attributes:
+        volume_ml: plausible volume (lowest, highest) in milliliters, None if no training scan
+            shows the whole structure.
+        intensity: plausible mean of the scaled intensity (lowest, highest), between 0 and 1.
+        confidence: usual confidence of the finished model, None if it was not measured.
+    """
+
+    volume_ml: tuple[float, float] | None
+    intensity: tuple[float, float]
+    confidence: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> StructureRange:
+        """Read what `to_json` wrote."""
+        volume, confidence = data["volume_ml"], data.get("confidence")
+        return cls(
+            volume_ml=None if volume is None else (float(volume[0]), float(volume[1])),
+            intensity=(float(data["intensity"][0]), float(data["intensity"][1])),
+            confidence=None if confidence is None else float(confidence),
+        )
 
 
 @dataclass(frozen=True)

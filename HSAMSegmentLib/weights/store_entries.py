@@ -9,13 +9,12 @@ from typing import Any
 
 from HSAMSegmentLib.errors import CheckpointError
 from HSAMSegmentLib.weights.bundle import BUNDLE_SUFFIX, read_manifest
-from HSAMSegmentLib.weights.catalog import ENCODER, MODEL, CatalogEntry
+from HSAMSegmentLib.weights.catalog import ENCODER, MODEL, MOVED_ENCODERS, CatalogEntry
 from HSAMSegmentLib.weights.convert.official_manifest import NOTES_KEY
 from HSAMSegmentLib.weights.convert.recognition import OfficialFile, plain_state, recognize, require_architecture
 from HSAMSegmentLib.weights.convert.torch_header import read_torch_header
 from HSAMSegmentLib.weights.file_kind import SAFETENSORS, file_kind
 from HSAMSegmentLib.weights.manifest import EncoderSource, License, Manifest
-from HSAMSegmentLib.weights.renamed_models import MOVED_ENCODERS
 
 BUILT_IN = "embedded"
 STORED = "stored"

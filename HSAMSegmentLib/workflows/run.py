@@ -22,11 +22,11 @@ WORKFLOWS = {
     "inspect": "HSAMSegmentLib.workflows.finetune.inspect_cases:run",
     "suggest": "HSAMSegmentLib.workflows.suggest.suggest_scans:run",
     "compare": "HSAMSegmentLib.workflows.compare.compare_job:run",
-    "download": "HSAMSegmentLib.workflows.download:run",
-    "import model": "HSAMSegmentLib.workflows.import_model:run",
-    "fetch model": "HSAMSegmentLib.workflows.fetch_model:run",
-    "export model": "HSAMSegmentLib.workflows.export_model:run",
-    "verify": "HSAMSegmentLib.workflows.verify:run",
+    "download": "HSAMSegmentLib.workflows.model_jobs:download_model",
+    "import model": "HSAMSegmentLib.workflows.model_jobs:import_model",
+    "fetch model": "HSAMSegmentLib.workflows.model_jobs:fetch_model",
+    "export model": "HSAMSegmentLib.workflows.model_jobs:export_model",
+    "verify": "HSAMSegmentLib.workflows.model_jobs:verify_file",
     "probe": "HSAMSegmentLib.workflows.probe:run",
 }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.evaluation.metrics import compare
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.weights.resources import builtin_models_folder
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.inputs import VolumeInput

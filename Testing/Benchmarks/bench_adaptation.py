@@ -29,22 +29,20 @@ from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.preprocess.rules import PredictionRule
 from HSAMSegmentLib.training.data.augment import AugmentRule, augment
-from HSAMSegmentLib.training.data.batches import gather
-from HSAMSegmentLib.training.data.label_crop import WHOLE_SLICE_SHARE, find_label_crop
+from HSAMSegmentLib.training.data.batches import WHOLE_SLICE_SHARE, find_label_crop, gather
 from HSAMSegmentLib.training.data.sampling import BalancedSampler
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
+from HSAMSegmentLib.training.initialization import transfer
 from HSAMSegmentLib.training.loop.losses import DICE_SMOOTHING, hsam_loss
-from HSAMSegmentLib.training.loop.optimizer import GRADIENT_LIMIT, make_optimizer, set_rate
+from HSAMSegmentLib.training.loop.optimizer import GRADIENT_LIMIT, WeightAverage, make_optimizer, set_rate
 from HSAMSegmentLib.training.loop.trainer import (
     AVERAGE_DECAY,
     STEADY_AVERAGE_DECAY,
     warmed_constant_share,
     warmed_cosine_share,
 )
-from HSAMSegmentLib.training.loop.validation import predict_slices
-from HSAMSegmentLib.training.loop.weight_average import WeightAverage
+from HSAMSegmentLib.training.loop.validator import predict_slices
 from HSAMSegmentLib.training.recipe import augment_rule, prediction_rule, widened
-from HSAMSegmentLib.training.weight_transfer import transfer
 from HSAMSegmentLib.weights.loading import load_model
 from recipes.builtin_tasks import TASKS, BuiltinTask, dataset_cases
 

@@ -18,10 +18,10 @@ ROUNDS = 3
 PROGRAM = """
 import sys, time
 import HSAMSegmentLib as hsam
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom
-from HSAMSegmentLib.runtime.allocator import keep_freed_memory
+from HSAMSegmentLib.phantom import abdomen_phantom
+from HSAMSegmentLib.runtime.heap import keep_freed_memory_of_dask
 if sys.argv[1] == "ours":
-    assert keep_freed_memory()
+    assert keep_freed_memory_of_dask()
 volume, _ = abdomen_phantom()
 hsam.segment(volume, "abdomen-mr", device="cpu")
 began = time.process_time()

@@ -29,7 +29,7 @@ SETTINGS = {"bounded": {}, "OpenMP's default": {"GOMP_SPINCOUNT": "300000"}}
 
 def main() -> None:
     """Measure and print."""
-    from HSAMSegmentLib.runtime.free_cores import usable_cores
+    from HSAMSegmentLib.runtime.threads import usable_cores
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
@@ -54,7 +54,7 @@ def write_phantom(folder: Path) -> Path:
     import SimpleITK as sitk
 
     from HSAMSegmentLib.images.sitk_images import image_of
-    from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom
+    from HSAMSegmentLib.phantom import abdomen_phantom
 
     volume, _ = abdomen_phantom()
     sitk.WriteImage(image_of(volume.array, volume.geometry), str(folder / "phantom.nii.gz"))

@@ -42,7 +42,7 @@ def write_phantoms(folder: Path, count: int) -> None:
     import SimpleITK as sitk
 
     from HSAMSegmentLib.images.sitk_images import image_of
-    from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom
+    from HSAMSegmentLib.phantom import abdomen_phantom
 
     folder.mkdir()
     volume, _ = abdomen_phantom()

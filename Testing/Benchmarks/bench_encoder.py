@@ -32,7 +32,7 @@ from encoder_cost import flop_count
 from segment_anything_package import sam_part
 from torch import nn
 
-from HSAMSegmentLib.inference.half_network import half_network
+from HSAMSegmentLib.inference.slice_predictor import half_network
 from HSAMSegmentLib.io.volume_files import read_volume
 from HSAMSegmentLib.models.encoders.sam_vit import SAM_SIZES, SamEncoder
 from HSAMSegmentLib.runtime.heap import keep_freed_memory

@@ -24,7 +24,7 @@ import torch
 from segment_anything_package import sam_modeling
 
 from HSAMSegmentLib.errors import CancelledError
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 from HSAMSegmentLib.training.data.cases import Case, make_case
 from HSAMSegmentLib.training.finetune import finetune

@@ -26,7 +26,7 @@ from torch import nn
 
 from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
 from HSAMSegmentLib.training.data.augment import AugmentRule
 from HSAMSegmentLib.training.data.batches import TrainingSet
@@ -34,8 +34,12 @@ from HSAMSegmentLib.training.data.cases import make_case
 from HSAMSegmentLib.training.data.sampling import BalancedSampler
 from HSAMSegmentLib.training.data.slice_bank import build_slice_bank
 from HSAMSegmentLib.training.features.adaptation import FROZEN, SplitNetwork, set_trainable
-from HSAMSegmentLib.training.features.cached_batches import CachedFeatureBatches
-from HSAMSegmentLib.training.features.cached_features import CachedFeatures, CacheOptions, UnlimitedEncoding
+from HSAMSegmentLib.training.features.cached_features import (
+    CachedFeatureBatches,
+    CachedFeatures,
+    CacheOptions,
+    UnlimitedEncoding,
+)
 from HSAMSegmentLib.training.loop.losses import autosam_loss, hsam_loss
 from HSAMSegmentLib.training.loop.trainer import Objective, Trainer
 from HSAMSegmentLib.training.recipe import NARROW_CNN_OPTIONS

@@ -22,6 +22,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Python"))
 
 from parity_weights import fill_state_dict
+from reference_route import segment_stack
 from segment_anything_package import sam_part
 
 from HSAMSegmentLib.images.geometry import Geometry
@@ -29,13 +30,12 @@ from HSAMSegmentLib.images.orientation import to_slices
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.inference.predictor import Segmenter
-from HSAMSegmentLib.inference.reference_route import segment_stack
 from HSAMSegmentLib.labels.terminology import label_set_of
 from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.models.lora import merge_lora
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom
+from HSAMSegmentLib.phantom import abdomen_phantom
 from HSAMSegmentLib.preprocess.intensity import scale_intensity
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
 from HSAMSegmentLib.runtime.devices import default_precision, default_threads

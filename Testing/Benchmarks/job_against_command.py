@@ -25,7 +25,7 @@ def _write_phantom(path: Path) -> Path:
     import SimpleITK as sitk
 
     from HSAMSegmentLib.images.sitk_images import image_of
-    from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom
+    from HSAMSegmentLib.phantom import abdomen_phantom
 
     volume, _ = abdomen_phantom()
     sitk.WriteImage(image_of(volume.array, volume.geometry), str(path))

@@ -17,14 +17,12 @@ from HSAMSegmentLib.labels.terminology import label_set_of
 from HSAMSegmentLib.models.interface import StageLogits
 from HSAMSegmentLib.preprocess.rules import PredictionRule
 from HSAMSegmentLib.training.data.augment import AugmentRule, augment
-from HSAMSegmentLib.training.data.batches import gather
+from HSAMSegmentLib.training.data.batches import WHOLE_SLICE_SHARE, find_label_crop, gather
 from HSAMSegmentLib.training.data.cases import Case
-from HSAMSegmentLib.training.data.label_crop import WHOLE_SLICE_SHARE, find_label_crop
 from HSAMSegmentLib.training.data.sampling import BalancedSampler
 from HSAMSegmentLib.training.data.slice_bank import SliceBank, build_slice_bank
 from HSAMSegmentLib.training.loop.losses import DICE_SMOOTHING, hsam_loss
-from HSAMSegmentLib.training.loop.optimizer import GRADIENT_LIMIT, cosine_share, set_rate
-from HSAMSegmentLib.training.loop.weight_average import WeightAverage
+from HSAMSegmentLib.training.loop.optimizer import GRADIENT_LIMIT, WeightAverage, cosine_share, set_rate
 from HSAMSegmentLib.weights.loading import LoadedModel
 from HSAMSegmentLib.weights.manifest import EncoderSource, Manifest
 from recipes.builtin_tasks import BuiltinTask

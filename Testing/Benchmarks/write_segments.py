@@ -45,7 +45,7 @@ def main() -> None:
     from HSAMSegmentLib.labels.label_set import Label
     from HSAMSegmentLib.slicer.nodes.segmentations import segments as bridge
     from HSAMSegmentLib.slicer.nodes.volumes import volume_geometry
-    from HSAMSegmentLib.workflows.segment.outcome import OrganOutcome, SegmentOutcome, write_labels
+    from HSAMSegmentLib.workflows.segment.segment_request import OrganOutcome, SegmentOutcome, write_labels
 
     labels = _phantom()
     volume = slicer.util.addVolumeFromArray(np.zeros(SHAPE, np.int16), np.diag([-0.8, -0.8, 1.0, 1.0]), "Scan")

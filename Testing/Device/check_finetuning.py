@@ -14,8 +14,7 @@ from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 from HSAMSegmentLib.training.data.augment import AugmentRule
 from HSAMSegmentLib.training.data.batches import LiveBatches
 from HSAMSegmentLib.training.features.adaptation import FROZEN, FULL, SplitNetwork, set_trainable
-from HSAMSegmentLib.training.features.cached_batches import CachedFeatureBatches
-from HSAMSegmentLib.training.features.cached_features import CachedFeatures, CacheOptions
+from HSAMSegmentLib.training.features.cached_features import CachedFeatureBatches, CachedFeatures, CacheOptions
 from HSAMSegmentLib.training.loop.trainer import Objective, Trainer
 from HSAMSegmentLib.workflows.finetune.cost_estimate import estimate, footprint
 from HSAMSegmentLib.workflows.finetune.inspect_cases import CaseSummary

@@ -10,7 +10,7 @@ import torch
 from device_tools import Row, Setting
 from torch import Tensor, nn
 
-from HSAMSegmentLib.inference.half_network import half_network
+from HSAMSegmentLib.inference.slice_predictor import half_network
 from HSAMSegmentLib.models.building import HEAD_CLASSES, build_network
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec

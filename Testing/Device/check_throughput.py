@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from device_tools import Row, Setting, matrix_rate, seconds
 from encoder_cost import flop_count
+from reference_route import segment_stack
 from torch import nn
 
-from HSAMSegmentLib.inference.half_network import half_network
-from HSAMSegmentLib.inference.reference_route import segment_stack
+from HSAMSegmentLib.inference.slice_predictor import half_network
 from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.encoders.sam_vit import SamEncoder
 from HSAMSegmentLib.models.sizes import SAM_SIZES

@@ -14,7 +14,7 @@ from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.inference.result import SegmentationResult
 from HSAMSegmentLib.inference.slice_predictor import SlicePredictor
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.runtime.devices import synchronize
 from HSAMSegmentLib.weights.loading import load_model
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(REPOSITORY / "Testing" / "Host"))
 
 def learned_steps(training_run) -> int:
     """Steps in the training state of a training run that is on the disk."""
-    from HSAMSegmentLib.training.state_files import load_state
+    from HSAMSegmentLib.training.loop.checkpointer import load_state
 
     state = training_run.state_file(training_run.read_request().model_id)
     return load_state(state)["learner"]["steps"] if state.is_file() else 0

@@ -55,7 +55,7 @@ def result(scan, confidences=CONFIDENCES, names=ORGANS):
     from HSAMSegmentLib.inference.result import Plausibility
     from HSAMSegmentLib.labels.terminology import label_for
     from HSAMSegmentLib.slicer.nodes.volumes import volume_geometry
-    from HSAMSegmentLib.workflows.segment.outcome import OrganOutcome, SegmentOutcome
+    from HSAMSegmentLib.workflows.segment.segment_request import OrganOutcome, SegmentOutcome
 
     organs = []
     for value, (name, confidence) in enumerate(zip(names, confidences), 1):

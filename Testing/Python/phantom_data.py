@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.sitk_images import image_of
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 
 ABDOMENS = ("02", "03", "05", "20", "34", "39")
 HEARTS = ("01", "04", "11", "19", "22", "25", "31")

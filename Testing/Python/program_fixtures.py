@@ -54,7 +54,7 @@ def scan(tmp_path_factory):
     import SimpleITK as sitk
 
     from HSAMSegmentLib.images.sitk_images import image_of
-    from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+    from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 
     volume, truth = abdomen_phantom(geometry=phantom_geometry((48, 48, 6), (6.0, 6.0, 30.0)))
     path = tmp_path_factory.mktemp("scan") / "phantom.nii.gz"

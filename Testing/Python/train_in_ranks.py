@@ -17,7 +17,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from HSAMSegmentLib.errors import HSAMSegmentError
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.preprocess.rules import SliceRule
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.training import ranks

@@ -1,24 +1,77 @@
-"""What the header of a DICOM file says about its image: which series, where, how stored. Read once, by pydicom."""
+"""What the header of a DICOM file says about its image: a scan or not, which series, where, how stored.
+
+It is read once, by pydicom, up to the pixels; their place is kept, so that plain ones need no second parsing.
+"""
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from HSAMSegmentLib.io.dicom.elements import items, number, numbers, text
-from HSAMSegmentLib.io.dicom.object_kinds import MEDIA_DIRECTORY, SECONDARY_CAPTURE, is_scan_class, kind_name
-from HSAMSegmentLib.io.dicom.pixel_place import PixelPlace, find_pixels
-from HSAMSegmentLib.io.dicom.placement import FramePlace, frame_places, place_of, usable_orientation
+from HSAMSegmentLib.io.dicom.placement import (
+    FramePlace,
+    frame_places,
+    items,
+    number,
+    numbers,
+    place_of,
+    text,
+    usable_orientation,
+)
 from HSAMSegmentLib.io.dicom.sniff import FIRST_BYTES, begins_like_dicom
 from HSAMSegmentLib.io.quiet import quiet_libraries
-from HSAMSegmentLib.runtime.fixed_tuples import triple
+from HSAMSegmentLib.runtime.serialization import triple
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+
+
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
+
+# Kinds of objects that describe a scan and are none: segmentations, presentation states, radiotherapy objects, reports,
+# key objects, registrations, fiducials, real-world values, documents, plans.
+_NO_SCAN_MODALITIES = {
+    "SEG", "PR", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "SR", "KO", "REG", "FID", "RWV", "DOC", "PLAN", "M3D",
+    "STAIN", "ANN", "AU", "ECG", "HD", "EPS", "SMR",
+}  # fmt: skip
+
+# The same by their SOP classes, for a file whose modality says otherwise (a SEG is often written with that of its
+# scan). A number with a point at its end stands for all classes below it.
+_CLASS = "1.2.840.10008.5.1.4.1.1."
+_NO_SCAN_CLASSES = {
+    "SEG": (f"{_CLASS}66.4", f"{_CLASS}66.5", f"{_CLASS}66.7", f"{_CLASS}66.8"),
+    "REG": (f"{_CLASS}66.1", f"{_CLASS}66.3"),
+    "FID": (f"{_CLASS}66.2", f"{_CLASS}66.6"),
+    "raw data": (f"{_CLASS}66",),
+    "RWV": (f"{_CLASS}67",),
+    "RTDOSE": (f"{_CLASS}481.2",),
+    "RTSTRUCT": (f"{_CLASS}481.3",),
+    "RTPLAN": (f"{_CLASS}481.5", f"{_CLASS}481.8"),
+    "RTRECORD": (
+        f"{_CLASS}481.4",
+        f"{_CLASS}481.6",
+        f"{_CLASS}481.7",
+        f"{_CLASS}481.9",
+    ),
+    "PR": (f"{_CLASS}11.",),
+    "KO": (f"{_CLASS}88.59",),
+    "SR": (f"{_CLASS}88.",),
+    "DOC": (f"{_CLASS}104.",),
+    "wave form": (f"{_CLASS}9.",),
+    "spectroscopy": (f"{_CLASS}4.2",),
+    "ANN": (f"{_CLASS}91.",),
+    "hanging protocol": ("1.2.840.10008.5.1.4.38.",),
+    "index of a disc": (MEDIA_DIRECTORY,),
+}
+
+_PIXEL_GROUP, _PIXEL_DATA = 0x7FE0, 0x0010
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 
 # Elements that tell apart images at the same place, and what they are called in a list of volumes.
 SPLITTING = {
@@ -57,6 +110,58 @@ _IDENTITY = (
 )  # fmt: skip
 _MOST_BITS = 64
 _MOSAIC_CREATOR, _MOSAIC_COUNT = (0x0019, 0x0010), (0x0019, 0x100A)
+
+
+def is_scan_class(object_class: str, modality: str) -> bool:
+    """Whether objects of this SOP class and modality are images of a patient."""
+    return modality not in _NO_SCAN_MODALITIES and not _kind_by_class(object_class)
+
+
+def kind_name(object_class: str, modality: str) -> str:
+    """What to call such an object: its kind by SOP class, else its modality."""
+    return _kind_by_class(object_class) or modality or "unknown"
+
+
+def _kind_by_class(object_class: str) -> str:
+    for kind, classes in _NO_SCAN_CLASSES.items():
+        if any(object_class == name or (name.endswith(".") and object_class.startswith(name)) for name in classes):
+            return kind
+    return ""
+
+
+@dataclass(frozen=True)
+class PixelPlace:
+    """Where the pixels of a file are.
+
+    Attributes:
+        offset: of the first byte, 0 where the pixels are not plain little-endian integers.
+        length: in bytes, 0 likewise.
+    """
+
+    offset: int = 0
+    length: int = 0
+
+
+def find_pixels(file: BinaryIO, data: Dataset) -> PixelPlace | None:
+    """Where the pixels are in a file that was read up to them; None if it ended without any."""
+    syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
+    if syntax is not None and syntax.is_deflated:
+        return PixelPlace()
+    offset, head = file.tell(), file.read(12)
+    if len(head) < 12:
+        return None
+    group, element = struct.unpack("<HH", head[:4])
+    if group != _PIXEL_GROUP:
+        return PixelPlace() if head[:2] == struct.pack(">H", _PIXEL_GROUP) else None
+    if element != _PIXEL_DATA or syntax is None or syntax.is_encapsulated:
+        return PixelPlace()
+    # Some files are encoded otherwise than they say; the type in the element itself shows it (as a length it were odd).
+    has_type = head[4:6] in (b"OW", b"OB")
+    if not has_type and not syntax.is_implicit_VR:
+        return PixelPlace()
+    start = 12 if has_type else 8
+    length = struct.unpack("<I", head[start - 4 : start])[0]
+    return PixelPlace() if length == _UNDEFINED_LENGTH else PixelPlace(offset + start, length)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 A volume needs slices of one size and orientation at even distances. Missing or unevenly spaced slices are refused,
 since a segmentation of them would be in the wrong place.
+
+The grid of a multi-frame file comes from what its functional groups say of each frame: ITK places frames evenly in any
+case.
 """
 
 from __future__ import annotations
@@ -11,22 +14,82 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.io.dicom.distances import check_distances
-from HSAMSegmentLib.io.dicom.frames import ADVICE, geometry_of_frames
-from HSAMSegmentLib.io.dicom.grouping import SAME_PLACE_MM, Series, depths_mm, group_files, listed, matching
+from HSAMSegmentLib.io.dicom.grouping import (
+    SAME_PLACE_MM,
+    Series,
+    check_distances,
+    depths_mm,
+    group_files,
+    listed,
+    matching,
+)
 from HSAMSegmentLib.io.dicom.header import DicomHeader, read_dicom_header
 from HSAMSegmentLib.io.dicom.pixels import read_values
+from HSAMSegmentLib.io.dicom.placement import usable_orientation
 from HSAMSegmentLib.io.dicom.sniff import is_dicom_file, why_not_dicom
 from HSAMSegmentLib.io.image_files import grid_notes, name_without_suffix
 from HSAMSegmentLib.io.quiet import quiet_libraries
-from HSAMSegmentLib.runtime.fixed_tuples import pair
+from HSAMSegmentLib.runtime.serialization import pair, triple
+
+_STEP_TOLERANCE = 0.02
+_SAME_PLACE_MM = 1e-3
+_SAME_NUMBER = 1e-4
+ADVICE = "convert it with dcm2niix and open the NIfTI file"
 
 __all__ = ["Series", "is_dicom_file", "list_series", "read_file", "read_folder", "unreadable_files"]
+
+
+def geometry_of_frames(header: DicomHeader) -> Geometry:
+    """The grid of the frames of a file, in their order.
+
+    Raises:
+        VolumeError: if a frame does not say where it is, or if the frames, in their order, are not an even stack.
+    """
+    places = header.frame_places
+    positions = [place.position for place in places]
+    orientation = usable_orientation(places[0].orientation) if places else None
+    spacings = [place.spacing for place in places]
+    known = None not in positions and _all_same([place.orientation for place in places]) and _all_same(spacings)
+    spacing = spacings[0] if spacings else None
+    if not known or orientation is None or spacing is None:
+        raise VolumeError(
+            f'"{header.path.name}" holds {header.frames} frames and does not say in a readable way where each of them '
+            f"is; {ADVICE}."
+        )
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    step = _even_step(np.array(positions), np.cross(row, column), header)
+    distance = float(np.linalg.norm(step))
+    return Geometry(
+        size=(*header.size, header.frames),
+        spacing_mm=(spacing[1], spacing[0], distance),
+        origin_mm=triple(positions[0] or ()),
+        direction=tuple(np.array([row, column, step / distance]).T.ravel().tolist()),
+    )
+
+
+def _all_same(values: list[tuple[float, ...] | None]) -> bool:
+    return None not in values and bool(values) and bool(np.ptp(cast(Any, values), axis=0).max() < _SAME_NUMBER)
+
+
+def _even_step(positions: np.ndarray, normal: np.ndarray, header: DicomHeader) -> np.ndarray:
+    """LPS mm from one frame to the next."""
+    step = (positions[-1] - positions[0]) / (len(positions) - 1)
+    expected = positions[0] + np.arange(len(positions))[:, np.newaxis] * step
+    deviation = np.abs(positions - expected).max()
+    across = abs(float(step @ normal))
+    if across < _SAME_PLACE_MM or across < np.linalg.norm(step) / 2 or deviation > _STEP_TOLERANCE * across:
+        raise VolumeError(
+            f'The {header.frames} frames of "{header.path.name}" are not an even stack in their order: slices are '
+            f"missing, mixed up, or of several time points or echoes; {ADVICE}."
+        )
+    array: np.ndarray = step
+    return array
 
 
 @dataclass(frozen=True)

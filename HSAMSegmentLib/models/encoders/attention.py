@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from HSAMSegmentLib.models.encoders.windows import cut, put, tiles
+from HSAMSegmentLib.models.encoders.sam_layers import cut, put, tiles
 
 _CACHED_LOGITS = 2**20
 """Logits attended at once on a CPU: 4 MiB in float32, which its cache holds."""

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from HSAMSegmentLib.models.encoders.attention import GridAttention
-from HSAMSegmentLib.models.encoders.neck import sam_neck
-from HSAMSegmentLib.models.encoders.sam_layers import GeluMlp, PatchProjection
+from HSAMSegmentLib.models.encoders.sam_layers import GeluMlp, PatchProjection, sam_neck
 from HSAMSegmentLib.models.sizes import SAM_SIZES
 
 __all__ = ["SAM_SIZES", "SamBlock", "SamEncoder"]

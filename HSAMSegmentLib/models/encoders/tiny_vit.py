@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from HSAMSegmentLib.models.encoders.neck import sam_neck
-from HSAMSegmentLib.models.encoders.windows import Tile, cut, put, tiles
+from HSAMSegmentLib.models.encoders.sam_layers import Tile, cut, put, sam_neck, tiles
 
 
 class TinyViT(nn.Module):

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from HSAMSegmentLib.models.heads.positional_grid import PositionalGrid
-from HSAMSegmentLib.models.heads.sam_decoder import DecoderOutput, HypernetworkMlp, read_masks
+from HSAMSegmentLib.models.heads.sam_decoder import DecoderOutput, HypernetworkMlp, PositionalGrid, read_masks
 from HSAMSegmentLib.models.heads.two_way_transformer import TwoWayTransformer
 from HSAMSegmentLib.models.heads.upscaling import Upscaling
 from HSAMSegmentLib.models.interface import Features, StageLogits

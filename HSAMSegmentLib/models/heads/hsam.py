@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from HSAMSegmentLib.models.heads.class_gate import ClassGate, token_map
-from HSAMSegmentLib.models.heads.hsam_decoders import RefiningDecoder, class_weights
-from HSAMSegmentLib.models.heads.positional_grid import PositionalGrid
-from HSAMSegmentLib.models.heads.sam_decoder import DecoderOutput, SamDecoder
+from HSAMSegmentLib.models.heads.hsam_decoders import ClassGate, RefiningDecoder, class_weights, token_map
+from HSAMSegmentLib.models.heads.sam_decoder import DecoderOutput, PositionalGrid, SamDecoder
 from HSAMSegmentLib.models.interface import Features, StageLogits
 
 

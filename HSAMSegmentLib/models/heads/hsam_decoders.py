@@ -1,4 +1,25 @@
-"""The second decoder of H-SAM: it refines what the first one found, at full resolution."""
+"""The second decoder of H-SAM: it refines what the first one found, at full resolution.
+
+`ClassGate` is H-SAM's class-balanced, mask-guided self-attention: where the second decoder should look harder.
+The paper (Cheng et al., CVPR 2024) lets the first stage's masks guide a self-attention whose result modulates the
+image embedding, and balances the classes by noise on that guidance: more for rare classes. In the released weights this
+branch ends in a soft-max over a single channel, which is 1 everywhere, so it never did anything. This is our form:
+
+- The self-attention runs over *positions*. Each position's features are its similarities to the class tokens, so
+  neither the image size nor the number of classes is built in.
+- The gate is twice a sigmoid, between 0 and 2, and about 1 at the start. The embedding, enlarged by (1 + gate), thus
+  starts as the released form's factor of 2 and can never be silenced or blown up. A soft-max over positions would have
+  tied all positions to each other and to the image size (scaled by N it can put N on one position).
+- Labels come to the embedding's grid by nearest neighbor. Where no labels are given the first stage's own opinion takes
+  their place; a pixel whose label is not a class gets no noise.
+- How rare a class is, is learned from the labels seen in training, as a running mean.
+
+`upscaled_logits` is the last doubling of resolution and the reading of masks in one pass, for inference on a CPU.
+At full resolution a map of few channels costs more in memory traffic than in arithmetic: placing the pixels, the layer
+norm over 8 or 16 channels and the transposition for the masks each move all of it. Here the pixels stay in four planes
+(one per position inside of the 2x2 that a coarse pixel becomes) with channels first, a piece of the image that fits a
+cache at a time, and only the logits are placed. The mean of the layer norm is folded into the weights.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +27,58 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from HSAMSegmentLib.models.heads.pixel_logits import upscaled_logits
 from HSAMSegmentLib.models.heads.sam_decoder import DecoderOutput, HypernetworkMlp, mask_classifiers, read_masks
-from HSAMSegmentLib.models.heads.two_way_transformer import TwoWayTransformer
+from HSAMSegmentLib.models.heads.two_way_transformer import Attention, TokenMlp, TwoWayTransformer
 from HSAMSegmentLib.models.heads.upscaling import Upscaling, UpscalingStep
+
+_PIXELS_AT_ONCE = 4096
+"""Coarse pixels per piece: at 32 numbers each, 512 KiB in float32."""
+
+FREQUENCY_MOMENTUM = 0.02
+RAREST_FREQUENCY = 1e-4
+
+
+def upscaled_logits(step: UpscalingStep, x: Tensor, classifiers: Tensor) -> Tensor:
+    """What the classifiers say to each pixel of ``step(x)``, in float32 to rounding the same as taking the long way.
+
+    Args:
+        step: with a layer norm and without a finer map.
+        x: [B, h, w, in_channels].
+        classifiers: [B, T, out_channels].
+
+    Returns:
+        logits [B, T, 2h, 2w].
+    """
+    batch, rows, columns, _ = x.shape
+    masks = classifiers.shape[1]
+    logits = torch.empty(batch, masks, rows, 2, columns, 2, device=x.device)
+    with torch.autocast(x.device.type, enabled=False):
+        weight = _centered(step)
+        planes = torch.empty(4, masks, rows * columns, device=x.device)
+        for pixels, classifier, target in zip(x.flatten(1, 2), classifiers.float(), logits):
+            for part, place in zip(pixels.split(_PIXELS_AT_ONCE), planes.split(_PIXELS_AT_ONCE, dim=-1)):
+                channels = (weight @ F.pad(part.float(), (0, 1), value=1.0).t()).unflatten(0, (4, -1))
+                torch.matmul(classifier, _normalized(step, channels), out=place)
+            target.copy_(planes.view(2, 2, masks, rows, columns).permute(2, 3, 0, 4, 1))
+    return logits.view(batch, masks, 2 * rows, 2 * columns)
+
+
+def _centered(step: UpscalingStep) -> Tensor:
+    """Weight and, as its last column, bias [4 * out, in + 1] whose results have the mean 0 over a pixel's channels."""
+    weight = step.expand.weight.float().permute(2, 3, 1, 0).flatten(0, 1)
+    whole = torch.cat([weight, cast(Tensor, step.expand.bias).float().expand(4, -1)[..., None]], dim=-1)
+    return (whole - whole.mean(dim=1, keepdim=True)).flatten(0, 1)
+
+
+def _normalized(step: UpscalingStep, channels: Tensor) -> Tensor:
+    """The rest of the layer norm, and the GELU: [4, out, pixels] of mean 0 to the same shape; changed in place."""
+    norm = cast(nn.LayerNorm, step.norm)
+    spread = channels.square().mean(dim=1, keepdim=True).add_(norm.eps).rsqrt_()
+    scaled = channels.mul_(spread).mul_(norm.weight.float()[:, None]).add_(norm.bias.float()[:, None])
+    return F.gelu(scaled)
 
 
 def class_weights(logits: Tensor) -> Tensor:
@@ -145,3 +212,86 @@ class RefiningDecoder(nn.Module):
         """Predicted quality of each mask [B, T]; official training leaves it untrained."""
         result: Tensor = self.iou_prediction_head(output.quality_token)
         return result
+
+
+def token_map(tokens: Tensor, image: Tensor) -> Tensor:
+    """Similarity of every mask token [B, T, C] to every image token [B, N, C]: [B, T, N]."""
+    return tokens @ image.transpose(1, 2)
+
+
+def noise_strengths(frequencies: Tensor) -> Tensor:
+    """Relative strength of each class's noise: 1 for the rarest, towards 0 for one that fills everything.
+
+    The logarithm keeps organs of one and of ten percent of the pixels comparable.
+
+    Args:
+        frequencies: share of each class in the pixels [T].
+    """
+    rarity = -frequencies.clamp(RAREST_FREQUENCY, 1 - RAREST_FREQUENCY).log()
+    return rarity / rarity.max()
+
+
+class ClassGate(nn.Module):
+    """A gate over positions from the similarities of image tokens to class tokens."""
+
+    class_frequency: Tensor
+
+    def __init__(
+        self, *, num_masks: int, embed_dim: int = 256, gate_dim: int = 64, num_heads: int = 4, label_noise: float = 0.2
+    ) -> None:
+        """
+        Args:
+            num_masks: T, classes plus background.
+            embed_dim: width of the tokens that are compared; settles the scale of their products.
+            gate_dim: width of the self-attention.
+            num_heads: its heads.
+            label_noise: standard deviation of the noise on the rarest class's positions in training, in units of the
+                similarities' own standard deviation.
+        """
+        super().__init__()
+        self.scale = embed_dim**-0.5
+        self.label_noise = label_noise
+        self.lift = nn.Linear(num_masks, gate_dim)
+        self.self_attn = Attention(embed_dim=gate_dim, num_heads=num_heads)
+        self.norm1 = nn.LayerNorm(gate_dim)
+        self.mlp = TokenMlp(embed_dim=gate_dim, hidden_dim=2 * gate_dim)
+        self.norm2 = nn.LayerNorm(gate_dim)
+        self.to_gate = nn.Linear(gate_dim, 1)
+        nn.init.normal_(self.to_gate.weight, std=0.02)
+        nn.init.zeros_(self.to_gate.bias)
+        self.register_buffer("class_frequency", torch.full((num_masks,), 1 / num_masks))
+
+    @torch.no_grad()
+    def _observe(self, labels: Tensor) -> None:
+        """Update the running share of every class from labels [B, N]; values that are not a class are left out."""
+        num_masks = self.class_frequency.numel()
+        known = labels[(labels >= 0) & (labels < num_masks)]
+        if known.numel():
+            share = torch.bincount(known, minlength=num_masks).to(self.class_frequency) / known.numel()
+            self.class_frequency.lerp_(share, FREQUENCY_MOMENTUM)
+
+    def _noise(self, similarities: Tensor, labels: Tensor) -> Tensor:
+        strengths = F.pad(noise_strengths(self.class_frequency), (0, 1))
+        no_class = (labels < 0) | (labels >= self.class_frequency.numel())
+        strength = strengths[labels.masked_fill(no_class, self.class_frequency.numel())]
+        spread = similarities.detach().std(dim=(1, 2), keepdim=True)
+        return torch.randn_like(similarities) * (self.label_noise * spread * strength[:, None])
+
+    def forward(self, similarities: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Compute the gate.
+
+        Args:
+            similarities: of mask tokens to image tokens [B, T, N], from `token_map`.
+            labels: class of every position [B, N] (int64; other values: unknown); used in training only.
+
+        Returns:
+            [B, N, 1] between 0 and 2.
+        """
+        similarities = similarities * self.scale
+        if self.training and labels is not None:
+            self._observe(labels)
+            similarities = similarities + self._noise(similarities, labels)
+        x = self.lift(similarities.transpose(1, 2))
+        x = self.norm1(x + self.self_attn(x, x, x))
+        x = self.norm2(x + self.mlp(x))
+        return 2 * torch.sigmoid(self.to_gate(x))

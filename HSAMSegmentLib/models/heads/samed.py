@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from HSAMSegmentLib.models.heads.positional_grid import PositionalGrid
-from HSAMSegmentLib.models.heads.sam_decoder import SamDecoder
+from HSAMSegmentLib.models.heads.sam_decoder import PositionalGrid, SamDecoder
 from HSAMSegmentLib.models.interface import Features, StageLogits
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from HSAMSegmentLib.measurement.findings import BORDER, RANGE, Finding
-from HSAMSegmentLib.measurement.readable import readable_number
+from HSAMSegmentLib.measurement.findings import BORDER, RANGE, Finding, readable_number
 from HSAMSegmentLib.measurement.scan import ScanMeasurements
 from HSAMSegmentLib.measurement.statistics import StructureStatistics
 

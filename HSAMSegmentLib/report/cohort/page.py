@@ -18,7 +18,7 @@ import numpy as np
 
 from HSAMSegmentLib import __version__
 from HSAMSegmentLib.labels.terminology import fallback_color, find_structure
-from HSAMSegmentLib.measurement.readable import readable_number
+from HSAMSegmentLib.measurement.findings import readable_number
 from HSAMSegmentLib.measurement.statistics import StructureStatistics
 from HSAMSegmentLib.report.cohort.cohort import Cohort, CohortScan
 from HSAMSegmentLib.report.cohort.strip_chart import Dot, strip_chart

@@ -11,8 +11,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import OutputError, RequestError
-from HSAMSegmentLib.slicer.nodes.segmentations.dicom_tags import INSTANCES, complete_codes
-from HSAMSegmentLib.slicer.nodes.segmentations.segments import LABELMAP, SURFACE
+from HSAMSegmentLib.slicer.nodes.segmentations.segments import INSTANCES, LABELMAP, SURFACE, complete_codes
 
 SEGMENTATION_SUFFIXES = (".seg.nrrd", ".seg.nhdr")
 LABEL_MAP_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")

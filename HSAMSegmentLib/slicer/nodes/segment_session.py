@@ -32,8 +32,7 @@ from HSAMSegmentLib.worker.runners import Runner
 from HSAMSegmentLib.workflows.events import Cancelled, Event, Failed, Result, is_terminal
 from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.requests import Request
-from HSAMSegmentLib.workflows.segment.outcome import SegmentOutcome
-from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
+from HSAMSegmentLib.workflows.segment.segment_request import SegmentOutcome, SegmentRequest
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 logger = logging.getLogger(__name__)

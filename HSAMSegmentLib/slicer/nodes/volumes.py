@@ -1,4 +1,4 @@
-"""From a volume node to an array and its geometry, and from a ROI node to voxel bounds."""
+"""From a volume node to an array, its geometry and what tells the body part; from a ROI node to voxel bounds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.volume import Volume, guess_modality
 
 # Voxel centers this far (in voxels) outside of a region still count as inside: rounding of the corners.
 _TOLERANCE = 1e-6
+
+_SAMPLES_PER_AXIS = 64
+_BODY_PART, _SERIES, _STUDY, _PROTOCOL = "0018,0015", "0008,103e", "0008,1030", "0018,1030"
 
 
 def volume_problem(node) -> str:
@@ -121,3 +125,31 @@ def _roi_corners(roi_node) -> list[tuple[float, float, float]]:
     object_to_world.DeepCopy(roi_node.GetObjectToWorldMatrix())
     signs = itertools.product((-0.5, 0.5), repeat=3)
     return [object_to_world.MultiplyPoint((*(size * np.asarray(sign)), 1.0))[:3] for sign in signs]
+
+
+def sampled_volume(volume_node) -> Volume:
+    """A scan with its true grid and a sample of its voxels, of which the modality is told if nothing else tells it.
+
+    Raises:
+        RequestError: if the node cannot be segmented.
+    """
+    array = volume_array(volume_node)
+    steps = tuple(slice(None, None, max(1, size // _SAMPLES_PER_AXIS)) for size in array.shape)
+    sample = array[steps]
+    modality = volume_node.GetAttribute("DICOM.Modality") or _dicom_value(volume_node, "0008,0060")
+    return Volume(sample, volume_geometry(volume_node), volume_node.GetName(), modality or guess_modality(sample))
+
+
+def descriptions(volume_node) -> tuple[str, ...]:
+    """Texts that may name the body part: what DICOM says first, then the name of the node."""
+    tags = (_dicom_value(volume_node, tag) for tag in (_BODY_PART, _SERIES, _STUDY, _PROTOCOL))
+    return tuple(text for text in (*tags, volume_node.GetName()) if text)
+
+
+def _dicom_value(volume_node, tag: str) -> str:
+    """A value of the first image that a scan was loaded from; empty if it is not from the DICOM database."""
+    instances = (volume_node.GetAttribute("DICOM.instanceUIDs") or "").split()
+    database = getattr(slicer, "dicomDatabase", None)
+    if not instances or database is None:
+        return ""
+    return database.instanceValue(instances[0], tag) or ""

@@ -11,8 +11,8 @@ from HSAMSegmentLib.slicer.scripting.engines import Engines
 if TYPE_CHECKING:
     from HSAMSegmentLib.slicer.nodes.segment_session import SessionEvent
     from HSAMSegmentLib.slicer.nodes.segmentations.comparison import Compared
-    from HSAMSegmentLib.workflows.segment.outcome import SegmentOutcome
     from HSAMSegmentLib.workflows.segment.review import Review
+    from HSAMSegmentLib.workflows.segment.segment_request import SegmentOutcome
 
 OnEvent = Callable[["SessionEvent"], None]
 COMMAND_SECONDS = 24 * 3600

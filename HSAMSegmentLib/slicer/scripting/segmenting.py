@@ -109,8 +109,8 @@ class Segmenting(Engines):
         Raises:
             RequestError: if the volume cannot be segmented.
         """
-        from HSAMSegmentLib.slicer.nodes.scan_facts import descriptions, sampled_volume
-        from HSAMSegmentLib.workflows.segment.model_suggestion import suggest_model
+        from HSAMSegmentLib.slicer.nodes.volumes import descriptions, sampled_volume
+        from HSAMSegmentLib.workflows.segment.model_choice import suggest_model
 
         here = [entry.manifest for entry in self.store.models() if entry.is_present and entry.manifest is not None]
         return suggest_model(sampled_volume(volumeNode), here, descriptions(volumeNode)).model_id

@@ -16,8 +16,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from HSAMSegmentLib.models.interface import SegmentationNetwork
+from HSAMSegmentLib.models.heads.cnn import CnnHead
+from HSAMSegmentLib.models.interface import SegmentationNetwork, StageLogits
 from HSAMSegmentLib.runtime.disk import DISK_RESERVE_BYTES
+from HSAMSegmentLib.training import ranks
 from HSAMSegmentLib.training.data.batches import TrainingSet, gather
 from HSAMSegmentLib.training.data.sampling import Item
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
@@ -31,10 +33,19 @@ from HSAMSegmentLib.training.features.feature_cache import (
     base_folder,
     entry_bytes,
 )
+from HSAMSegmentLib.training.features.token_subset import (
+    RECTANGLE_TOKENS,
+    TokenSubset,
+    rectangular_subset,
+    scattered_shape,
+    scattered_subset,
+)
 
 _PIXELS_AT_ONCE = 4 * 256 * 256
 NOTE_SECONDS = 5.0
 _VALIDATION_ROOM_SHARE = 0.5
+
+STRIDE = 16
 
 
 class EncodingLimits(Protocol):
@@ -279,3 +290,43 @@ class CachedFeatures:
             }
         )
         self._noted = time.monotonic()
+
+
+class CachedFeatureBatches:
+    """Draws views from the feature cache and runs the trained part of the network."""
+
+    def __init__(
+        self, split: SplitNetwork, training_set: TrainingSet, device: torch.device, features: CachedFeatures
+    ) -> None:
+        """
+        Args:
+            split: the network in evaluation mode, cut where its frozen part ends.
+            training_set: the slices.
+            device: where the network is.
+            features: the cached results of the frozen part.
+        """
+        self.split, self.training_set, self.device, self.features = split, training_set, device, features
+        self.sampler = training_set.sampler.only(features.cached_items)
+
+    def forward(self, generator: torch.Generator) -> tuple[StageLogits, Tensor]:
+        """See `Batches`."""
+        drawn = self.sampler.draw(self.training_set.global_batch_size, generator)
+        entries = ranks.part_of(self.features.entries(drawn, generator))
+        cached, labels = self.features.cache.read(entries, self.device)
+        tokens = self._token_subset(labels, ranks.own_generator(generator))
+        if tokens is not None:
+            labels = tokens.take_labels(labels)
+        return self.split.trained_part(cached, labels, tokens), labels
+
+    def close(self) -> None:
+        """Remove the files."""
+        self.features.close()
+
+    def _token_subset(self, labels: Tensor, generator: torch.Generator) -> TokenSubset | None:
+        """The part of the embeddings that a step decodes; None for all of it."""
+        grid = (self.training_set.image_size // STRIDE,) * 2
+        if isinstance(self.split.network.head, CnnHead):
+            return rectangular_subset(labels, grid, generator) if grid > RECTANGLE_TOKENS else None
+        if scattered_shape(grid) == grid:
+            return None
+        return scattered_subset(len(labels), grid, generator, labels.device)

@@ -27,7 +27,7 @@ from HSAMSegmentLib.errors import CheckpointError
 from HSAMSegmentLib.runtime.atomic_files import atomic_output, explain_write_error
 from HSAMSegmentLib.runtime.disk import require_free_space
 from HSAMSegmentLib.runtime.tensors import to_array, to_tensor
-from HSAMSegmentLib.training.state_files import load_state, save_state
+from HSAMSegmentLib.training.loop.checkpointer import load_state, save_state
 
 PREFIX = "hsamsegment-features-"
 DEFAULT_BYTES = 4 << 30

@@ -1,9 +1,13 @@
-"""The training loop."""
+"""The training loop, and how a cancel interrupts a computation, forward or backward."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from HSAMSegmentLib.runtime.progress import CancelToken
 
 
 class Validation(Protocol):
@@ -40,3 +44,27 @@ def fit(step: Callable[[], None], is_done: Callable[[], bool], validation: Valid
         if is_done():
             return False
         step()
+
+
+class CancellableComputation(TorchDispatchMode):
+    """While entered, every operation of this thread first checks for a cancel, gradients included.
+
+    On a CPU a training step of a large network takes many seconds, most of them in the backward pass, where no Python
+    code runs otherwise. Only for work that may stop anywhere: changes in place may be left incomplete.
+    """
+
+    def __init__(self, cancel: CancelToken) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._cancel = cancel
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """PyTorch's own hook: nothing here is compiled, so its compiler (seconds of imports) need not be loaded."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation unless cancelled."""
+        self._cancel.raise_if_cancelled()
+        return func(*args, **(kwargs or {}))

@@ -1,8 +1,14 @@
-"""Optimizer, learning rate over time, precision: shared by all trainings."""
+"""Optimizer, learning rate and stage weights over time, precision, and the average of the weights.
+
+H-SAM's rates (Cheng et al., CVPR 2024) depend on the step, AutoSAM's (Hu et al., arXiv 2306.13731) on the loss. The
+exponential moving average of the weights is what is validated and kept.
+"""
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -12,6 +18,13 @@ from torch import nn
 WEIGHT_DECAY = 0.05
 LOWEST_RATE_SHARE = 0.02
 GRADIENT_LIMIT = 2.0
+
+POWER = 0.9
+WARMUP_STEPS = 250
+PLATEAU_FACTOR = 0.1
+PLATEAU_PATIENCE = 10
+PLATEAU_FIRST_EPOCH = 10
+_PLATEAU_THRESHOLD = 1e-4
 
 
 def make_optimizer(network: nn.Module, rate: float, *, encoder_share: float = 1.0) -> torch.optim.AdamW:
@@ -55,3 +68,92 @@ def cosine_share(progress: float) -> float:
 def mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
     """bfloat16 on CUDA, which needs no scaling of gradients; float32 elsewhere."""
     return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def hsam_rate(step: int, *, base_rate: float, total_steps: int, warmup_steps: int = WARMUP_STEPS) -> float:
+    """Learning rate that the official H-SAM training uses at a step, counted from 0.
+
+    The official loop sets the rate after a step from that step's own number. So every rate comes one step late: the
+    first two steps share one, and the base rate is used twice. The decay runs over `total_steps` from the end of the
+    warm-up on, hence does not quite reach zero.
+
+    Args:
+        step: number of the step.
+        base_rate: the highest rate.
+        total_steps: epochs times iterations per epoch.
+        warmup_steps: steps of linear increase, 0 for none.
+    """
+    done = max(step - 1, 0)
+    if done < warmup_steps:
+        return base_rate * (done + 1) / warmup_steps
+    return float(base_rate * (1 - (done - warmup_steps) / total_steps) ** POWER)
+
+
+def hsam_rate_share(step: int, progress: float) -> float:
+    """H-SAM's schedule as a share of the highest rate, for trainings whose number of steps is only estimated.
+
+    Args:
+        step: number of the step, from 0.
+        progress: done part of the training, 0 to 1. In trainings of less than 1000 steps the warm-up takes a quarter.
+    """
+    total = max(round(step / progress), 1) if progress > 0 else 1
+    warmup = min(WARMUP_STEPS, total // 4) if step else WARMUP_STEPS
+    return hsam_rate(step, base_rate=1.0, total_steps=total, warmup_steps=warmup)
+
+
+def hsam_last_stage_weight(epoch: float) -> float:
+    """Weight of the second stage's loss: 0.6 at the start, towards 1; the first stage has the rest.
+
+    Args:
+        epoch: counted from 0; fractions are fine.
+    """
+    return float(0.6 ** (0.990**epoch))
+
+
+def plateau_share(epoch_losses: Sequence[float]) -> float:
+    """AutoSAM's schedule as a share of the base rate: a tenth after each stretch of epochs without a lower loss.
+
+    A loss is lower if it undercuts the lowest one so far by a ten-thousandth of it. What is fed is the loss of the
+    last training batch of each epoch, as in the official training, and the first epochs do not count.
+
+    Args:
+        epoch_losses: training loss of the last batch of each finished epoch, from the first on.
+    """
+    share, lowest, waited = 1.0, float("inf"), 0
+    for loss in epoch_losses[PLATEAU_FIRST_EPOCH:]:
+        if loss < lowest * (1 - _PLATEAU_THRESHOLD):
+            lowest, waited = loss, 0
+            continue
+        waited += 1
+        if waited > PLATEAU_PATIENCE:
+            share, waited = share * PLATEAU_FACTOR, 0
+    return share
+
+
+class WeightAverage:
+    """The average of the weights; the first updates count more, so that short trainings forget their start."""
+
+    def __init__(self, network: nn.Module, *, decay: float = 0.998) -> None:
+        """Copy the network; frozen weights are shared with it.
+
+        Args:
+            network: what is trained.
+            decay: weight of the past in each update once enough updates have passed.
+        """
+        frozen = {id(parameter): parameter for parameter in network.parameters() if not parameter.requires_grad}
+        self.network: Any = copy.deepcopy(network, memo=frozen).eval()
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Move towards the network's weights; buffers are copied."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for mine, theirs in zip(self.network.parameters(), network.parameters()):
+            if theirs.requires_grad:
+                mine.lerp_(theirs, 1 - decay)
+        for my_buffer, their_buffer in zip(self.network.buffers(), network.buffers()):
+            my_buffer.copy_(their_buffer)

@@ -10,7 +10,7 @@ from HSAMSegmentLib.errors import CheckpointError
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
-from HSAMSegmentLib.runtime.fixed_tuples import triple
+from HSAMSegmentLib.runtime.serialization import triple
 from HSAMSegmentLib.weights.catalog import Catalog
 from HSAMSegmentLib.weights.convert.recognition import HEAD_TITLES, OfficialFile
 from HSAMSegmentLib.weights.manifest import EncoderSource, License, Manifest

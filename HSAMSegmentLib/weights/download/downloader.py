@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from HSAMSegmentLib.errors import CheckpointError, DownloadError
 from HSAMSegmentLib.runtime.atomic_files import explain_write_error, make_folder
 from HSAMSegmentLib.runtime.disk import format_bytes, require_free_space
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, ignore_progress
-from HSAMSegmentLib.weights.download.download_progress import DownloadProgress
 from HSAMSegmentLib.weights.download.http_response import Head, Transfer
 from HSAMSegmentLib.weights.download.partial_file import DownloadOrigin, PartialFile
 from HSAMSegmentLib.weights.file_kind import looks_like_web_page
+
+_REPORT_EVERY_S = 0.2
+_SPEED_WINDOW_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +36,48 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _WORTH_ANOTHER_ROUND_BYTES = 1 << 20
 # Where the exact size is unknown, a server may send so many times the approximate one.
 _LARGEST_SURPRISE = 4
+
+
+class DownloadProgress:
+    """Turns counted bytes into `Progress` reports: fraction, speed of the last seconds, ETA."""
+
+    def __init__(self, report: ProgressCallback, stage: str) -> None:
+        self._report = report
+        self._stage = stage
+        self._samples: deque[tuple[float, int]] = deque()
+        self._done = 0
+        self._total: int | None = None
+        self._reported = 0.0
+
+    def start(self, done: int, total: int | None) -> None:
+        """Begin, or go on, at `done` of `total` bytes."""
+        self._done, self._total = done, total
+        self._samples.clear()
+        self._say(time.monotonic())
+
+    def add(self, count: int) -> None:
+        """Count bytes that arrived."""
+        self._done += count
+        now = time.monotonic()
+        if now - self._reported >= _REPORT_EVERY_S:
+            self._say(now)
+
+    def finish(self) -> None:
+        """Report the end."""
+        self._report(Progress(1.0, self._stage, format_bytes(self._done), 0.0))
+
+    def _say(self, now: float) -> None:
+        self._reported = now
+        self._samples.append((now, self._done))
+        while now - self._samples[0][0] > _SPEED_WINDOW_S:
+            self._samples.popleft()
+        seconds = now - self._samples[0][0]
+        speed = (self._done - self._samples[0][1]) / seconds if seconds > 0 else 0.0
+        total = "" if self._total is None else f" of {format_bytes(self._total)}"
+        pace = f", {format_bytes(speed)}/s" if speed > 0 else ""
+        eta = (self._total - self._done) / speed if self._total is not None and speed > 0 else None
+        fraction = min(self._done / self._total, 1.0) if self._total else 0.0
+        self._report(Progress(fraction, self._stage, f"{format_bytes(self._done)}{total}{pace}", eta))
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 
 from HSAMSegmentLib.errors import RequestError
-from HSAMSegmentLib.runtime.free_cores import usable_cores
 from HSAMSegmentLib.runtime.progress import Progress
+from HSAMSegmentLib.runtime.threads import usable_cores
 from HSAMSegmentLib.workflows.cohort import ignore_interrupts
 from HSAMSegmentLib.workflows.cohort.claims import MOST_TRIES
 from HSAMSegmentLib.workflows.context import Context

@@ -11,7 +11,7 @@ from distributed import Client
 
 from HSAMSegmentLib.errors import HSAMSegmentError, OutputError
 from HSAMSegmentLib.io.scan_folder import Scan
-from HSAMSegmentLib.labels.label_names import names_path
+from HSAMSegmentLib.labels.label_maps import names_path
 from HSAMSegmentLib.report.segmentation_report import write_report
 from HSAMSegmentLib.runtime.atomic_files import atomic_output, make_folder
 from HSAMSegmentLib.workflows.cohort.worker_task import ScanAnswer, sees_file

@@ -23,7 +23,7 @@ from HSAMSegmentLib.errors import (
     VolumeError,
 )
 from HSAMSegmentLib.io.scan_folder import Scan
-from HSAMSegmentLib.runtime.allocator import keep_freed_memory
+from HSAMSegmentLib.runtime.heap import keep_freed_memory_of_dask
 from HSAMSegmentLib.runtime.owned_folders import PREFIX
 from HSAMSegmentLib.runtime.progress import CancelToken, ignore_progress
 from HSAMSegmentLib.workflows.cohort.claims import Claims
@@ -98,7 +98,7 @@ def segment_task(task: ScanTask) -> ScanAnswer:
     """
     with _one_at_a_time:
         if not _shared:
-            keep_freed_memory()
+            keep_freed_memory_of_dask()
         worker = get_worker()
         context = Context(cancel=_tokens.setdefault(task.run, CancelToken()), shared=_shared)
         context.cancel.raise_if_cancelled()

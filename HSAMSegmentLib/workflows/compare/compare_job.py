@@ -8,7 +8,7 @@ import numpy as np
 
 from HSAMSegmentLib.evaluation.layered_comparison import LayeredComparison, LayeredSegmentation, compare_layered
 from HSAMSegmentLib.evaluation.metrics import LabelScore
-from HSAMSegmentLib.runtime.fixed_tuples import triple
+from HSAMSegmentLib.runtime.serialization import triple
 from HSAMSegmentLib.workflows.compare.compare_request import (
     ABSENT,
     BOTH,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from HSAMSegmentLib.evaluation.structure_pairs import LayeredStructure, StructurePair
+from HSAMSegmentLib.evaluation.label_matching import LayeredStructure, StructurePair
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.workflows.finetune.finetune_request import LayerInput
 

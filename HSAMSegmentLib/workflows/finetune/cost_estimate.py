@@ -1,21 +1,23 @@
 """What a fine-tuning will need, said before it starts: memory, disk and time. No torch here.
 
-All of it is derived: from the network's description, the slices, what the engine keeps of each and what it writes. The
-disk is an upper bound, as how many views of a slice are kept depends on how fast they are encoded.
+How long an encoder takes for one slice on this computer is kept from one fine-tuning to the next.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from HSAMSegmentLib.errors import OutputError
 from HSAMSegmentLib.models.sizes import cached_bytes_per_view, encoder_weights, encoding_bytes, head_weights
-from HSAMSegmentLib.models.specification import Architecture
-from HSAMSegmentLib.runtime.disk import DISK_RESERVE_BYTES, format_bytes
-from HSAMSegmentLib.runtime.disk_space_monitor import SECOND_STATE_COPIES, STATE_COPIES
+from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
+from HSAMSegmentLib.runtime.atomic_files import atomic_output
+from HSAMSegmentLib.runtime.disk import DISK_RESERVE_BYTES, SECOND_STATE_COPIES, STATE_COPIES, format_bytes
 from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.training.loop.budget import ENCODING_SHARE
 from HSAMSegmentLib.training.request import SECOND_PLANE_CASES
@@ -35,6 +37,10 @@ CELL_BYTES = 250e3
 MOST_VIEWS, CACHE_BYTES = 12, 4 << 30
 """As in the cache of features."""
 _BATCH = 4
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "encoding-paces.json"
 
 
 @dataclass(frozen=True)
@@ -241,3 +247,39 @@ def _existing(folder: Path) -> Path:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder
+
+
+def note_pace(folder: Path, encoder: EncoderSpec, device: str, seconds: float) -> None:
+    """Keep what was measured; a disk that is full is not a reason to lose a fine-tuning.
+
+    Args:
+        folder: of the store.
+        encoder: which network, at which size.
+        device: as the user chose it ("auto", "cpu", ...).
+        seconds: for one slice.
+    """
+    paces = {**_read(folder), _key(encoder, device): round(seconds, 4)}
+    try:
+        with atomic_output(folder / FILE_NAME, overwrite=True) as stream:
+            stream.write(json.dumps(paces, indent=1).encode())
+    except OutputError as error:
+        logger.warning("How long an encoding took could not be kept: %s", error)
+
+
+def known_pace(folder: Path, encoder: EncoderSpec, device: str) -> float | None:
+    """Seconds for one slice as measured the last time, None if that never was."""
+    seconds = _read(folder).get(_key(encoder, device))
+    return float(seconds) if isinstance(seconds, (int, float)) else None
+
+
+def _key(encoder: EncoderSpec, device: str) -> str:
+    options = json.dumps(encoder.options, sort_keys=True) if encoder.options else ""
+    return f"{encoder.name} {encoder.image_size} {device} {options}".strip()
+
+
+def _read(folder: Path) -> dict[str, float]:
+    try:
+        found = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from HSAMSegmentLib.errors import CancelledError, OutputError, RequestError
-from HSAMSegmentLib.runtime.disk_space_monitor import DiskSpaceMonitor
+from HSAMSegmentLib.report.model_card import card_text
+from HSAMSegmentLib.runtime.disk import DiskSpaceMonitor
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 from HSAMSegmentLib.training.data.cases import Case
 from HSAMSegmentLib.training.finetune import train
@@ -23,10 +24,9 @@ from HSAMSegmentLib.weights.bundle import read_manifest
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.workflows.context import Context, Emit
 from HSAMSegmentLib.workflows.events import ValidationPicture
-from HSAMSegmentLib.workflows.finetune.encoder_pace import note_pace
+from HSAMSegmentLib.workflows.finetune.cost_estimate import note_pace
 from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneJobRequest, FinetuneOutcome
 from HSAMSegmentLib.workflows.finetune.inspect_cases import keep_copy, open_case
-from HSAMSegmentLib.workflows.finetune.model_summary import card_text
 from HSAMSegmentLib.workflows.finetune.training_run import PAUSE, TrainingRun, new_model_id
 from HSAMSegmentLib.workflows.finetune.validation_picture import write_pair
 from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord

@@ -10,17 +10,15 @@ import numpy as np
 
 from HSAMSegmentLib.errors import HSAMSegmentError, TrainingError
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.images.modality import guess_modality
 from HSAMSegmentLib.images.orientation import slice_axis
-from HSAMSegmentLib.images.volume import Volume
+from HSAMSegmentLib.images.volume import Volume, guess_modality
 from HSAMSegmentLib.io.volume_files import finite_array, read_volume
 from HSAMSegmentLib.labels.grids import resample_labels
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.labels.segmentation_files import read_segmentation
 from HSAMSegmentLib.labels.terminology import find_structure
-from HSAMSegmentLib.preprocess.rules import SliceRule
-from HSAMSegmentLib.preprocess.slice_planes import other_plane
+from HSAMSegmentLib.preprocess.rules import SliceRule, other_plane
 from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.training.data.cases import Case, make_case

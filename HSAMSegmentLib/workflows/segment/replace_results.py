@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from HSAMSegmentLib.errors import RequestError
-from HSAMSegmentLib.labels.label_names import names_path
+from HSAMSegmentLib.labels.label_maps import names_path
 from HSAMSegmentLib.report.segmentation_report import read_report
 from HSAMSegmentLib.runtime.atomic_files import refuse_existing, sweep_leftovers
 from HSAMSegmentLib.workflows.segment.result_records import same_output

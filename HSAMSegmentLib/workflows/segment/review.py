@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from HSAMSegmentLib.inference.plausibility import DOUBTFUL
 from HSAMSegmentLib.runtime.translation import tr as _
-from HSAMSegmentLib.workflows.segment.outcome import OrganOutcome, SegmentOutcome
+from HSAMSegmentLib.workflows.segment.segment_request import OrganOutcome, SegmentOutcome
 
 GOOD_FROM, CHECK_BELOW = 0.85, 0.80
 """Confidence from which a structure of a built-in model is usually right, and below which it is often not.

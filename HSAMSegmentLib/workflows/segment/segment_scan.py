@@ -10,8 +10,7 @@ import numpy as np
 
 from HSAMSegmentLib.export.formats import format_of
 from HSAMSegmentLib.export.origin import Origin
-from HSAMSegmentLib.images.modality import guess_modality
-from HSAMSegmentLib.images.volume import Volume
+from HSAMSegmentLib.images.volume import Volume, guess_modality
 from HSAMSegmentLib.inference.options import selected_values
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.inference.result import SegmentationResult
@@ -19,14 +18,13 @@ from HSAMSegmentLib.io.volume_files import finite_array, read_volume
 from HSAMSegmentLib.labels.label_set import LARGEST_VALUE, LabelSet
 from HSAMSegmentLib.report.segmentation_report import make_report
 from HSAMSegmentLib.runtime.devices import choose_device
-from HSAMSegmentLib.runtime.free_cores import FreeCores
 from HSAMSegmentLib.runtime.progress import Progress, ProgressCallback, interruptible
+from HSAMSegmentLib.runtime.threads import FreeCores
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.events import Preview
 from HSAMSegmentLib.workflows.inputs import VolumeInput
-from HSAMSegmentLib.workflows.segment.outcome import SegmentOutcome, stored_outcome
 from HSAMSegmentLib.workflows.segment.result_files import FinishedScan, check_output_files, write_outputs
-from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
+from HSAMSegmentLib.workflows.segment.segment_request import SegmentOutcome, SegmentRequest, stored_outcome
 
 _READING_FRACTION = 0.02
 _WRITING_FRACTION = 0.97

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from HSAMSegmentLib.errors import RequestError, VolumeError
+from HSAMSegmentLib.evaluation.label_matching import LayeredStructure, StructurePair
 from HSAMSegmentLib.evaluation.layered_comparison import (
     ONLY_FIRST,
     ONLY_SECOND,
@@ -16,7 +17,6 @@ from HSAMSegmentLib.evaluation.layered_comparison import (
     compare_layered,
 )
 from HSAMSegmentLib.evaluation.metrics import compare
-from HSAMSegmentLib.evaluation.structure_pairs import LayeredStructure, StructurePair
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.io.volume_files import read_volume
 from HSAMSegmentLib.labels.grids import voxel_offset

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from HSAMSegmentLib.errors import CancelledError, RequestError, VolumeError
-from HSAMSegmentLib.evaluation.metrics import compare
-from HSAMSegmentLib.evaluation.surface_distance import surface_voxels
+from HSAMSegmentLib.evaluation.metrics import compare, surface_voxels
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.labels.segmentation import Segmentation

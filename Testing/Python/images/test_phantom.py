@@ -10,7 +10,7 @@ from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.orientation import to_slices
 from HSAMSegmentLib.labels.grids import resample_labels
-from HSAMSegmentLib.phantom.abdomen_phantom import PHANTOM_LABELS, abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.phantom import PHANTOM_LABELS, abdomen_phantom, phantom_geometry
 
 SMALL = phantom_geometry((64, 64, 24), (5.0, 5.0, 11.5))
 

@@ -22,7 +22,7 @@ from HSAMSegmentLib.preprocess.rules import PLAIN_VIEW, PredictionRule, SliceRul
 from HSAMSegmentLib.report.segmentation_report import make_report
 from HSAMSegmentLib.runtime.progress import CancelledError, CancelToken
 from HSAMSegmentLib.training.data.slice_bank import build_slice_bank
-from HSAMSegmentLib.training.loop.validation import predict_slices
+from HSAMSegmentLib.training.loop.validator import predict_slices
 from HSAMSegmentLib.weights.loading import load_model
 from HSAMSegmentLib.weights.manifest import Manifest
 from HSAMSegmentLib.weights.resources import builtin_models_folder

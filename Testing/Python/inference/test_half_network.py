@@ -7,7 +7,7 @@ import torch
 from small_models import TINY_ENCODER
 from torch import nn
 
-from HSAMSegmentLib.inference.half_network import half_network
+from HSAMSegmentLib.inference.slice_predictor import half_network
 from HSAMSegmentLib.models.building import HEAD_CLASSES, build_network
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.models.lora import AdaptedQkv

@@ -20,9 +20,8 @@ from HSAMSegmentLib.inference.multi_planar import PlaneLogits
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
-from HSAMSegmentLib.preprocess.regions import stack_region
-from HSAMSegmentLib.preprocess.rules import PredictionRule, SliceRule
-from HSAMSegmentLib.preprocess.slice_planes import is_other_plane, readable_across
+from HSAMSegmentLib.preprocess.network_input import stack_region
+from HSAMSegmentLib.preprocess.rules import PredictionRule, SliceRule, is_other_plane, readable_across
 from HSAMSegmentLib.runtime.progress import CancelledError, CancelToken, Progress
 from HSAMSegmentLib.weights.loading import load_model, save_model
 from HSAMSegmentLib.weights.manifest import Manifest

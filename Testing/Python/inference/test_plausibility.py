@@ -15,13 +15,12 @@ from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.inference.result import LabelResult
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.labels.terminology import label_set_of
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.preprocess.rules import IntensityRule
 from HSAMSegmentLib.training.data.cases import make_case
-from HSAMSegmentLib.training.ranges import training_ranges
+from HSAMSegmentLib.training.result import training_ranges
 from HSAMSegmentLib.weights.loading import load_model
-from HSAMSegmentLib.weights.manifest import Manifest
-from HSAMSegmentLib.weights.training_ranges import StructureRange
+from HSAMSegmentLib.weights.manifest import Manifest, StructureRange
 
 LABELS = label_set_of({1: "liver"})
 WHOLE = (0, 20, 0, 20, 0, 20)

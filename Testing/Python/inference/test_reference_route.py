@@ -7,10 +7,10 @@ import pytest
 import torch
 from golden_networks import golden_network
 from parity_weights import GoldenFile
+from reference_route import network_image, segment_stack, zoom_to
 
 from HSAMSegmentLib.errors import CancelledError
 from HSAMSegmentLib.inference.confidence import slice_evidence
-from HSAMSegmentLib.inference.reference_route import network_image, segment_stack, zoom_to
 from HSAMSegmentLib.preprocess.network_input import SliceFraming
 from HSAMSegmentLib.preprocess.rules import SliceRule
 from HSAMSegmentLib.runtime.progress import CancelToken

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from HSAMSegmentLib.errors import VolumeError
-from HSAMSegmentLib.io.dicom.elements import clean_text
+from HSAMSegmentLib.io.dicom.placement import clean_text
 from HSAMSegmentLib.io.dicom.sniff import is_dicom_file
 from HSAMSegmentLib.io.quiet import quiet_libraries
 from HSAMSegmentLib.io.scan_folder import find_scans

@@ -7,10 +7,9 @@ import math
 
 import pytest
 
-from HSAMSegmentLib.labels.former_colors import with_present_colors
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.labels.structures import KNOWN_STRUCTURES
-from HSAMSegmentLib.labels.terminology import find_structure
+from HSAMSegmentLib.labels.terminology import find_structure, with_present_colors
 from HSAMSegmentLib.report.preview_picture import outline_colors
 
 ABDOMEN = (

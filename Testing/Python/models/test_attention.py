@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from HSAMSegmentLib.models.encoders import attention
 from HSAMSegmentLib.models.encoders.attention import GridAttention
-from HSAMSegmentLib.models.encoders.windows import cut, put, tiles
+from HSAMSegmentLib.models.encoders.sam_layers import cut, put, tiles
 
 WINDOW = 14
 

@@ -9,7 +9,7 @@ from golden_networks import golden_network, official_names
 from parity_weights import GoldenFile
 
 from HSAMSegmentLib.training.loop.losses import stage_loss
-from HSAMSegmentLib.training.loop.schedules import hsam_last_stage_weight
+from HSAMSegmentLib.training.loop.optimizer import hsam_last_stage_weight
 
 ROUNDING = 1e-6
 # The gradient of a ReLU jumps where its input is zero within rounding, and rounding differs between kinds of CPU: so

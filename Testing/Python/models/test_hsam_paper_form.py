@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from HSAMSegmentLib.models.heads.class_gate import ClassGate, noise_strengths
 from HSAMSegmentLib.models.heads.hsam import HsamHead
+from HSAMSegmentLib.models.heads.hsam_decoders import ClassGate, noise_strengths
 from HSAMSegmentLib.models.interface import Features
 
 SMALL = {"num_classes": 3, "embed_dim": 32, "mlp_dim": 48, "num_heads": 4, "gate_dim": 16}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from golden_networks import golden_network
 from parity_weights import GoldenFile
 
-from HSAMSegmentLib.models.heads.class_gate import token_map
+from HSAMSegmentLib.models.heads.hsam_decoders import token_map
 from HSAMSegmentLib.models.interface import merged_logits
 
 TOLERANCE = 2e-5

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from HSAMSegmentLib.models.heads.hsam_decoders import RefiningDecoder
-from HSAMSegmentLib.models.heads.pixel_logits import upscaled_logits
+from HSAMSegmentLib.models.heads.hsam_decoders import RefiningDecoder, upscaled_logits
 from HSAMSegmentLib.models.heads.upscaling import UpscalingStep
 
 

@@ -14,8 +14,12 @@ from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.sitk_images import image_of
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.io.volume_files import read_volume
-from HSAMSegmentLib.preprocess.intensity import intensity_scaler, plausibility_warnings, scale_intensity
-from HSAMSegmentLib.preprocess.percentiles import foreground_percentiles
+from HSAMSegmentLib.preprocess.intensity import (
+    foreground_percentiles,
+    intensity_scaler,
+    plausibility_warnings,
+    scale_intensity,
+)
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
 
 WINDOW = IntensityRule("window", window_hu=(-125.0, 275.0))

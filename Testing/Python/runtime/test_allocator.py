@@ -13,8 +13,8 @@ from conftest import REPOSITORY
 PROGRAM = """
 import resource
 import numpy as np
-from HSAMSegmentLib.runtime.allocator import keep_freed_memory
-print(keep_freed_memory())
+from HSAMSegmentLib.runtime.heap import keep_freed_memory_of_dask
+print(keep_freed_memory_of_dask())
 for _ in range(3):
     np.ones(1 << 20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

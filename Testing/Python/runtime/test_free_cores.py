@@ -9,8 +9,8 @@ from collections import namedtuple
 import psutil
 import pytest
 
-from HSAMSegmentLib.runtime import free_cores
-from HSAMSegmentLib.runtime.free_cores import FreeCores, container_quota
+from HSAMSegmentLib.runtime import threads
+from HSAMSegmentLib.runtime.threads import FreeCores, container_quota
 
 Times = namedtuple("Times", "user system idle nice")
 
@@ -20,11 +20,11 @@ def machine(monkeypatch):
     """A machine of eight processors whose clock and loads are told; returns the seconds used so far, by processor."""
     used = [0.0] * 8
     clock = [0.0]
-    monkeypatch.setattr(free_cores, "allowed_cpus", lambda: frozenset(range(8)))
-    monkeypatch.setattr(free_cores, "container_quota", lambda: sys.maxsize)
-    monkeypatch.setattr(free_cores, "_online_cpus", lambda: list(range(8)))
-    monkeypatch.setattr(free_cores, "_own_seconds", lambda counts_nice: 0.0)
-    monkeypatch.setattr(free_cores.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(threads, "allowed_cpus", lambda: frozenset(range(8)))
+    monkeypatch.setattr(threads, "container_quota", lambda: sys.maxsize)
+    monkeypatch.setattr(threads, "_online_cpus", lambda: list(range(8)))
+    monkeypatch.setattr(threads, "_own_seconds", lambda counts_nice: 0.0)
+    monkeypatch.setattr(threads.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 8)
     monkeypatch.setattr(psutil, "cpu_times", lambda percpu: [Times(seconds, 0.0, 0.0, 0.0) for seconds in used])
 
@@ -52,7 +52,7 @@ def test_a_quiet_machine_gives_all_cores_and_a_full_one_gives_one(machine):
 
 
 def test_the_load_of_cores_that_this_process_may_not_use_does_not_count(machine, monkeypatch):
-    monkeypatch.setattr(free_cores, "allowed_cpus", lambda: frozenset({6, 7}))
+    monkeypatch.setattr(threads, "allowed_cpus", lambda: frozenset({6, 7}))
     free = FreeCores()
     machine(1.0, **{f"cpu{number}": 1.0 for number in range(6)})
     assert free.count() == 2
@@ -62,15 +62,15 @@ def test_the_load_of_cores_that_this_process_may_not_use_does_not_count(machine,
 
 
 def test_processors_that_are_switched_off_do_not_shift_the_numbers(machine, monkeypatch):
-    monkeypatch.setattr(free_cores, "_online_cpus", lambda: [0, 1, 2, 3, 8, 9, 10, 11])
-    monkeypatch.setattr(free_cores, "allowed_cpus", lambda: frozenset({8, 9}))
+    monkeypatch.setattr(threads, "_online_cpus", lambda: [0, 1, 2, 3, 8, 9, 10, 11])
+    monkeypatch.setattr(threads, "allowed_cpus", lambda: frozenset({8, 9}))
     free = FreeCores()
     machine(1.0, cpu4=1.0)  # the fifth of the list, which is number 8
     assert free.count() == 1
 
 
 def test_a_quota_takes_nothing_from_the_cores_that_others_leave(machine, monkeypatch):
-    monkeypatch.setattr(free_cores, "container_quota", lambda: 2)
+    monkeypatch.setattr(threads, "container_quota", lambda: 2)
     free = FreeCores()
     machine(1.0, cpu0=1.0, cpu1=1.0, cpu2=1.0)
     assert free.count() == 2
@@ -80,7 +80,7 @@ def test_a_sample_that_began_long_ago_waits_for_nothing(machine, monkeypatch):
     def refuse(seconds):
         raise AssertionError("waited")
 
-    monkeypatch.setattr(free_cores.time, "sleep", refuse)
+    monkeypatch.setattr(threads.time, "sleep", refuse)
     free = FreeCores()
     machine(3.0)
     assert free.count() == 8
@@ -88,17 +88,17 @@ def test_a_sample_that_began_long_ago_waits_for_nothing(machine, monkeypatch):
 
 def test_the_work_of_children_counts_as_own():
     script = "import time\nwhile time.process_time() < 0.5: pass\nprint(1, flush=True)\ninput()"
-    before = free_cores._own_seconds(counts_nice=True)
+    before = threads._own_seconds(counts_nice=True)
     child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     child.stdout.readline()
-    assert free_cores._own_seconds(counts_nice=True) - before >= 0.4
+    assert threads._own_seconds(counts_nice=True) - before >= 0.4
     child.communicate(b"\n")
     if sys.platform.startswith("linux"):  # elsewhere the time of ended children is not kept
-        assert free_cores._own_seconds(counts_nice=True) - before >= 0.4
+        assert threads._own_seconds(counts_nice=True) - before >= 0.4
 
 
 def test_the_real_count_is_within_what_this_process_may_use():
-    assert 1 <= FreeCores().count() <= free_cores.usable_cores()
+    assert 1 <= FreeCores().count() <= threads.usable_cores()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_the_real_count_is_within_what_this_process_may_use():
 )
 def test_the_list_of_processors_is_read(tmp_path, text, numbers):
     (tmp_path / "online").write_text(text)
-    assert free_cores._online_cpus(tmp_path / "online") == numbers
+    assert threads._online_cpus(tmp_path / "online") == numbers
 
 
 def version_1(group, quota):

@@ -7,7 +7,7 @@ import pytest
 from test_nodes_volumes import LEFT_HANDED, OBLIQUE, add_transform
 
 from HSAMSegmentLib.errors import RequestError, VolumeError
-from HSAMSegmentLib.evaluation.structure_pairs import StructurePair
+from HSAMSegmentLib.evaluation.label_matching import StructurePair
 from HSAMSegmentLib.labels.label_set import Code, Terminology
 from HSAMSegmentLib.runtime.serialization import to_plain
 from HSAMSegmentLib.workflows.compare.compare_request import ABSENT, BOTH, NOT_COMPARED, ONLY_SECOND
@@ -126,7 +126,7 @@ def test_distances_under_a_transform_that_shears_are_those_in_the_world(comparis
 
 def surface_places(mask, ijk_to_ras):
     """Places of the voxels that share a face with one outside."""
-    from HSAMSegmentLib.evaluation.surface_distance import surface_voxels
+    from HSAMSegmentLib.evaluation.metrics import surface_voxels
 
     return np.argwhere(surface_voxels(mask))[:, ::-1] @ ijk_to_ras[:3, :3].T
 

@@ -12,7 +12,7 @@ from HSAMSegmentLib.labels.label_set import Code, Label, Terminology
 from HSAMSegmentLib.labels.terminology import terminology_from_tag
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.runtime.serialization import from_plain, to_plain
-from HSAMSegmentLib.workflows.segment.outcome import OrganOutcome, SegmentOutcome, write_labels
+from HSAMSegmentLib.workflows.segment.segment_request import OrganOutcome, SegmentOutcome, write_labels
 
 pytestmark = pytest.mark.host
 

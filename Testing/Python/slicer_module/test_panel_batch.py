@@ -400,7 +400,7 @@ def test_the_scan_unlike_the_others_is_listed_first_and_shown_at_a_click(driver,
     import SimpleITK as sitk
 
     from HSAMSegmentLib.images.sitk_images import image_of
-    from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+    from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 
     for seed in range(4):
         volume, _ = abdomen_phantom(seed=seed, geometry=phantom_geometry((64, 64, 6), (5.0, 5.0, 45.0)))

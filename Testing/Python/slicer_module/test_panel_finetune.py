@@ -95,7 +95,7 @@ def test_opening_the_tab_imports_nothing_that_slicer_does_not_have():
         "import sys; import HSAMSegmentLib.workflows.finetune.training_run, "
         ""
         "HSAMSegmentLib.workflows.finetune.cost_estimate, "
-        "HSAMSegmentLib.workflows.finetune.inspect_cases, HSAMSegmentLib.workflows.finetune.model_summary, "
+        "HSAMSegmentLib.workflows.finetune.inspect_cases, HSAMSegmentLib.report.model_card, "
         "HSAMSegmentLib.report.correction_slices; "
         "found = {'torch', 'monai', 'psutil', 'scipy', 'matplotlib', 'segment_anything'} & set(sys.modules); "
         "sys.exit(', '.join(found) or 0)"
@@ -261,7 +261,7 @@ def test_the_result_of_the_segment_tab_leads_here_and_a_finetuned_model_leads_ba
     from HSAMSegmentLib.slicer.panels.shell import Shell
     from HSAMSegmentLib.slicer.panels.tabs import FINETUNE, SEGMENT
     from HSAMSegmentLib.slicer.panels.widgets.model_list import StoreModels
-    from HSAMSegmentLib.workflows.segment.outcome import SegmentOutcome
+    from HSAMSegmentLib.workflows.segment.segment_request import SegmentOutcome
 
     engine = Engine()
     node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HSAMSegment")

@@ -8,7 +8,7 @@ from panel_layout import cut_texts
 from slicer_panel import open_tab, settle
 
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
-from HSAMSegmentLib.workflows.segment.outcome import OrganOutcome, SegmentOutcome
+from HSAMSegmentLib.workflows.segment.segment_request import OrganOutcome, SegmentOutcome
 
 pytestmark = pytest.mark.host
 pytest_plugins = ("panel_fixtures", "slicer_panel")

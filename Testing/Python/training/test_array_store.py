@@ -11,13 +11,12 @@ from small_disk import fill, mounted_disk
 from untrained_model import write_untrained_model
 
 from HSAMSegmentLib.errors import OutputError
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
-from HSAMSegmentLib.training.data.array_store import ArrayStore
 from HSAMSegmentLib.training.data.batches import gather
 from HSAMSegmentLib.training.data.cases import make_case
 from HSAMSegmentLib.training.data.sampling import Item
-from HSAMSegmentLib.training.data.slice_bank import build_slice_bank
+from HSAMSegmentLib.training.data.slice_bank import ArrayStore, build_slice_bank
 from HSAMSegmentLib.training.finetune import finetune
 from HSAMSegmentLib.training.request import FinetuneRequest
 from HSAMSegmentLib.weights.bundle import read_tensors

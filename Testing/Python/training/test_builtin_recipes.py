@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from HSAMSegmentLib.errors import TrainingError
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.preprocess.rules import SliceRule
 from HSAMSegmentLib.training.data.batches import gather
 from HSAMSegmentLib.training.data.cases import Case, make_case
 from HSAMSegmentLib.training.data.sampling import Item
 from HSAMSegmentLib.training.data.slice_bank import build_slice_bank
-from HSAMSegmentLib.training.state_files import load_state, save_state
+from HSAMSegmentLib.training.loop.checkpointer import load_state, save_state
 from recipes.builtin_tasks import ABDOMEN, ABDOMEN_CT, ALL_TASKS, BuiltinTask, tasks_of
 from recipes.export_builtin import averaged_networks
 from recipes.packed_slices import read_pack, scan_slices, write_pack

@@ -21,8 +21,12 @@ from HSAMSegmentLib.training.data.sampling import BalancedSampler
 from HSAMSegmentLib.training.data.slice_bank import build_slice_bank
 from HSAMSegmentLib.training.data.validation_sets import ValidationSet
 from HSAMSegmentLib.training.features.adaptation import FROZEN, LORA, SplitNetwork, set_trainable
-from HSAMSegmentLib.training.features.cached_batches import CachedFeatureBatches
-from HSAMSegmentLib.training.features.cached_features import CachedFeatures, CacheOptions, UnlimitedEncoding
+from HSAMSegmentLib.training.features.cached_features import (
+    CachedFeatureBatches,
+    CachedFeatures,
+    CacheOptions,
+    UnlimitedEncoding,
+)
 from HSAMSegmentLib.training.features.feature_cache import PREFIX, CacheOwner, FeatureCache, affordable_views
 
 CPU = torch.device("cpu")

@@ -20,10 +20,10 @@ from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.training.data.cases import make_case
 from HSAMSegmentLib.training.finetune import finetune
 from HSAMSegmentLib.training.loop.budget import Budget
+from HSAMSegmentLib.training.loop.checkpointer import state_path
 from HSAMSegmentLib.training.loop.losses import hsam_loss
 from HSAMSegmentLib.training.loop.trainer import Objective, Trainer
 from HSAMSegmentLib.training.request import FinetuneRequest, FinetuneResult, ValidationMetrics, ValidationPreview
-from HSAMSegmentLib.training.state_files import state_path
 from HSAMSegmentLib.weights.bundle import read_tensors
 from HSAMSegmentLib.weights.loading import load_model
 from HSAMSegmentLib.weights.store import Store

@@ -33,8 +33,9 @@ from HSAMSegmentLib.workflows.finetune.cost_estimate import (
     estimate,
     footprint,
     held_out,
+    known_pace,
+    note_pace,
 )
-from HSAMSegmentLib.workflows.finetune.encoder_pace import known_pace, note_pace
 from HSAMSegmentLib.workflows.finetune.inspect_cases import summarize
 from HSAMSegmentLib.workflows.finetune.training_run import PAUSE, TrainingRun
 from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord

@@ -13,7 +13,7 @@ import torch
 from stored_models import encoder_file
 
 from HSAMSegmentLib.training.features.feature_cache import PREFIX
-from HSAMSegmentLib.training.state_files import load_state, state_path
+from HSAMSegmentLib.training.loop.checkpointer import load_state, state_path
 from HSAMSegmentLib.weights.bundle import read_tensors
 from HSAMSegmentLib.weights.store import Store
 

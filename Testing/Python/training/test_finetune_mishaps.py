@@ -16,9 +16,9 @@ from HSAMSegmentLib.errors import CancelledError, OutputError, TrainingError
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 from HSAMSegmentLib.training.data.cases import make_case
 from HSAMSegmentLib.training.finetune import finetune, train
+from HSAMSegmentLib.training.loop.checkpointer import load_state, state_path
 from HSAMSegmentLib.training.preparation import prepare
 from HSAMSegmentLib.training.request import FinetuneRequest, ValidationMetrics
-from HSAMSegmentLib.training.state_files import load_state, state_path
 from HSAMSegmentLib.weights.bundle import read_tensors
 from HSAMSegmentLib.weights.loading import load_model
 from HSAMSegmentLib.weights.store import HOME_VARIABLE, Store

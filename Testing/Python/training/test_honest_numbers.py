@@ -13,7 +13,7 @@ from HSAMSegmentLib.errors import TrainingError
 from HSAMSegmentLib.images.sitk_images import image_of
 from HSAMSegmentLib.io.volume_files import read_volume
 from HSAMSegmentLib.labels.segmentation_files import write_segmentation
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.training.data.cases import (
     distinct_cases,
     make_case,

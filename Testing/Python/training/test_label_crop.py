@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import torch
 
+from HSAMSegmentLib.training.data.batches import find_label_crop
 from HSAMSegmentLib.training.data.cases import UNLABELED
-from HSAMSegmentLib.training.data.label_crop import find_label_crop
 
 
 def _bank(labels: torch.Tensor, tiles: int = 1) -> SimpleNamespace:

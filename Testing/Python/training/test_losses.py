@@ -12,7 +12,7 @@ from scipy.ndimage import zoom
 
 from HSAMSegmentLib.training.data.cases import UNLABELED
 from HSAMSegmentLib.training.loop.losses import autosam_loss, hsam_loss, reduced_labels, stage_loss
-from HSAMSegmentLib.training.loop.schedules import hsam_last_stage_weight
+from HSAMSegmentLib.training.loop.optimizer import hsam_last_stage_weight
 
 AUTOSAM_CASES = ("random", "one_class_absent", "good_prediction")
 

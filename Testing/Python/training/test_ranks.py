@@ -12,7 +12,7 @@ import pytest
 import torch
 from untrained_model import write_untrained_model
 
-from HSAMSegmentLib.training.state_files import load_state
+from HSAMSegmentLib.training.loop.checkpointer import load_state
 
 PROGRAM = Path(__file__).parents[1] / "train_in_ranks.py"
 pytestmark = [

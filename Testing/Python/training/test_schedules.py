@@ -7,7 +7,7 @@ import pytest
 import torch
 from parity_weights import GoldenFile
 
-from HSAMSegmentLib.training.loop.schedules import (
+from HSAMSegmentLib.training.loop.optimizer import (
     PLATEAU_FIRST_EPOCH,
     hsam_last_stage_weight,
     hsam_rate,

@@ -14,18 +14,18 @@ from small_cases import segmentation_of, small_case, thin_case
 from HSAMSegmentLib.images.orientation import slice_frame
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.models.interface import StageLogits
-from HSAMSegmentLib.runtime.disk_space_monitor import DiskSpaceMonitor
+from HSAMSegmentLib.runtime.disk import DiskSpaceMonitor
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
 from HSAMSegmentLib.training.data.cases import UNLABELED, make_case
 from HSAMSegmentLib.training.finetune import finetune, train
 from HSAMSegmentLib.training.finetune_state import FinetuneState
+from HSAMSegmentLib.training.loop.checkpointer import state_path
 from HSAMSegmentLib.training.loop.validator import Validator
 from HSAMSegmentLib.training.preparation import prepare
 from HSAMSegmentLib.training.recipe import make_recipe
 from HSAMSegmentLib.training.request import FinetuneRequest
 from HSAMSegmentLib.training.second_plane import PlaneComparison, SecondPlane, describe_second_plane
 from HSAMSegmentLib.training.setup import slice_bank_of
-from HSAMSegmentLib.training.state_files import state_path
 from HSAMSegmentLib.weights.bundle import read_tensors
 from HSAMSegmentLib.weights.loading import load_model
 from HSAMSegmentLib.workflows.finetune.cost_estimate import footprint

@@ -12,10 +12,10 @@ import torch
 
 from HSAMSegmentLib.errors import TrainingError
 from HSAMSegmentLib.images.sitk_images import image_of
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.preprocess.rules import SliceRule
-from HSAMSegmentLib.training.data.array_store import ArrayStore
 from HSAMSegmentLib.training.data.sampling import Item
+from HSAMSegmentLib.training.data.slice_bank import ArrayStore
 from recipes.builtin_tasks import ABDOMEN, BuiltinTask, DataSource
 from recipes.synthetic_contrast import AIR, ContrastRule, randomize_contrast, tissue_maps, tissue_means
 from recipes.task_data import read_task

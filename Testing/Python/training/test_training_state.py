@@ -13,12 +13,11 @@ from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.training.data.validation_sets import ValidationSet
 from HSAMSegmentLib.training.loop.budget import Budget
-from HSAMSegmentLib.training.loop.checkpointer import Checkpointer
+from HSAMSegmentLib.training.loop.checkpointer import Checkpointer, load_state, save_state, state_path
+from HSAMSegmentLib.training.loop.optimizer import WeightAverage
 from HSAMSegmentLib.training.loop.trainer import Objective, Trainer
 from HSAMSegmentLib.training.loop.validator import PATIENCE, Validator
-from HSAMSegmentLib.training.loop.weight_average import WeightAverage
 from HSAMSegmentLib.training.request import ValidationMetrics
-from HSAMSegmentLib.training.state_files import load_state, save_state, state_path
 
 
 class Clock:

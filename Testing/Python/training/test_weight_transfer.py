@@ -8,7 +8,7 @@ import torch
 from HSAMSegmentLib.labels.terminology import label_set_of
 from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
-from HSAMSegmentLib.training.weight_transfer import class_map, transfer
+from HSAMSegmentLib.training.initialization import class_map, transfer
 
 OLD = label_set_of({1: "liver", 2: "spleen", 3: "aorta"})
 NEW = label_set_of({1: "Spleen", 2: "tumor"})

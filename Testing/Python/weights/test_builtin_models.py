@@ -16,11 +16,11 @@ from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.runtime.disk import sha256_of
-from HSAMSegmentLib.training.state_files import save_state
+from HSAMSegmentLib.training.loop.checkpointer import save_state
 from HSAMSegmentLib.weights.bundle import read_manifest
+from HSAMSegmentLib.weights.catalog import MOVED_ENCODERS
 from HSAMSegmentLib.weights.loading import load_model, save_model
 from HSAMSegmentLib.weights.manifest import EncoderSource
-from HSAMSegmentLib.weights.renamed_models import MOVED_ENCODERS
 from HSAMSegmentLib.weights.resources import builtin_models_folder
 from HSAMSegmentLib.weights.store import Store
 from recipes.builtin_tasks import ATRIUM, HEART, SHIPPED_TASKS, TASKS, dataset_cases

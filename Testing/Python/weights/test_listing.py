@@ -14,8 +14,7 @@ from model_files import manifest
 from stored_models import adapter_file, catalog, encoder_entry, encoder_file, model_entry
 
 from HSAMSegmentLib.weights.bundle import save_bundle
-from HSAMSegmentLib.weights.listing import FileListing
-from HSAMSegmentLib.weights.store import Store
+from HSAMSegmentLib.weights.store import FileListing, Store
 from HSAMSegmentLib.weights.store_entries import STORED
 
 _opened: list[str] = []
@@ -130,9 +129,9 @@ def test_a_file_that_vanishes_while_the_folder_is_read_is_left_out(store, monkey
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(store, monkeypatch):
-    from HSAMSegmentLib.weights import listing
+    from HSAMSegmentLib.weights import store
 
-    path, real = store.models_folder / "b.safetensors", listing._read
+    path, real = store.models_folder / "b.safetensors", store._read
 
     def change_meanwhile(*arguments):
         entry = real(*arguments)
@@ -141,9 +140,9 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(store, monkeypatch):
         return entry
 
     files = FileListing()
-    monkeypatch.setattr(listing, "_read", change_meanwhile)
+    monkeypatch.setattr(store, "_read", change_meanwhile)
     assert files.entry(path, STORED).title == "One"
-    monkeypatch.setattr(listing, "_read", real)
+    monkeypatch.setattr(store, "_read", real)
     assert files.entry(path, STORED).title == "Two"
 
 

@@ -324,7 +324,7 @@ def test_a_hash_is_computed_once_and_again_when_the_file_changes(store, tmp_path
         hashed.append(file.name)
         return hashlib.sha256(file.read_bytes()).hexdigest()
 
-    monkeypatch.setattr("HSAMSegmentLib.weights.hash_cache.sha256_of", counting)
+    monkeypatch.setattr("HSAMSegmentLib.weights.importing.sha256_of", counting)
     first = store.sha256(path)
     assert Store(store.folder).sha256(path) == first
     assert hashed == []

@@ -11,10 +11,9 @@ from job_driver import finish
 
 from HSAMSegmentLib.errors import DeviceError
 from HSAMSegmentLib.runtime.owned_folders import Workspace
-from HSAMSegmentLib.worker.fallback import FallbackRunner
+from HSAMSegmentLib.worker.fallback import FallbackRunner, torch_crash
 from HSAMSegmentLib.worker.process_runner import ProcessRunner
 from HSAMSegmentLib.worker.runners import ThreadRunner
-from HSAMSegmentLib.worker.torch_probe import torch_crash
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, Result
 from HSAMSegmentLib.workflows.requests import VerifyRequest
 

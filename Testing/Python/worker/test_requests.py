@@ -6,7 +6,7 @@ import json
 import pytest
 
 from HSAMSegmentLib.errors import CancelledError, RequestError, VolumeError
-from HSAMSegmentLib.evaluation.structure_pairs import LayeredStructure, StructurePair
+from HSAMSegmentLib.evaluation.label_matching import LayeredStructure, StructurePair
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.runtime.progress import Progress
@@ -24,9 +24,10 @@ from HSAMSegmentLib.workflows.events import (
 from HSAMSegmentLib.workflows.finetune.finetune_request import LayerInput
 from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 from HSAMSegmentLib.workflows.inputs import VolumeInput
-from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
 from HSAMSegmentLib.workflows.requests import (
     DownloadRequest,
+    ExportModelRequest,
+    ImportModelRequest,
     ProbeRequest,
     VerifyRequest,
     request_from_json,

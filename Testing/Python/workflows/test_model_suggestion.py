@@ -10,7 +10,7 @@ import pytest
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.weights.store import Store
-from HSAMSegmentLib.workflows.segment.model_suggestion import body_parts, doubt_about, model_parts, suggest_model
+from HSAMSegmentLib.workflows.segment.model_choice import body_parts, doubt_about, model_parts, suggest_model
 
 
 @pytest.fixture(scope="module")

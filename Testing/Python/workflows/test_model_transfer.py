@@ -15,7 +15,7 @@ from HSAMSegmentLib.weights.bundle import read_manifest, save_bundle
 from HSAMSegmentLib.weights.exporting import export_model
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
+from HSAMSegmentLib.workflows.requests import ExportModelRequest, ImportModelRequest
 from HSAMSegmentLib.workflows.run import run
 
 
@@ -183,7 +183,7 @@ def test_the_store_and_the_jobs_of_bundles_do_without_torch(bundle, tmp_path):
 
     script = (
         "import sys\n"
-        "from HSAMSegmentLib.workflows.model_transfer import *\n"
+        "from HSAMSegmentLib.workflows.requests import *\n"
         "from HSAMSegmentLib.workflows.run import run\n"
         "source, folder, target = sys.argv[1:]\n"
         "run(ImportModelRequest(source, folder=folder))\n"

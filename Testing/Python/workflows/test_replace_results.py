@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from HSAMSegmentLib.labels.label_names import names_path
+from HSAMSegmentLib.labels.label_maps import names_path
 from HSAMSegmentLib.report.segmentation_report import REPORT_SCHEMA, read_report, write_report
 from HSAMSegmentLib.runtime.disk import sha256_of
 from HSAMSegmentLib.workflows.segment.replace_results import atomic_replace, finished_file, mend_interrupted

@@ -8,8 +8,8 @@ import pytest
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.inference.result import Plausibility
 from HSAMSegmentLib.labels.label_set import Label
-from HSAMSegmentLib.workflows.segment.outcome import OrganOutcome, SegmentOutcome
 from HSAMSegmentLib.workflows.segment.review import MARKS, RULES, Level, ReviewNote, review, review_scan, summary
+from HSAMSegmentLib.workflows.segment.segment_request import OrganOutcome, SegmentOutcome
 
 GRID = Geometry((4, 4, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()))
 

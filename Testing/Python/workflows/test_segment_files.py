@@ -231,7 +231,7 @@ def test_a_sheared_grid_for_a_nifti_stops_before_the_network(tmp_path):
 
 
 def test_the_load_is_measured_from_the_arrival_of_the_request_until_the_network_starts(tmp_path, monkeypatch):
-    from HSAMSegmentLib.runtime.free_cores import FreeCores
+    from HSAMSegmentLib.runtime.threads import FreeCores
     from HSAMSegmentLib.workflows.segment import segment_scan
 
     order, open_volume = [], segment_scan.open_volume

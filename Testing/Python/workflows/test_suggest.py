@@ -12,11 +12,10 @@ from small_models import write_bundle
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.sitk_images import image_of
-from HSAMSegmentLib.phantom.abdomen_phantom import abdomen_phantom, phantom_geometry
+from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.suggest.selection import choose
 from HSAMSegmentLib.workflows.suggest.suggest_request import SuggestRequest
-from HSAMSegmentLib.workflows.suggest.suggest_scans import run
+from HSAMSegmentLib.workflows.suggest.suggest_scans import choose, run
 
 pytest_plugins = ("program_fixtures",)
 

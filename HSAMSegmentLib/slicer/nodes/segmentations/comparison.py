@@ -13,8 +13,15 @@ import slicer
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import RequestError
-from HSAMSegmentLib.evaluation.label_matching import CODE, NAME, VALUE, LabelPair, match_labels
-from HSAMSegmentLib.evaluation.structure_pairs import LayeredStructure, StructurePair
+from HSAMSegmentLib.evaluation.label_matching import (
+    CODE,
+    NAME,
+    VALUE,
+    LabelPair,
+    LayeredStructure,
+    StructurePair,
+    match_labels,
+)
 from HSAMSegmentLib.labels.label_set import Label
 from HSAMSegmentLib.runtime.serialization import from_plain
 from HSAMSegmentLib.slicer.nodes.segmentations.label_layers import NodeLayers, node_labels, node_layers, node_problem

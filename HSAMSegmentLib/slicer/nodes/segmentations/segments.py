@@ -1,4 +1,7 @@
-"""From the outcome of a job to segments of a segmentation node, fast and without touching anything else."""
+"""From the outcome of a job to segments of a segmentation node, fast and without touching anything else.
+
+What a DICOM Segmentation has to say of its segments and its scan is put where Slicer looks for it.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,61 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.labels.label_set import Label
-from HSAMSegmentLib.labels.terminology import terminology_tag
+from HSAMSegmentLib.labels.label_set import Code, Label, Terminology
+from HSAMSegmentLib.labels.terminology import terminology_from_tag, terminology_tag
 from HSAMSegmentLib.report.correction_slices import slices_to_correct
 from HSAMSegmentLib.runtime.serialization import to_plain
-from HSAMSegmentLib.slicer.nodes.segmentations.dicom_tags import describe_algorithm, refer_to_scan
 from HSAMSegmentLib.slicer.nodes.segmentations.surfaces import read_surface
 from HSAMSegmentLib.slicer.nodes.volumes import volume_geometry
-from HSAMSegmentLib.workflows.segment.outcome import OrganOutcome, SegmentOutcome
+from HSAMSegmentLib.workflows.segment.segment_request import OrganOutcome, SegmentOutcome
+
+ALGORITHM_TYPE, ALGORITHM_NAME = "DICOM.SegmentAlgorithmType", "DICOM.SegmentAlgorithmName"
+INSTANCES, REFERENCED_INSTANCES = "DICOM.instanceUIDs", "DICOM.ReferencedInstanceUIDs"
+_TISSUE = Code("SCT", "85756007", "Tissue")
+_UNKNOWN = Terminology(_TISSUE, _TISSUE)
+"""The code that Slicer gives to a segment without one."""
 
 LABELMAP = "Binary labelmap"
 SURFACE = "Closed surface"
 MODEL_ATTRIBUTE = "HSAMSegment.Model"
 DOUBTS_ATTRIBUTE = "HSAMSegment.DoubtfulSlices"
 SOURCE_ROLE = "HSAMSegment.SourceVolume"
+
+
+def describe_algorithm(segmentation_node, names: Iterable[str], title: str) -> None:
+    """Note in segments that a model made them, which a DICOM Segmentation has to say.
+
+    Args:
+        segmentation_node: where they are.
+        names: of the segments.
+        title: of the model.
+    """
+    segmentation = segmentation_node.GetSegmentation()
+    for name in names:
+        segment = segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName(name))
+        if segment is not None:
+            segment.SetTag(ALGORITHM_TYPE, "AUTOMATIC")
+            segment.SetTag(ALGORITHM_NAME, title)
+
+
+def refer_to_scan(segmentation_node, volume_node) -> None:
+    """Tell the subject hierarchy which DICOM images a segmentation was made on, as Slicer's exporter asks for it."""
+    hierarchy = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode")
+    instances = volume_node.GetAttribute(INSTANCES) or ""
+    item = hierarchy.GetItemByDataNode(segmentation_node) if hierarchy is not None else 0
+    if item and instances:
+        hierarchy.SetItemAttribute(item, REFERENCED_INSTANCES, instances)
+
+
+def complete_codes(segmentation_node) -> None:
+    """Give segments without a code that of a tissue, since a DICOM Segmentation has a code for each."""
+    segmentation = segmentation_node.GetSegmentation()
+    for identifier in segmentation.GetSegmentIDs():
+        segment = segmentation.GetSegment(identifier)
+        name, tag = segment.GetTerminologyEntryTagName(), vtk.mutable("")
+        segment.GetTag(name, tag)
+        if terminology_from_tag(str(tag)) is None:
+            segment.SetTag(name, terminology_tag(_UNKNOWN))
 
 
 def segment_id(organ_name: str) -> str:

@@ -13,7 +13,7 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
 from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.workflows.segment.outcome import SegmentOutcome
+from HSAMSegmentLib.workflows.segment.segment_request import SegmentOutcome
 
 SMOOTHING_FACTOR = 0.5
 

@@ -10,11 +10,10 @@ from slicer.i18n import tr as _
 from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.slicer.nodes.batch import AnyBatch, Batch, BatchListener, FolderBatch, VolumeItem
-from HSAMSegmentLib.slicer.nodes.batch_summary import SummaryNode, summary_columns, summary_rows
 from HSAMSegmentLib.slicer.nodes.parameter_node import ParameterNode
 from HSAMSegmentLib.slicer.nodes.segment_session import BoundRequest, SessionEvent, Written, bind_request
 from HSAMSegmentLib.slicer.nodes.sequences import FrameItem, FrameResults, sequence_problem, sequences_missing
-from HSAMSegmentLib.slicer.nodes.tables import write_csv
+from HSAMSegmentLib.slicer.nodes.tables import SummaryNode, summary_columns, summary_rows, write_csv
 from HSAMSegmentLib.slicer.panels.batch.batch_table import BatchTable
 from HSAMSegmentLib.slicer.panels.batch.useful_scans import SUGGESTED, UsefulScans
 from HSAMSegmentLib.slicer.panels.tabs import TabContext

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import qt
 from slicer.i18n import tr as _
 
-from HSAMSegmentLib.slicer.nodes.batch_summary import organ_names
+from HSAMSegmentLib.slicer.nodes.tables import organ_names
 from HSAMSegmentLib.slicer.panels.widgets.tables import (
     ROW_PIXELS,
     prepare_table,

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 import qt
 from slicer.i18n import tr as _
 
-from HSAMSegmentLib.evaluation.label_matching import CODE, NAME, VALUE, LabelPair
-from HSAMSegmentLib.evaluation.structure_pairs import StructurePair
+from HSAMSegmentLib.evaluation.label_matching import CODE, NAME, VALUE, LabelPair, StructurePair
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.slicer.panels.widgets.swatches import swatch
 from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table

@@ -8,8 +8,7 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.report.correction_slices import DoubtfulSlice
-from HSAMSegmentLib.slicer.nodes.navigation import jump_to_voxel
-from HSAMSegmentLib.slicer.nodes.segment_editor import open_in_segment_editor
+from HSAMSegmentLib.slicer.nodes.navigation import jump_to_voxel, open_in_segment_editor
 from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
 from HSAMSegmentLib.slicer.nodes.segmentations.provenance import doubts_of, model_of
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine

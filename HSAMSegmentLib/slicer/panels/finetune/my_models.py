@@ -11,6 +11,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import HSAMSegmentError
+from HSAMSegmentLib.report.model_card import card_text
 from HSAMSegmentLib.runtime.serialization import from_plain
 from HSAMSegmentLib.slicer.panels.tabs import TabContext
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, select_data
@@ -18,8 +19,7 @@ from HSAMSegmentLib.slicer.panels.widgets.model_transfer import ModelTransfer
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.weights.catalog import MODEL
 from HSAMSegmentLib.weights.store_entries import STORED, ModelEntry
-from HSAMSegmentLib.workflows.finetune.model_summary import card_text
-from HSAMSegmentLib.workflows.model_transfer import ExportedModel, ImportedModel
+from HSAMSegmentLib.workflows.requests import ExportedModel, ImportedModel
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 FILES = "Model (*.safetensors)"

@@ -13,8 +13,7 @@ from HSAMSegmentLib.weights.catalog import ENCODER, MODEL
 from HSAMSegmentLib.weights.manifest import Manifest
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.weights.store_entries import ModelEntry, recognize_file
-from HSAMSegmentLib.workflows.finetune.cost_estimate import CostEstimate, estimate
-from HSAMSegmentLib.workflows.finetune.encoder_pace import known_pace
+from HSAMSegmentLib.workflows.finetune.cost_estimate import CostEstimate, estimate, known_pace
 from HSAMSegmentLib.workflows.finetune.inspect_cases import CaseSummary
 
 AUTO, SCRATCH, COMPACT = "auto", "scratch", "compact"

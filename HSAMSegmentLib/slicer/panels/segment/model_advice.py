@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from HSAMSegmentLib.images.volume import Volume
-from HSAMSegmentLib.slicer.nodes.scan_facts import descriptions, sampled_volume
-from HSAMSegmentLib.slicer.nodes.volumes import volume_problem
+from HSAMSegmentLib.slicer.nodes.volumes import descriptions, sampled_volume, volume_problem
 from HSAMSegmentLib.slicer.panels.widgets.model_list import ListedModel
-from HSAMSegmentLib.workflows.segment.model_suggestion import Suggestion, doubt_about, suggest_model
+from HSAMSegmentLib.workflows.segment.model_choice import Suggestion, doubt_about, suggest_model
 
 SUGGESTED = "SuggestedModel"
 

@@ -11,8 +11,8 @@ from HSAMSegmentLib.slicer.panels.widgets.swatches import swatch
 from HSAMSegmentLib.slicer.panels.widgets.tables import fit_rows, prepare_table, put_text, wrap_names
 from HSAMSegmentLib.slicer.panels.widgets.theme import check_ground, level_color, link_color, quiet_color
 from HSAMSegmentLib.slicer.panels.widgets.tooltips import tip_of
-from HSAMSegmentLib.workflows.segment.outcome import OrganOutcome, SegmentOutcome
 from HSAMSegmentLib.workflows.segment.review import Level, Review, review
+from HSAMSegmentLib.workflows.segment.segment_request import OrganOutcome, SegmentOutcome
 
 ORGAN, VOLUME, CONFIDENCE, UNCERTAIN = range(4)
 _MOST_ROWS = 13

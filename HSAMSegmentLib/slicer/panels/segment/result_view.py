@@ -13,8 +13,8 @@ from HSAMSegmentLib.slicer.panels.segment.result_actions import ResultActions
 from HSAMSegmentLib.slicer.panels.segment.result_table import ResultTable
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
-from HSAMSegmentLib.workflows.segment.outcome import SegmentOutcome
 from HSAMSegmentLib.workflows.segment.review import summary
+from HSAMSegmentLib.workflows.segment.segment_request import SegmentOutcome
 
 
 class ResultView:

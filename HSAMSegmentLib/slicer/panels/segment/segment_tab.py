@@ -31,8 +31,7 @@ from HSAMSegmentLib.slicer.panels.widgets.model_list import ListedModel, ModelSo
 from HSAMSegmentLib.slicer.panels.widgets.organ_list import OrganList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, Preview, Result
-from HSAMSegmentLib.workflows.model_transfer import ImportedModel
-from HSAMSegmentLib.workflows.requests import Request
+from HSAMSegmentLib.workflows.requests import ImportedModel, Request
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,7 @@ from HSAMSegmentLib.weights.catalog import MODEL
 from HSAMSegmentLib.weights.manifest import License, Manifest
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.weights.store_entries import BROKEN, ModelEntry
-from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
-from HSAMSegmentLib.workflows.requests import DownloadRequest
+from HSAMSegmentLib.workflows.requests import DownloadRequest, ExportModelRequest, ImportModelRequest
 
 
 @dataclass(frozen=True)

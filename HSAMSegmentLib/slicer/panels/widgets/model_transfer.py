@@ -15,7 +15,7 @@ from HSAMSegmentLib.slicer.nodes.segment_session import SessionEvent
 from HSAMSegmentLib.slicer.panels.engine import Engine, is_last
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, Result
-from HSAMSegmentLib.workflows.model_transfer import ExportModelRequest, ImportModelRequest
+from HSAMSegmentLib.workflows.requests import ExportModelRequest, ImportModelRequest
 from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 CLOSE_SECONDS = 1.0

@@ -1,1 +1,0 @@
-"""A synthetic abdomen with its ground truth, for tests and first runs."""
