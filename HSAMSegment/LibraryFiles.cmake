@@ -145,6 +145,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/service/guard.py
   HSAMSegmentLib/service/intake.py
   HSAMSegmentLib/service/jobs.py
+  HSAMSegmentLib/service/kept_scans.py
   HSAMSegmentLib/service/monai_label.py
   HSAMSegmentLib/service/routes.py
   HSAMSegmentLib/service/server.py

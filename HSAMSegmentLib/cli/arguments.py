@@ -242,6 +242,7 @@ def add_convert(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
     )
     parser.add_argument("--series", metavar="UID", help="UID (or its end), number or description of a DICOM series")
     parser.add_argument("--format", metavar="NAME", help="as for 'segment'; default: by the name of OUTPUT")
+    parser.add_argument("--names", metavar="1=A,2=B", type=_named_values, help="what unnamed values mean")
     parser.add_argument("--statistics", metavar="CSV", type=Path, help="write volume, surface, place, intensities")
     _common(parser, overwrite="replace OUTPUT and CSV if they exist")
 

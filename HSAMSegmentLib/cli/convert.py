@@ -23,6 +23,7 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
         series=arguments.series or "",
         format=arguments.format or "",
         statistics=arguments.statistics,
+        names=arguments.names,
         overwrite=arguments.overwrite,
     )
     written: list[Path] = [path for path in (arguments.output, arguments.statistics) if path is not None]

@@ -56,6 +56,7 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, origin: Origin, *, o
     with quiet_libraries():
         made = _object(segmentation.geometry, path, images, array, described, origin)
     made.SpecificCharacterSet = "ISO_IR 192"
+    made.ContentCreatorName = ""  # type 2, which highdicom leaves out and dcmqi warns of
     with complete_file(path, overwrite=overwrite) as temporary:
         made.save_as(temporary, enforce_file_format=True)
 

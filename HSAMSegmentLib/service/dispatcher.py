@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from HSAMSegmentLib.runtime.owned_folders import Workspace
@@ -40,6 +40,7 @@ class Dispatcher:
         limits: bounds on the duration of a job.
         workers: number of threads, each with its own worker process.
         environment: variables of the worker processes in addition to this one's.
+        expire: called twice a second to delete what was kept too long.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Dispatcher:
         *,
         workers: int = 1,
         environment: dict[str, str] | None = None,
+        expire: Sequence[Callable[[], object]] = (),
     ) -> None:
         self._board = board
+        self._expire_all = expire
         self._limits = limits
         self._stopping = threading.Event()
         # The runners are made here, one after the other: a workspace numbers its folders and is no thread's own.
@@ -79,7 +82,8 @@ class Dispatcher:
 
     def _expire(self) -> None:
         while not self._stopping.wait(WAIT_SECONDS):
-            self._board.expire()
+            for expire in self._expire_all:
+                expire()
 
     def _work(self, runner: ProcessRunner) -> None:
         while not self._stopping.is_set():

@@ -1,7 +1,8 @@
-"""The part of MONAI Label's interface that segments: its clients can ask `/info/` and send scans to `/infer/MODEL`.
+"""The part of MONAI Label's interface that segments: clients log in, ask `/info/`, and send scans to `/infer/MODEL`.
 
-There is no data store and no session: the scan comes with the request, in the field `file` of a form. The protocol is
-that of MONAI Label 0.8 (https://github.com/Project-MONAI/MONAILabel).
+A scan comes with the request, or before: as an image (`PUT /datastore/`) or a session, as MONAI Label's module for
+3D Slicer does it. Both are kept for a while after their last use, for their owner alone. There is no other data store.
+The protocol is that of MONAI Label 0.8 (https://github.com/Project-MONAI/MONAILabel).
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from collections.abc import Callable
+from pathlib import Path as FilePath
 from typing import Annotated, Any
+from urllib.parse import parse_qs
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -18,6 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from HSAMSegmentLib import __version__
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.service.jobs import DONE, Job
+from HSAMSegmentLib.service.kept_scans import KeptScans
 from HSAMSegmentLib.service.routes import (
     DEFAULT_FORMAT,
     UPLOAD_BODY,
@@ -27,14 +32,103 @@ from HSAMSegmentLib.service.routes import (
     accept,
     delivery,
     error_answers,
+    scan_of,
+    upload_folder,
 )
 from HSAMSegmentLib.service.service import Service
-from HSAMSegmentLib.service.uploads import Upload
+from HSAMSegmentLib.service.uploads import FILE_FIELD, TooLargeError, Upload, receive_upload
 
 POLL_SECONDS = 0.1
 OUTPUTS = ("all", "image", "json", "dicom_seg")
+SESSION_FIELD = "files"
+_LOGIN_BYTES = 8 << 10
+_LOGIN_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/x-www-form-urlencoded": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"username": {"type": "string"}, "password": {"type": "string"}},
+                }
+            }
+        },
+    }
+}
+_KEPT_ANSWERS = error_answers(400, 401, 404, 408, 413, 422, 503, 507)
 
 router = APIRouter(tags=["MONAI Label"])
+
+
+@router.get("/auth/")
+async def auth(service: TheService) -> dict[str, Any]:
+    """Whether a client has to log in."""
+    return {"enabled": service.tokens.are_required, "client_id": "", "realm": ""}
+
+
+@router.post("/auth/token", responses=error_answers(401, 413), openapi_extra=_LOGIN_BODY)
+async def log_in(request: Request, service: TheService) -> dict[str, Any]:
+    """Log in with any name and one of the service's tokens as the password; the answer is that token."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LOGIN_BYTES:
+            raise TooLargeError("These are no name and password: they are too long.")
+    token = parse_qs(body.decode("utf-8", "replace")).get("password", [""])[0]
+    if service.tokens.owner(token) is None:
+        raise HTTPException(401, "The password is none of the tokens that this service was started with.")
+    return {"access_token": token, "token_type": "bearer"}
+
+
+@router.get("/auth/token/valid", responses=error_answers(401))
+async def is_logged_in(owner: Owner) -> dict[str, Any]:
+    """Whether the token of a client is still right."""
+    return {"username": "client", "roles": []}
+
+
+@router.put("/datastore/", openapi_extra=UPLOAD_BODY, responses=_KEPT_ANSWERS)
+async def keep_image(
+    request: Request,
+    service: TheService,
+    owner: Owner,
+    image: Annotated[str, Query(min_length=1, max_length=200, description="How the client calls the scan.")],
+) -> dict[str, Any]:
+    """Keep a scan, for `/infer/MODEL?image=...`."""
+    await _keep(request, service, owner, service.images, image, FILE_FIELD)
+    return {"image": image}
+
+
+@router.put("/session/", openapi_extra=UPLOAD_BODY, responses=_KEPT_ANSWERS)
+async def keep_session(request: Request, service: TheService, owner: Owner) -> dict[str, Any]:
+    """Keep a scan, for `/infer/MODEL?session_id=...`."""
+    session = secrets.token_urlsafe(24)
+    await _keep(request, service, owner, service.sessions, session, SESSION_FIELD)
+    return {"session_id": session, "session_info": _session(service, session)}
+
+
+@router.get("/session/{session_id}", responses=error_answers(401, 404, 422))
+async def session(session_id: str, service: TheService, owner: Owner) -> dict[str, Any]:
+    """Whether a session is still there."""
+    await run_in_threadpool(service.sessions.require, owner, session_id)
+    return _session(service, session_id)
+
+
+@router.delete("/session/{session_id}", responses=error_answers(401, 404, 422))
+async def end_session(session_id: str, service: TheService, owner: Owner) -> dict[str, Any]:
+    """Delete the scan of a session."""
+    await run_in_threadpool(service.sessions.remove, owner, session_id)
+    return _session(service, session_id)
+
+
+def _session(service: Service, name: str) -> dict[str, Any]:
+    return {"name": name, "expiry": service.settings.limits.keep_seconds}
+
+
+async def _keep(request: Request, service: Service, owner: str, kept: KeptScans, name: str, file_field: str) -> None:
+    async with upload_folder(service, owner) as folder:
+        upload = await receive_upload(request, folder, service.settings.limits, file_field=file_field)
+        scan = await scan_of(upload, folder, service)
+        await run_in_threadpool(kept.add, owner, name, folder, scan)
 
 
 @router.get("/info/", responses=error_answers(401))
@@ -78,11 +172,14 @@ async def infer(
     owner: Owner,
     model: Annotated[str, Path(max_length=200, description="Id of a model.")],
     output: Annotated[str, Query(max_length=20, description=f"One of {', '.join(OUTPUTS)}.")] = "all",
+    image: Annotated[str, Query(max_length=200, description="A scan that was sent before, if none comes now.")] = "",
+    session_id: Annotated[str, Query(max_length=200, description="A session, if no scan comes now.")] = "",
 ) -> Response:
-    """Segment the scan of a form and answer with labels, their names, or both; the request lasts as long as the job."""
+    """Segment a scan and answer with labels, their names, or both; the request lasts as long as the job."""
     if output not in OUTPUTS:
         raise RequestError(f"There is no output '{output}'; choose one of {', '.join(OUTPUTS)}.")
-    job = await accept(request, service, owner, model, lambda upload: _wishes(model, output, upload))
+    kept = _kept_scan(service, owner, image, session_id)
+    job = await accept(request, service, owner, model, lambda upload: _wishes(model, output, upload), kept)
     await _end_of(job, request, service)
     if job.state != DONE:
         await run_in_threadpool(service.board.remove, job)
@@ -98,6 +195,12 @@ async def infer(
     before, after = _form_around(boundary, params, job.result_file.name)
     media_type = f"multipart/form-data; boundary={boundary}"
     return await delivery(service, job, media_type=media_type, before=before, after=after)
+
+
+def _kept_scan(service: Service, owner: str, image: str, session_id: str) -> Callable[[FilePath], FilePath] | None:
+    """What puts the scan that a request names into a folder; None if it names none."""
+    kept, name = (service.sessions, session_id) if session_id else (service.images, image)
+    return (lambda folder: kept.copy(owner, name, folder)) if name else None
 
 
 def _wishes(model: str, output: str, upload: Upload) -> Wishes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Optional
 from urllib.parse import quote
@@ -137,7 +138,12 @@ async def submit(
 
 
 async def accept(
-    request: Request, service: Service, owner: str, model: str, wishes_of: Callable[[Upload], Wishes]
+    request: Request,
+    service: Service,
+    owner: str,
+    model: str,
+    wishes_of: Callable[[Upload], Wishes],
+    kept_scan: Callable[[Path], Path] | None = None,
 ) -> Job:
     """Take an upload in and put it in the queue; whatever fails, nothing is left of it.
 
@@ -147,26 +153,48 @@ async def accept(
         owner: who sent it.
         model: id of a model, looked up before the upload is read.
         wishes_of: tells how to segment; called when the upload, with its form fields, has arrived.
+        kept_scan: puts a scan that the service has already into a folder, for an upload without one.
 
     Raises:
         HSAMSegmentError: if there is no room, the upload is cut, slow or large, or it is no scan.
     """
     model = await run_in_threadpool(service.model_for, model)
-    with service.board.place(owner):
-        folder = Path(tempfile.mkdtemp(prefix="scan-", dir=service.folder))
-        try:
-            upload = await receive_upload(request, folder, service.settings.limits)
-            wishes = wishes_of(upload)
-            scan = await run_in_threadpool(
-                prepare_scan, upload.path, folder, service.settings.limits, service.raise_if_stopping
-            )
-            if await request.is_disconnected():
-                raise CutUploadError("The client left before it was told of its job.")
-            job = service.board.add(owner, folder, _request(service, wishes, model, scan, folder))
-        except BaseException:
-            await run_in_threadpool(shutil.rmtree, folder, True)
-            raise
-    return job
+    async with upload_folder(service, owner) as folder:
+        upload = await receive_upload(request, folder, service.settings.limits, needs_file=kept_scan is None)
+        wishes = wishes_of(upload)
+        if upload.has_file or kept_scan is None:
+            scan = await scan_of(upload, folder, service)
+        else:
+            scan = await run_in_threadpool(kept_scan, folder)
+        if await request.is_disconnected():
+            raise CutUploadError("The client left before it was told of its job.")
+        return service.board.add(owner, folder, _request(service, wishes, model, scan, folder))
+
+
+@asynccontextmanager
+async def upload_folder(service: Service, owner: str) -> AsyncIterator[Path]:
+    """A folder for an upload, which holds a place in the queue meanwhile; whatever fails, nothing is left of it.
+
+    Raises:
+        QueueFullError: if there is no place.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="scan-", dir=service.folder))
+    try:
+        with service.board.place(owner):
+            yield folder
+    except BaseException:
+        await run_in_threadpool(shutil.rmtree, folder, True)
+        raise
+
+
+async def scan_of(upload: Upload, folder: Path, service: Service) -> Path:
+    """Turn an upload into a scan in its folder.
+
+    Raises:
+        VolumeError: if it is no scan.
+    """
+    limits = service.settings.limits
+    return await run_in_threadpool(prepare_scan, upload.path, folder, limits, service.raise_if_stopping)
 
 
 def _request(service: Service, wishes: Wishes, model: str, scan: Path, folder: Path) -> SegmentRequest:

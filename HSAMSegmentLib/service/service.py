@@ -10,6 +10,7 @@ from HSAMSegmentLib.runtime.atomic_files import make_folder
 from HSAMSegmentLib.runtime.owned_folders import Workspace
 from HSAMSegmentLib.service.dispatcher import Dispatcher
 from HSAMSegmentLib.service.jobs import JobBoard
+from HSAMSegmentLib.service.kept_scans import KeptScans
 from HSAMSegmentLib.service.settings import ServiceSettings, Tokens
 from HSAMSegmentLib.weights.catalog import MODEL
 from HSAMSegmentLib.weights.store import Store
@@ -41,8 +42,16 @@ class Service:
         self.board = JobBoard(
             waiting_jobs=limits.waiting_jobs, kept_jobs=limits.kept_jobs, keep_seconds=limits.keep_seconds
         )
+        self.images, self.sessions = (
+            KeptScans(most_of_one=limits.kept_scans, keep_seconds=limits.keep_seconds) for _ in range(2)
+        )
         self.dispatcher = Dispatcher(
-            self.board, self._workspace, limits, workers=settings.workers, environment=environment
+            self.board,
+            self._workspace,
+            limits,
+            workers=settings.workers,
+            environment=environment,
+            expire=(self.board.expire, self.images.expire, self.sessions.expire),
         )
         self._is_stopping = False
 

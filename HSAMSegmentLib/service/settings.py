@@ -30,6 +30,7 @@ class Limits:
         keep_seconds: how long a result waits for its client.
         waiting_jobs: uploads in progress and jobs in the queue; further ones are sent away until there is room.
         kept_jobs: jobs in all, those included whose result was not fetched yet.
+        kept_scans: scans that a client of MONAI Label may have here at once to ask about again.
     """
 
     upload_bytes: int = 2 << 30
@@ -41,6 +42,7 @@ class Limits:
     keep_seconds: float = 3600.0
     waiting_jobs: int = 100
     kept_jobs: int = 1000
+    kept_scans: int = 20
 
 
 @dataclass(frozen=True)

@@ -48,18 +48,29 @@ class Upload:
     Attributes:
         path: the file.
         fields: the text fields of a form, empty for a plain body.
+        has_file: whether a file came; without one `path` is empty.
     """
 
     path: Path
     fields: dict[str, str] = field(default_factory=dict)
+    has_file: bool = True
 
 
-async def receive_upload(request: Request, folder: Path, limits: Limits) -> Upload:
-    """Write the body of a request to a file in `folder`: a plain body, or the field "file" of a form.
+async def receive_upload(
+    request: Request, folder: Path, limits: Limits, *, file_field: str = FILE_FIELD, needs_file: bool = True
+) -> Upload:
+    """Write the body of a request to a file in `folder`: a plain body, or one field of a form.
+
+    Args:
+        request: its body is the upload.
+        folder: where the file goes.
+        limits: bounds on size and time.
+        file_field: name of the field of a form that holds the file.
+        needs_file: whether a form without it is refused.
 
     Raises:
         TooLargeError, TooSlowError, CutUploadError: see there.
-        RequestError: if a form is malformed or has no file.
+        RequestError: if a form is malformed or lacks its file.
         OutputError: if the disk is full.
     """
     path = folder / "upload"
@@ -71,11 +82,14 @@ async def receive_upload(request: Request, folder: Path, limits: Limits) -> Uplo
             if kind != b"multipart/form-data":
                 async for chunk in chunks:
                     sink.write(chunk)
-                return Upload(path)
-            form = _Form(options.get(b"boundary", b""), sink)
+                return Upload(path, has_file=sink.size > 0)
+            form = _Form(options.get(b"boundary", b""), sink, file_field)
             async for chunk in chunks:
                 form.feed(chunk)
-            return Upload(path, form.finish())
+            texts = form.finish()
+            if needs_file and not form.has_file:
+                raise RequestError(f"The form has no file; send the scan in a field named '{file_field}'.")
+            return Upload(path, texts, form.has_file)
     except OSError as error:
         raise explain_write_error(error, path) from error
 
@@ -114,9 +128,14 @@ def _too_large(limits: Limits) -> TooLargeError:
 
 
 class _DiskSink:
-    """A file that looks at the free space now and then."""
+    """A file that looks at the free space now and then.
+
+    Attributes:
+        size: bytes written so far.
+    """
 
     def __init__(self, output: BinaryIO, folder: Path) -> None:
+        self.size = 0
         self._output = output
         self._folder = folder
         self._unseen = _LOOK_AT_DISK_BYTES
@@ -132,16 +151,17 @@ class _DiskSink:
             self._unseen = 0
             if shutil.disk_usage(self._folder).free < DISK_RESERVE_BYTES + _LOOK_AT_DISK_BYTES:
                 raise OutputError("The disk of the service is full. Try again later, or tell who runs the service.")
+        self.size += len(data)
         self._output.write(data)
 
 
 class _Form:
     """A form of several parts, read while it arrives: one file to the disk, short texts to memory."""
 
-    def __init__(self, boundary: bytes, sink: _DiskSink) -> None:
+    def __init__(self, boundary: bytes, sink: _DiskSink, file_field: str) -> None:
         if not boundary:
             raise RequestError("The form states no boundary between its parts; let your HTTP library write the header.")
-        self._sink = sink
+        self._sink, self._file_field = sink, file_field
         self._texts: dict[str, bytearray] = {}
         self._header = (bytearray(), bytearray())
         self._name, self._is_file = "", False
@@ -166,13 +186,16 @@ class _Form:
         """The text fields.
 
         Raises:
-            RequestError: if the form ended early or has no file.
+            RequestError: if the form ended early.
         """
         if not self._is_complete:
             raise RequestError("The form ends before its last part is complete. Send it again.")
-        if not self._files:
-            raise RequestError(f"The form has no file; send the scan in a field named '{FILE_FIELD}'.")
         return {name: bytes(text).decode("utf-8", "replace") for name, text in self._texts.items()}
+
+    @property
+    def has_file(self) -> bool:
+        """Whether the field of the file came."""
+        return self._files > 0
 
     def _callbacks(self) -> Any:
         return {
@@ -195,7 +218,7 @@ class _Form:
             return
         options = parse_options_header(value)[1]
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
-        self._is_file = self._name == FILE_FIELD
+        self._is_file = self._name == self._file_field
         if self._is_file:
             self._files += 1
             if self._files > 1:

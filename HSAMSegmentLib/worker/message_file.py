@@ -7,6 +7,8 @@ Windows has not before Python 3.12), and a launcher between two processes may no
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -35,6 +37,7 @@ class LineReader:
 
     def __init__(self, path: Path) -> None:
         path.touch()
+        self._path = path
         self._stream = path.open("rb")
         self._rest = b""
 
@@ -45,6 +48,12 @@ class LineReader:
             return []
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [json.loads(line) for line in lines if line]
+
+    def clear(self) -> None:
+        """Empty the file, whose lines were all read; only while the writer is silent."""
+        with suppress(OSError):  # it is emptied with the next job then, or goes with its folder
+            os.truncate(self._path, 0)
+            self._stream.seek(0)
 
     def close(self) -> None:
         """Close the file."""

@@ -130,6 +130,8 @@ class ProcessRunner:
                 events.append(self._obituary(code))
                 self._drop_worker()
         self._running = not any(is_terminal(event) for event in events)
+        if not self._running and self._worker is not None:
+            self._worker.forget()
         return events
 
     def close(self) -> None:
@@ -218,6 +220,10 @@ class Worker:
             else:
                 received.append((int(data["job"]), event_from_json(data["event"])))
         return received
+
+    def forget(self) -> None:
+        """Delete what the worker told of a job that ended: previews and reports are the host's from then on."""
+        self._events.clear()
 
     def kill(self) -> None:
         """End the whole process tree: killing a launcher alone would leave its child alive."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class ConvertRequest:
         series: which DICOM series of a folder, "" for the only one.
         format: name of the format of `output`, "" for that of its suffix.
         statistics: table to write, or None.
+        names: what the values of a label map mean, None for the names that the file has.
         overwrite: whether existing files may be replaced.
     """
 
@@ -39,6 +41,7 @@ class ConvertRequest:
     series: str = ""
     format: str = ""
     statistics: Path | None = None
+    names: Mapping[int, str] | None = None
     overwrite: bool = False
 
 
@@ -61,7 +64,7 @@ def convert_labels(request: ConvertRequest) -> Segmentation:
     if chosen is not None:
         chosen.require()
     volume = None if request.scan is None else read_volume(request.scan, series=request.series or None)
-    labels = read_on_grid(request.labels, volume)
+    labels = read_on_grid(request.labels, volume, request.names)
     if chosen is not None and request.output is not None:
         origin = Origin(() if volume is None else volume.dicom_files)
         chosen.check(request.output, labels.geometry, origin)
@@ -72,12 +75,12 @@ def convert_labels(request: ConvertRequest) -> Segmentation:
     return labels
 
 
-def read_on_grid(path: Path, volume: Volume | None) -> Segmentation:
+def read_on_grid(path: Path, volume: Volume | None, names: Mapping[int, str] | None = None) -> Segmentation:
     """Labels from a file, on the grid of their scan if that is given.
 
     Raises:
         VolumeError: if they cannot be read, or have no voxel in the scan.
     """
     if volume is None:
-        return read_segmentation(path)
-    return resample_labels(read_segmentation(path, grid=volume.geometry), volume.geometry)
+        return read_segmentation(path, names=names)
+    return resample_labels(read_segmentation(path, names=names, grid=volume.geometry), volume.geometry)

@@ -141,24 +141,54 @@ def read_names(read) -> list[str]:
 
 def test_dcmqi_reads_the_same_voxels(scan, tmp_path):
     volume, labels, origin = scan
+    write_dicom_seg(labels, tmp_path / "out.dcm", origin)
+    np.testing.assert_array_equal(voxels_of_dcmqi(tmp_path / "out.dcm", volume.geometry), labels.array)
+
+
+@pytest.mark.parametrize("way", range(48))
+def test_two_foreign_readers_find_the_place_in_all_48_orientations(tmp_path, way):
+    volume = written_scan(tmp_path / "scan", every_way(OBLIQUE)[way], frames=way % 2 == 1)
+    labels, origin = labeled(volume, structures(), OBLIQUE)
+    write_dicom_seg(labels, tmp_path / "out.dcm", origin)
+    np.testing.assert_array_equal(voxels_of_highdicom(tmp_path / "out.dcm", volume.geometry), labels.array)
+    np.testing.assert_array_equal(voxels_of_dcmqi(tmp_path / "out.dcm", volume.geometry), labels.array)
+
+
+def voxels_of_highdicom(path: Path, grid: Geometry) -> np.ndarray:
+    """What highdicom takes for the volume of a DICOM Segmentation, on a grid, with the values of `NAMES`."""
+    read = highdicom.seg.segread(path)
+    found = read.get_volume(combine_segments=True, allow_missing_positions=True)
+    indices = np.argwhere(found.array)
+    points = np.column_stack([indices, np.ones(len(indices))]) @ found.get_affine("LPS").T
+    i, j, k = np.rint(points @ np.linalg.inv(grid.ijk_to_lps).T).astype(int)[:, :3].T
+    by_name = {name: value for value, name in NAMES.items()}
+    values = np.array([0, *(by_name[name] for name in read_names(read))], dtype=np.uint8)
+    seen = np.zeros(grid.shape, np.uint8)
+    seen[k, j, i] = values[found.array[tuple(indices.T)]]
+    return seen
+
+
+def voxels_of_dcmqi(path: Path, grid: Geometry) -> np.ndarray:
+    """What dcmqi reads from a DICOM Segmentation, without a warning, on a grid, with the values of `NAMES`."""
     program = Path(sys.executable).parent / "segimage2itkimage"
     if not program.exists():
         pytest.skip("dcmqi's reader is not installed: pip install dcmqi")
-    write_dicom_seg(labels, tmp_path / "out.dcm", origin)
-    (tmp_path / "read").mkdir()
-    command = [program, "--inputDICOM", tmp_path / "out.dcm", "--outputDirectory", tmp_path / "read", "-t", "nrrd"]
+    folder = path.parent / "read"
+    folder.mkdir()
+    command = [program, "--inputDICOM", path, "--outputDirectory", folder, "-t", "nrrd"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
-    seen = np.zeros_like(labels.array)
-    names = read_names(pydicom.dcmread(tmp_path / "out.dcm"))
+    assert "absent in" not in done.stderr
+    seen = np.zeros(grid.shape, np.uint8)
+    names = read_names(pydicom.dcmread(path))
     by_name = {name: value for value, name in NAMES.items()}
-    for path in sorted((tmp_path / "read").glob("*.nrrd")):
-        image = sitk.ReadImage(str(path))
+    for file in sorted(folder.glob("*.nrrd")):
+        image = sitk.ReadImage(str(file))
         array = sitk.GetArrayFromImage(image).astype(np.uint8)
-        moved = resample_array(array, as_sheared(geometry_of(image), volume.geometry), volume.geometry)
+        moved = resample_array(array, as_sheared(geometry_of(image), grid), grid)
         for number in set(np.unique(array).tolist()) - {0}:
             seen[moved == number] = by_name[names[number - 1]]
-    np.testing.assert_array_equal(seen, labels.array)
+    return seen
 
 
 def as_sheared(found: Geometry, scan: Geometry) -> Geometry:

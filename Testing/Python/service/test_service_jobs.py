@@ -49,6 +49,9 @@ def test_a_scan_becomes_labels_on_its_own_grid_and_nothing_is_left(service, nift
     assert service.request("GET", f"/v1/jobs/{job}").status_code == 404
     assert service.request("GET", f"/v1/jobs/{job}/result").status_code == 404
     assert service.files_that_stay() == []
+    messages = [path for path in service.folder.rglob("*") if path.is_file()]
+    assert messages
+    assert not any(b"volume_ml" in path.read_bytes() for path in messages)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".mha"])

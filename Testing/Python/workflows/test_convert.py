@@ -57,6 +57,18 @@ def test_a_corrected_segmentation_becomes_a_dicom_object_of_its_scan(labels, tmp
         assert data.StructureSetROISequence[0].ROIGenerationAlgorithm == "SEMIAUTOMATIC"
 
 
+def test_values_of_a_plain_label_map_get_names_and_their_codes(labels, tmp_path):
+    convert_labels(ConvertRequest(labels, tmp_path / "plain.nii.gz"))
+    for beside in tmp_path.glob("*.labels.json"):
+        beside.unlink()
+    convert_labels(
+        ConvertRequest(tmp_path / "plain.nii.gz", tmp_path / "out.seg.nrrd", names={6: "spleen", 2: "liver"})
+    )
+    found = {label.value: label for label in read_segmentation(tmp_path / "out.seg.nrrd").labels}
+    assert {value: label.name for value, label in found.items()} == {2: "liver", 6: "spleen"}
+    assert found[6].terminology == label_set_of({6: "spleen"}).labels[0].terminology
+
+
 def test_statistics_have_intensities_with_the_scan_only(labels, tmp_path):
     scan = write_scan(tmp_path / "scan.nii.gz")
     convert_labels(ConvertRequest(labels, scan=scan, statistics=tmp_path / "with.csv"))
