@@ -38,9 +38,17 @@ def data_folder(tmp_path_factory) -> Path:
     """Labeled scans: the development scans beside the project, or phantoms in their layout."""
     if not _use_phantoms():
         return SHARED / "data"
+    from filelock import FileLock
     from phantom_data import write_phantom_data
 
-    return write_phantom_data(tmp_path_factory.mktemp("data"), TEST_DATA / "ct_totalsegmentator")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # that of all processes of this run: one writes, the others wait and read
+    with FileLock(folder / "data.lock"):
+        if not (folder / "data").is_dir():
+            half = tmp_path_factory.mktemp("half")
+            write_phantom_data(half, TEST_DATA / "ct_totalsegmentator").rename(folder / "data")
+    return folder / "data"
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import subprocess
+import sys
+from unittest import mock
 
 import numpy as np
 from conftest import REPOSITORY
@@ -20,6 +25,53 @@ def environment(home):
         "OMP_NUM_THREADS": "2",
         "COLUMNS": "100",
     }
+
+
+class Program:
+    """Runs the program with a store and a folder of its own; what comes back is as from `subprocess.run`.
+
+    Attributes:
+        folder: the current folder of the program.
+    """
+
+    def __init__(self, home, folder) -> None:
+        self.home, self.folder = home, folder
+        folder.mkdir(exist_ok=True)
+
+    def __call__(self, *arguments, **variables):
+        """Run it in this process, which saves loading everything anew; nobody answers its questions."""
+        from HSAMSegmentLib.cli.main import main
+
+        command, before = [str(argument) for argument in arguments], os.getcwd()
+        os.chdir(self.folder)
+        try:
+            with mock.patch.dict(os.environ, {**environment(self.home), **variables}), _streams() as (output, errors):
+                code = main(command)
+        except SystemExit as ending:
+            code = ending.code or 0
+        finally:
+            os.chdir(before)
+        return subprocess.CompletedProcess(command, code, output.getvalue(), errors.getvalue())
+
+    def in_a_process(self, *arguments, **variables):
+        """Run it in a process of its own."""
+        return subprocess.run(
+            [sys.executable, "-m", "HSAMSegmentLib", *map(str, arguments)],
+            cwd=self.folder,
+            env={**environment(self.home), **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+
+
+@contextlib.contextmanager
+def _streams():
+    """Standard output and error of the program, and an input that is at its end."""
+    with mock.patch("sys.stdin", io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.redirect_stderr(io.StringIO()) as errors:
+            yield output, errors
 
 
 def write_labels(path, array, names=None, geometry=None):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
-from program_environment import environment
+from program_environment import Program
 
 
 @pytest.fixture
@@ -17,24 +14,8 @@ def home(tmp_path):
 
 @pytest.fixture
 def program(home, tmp_path):
-    """Runs the program in an empty folder with an empty store."""
-    folder = tmp_path / "work"
-    folder.mkdir()
-
-    def run(*arguments, **options):
-        command = [sys.executable, "-m", "HSAMSegmentLib", *map(str, arguments)]
-        return subprocess.run(
-            command,
-            cwd=folder,
-            env=environment(home),
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-            **options,
-        )
-
-    run.folder = folder
-    return run
+    """The program in an empty folder with an empty store."""
+    return Program(home, tmp_path / "work")
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def test_a_model_whose_encoder_nobody_knows_is_named_wherever_models_are_listed(
 
 
 def test_a_download_needs_a_yes_and_shows_the_license_before(program, home):
-    done = program("models", "download", "sam_vit_b", stdin=subprocess.DEVNULL)
+    done = program("models", "download", "sam_vit_b")
     assert done.returncode == 2
     assert "--yes" in done.stderr
     assert "Apache-2.0" in done.stderr

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 from conftest import REPOSITORY
 from fake_server import fake_server
 from hub_server import TOKEN, Repository, hub_server
-from program_environment import environment, one_line
+from program_environment import Program, one_line
 from small_models import write_bundle
 
 from HSAMSegmentLib.runtime.disk import sha256_of
@@ -38,24 +36,7 @@ def owner(program, shared_bundle, tmp_path):
 
 @pytest.fixture
 def other(tmp_path):
-    home, folder = tmp_path / "other store", tmp_path / "other work"
-    folder.mkdir()
-
-    def run(*arguments, **variables):
-        command = [sys.executable, "-m", "HSAMSegmentLib", *map(str, arguments)]
-        variables = {**environment(home), **variables}
-        return subprocess.run(
-            command,
-            cwd=folder,
-            env=variables,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-
-    run.home = home
-    return run
+    return Program(tmp_path / "other store", tmp_path / "other work")
 
 
 @pytest.fixture
@@ -82,7 +63,7 @@ def test_a_model_travels_through_a_folder(owner, other, tmp_path):
     assert "nothing was sent or written" in dry.stdout
     assert not place.exists()
 
-    refused = owner("models", "push", "theirs", place, stdin=subprocess.DEVNULL)
+    refused = owner("models", "push", "theirs", place)
     assert refused.returncode == 2
     assert not place.exists()
     assert owner("models", "push", "theirs", place, "--yes").returncode == 0
@@ -199,11 +180,11 @@ def test_a_web_server_without_an_index_is_answered_with_a_sentence(other):
 
 def test_a_model_travels_through_the_hub(owner, other, hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    dry = owner("models", "push", "theirs", "hf://clinic/theirs", "--dry-run")
+    dry = owner.in_a_process("models", "push", "theirs", "hf://clinic/theirs", "--dry-run")
     assert dry.returncode == 0, dry.stderr
     assert hub.seen == []
 
-    done = owner("models", "push", "theirs", "hf://clinic/theirs", "--yes")
+    done = owner.in_a_process("models", "push", "theirs", "hf://clinic/theirs", "--yes")
     assert done.returncode == 0, done.stderr
     repository = hub.repositories["clinic/theirs"]
     assert repository.is_private
@@ -214,26 +195,26 @@ def test_a_model_travels_through_the_hub(owner, other, hub, monkeypatch):
     assert "hsam-segment models download theirs --from hf://clinic/theirs" in card
 
     first = repository.resolve("main")
-    again = owner("models", "push", "theirs", "hf://clinic/theirs", "--yes")
+    again = owner.in_a_process("models", "push", "theirs", "hf://clinic/theirs", "--yes")
     assert again.returncode == 8
     assert "--overwrite" in one_line_of_last(again)
 
-    done = other("models", "download", f"hf://clinic/theirs@{first}", "--yes")
+    done = other.in_a_process("models", "download", f"hf://clinic/theirs@{first}", "--yes")
     assert done.returncode == 0, done.stderr
     assert (other.home / "models" / "theirs.safetensors").read_bytes() == files["theirs.safetensors"]
     assert not (other.home / "incoming").exists()
 
 
 def test_nothing_is_uploaded_without_a_token_or_a_yes(owner, hub, monkeypatch):
-    done = owner("models", "push", "theirs", "hf://clinic/theirs", "--yes", stdin=subprocess.DEVNULL)
+    done = owner.in_a_process("models", "push", "theirs", "hf://clinic/theirs", "--yes")
     assert done.returncode == 2
     assert "HF_TOKEN" in one_line_of_last(done)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    done = owner("models", "push", "theirs", "hf://clinic/theirs", stdin=subprocess.DEVNULL)
+    done = owner.in_a_process("models", "push", "theirs", "hf://clinic/theirs")
     assert done.returncode == 2
     assert hub.writes == []
     monkeypatch.setenv("HF_TOKEN", "hf_another_token")
-    done = owner("models", "push", "theirs", "hf://clinic/theirs", "--yes")
+    done = owner.in_a_process("models", "push", "theirs", "hf://clinic/theirs", "--yes")
     assert done.returncode == 6
     assert hub.repositories == {}
 
@@ -241,28 +222,28 @@ def test_nothing_is_uploaded_without_a_token_or_a_yes(owner, hub, monkeypatch):
 def test_a_repository_that_was_filled_by_hand_is_read_too(other, hub, shared_bundle):
     repository = hub.repositories["somebody/models"] = Repository()
     repository.commit({"README.md": b"# by hand", "theirs.safetensors": shared_bundle.read_bytes()})
-    done = other("models", "download", "hf://somebody/models", "--yes")
+    done = other.in_a_process("models", "download", "hf://somebody/models", "--yes")
     assert done.returncode == 0, done.stderr
     assert stored(other.home) == ["theirs.safetensors"]
 
 
 def test_what_the_hub_does_not_have_is_said(other, hub):
-    assert "knows no hf://some/thing" in one_line(other("models", "list", "--from", "hf://some/thing"))
+    assert "knows no hf://some/thing" in one_line(other.in_a_process("models", "list", "--from", "hf://some/thing"))
     repository = hub.repositories["some/thing"] = Repository()
-    assert "has no model of HSAMSegment" in one_line(other("models", "list", "--from", "hf://some/thing"))
-    assert "no such revision" in one_line(other("models", "list", "--from", "hf://some/thing@v9"))
+    assert "has no model of HSAMSegment" in one_line(other.in_a_process("models", "list", "--from", "hf://some/thing"))
+    assert "no such revision" in one_line(other.in_a_process("models", "list", "--from", "hf://some/thing@v9"))
     repository.is_private = True
-    assert "private" in one_line(other("models", "list", "--from", "hf://some/thing"))
-    assert "looks like hf://owner/name" in one_line(other("models", "list", "--from", "hf://thing"))
-    unreachable = other("models", "list", "--from", "hf://some/thing", HF_ENDPOINT="http://127.0.0.1:9")
+    assert "private" in one_line(other.in_a_process("models", "list", "--from", "hf://some/thing"))
+    assert "looks like hf://owner/name" in one_line(other.in_a_process("models", "list", "--from", "hf://thing"))
+    unreachable = other.in_a_process("models", "list", "--from", "hf://some/thing", HF_ENDPOINT="http://127.0.0.1:9")
     assert "cannot be reached" in one_line(unreachable)
 
 
 def test_a_file_that_the_hub_damages_is_refused(owner, other, hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert owner("models", "push", "theirs", "hf://clinic/theirs", "--yes").returncode == 0
+    assert owner.in_a_process("models", "push", "theirs", "hf://clinic/theirs", "--yes").returncode == 0
     hub.damage = True
-    done = other("models", "download", "hf://clinic/theirs", "--yes")
+    done = other.in_a_process("models", "download", "hf://clinic/theirs", "--yes")
     assert done.returncode in (4, 6), done.stderr
     assert stored(other.home) == []
 
@@ -276,9 +257,9 @@ def test_a_missing_extra_is_one_sentence_with_its_command(other, tmp_path):
         "importlib.util.find_spec = lambda name, *more: None if name in hidden else found(name, *more)\n"
     )
     path = {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
-    done = other("models", "list", "--from", "hf://some/thing", **path)
+    done = other.in_a_process("models", "list", "--from", "hf://some/thing", **path)
     assert done.returncode == 2
     assert "pip install 'hsamsegment[hub]'" in one_line(done)
-    done = other("serve", **path)
+    done = other.in_a_process("serve", **path)
     assert done.returncode == 2
     assert "pip install 'hsamsegment[serve]'" in one_line(done)

@@ -53,6 +53,18 @@ def alone(model, plane: str):
     return bare
 
 
+@pytest.fixture(scope="module")
+def both():
+    """The thin boxes as the networks of both planes segment them."""
+    return segment(thin_boxes(), two_networks())
+
+
+@pytest.fixture(scope="module")
+def axial_only():
+    """The thin boxes as the network of the axial plane alone segments them."""
+    return segment(thin_boxes(), alone(two_networks(), "axial"))
+
+
 def logits_of(model, volume: Volume) -> np.ndarray:
     """The logits [K + 1, k, j, i] that labels are read from, one plane read slice by slice."""
     segmenter, found = Segmenter(model, device="cpu"), []
@@ -65,23 +77,23 @@ def logits_of(model, volume: Volume) -> np.ndarray:
     return np.stack([reading.frame.to_volume(stack[:, channel]) for channel in range(stack.shape[1])])
 
 
-def test_labels_are_those_of_the_mean_logits_of_both_planes():
+def test_labels_are_those_of_the_mean_logits_of_both_planes(both, axial_only):
     model, volume = two_networks(), thin_boxes()
     axial, sagittal = (logits_of(alone(model, plane), volume) for plane in ("axial", "sagittal"))
     mean = ((axial - axial[:1]) + (sagittal - sagittal[:1])) / 2
     values = np.array([0, *(label.value for label in model.manifest.labels)])
     ordered = np.sort(mean, axis=0)
     is_clear = ordered[-1] - ordered[-2] > 0.002
-    found = segment(volume, model).segmentation.array
+    found = both.segmentation.array
     np.testing.assert_array_equal(found[is_clear], values[mean.argmax(axis=0)][is_clear])
     assert is_clear.mean() > 0.9
-    assert np.any(found != segment(volume, alone(model, "axial")).segmentation.array)
+    assert np.any(found != axial_only.segmentation.array)
 
 
 @pytest.mark.parametrize("neighbors_mm", [0.0, 1.25])
 def test_neither_the_batch_size_nor_the_region_changes_a_voxel(neighbors_mm):
     model = two_networks(prediction=PredictionRule(neighbors_mm=neighbors_mm))
-    whole = segment(thin_boxes(), model, batch_size=1).segmentation.array
+    whole = segment(thin_boxes(), model, batch_size=2).segmentation.array
     batched = segment(thin_boxes(), model, batch_size=7).segmentation.array
     part = segment(thin_boxes(), model, batch_size=3, roi=ROI).segmentation.array
     box = (slice(ROI[4], ROI[5]), slice(ROI[2], ROI[3]), slice(ROI[0], ROI[1]))
@@ -93,12 +105,11 @@ def test_neither_the_batch_size_nor_the_region_changes_a_voxel(neighbors_mm):
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
-def test_however_the_scan_is_stored_the_result_is_the_same(order):
-    model, flips = two_networks(), (True, False, True)
-    expected = segment(thin_boxes(), model).segmentation.array
+def test_however_the_scan_is_stored_the_result_is_the_same(order, both):
+    flips = (True, False, True)
     stored = reordered(thin_boxes(), order, flips)
-    found = segment(stored, model).segmentation.array
-    np.testing.assert_array_equal(back(found, order, flips), expected)
+    found = segment(stored, two_networks()).segmentation.array
+    np.testing.assert_array_equal(back(found, order, flips), both.segmentation.array)
 
 
 def test_thick_slices_are_read_along_one_plane_and_it_is_said():
@@ -110,14 +121,12 @@ def test_thick_slices_are_read_along_one_plane_and_it_is_said():
     assert sentence.endswith("this one has 12 slices, 4.0 mm apart: it was read along one plane only.")
 
 
-def test_a_single_view_is_a_single_plane():
-    model = two_networks()
-    result = segment(thin_boxes(), model, view_averaging=False)
-    expected = segment(thin_boxes(), alone(model, "axial"))
-    np.testing.assert_array_equal(result.segmentation.array, expected.segmentation.array)
+def test_a_single_view_is_a_single_plane(both, axial_only):
+    result = segment(thin_boxes(), two_networks(), view_averaging=False)
+    np.testing.assert_array_equal(result.segmentation.array, axial_only.segmentation.array)
     assert not any("planes" in warning for warning in result.warnings)
     assert result.other_planes == ()
-    assert segment(thin_boxes(), model).other_planes == ("sagittal",)
+    assert both.other_planes == ("sagittal",)
 
 
 def test_slices_that_are_sagittal_already_are_not_read_twice():
@@ -205,9 +214,8 @@ def test_a_cancel_is_answered_while_the_other_plane_is_read():
     assert seen[-1].startswith("sagittal")
 
 
-def test_memory_that_runs_out_in_the_other_plane_changes_nothing():
+def test_memory_that_runs_out_in_the_other_plane_changes_nothing(both):
     model = two_networks()
-    expected = segment(thin_boxes(), model, batch_size=4).segmentation.array
     calls = []
 
     def fail_once(module, inputs):
@@ -217,30 +225,28 @@ def test_memory_that_runs_out_in_the_other_plane_changes_nothing():
 
     model.network.other_planes["sagittal"].register_forward_pre_hook(fail_once)
     result = segment(thin_boxes(), model, batch_size=4)
-    np.testing.assert_array_equal(result.segmentation.array, expected)
+    np.testing.assert_array_equal(result.segmentation.array, both.segmentation.array)
     assert any("went on with 2" in warning for warning in result.warnings)
 
 
-def test_where_memory_is_short_one_plane_is_read_and_it_is_said(monkeypatch):
+def test_where_memory_is_short_one_plane_is_read_and_it_is_said(monkeypatch, axial_only):
     model = two_networks()
     needed = 2 * 3 * thin_boxes().array.size
     monkeypatch.setattr(planes, "free_memory", lambda device: 2 * needed)
     assert segment(thin_boxes(), model).other_planes == ("sagittal",)
     monkeypatch.setattr(planes, "free_memory", lambda device: 2 * needed - 2)
     result = segment(thin_boxes(), model)
-    expected = segment(thin_boxes(), alone(model, "axial"))
-    np.testing.assert_array_equal(result.segmentation.array, expected.segmentation.array)
+    np.testing.assert_array_equal(result.segmentation.array, axial_only.segmentation.array)
     assert result.other_planes == ()
     assert any("read along one plane only. Choose a region" in warning for warning in result.warnings)
     assert segment(thin_boxes(), model, roi=ROI).other_planes == ("sagittal",)
 
 
-def test_one_file_holds_the_networks_of_all_planes(tmp_path):
+def test_one_file_holds_the_networks_of_all_planes(tmp_path, both):
     model = two_networks()
     again = load_model(save_model(tmp_path / "both.safetensors", model.network, model.manifest))
     assert again.manifest.architecture.planes == ("sagittal",)
-    expected = segment(thin_boxes(), model).segmentation.array
-    np.testing.assert_array_equal(segment(thin_boxes(), again).segmentation.array, expected)
+    np.testing.assert_array_equal(segment(thin_boxes(), again).segmentation.array, both.segmentation.array)
     assert "planes" not in json.loads(manifest().to_json())["architecture"], "older versions read it as it was"
     assert "planes" not in brightness_model().manifest.architecture.to_json()
 

@@ -39,11 +39,17 @@ def driver(host, scene, engine, store):
     driver.close()
 
 
-@pytest.fixture
-def scans(data_folder):
-    """Files of two real scans."""
-    folder = data_folder / "chaos_t2" / "images"
-    return [folder / "chaos_t2_02.nii.gz", folder / "chaos_t2_03.nii.gz"]
+@pytest.fixture(scope="module")
+def scans(data_folder, tmp_path_factory):
+    """Files of two scans: every second voxel of every second slice."""
+    import SimpleITK as sitk
+
+    paths, folder = [], tmp_path_factory.mktemp("halved")
+    for name in ("chaos_t2_02.nii.gz", "chaos_t2_03.nii.gz"):
+        image = sitk.ReadImage(str(data_folder / "chaos_t2" / "images" / name))
+        paths.append(folder / name)
+        sitk.WriteImage(image[::2, ::2, ::2], str(paths[-1]))
+    return paths
 
 
 @pytest.fixture

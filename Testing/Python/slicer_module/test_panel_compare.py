@@ -1,4 +1,4 @@
-"""The tab Compare, driven by clicks, on real scans and their labels."""
+"""The tab Compare, driven by clicks, on a scan and its labels."""
 
 from __future__ import annotations
 
@@ -28,24 +28,36 @@ def engine(host):
     engine.close()
 
 
+@pytest.fixture(scope="module")
+def files(data_folder, tmp_path_factory):
+    """Folder of a scan, `scan.nii.gz`, and of its labels, `labels.nii.gz`: every second voxel of each slice."""
+    import SimpleITK as sitk
+
+    folder = tmp_path_factory.mktemp("halved")
+    for part, name in (("images", "scan"), ("labels", "labels")):
+        image = sitk.ReadImage(str(data_folder / "chaos_t2" / part / "chaos_t2_02.nii.gz"))
+        sitk.WriteImage(image[::2, ::2, :], str(folder / f"{name}.nii.gz"))
+    return folder
+
+
 @pytest.fixture
-def scan(scene, data_folder):
+def scan(scene, files):
     import slicer
 
-    return slicer.util.loadVolume(str(data_folder / "chaos_t2" / "images" / "chaos_t2_02.nii.gz"), {})
+    return slicer.util.loadVolume(str(files / "scan.nii.gz"), {})
 
 
 @pytest.fixture
-def reference(scan, data_folder):
-    return load_labels(data_folder, scan, "Reference")
+def reference(scan, files):
+    return load_labels(files, scan, "Reference")
 
 
 @pytest.fixture
-def organs(scan, data_folder):
+def organs(scan, files):
     """The reference, a little wrong and without spleen."""
     import slicer
 
-    node = load_labels(data_folder, scan, "Organs")
+    node = load_labels(files, scan, "Organs")
     for identifier in node.GetSegmentation().GetSegmentIDs():
         mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, scan)
         wrong = np.roll(mask, (0, 2, 3), axis=(0, 1, 2))
@@ -68,12 +80,11 @@ def driver(host, engine, organs, reference):
     driver.tab.widget.deleteLater()
 
 
-def load_labels(data_folder, scan, name):
+def load_labels(files, scan, name):
     """The labels of the scan as a segmentation."""
     import slicer
 
-    path = data_folder / "chaos_t2" / "labels" / "chaos_t2_02.nii.gz"
-    labels = slicer.util.loadLabelVolume(str(path), {})
+    labels = slicer.util.loadLabelVolume(str(files / "labels.nii.gz"), {})
     array = slicer.util.arrayFromVolume(labels)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
@@ -179,12 +190,12 @@ def test_every_number_of_the_csv_is_that_of_the_table_node_and_has_its_unit(driv
             assert np.isnan(value.ToDouble()) if text == "" else float(text) == value.ToDouble()
 
 
-def test_files_are_compared_as_nodes_are(driver, data_folder, organs, reference):
+def test_files_are_compared_as_nodes_are(driver, files, organs, reference):
     compare(driver)
     expected = driver.tab._compared.outcome.scores
-    driver.answers.path = str(data_folder / "chaos_t2" / "labels" / "chaos_t2_02.nii.gz")
+    driver.answers.path = str(files / "labels.nii.gz")
     driver.click(driver.ui.secondFileButton)
-    assert driver.tab.nodes[1].GetName().startswith("chaos_t2_02")
+    assert driver.tab.nodes[1].GetName().startswith("labels")
     assert [row[2] for row in table_texts(driver.ui.pairTable)] == ["number: please check"] * 3 + [""]
     compare(driver)
     found = driver.tab._compared.outcome.scores
@@ -207,11 +218,10 @@ def test_a_file_that_is_no_segmentation_is_refused_in_a_sentence(driver, scene, 
     assert scene.GetNumberOfNodes() == count
 
 
-def test_a_label_map_of_another_grid_is_compared_and_the_grid_is_said(driver, data_folder, scan):
+def test_a_label_map_of_another_grid_is_compared_and_the_grid_is_said(driver, files, scan):
     import slicer
 
-    path = data_folder / "chaos_t2" / "labels" / "chaos_t2_02.nii.gz"
-    labels = slicer.util.loadLabelVolume(str(path), {})
+    labels = slicer.util.loadLabelVolume(str(files / "labels.nii.gz"), {})
     coarse = slicer.util.arrayFromVolume(labels)[:, ::2, ::2].copy()
     matrix = slicer.util.arrayFromVTKMatrix(ijk_to_ras(labels)) @ np.diag([2.0, 2.0, 1.0, 1.0])
     node = slicer.util.addVolumeFromArray(coarse, matrix, "Coarse", "vtkMRMLLabelMapVolumeNode")
@@ -342,7 +352,7 @@ def test_the_choice_comes_back_with_the_parameter_node(driver, organs, reference
 
 
 @pytest.mark.slow
-def test_the_numbers_are_those_of_the_command_line_on_the_same_files(driver, scan, data_folder, tmp_path):
+def test_the_numbers_are_those_of_the_command_line_on_the_same_files(driver, scan, files, tmp_path):
     """A built-in model's result against drawn labels: once in the panel, once as files."""
     import slicer
 
@@ -353,7 +363,7 @@ def test_the_numbers_are_those_of_the_command_line_on_the_same_files(driver, sca
 
     require_model()
     result = driver.tab.engine.run(bind_request(scan, MODEL)).segmentation_node
-    labels = data_folder / "chaos_t2" / "labels" / "chaos_t2_02.nii.gz"
+    labels = files / "labels.nii.gz"
     driver.ui.firstSelector.setCurrentNode(result)
     compare(driver)
     ours = {score.name: score for score in driver.tab._compared.outcome.scores}
