@@ -72,6 +72,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/labels/grids.py
   HSAMSegmentLib/labels/label_maps.py
   HSAMSegmentLib/labels/label_set.py
+  HSAMSegmentLib/labels/layered.py
   HSAMSegmentLib/labels/rtstruct.py
   HSAMSegmentLib/labels/seg_nrrd.py
   HSAMSegmentLib/labels/segmentation.py
@@ -166,10 +167,8 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/nodes/segment_session.py
   HSAMSegmentLib/slicer/nodes/segmentations/__init__.py
   HSAMSegmentLib/slicer/nodes/segmentations/comparison.py
-  HSAMSegmentLib/slicer/nodes/segmentations/label_images.py
-  HSAMSegmentLib/slicer/nodes/segmentations/label_layers.py
+  HSAMSegmentLib/slicer/nodes/segmentations/node_layers.py
   HSAMSegmentLib/slicer/nodes/segmentations/provenance.py
-  HSAMSegmentLib/slicer/nodes/segmentations/segment_layers.py
   HSAMSegmentLib/slicer/nodes/segmentations/segmentation_nodes_from_files.py
   HSAMSegmentLib/slicer/nodes/segmentations/segments.py
   HSAMSegmentLib/slicer/nodes/segmentations/surfaces.py

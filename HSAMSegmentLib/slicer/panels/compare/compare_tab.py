@@ -21,7 +21,7 @@ from HSAMSegmentLib.slicer.nodes.segmentations.comparison import (
     score_values,
     show_disagreement,
 )
-from HSAMSegmentLib.slicer.nodes.segmentations.label_layers import node_labels, node_problem
+from HSAMSegmentLib.slicer.nodes.segmentations.node_layers import node_labels, node_problem
 from HSAMSegmentLib.slicer.nodes.segmentations.segmentation_nodes_from_files import load_segmentation_file
 from HSAMSegmentLib.slicer.nodes.tables import write_csv
 from HSAMSegmentLib.slicer.panels.compare.pair_table import PairTable
