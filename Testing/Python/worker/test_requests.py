@@ -19,9 +19,12 @@ from HSAMSegmentLib.workflows.events import (
     ItemDone,
     Preview,
     Result,
+    ending_of,
     event_from_json,
     event_to_json,
     is_terminal,
+    sentence_for,
+    sentence_for_exit,
 )
 from HSAMSegmentLib.workflows.finetune.finetune_request import LayerInput
 from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
@@ -37,7 +40,6 @@ from HSAMSegmentLib.workflows.requests import (
 )
 from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
 from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
-from HSAMSegmentLib.workflows.terminal_events import ending_of, sentence_for, sentence_for_exit
 
 OBLIQUE = Geometry(
     size=(5, 6, 7),
