@@ -72,6 +72,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/labels/grids.py
   HSAMSegmentLib/labels/label_maps.py
   HSAMSegmentLib/labels/label_set.py
+  HSAMSegmentLib/labels/layered.py
   HSAMSegmentLib/labels/rtstruct.py
   HSAMSegmentLib/labels/seg_nrrd.py
   HSAMSegmentLib/labels/segmentation.py
@@ -89,7 +90,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/encoders/__init__.py
   HSAMSegmentLib/models/encoders/attention.py
   HSAMSegmentLib/models/encoders/compact.py
-  HSAMSegmentLib/models/encoders/resize_weights.py
   HSAMSegmentLib/models/encoders/sam_layers.py
   HSAMSegmentLib/models/encoders/sam_vit.py
   HSAMSegmentLib/models/encoders/tiny_vit.py
@@ -102,7 +102,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/models/heads/sam_decoder.py
   HSAMSegmentLib/models/heads/samed.py
   HSAMSegmentLib/models/heads/two_way_transformer.py
-  HSAMSegmentLib/models/heads/upscaling.py
   HSAMSegmentLib/models/interface.py
   HSAMSegmentLib/models/lora.py
   HSAMSegmentLib/models/sizes.py
@@ -167,11 +166,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/nodes/segment_session.py
   HSAMSegmentLib/slicer/nodes/segmentations/__init__.py
   HSAMSegmentLib/slicer/nodes/segmentations/comparison.py
-  HSAMSegmentLib/slicer/nodes/segmentations/label_images.py
-  HSAMSegmentLib/slicer/nodes/segmentations/label_layers.py
-  HSAMSegmentLib/slicer/nodes/segmentations/provenance.py
-  HSAMSegmentLib/slicer/nodes/segmentations/segment_layers.py
-  HSAMSegmentLib/slicer/nodes/segmentations/segmentation_nodes_from_files.py
+  HSAMSegmentLib/slicer/nodes/segmentations/node_layers.py
   HSAMSegmentLib/slicer/nodes/segmentations/segments.py
   HSAMSegmentLib/slicer/nodes/segmentations/surfaces.py
   HSAMSegmentLib/slicer/nodes/sequences.py
@@ -240,7 +235,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/data/cases.py
   HSAMSegmentLib/training/data/sampling.py
   HSAMSegmentLib/training/data/slice_bank.py
-  HSAMSegmentLib/training/data/validation_sets.py
   HSAMSegmentLib/training/export.py
   HSAMSegmentLib/training/features/__init__.py
   HSAMSegmentLib/training/features/adaptation.py
@@ -355,7 +349,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/suggest/__init__.py
   HSAMSegmentLib/workflows/suggest/suggest_request.py
   HSAMSegmentLib/workflows/suggest/suggest_scans.py
-  HSAMSegmentLib/workflows/terminal_events.py
   )
 
 set(LIBRARY_RESOURCES

@@ -18,9 +18,8 @@ from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.preprocess.network_input import context_indices
 from HSAMSegmentLib.training.data.batches import gather, label_box
 from HSAMSegmentLib.training.data.cases import UNLABELED, Case, make_case
-from HSAMSegmentLib.training.data.sampling import BalancedSampler, Item
+from HSAMSegmentLib.training.data.sampling import BalancedSampler, Item, ValidationSet, whole_case
 from HSAMSegmentLib.training.data.slice_bank import ArrayStore, SliceBank, build_slice_bank
-from HSAMSegmentLib.training.data.validation_sets import ValidationSet, whole_case
 from recipes.builtin_tasks import BuiltinTask, DatasetCase, DataSource, dataset_cases
 from recipes.synthetic_contrast import ContrastRule, tissue_maps, tissue_means
 

@@ -17,7 +17,7 @@ from HSAMSegmentLib.cli.arguments import PROGRAM, CommandParser
 from HSAMSegmentLib.cli.console import WatchedToken, cancelled_by_signals
 from HSAMSegmentLib.errors import CancelledError, DeviceError, HSAMSegmentError, OutputError
 from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.workflows.terminal_events import sentence_for
+from HSAMSegmentLib.workflows.events import sentence_for
 
 BROKEN_PIPE_EXIT_CODE = 141
 

@@ -125,21 +125,6 @@ def _by_unique_key(key: Callable[[Label], Hashable], labels: list[Label]) -> dic
 
 
 @dataclass(frozen=True)
-class LayeredStructure:
-    """One structure of a segmentation.
-
-    Attributes:
-        name: as a user reads it.
-        layer: number of its layer, None if it has no voxels.
-        value: its value there.
-    """
-
-    name: str
-    layer: int | None
-    value: int
-
-
-@dataclass(frozen=True)
 class StructurePair:
     """What is compared with what: positions in the structures of A and of B; None where one has no such structure."""
 

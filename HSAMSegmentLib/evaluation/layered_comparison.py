@@ -12,33 +12,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from HSAMSegmentLib.errors import RequestError, VolumeError
-from HSAMSegmentLib.evaluation.label_matching import LayeredStructure, StructurePair
+from HSAMSegmentLib.evaluation.label_matching import StructurePair
 from HSAMSegmentLib.evaluation.metrics import Comparison, LabelScore, compare
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.labels.grids import label_box, part_of_lattice, resample_array, voxel_offset
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
+from HSAMSegmentLib.labels.layered import LayeredSegmentation
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, ignore_progress
 
 MOST_STRUCTURES = 255
 ONLY_FIRST, ONLY_SECOND, OTHER_STRUCTURE = 1, 2, 3
-
-
-@dataclass(frozen=True)
-class LayeredSegmentation:
-    """A segmentation whose structures may overlap.
-
-    Attributes:
-        name: of the segmentation.
-        layers: label arrays (k, j, i), each with its grid in the coordinate system that both segmentations share.
-        structures: what the values mean.
-        grid: of the scan that it was drawn on, if that is known.
-    """
-
-    name: str
-    layers: tuple[tuple[np.ndarray, Geometry], ...]
-    structures: tuple[LayeredStructure, ...]
-    grid: Geometry | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.io.image_files import name_without_suffix
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
+from HSAMSegmentLib.labels.layered import painted
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.labels.terminology import fallback_color, find_structure, unique_name
 
@@ -60,10 +61,7 @@ def read_rtstruct(path: Path, content: Dataset, grid: Geometry) -> Segmentation:
             notes.append(f'{beyond} contours of "{name}" reach beyond the scan, and were cut off there.')
     if not any(mask.any() for mask in masks):
         raise VolumeError(f'"{path.name}" has no closed contour within the scan; check that both belong together.')
-    array, overlap = np.zeros(grid.shape, dtype=np.uint8), 0
-    for index in sorted(range(len(masks)), key=lambda item: -int(masks[item].sum())):
-        overlap += int(np.count_nonzero(array[masks[index]]))
-        array[masks[index]] = labels[index].value
+    array, overlap = painted(grid.shape, masks.__getitem__, [label.value for label in labels])
     if overlap:
         notes.append(f"Structures overlap in {overlap} voxels; there the smaller structure was kept.")
     return Segmentation(array, grid, LabelSet(tuple(labels)), name_without_suffix(path), tuple(notes))

@@ -12,6 +12,7 @@ import numpy as np
 
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.labels.label_set import Label, LabelSet, Terminology
+from HSAMSegmentLib.labels.layered import painted
 from HSAMSegmentLib.labels.structures import TISSUE
 from HSAMSegmentLib.labels.terminology import (
     fallback_color,
@@ -181,13 +182,12 @@ def merge_layers(
     values = _label_values(entries)
     if layers.shape[3] == 1 and layers.dtype == np.uint8 and values == [entry.value for entry in entries]:
         return _described_values(layers[..., 0], values), _labels(entries, values), _background_notes(background)
-    masks = [layers[..., entry.layer] == entry.value for entry in entries]
-    sizes = [int(np.count_nonzero(mask)) for mask in masks]
-    merged = np.zeros(layers.shape[:3], dtype=np.uint8)
-    overlapping = 0
-    for index in sorted(range(len(entries)), key=lambda index: -sizes[index]):
-        overlapping += int(np.count_nonzero(merged[masks[index]]))
-        merged[masks[index]] = values[index]
+
+    def mask_of(index: int) -> np.ndarray:
+        mask: np.ndarray = layers[..., entries[index].layer] == entries[index].value
+        return mask
+
+    merged, overlapping = painted(layers.shape[:3], mask_of, values)
     notes = _background_notes(background)
     if overlapping:
         notes += (f"Segments overlap in {overlapping} voxels; there the smaller segment was kept.",)

@@ -15,8 +15,8 @@ from HSAMSegmentLib.training.data.cases import (
     read_case,
     refuse_training_scans,
 )
+from HSAMSegmentLib.training.data.sampling import ValidationSet, hold_out_blocks, whole_case
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
-from HSAMSegmentLib.training.data.validation_sets import ValidationSet, hold_out_blocks, whole_case
 from HSAMSegmentLib.training.finetune_state import FinetuneState
 from HSAMSegmentLib.training.initialization import initialize_network, open_initial_weights
 from HSAMSegmentLib.training.loop.budget import Budget

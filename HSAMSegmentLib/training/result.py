@@ -19,7 +19,7 @@ from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.preprocess.intensity import intensity_scaler
 from HSAMSegmentLib.preprocess.rules import IntensityRule
 from HSAMSegmentLib.training.data.cases import Case
-from HSAMSegmentLib.training.data.validation_sets import sources_of
+from HSAMSegmentLib.training.data.sampling import sources_of
 from HSAMSegmentLib.training.finetune_state import FinetuneState
 from HSAMSegmentLib.training.request import FinetuneResult, ValidationMetrics
 from HSAMSegmentLib.weights.loading import LoadedModel

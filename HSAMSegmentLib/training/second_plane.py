@@ -21,8 +21,8 @@ from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.preprocess.network_input import SliceWindow, StackRegion
 from HSAMSegmentLib.runtime.tensors import to_array
 from HSAMSegmentLib.training.data.cases import UNLABELED, Case
+from HSAMSegmentLib.training.data.sampling import ValidationSet
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
-from HSAMSegmentLib.training.data.validation_sets import ValidationSet
 from HSAMSegmentLib.training.initialization import transfer
 from HSAMSegmentLib.training.loop.trainer import Trainer
 from HSAMSegmentLib.training.setup import TrainingSetup, slice_bank_of, training_set_of

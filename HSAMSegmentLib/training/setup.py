@@ -11,9 +11,8 @@ from typing import Any
 from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.training.data.batches import TrainingSet
 from HSAMSegmentLib.training.data.cases import Case
-from HSAMSegmentLib.training.data.sampling import BalancedSampler
+from HSAMSegmentLib.training.data.sampling import BalancedSampler, ValidationSet
 from HSAMSegmentLib.training.data.slice_bank import SliceBank, build_slice_bank
-from HSAMSegmentLib.training.data.validation_sets import ValidationSet
 from HSAMSegmentLib.training.initialization import InitialNetwork
 from HSAMSegmentLib.training.recipe import Recipe
 from HSAMSegmentLib.training.request import FinetuneRequest

@@ -14,9 +14,8 @@ from HSAMSegmentLib.errors import DeviceError, HSAMSegmentError
 from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.worker.process_runner import NEVER_READY, ProcessRunner, WorkerNotStartedError
 from HSAMSegmentLib.worker.runners import ThreadRunner
-from HSAMSegmentLib.workflows.events import Event, Failed, Result
+from HSAMSegmentLib.workflows.events import Event, Failed, Result, signal_name_of
 from HSAMSegmentLib.workflows.requests import Request
-from HSAMSegmentLib.workflows.terminal_events import signal_name_of
 
 PROBE_SECONDS = 120.0
 _SCRIPT = "print('alive', flush=True); import torch; torch.ones(2).sum(); print('fine', flush=True)"

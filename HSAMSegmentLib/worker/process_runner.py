@@ -19,9 +19,16 @@ from HSAMSegmentLib.runtime.owned_folders import Workspace
 from HSAMSegmentLib.runtime.threads import limit_spinning
 from HSAMSegmentLib.worker.message_file import LineReader, LineWriter, last_lines
 from HSAMSegmentLib.worker.runners import CANCEL_GRACE_SECONDS, refuse_second_job
-from HSAMSegmentLib.workflows.events import Cancelled, Event, Failed, event_from_json, is_terminal
+from HSAMSegmentLib.workflows.events import (
+    Cancelled,
+    Event,
+    Failed,
+    event_from_json,
+    is_terminal,
+    sentence_for_exit,
+    signal_name_of,
+)
 from HSAMSegmentLib.workflows.requests import Request, request_to_json
-from HSAMSegmentLib.workflows.terminal_events import sentence_for_exit, signal_name_of
 
 logger = logging.getLogger(__name__)
 

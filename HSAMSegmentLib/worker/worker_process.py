@@ -22,10 +22,9 @@ from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.runtime.threads import set_worker_priority
 from HSAMSegmentLib.worker.message_file import LineReader, LineWriter
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.events import Event, event_to_json
+from HSAMSegmentLib.workflows.events import Event, ending_of, event_to_json
 from HSAMSegmentLib.workflows.requests import request_from_json
 from HSAMSegmentLib.workflows.run import run_to_end
-from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 COMMAND_SECONDS = 0.02
 PARENT_SECONDS = 0.5

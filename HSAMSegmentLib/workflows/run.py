@@ -8,9 +8,8 @@ from typing import Any
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.runtime.serialization import to_plain
 from HSAMSegmentLib.workflows.context import Context, load_function
-from HSAMSegmentLib.workflows.events import Result
+from HSAMSegmentLib.workflows.events import Result, ending_of
 from HSAMSegmentLib.workflows.requests import Request
-from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 logger = logging.getLogger(__name__)
 

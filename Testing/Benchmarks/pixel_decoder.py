@@ -20,7 +20,7 @@ from segment_anything_package import sam_part
 from torch import Tensor, nn
 
 from HSAMSegmentLib.models.heads.hsam_decoders import RefiningDecoder
-from HSAMSegmentLib.models.heads.upscaling import Upscaling
+from HSAMSegmentLib.models.heads.sam_decoder import Upscaling
 
 NUM_MASKS = 9
 ROUNDS = 7

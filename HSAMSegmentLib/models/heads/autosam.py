@@ -7,9 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from HSAMSegmentLib.models.heads.sam_decoder import DecoderOutput, HypernetworkMlp, PositionalGrid, read_masks
+from HSAMSegmentLib.models.heads.sam_decoder import (
+    DecoderOutput,
+    HypernetworkMlp,
+    PositionalGrid,
+    Upscaling,
+    read_masks,
+)
 from HSAMSegmentLib.models.heads.two_way_transformer import TwoWayTransformer
-from HSAMSegmentLib.models.heads.upscaling import Upscaling
 from HSAMSegmentLib.models.interface import Features, StageLogits
 
 MASK_TOKENS_PER_CLASS = 2

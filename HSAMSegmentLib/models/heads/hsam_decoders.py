@@ -30,9 +30,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from HSAMSegmentLib.models.heads.sam_decoder import DecoderOutput, HypernetworkMlp, mask_classifiers, read_masks
+from HSAMSegmentLib.models.heads.sam_decoder import (
+    DecoderOutput,
+    HypernetworkMlp,
+    Upscaling,
+    UpscalingStep,
+    mask_classifiers,
+    read_masks,
+)
 from HSAMSegmentLib.models.heads.two_way_transformer import Attention, TokenMlp, TwoWayTransformer
-from HSAMSegmentLib.models.heads.upscaling import Upscaling, UpscalingStep
 
 _PIXELS_AT_ONCE = 4096
 """Coarse pixels per piece: at 32 numbers each, 512 KiB in float32."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from HSAMSegmentLib.models.heads.upscaling import Upscaling
+from HSAMSegmentLib.models.heads.sam_decoder import Upscaling
 from HSAMSegmentLib.models.interface import Features, StageLogits
 
 

@@ -20,7 +20,7 @@ from HSAMSegmentLib.slicer.nodes.folder_results import LoadedScan
 from HSAMSegmentLib.slicer.nodes.navigation import set_visible, show_scan
 from HSAMSegmentLib.slicer.nodes.segment_session import BoundRequest, SessionEvent, Written, is_in_scene
 from HSAMSegmentLib.slicer.nodes.volumes import volume_problem
-from HSAMSegmentLib.workflows.events import Cancelled, Failed, ItemDone, Result
+from HSAMSegmentLib.workflows.events import Cancelled, Failed, ItemDone, Result, sentence_for
 from HSAMSegmentLib.workflows.requests import Request
 from HSAMSegmentLib.workflows.segment_folder.folder_request import (
     CANCELLED,
@@ -32,7 +32,6 @@ from HSAMSegmentLib.workflows.segment_folder.folder_request import (
     FolderRequest,
     OnRows,
 )
-from HSAMSegmentLib.workflows.terminal_events import sentence_for
 
 logger = logging.getLogger(__name__)
 

@@ -16,11 +16,12 @@ from HSAMSegmentLib.report.segmentation_report import REPORT_SUFFIX, read_report
 from HSAMSegmentLib.runtime.serialization import to_plain
 from HSAMSegmentLib.slicer.nodes.navigation import set_visible, show_scan
 from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
-from HSAMSegmentLib.slicer.nodes.segmentations.segmentation_nodes_from_files import OWN_SUFFIXES, load_segmentation_file
 from HSAMSegmentLib.slicer.nodes.segmentations.segments import (
     DOUBTS_ATTRIBUTE,
     MODEL_ATTRIBUTE,
+    OWN_SUFFIXES,
     SOURCE_ROLE,
+    load_segmentation_file,
     place_in_hierarchy,
 )
 from HSAMSegmentLib.workflows.segment_folder.folder_request import BatchRow

@@ -29,11 +29,10 @@ from HSAMSegmentLib.slicer.nodes.undo import SegmentationHistory
 from HSAMSegmentLib.slicer.nodes.volumes import dicom_series, volume_array, volume_geometry
 from HSAMSegmentLib.worker.array_export import ArrayExport
 from HSAMSegmentLib.worker.runners import Runner
-from HSAMSegmentLib.workflows.events import Cancelled, Event, Failed, Result, is_terminal
+from HSAMSegmentLib.workflows.events import Cancelled, Event, Failed, Result, ending_of, is_terminal
 from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.requests import Request
 from HSAMSegmentLib.workflows.segment.segment_request import SegmentOutcome, SegmentRequest
-from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 logger = logging.getLogger(__name__)
 

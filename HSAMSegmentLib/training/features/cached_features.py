@@ -21,9 +21,8 @@ from HSAMSegmentLib.models.interface import SegmentationNetwork, StageLogits
 from HSAMSegmentLib.runtime.disk import DISK_RESERVE_BYTES
 from HSAMSegmentLib.training import ranks
 from HSAMSegmentLib.training.data.batches import TrainingSet, gather
-from HSAMSegmentLib.training.data.sampling import Item
+from HSAMSegmentLib.training.data.sampling import Item, ValidationSet, thinned
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
-from HSAMSegmentLib.training.data.validation_sets import ValidationSet, thinned
 from HSAMSegmentLib.training.features.adaptation import SplitNetwork
 from HSAMSegmentLib.training.features.feature_cache import (
     MOST_VIEWS,

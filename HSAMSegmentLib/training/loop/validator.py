@@ -16,8 +16,8 @@ from HSAMSegmentLib.preprocess.rules import PredictionRule
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.runtime.tensors import to_array
 from HSAMSegmentLib.training import ranks
+from HSAMSegmentLib.training.data.sampling import SAME_SCAN, ValidationSet, thinned
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
-from HSAMSegmentLib.training.data.validation_sets import SAME_SCAN, ValidationSet, thinned
 from HSAMSegmentLib.training.features.cached_features import CachedFeatures
 from HSAMSegmentLib.training.loop.budget import Budget
 from HSAMSegmentLib.training.loop.fit import CancellableComputation

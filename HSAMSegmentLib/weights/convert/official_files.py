@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from HSAMSegmentLib.errors import CheckpointError
-from HSAMSegmentLib.models.encoders.resize_weights import fit_encoder_tensors
-from HSAMSegmentLib.models.encoders.sam_vit import SamEncoder
+from HSAMSegmentLib.models.encoders.sam_vit import SamEncoder, fit_encoder_tensors
 from HSAMSegmentLib.models.interface import SegmentationNetwork
 from HSAMSegmentLib.models.lora import official_adapter_keys
 from HSAMSegmentLib.models.specification import Architecture

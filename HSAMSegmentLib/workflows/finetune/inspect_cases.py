@@ -15,6 +15,7 @@ from HSAMSegmentLib.images.volume import Volume, guess_modality
 from HSAMSegmentLib.io.volume_files import finite_array, read_volume
 from HSAMSegmentLib.labels.grids import resample_labels
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
+from HSAMSegmentLib.labels.layered import painted
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.labels.segmentation_files import read_segmentation
 from HSAMSegmentLib.labels.terminology import find_structure
@@ -188,16 +189,18 @@ def _of_file(found: Segmentation, organs: Sequence[OrganInput], named: dict[str,
 
 def _of_layers(source: FinetuneCase, volume: Volume, named: dict[str, Label]) -> Segmentation:
     """All layers on the grid of the scan, in one array; where organs overlap, the smaller one stays visible."""
-    merged = np.zeros(volume.geometry.shape, dtype=np.uint8)
     parts: list[tuple[np.ndarray, int]] = []
     for number, layer in enumerate(source.layers):
         wanted = [item for item in source.organs if item.layer == number]
         array = _layer_on_grid(layer, volume, wanted, named)
         parts += [(array, int(value)) for value in np.unique(array) if value]
-    sizes = [int(np.count_nonzero(array == value)) for array, value in parts]
-    for index in sorted(range(len(parts)), key=lambda index: -sizes[index]):
+
+    def mask_of(index: int) -> np.ndarray:
         array, value = parts[index]
-        merged[array == value] = value
+        mask: np.ndarray = array == value
+        return mask
+
+    merged, _overlapping = painted(volume.geometry.shape, mask_of, [value for _array, value in parts])
     kept = {item.organ for item in source.organs}
     labels = LabelSet(tuple(label for label in named.values() if label.name in kept))
     return Segmentation(merged, volume.geometry, labels, name=f"labels of {volume.name}")

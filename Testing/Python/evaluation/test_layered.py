@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from HSAMSegmentLib.errors import RequestError, VolumeError
-from HSAMSegmentLib.evaluation.label_matching import LayeredStructure, StructurePair
+from HSAMSegmentLib.evaluation.label_matching import StructurePair
 from HSAMSegmentLib.evaluation.layered_comparison import (
     ONLY_FIRST,
     ONLY_SECOND,
     OTHER_STRUCTURE,
-    LayeredSegmentation,
     compare_layered,
 )
 from HSAMSegmentLib.evaluation.metrics import compare
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.io.volume_files import read_volume
 from HSAMSegmentLib.labels.grids import voxel_offset
+from HSAMSegmentLib.labels.layered import LayeredSegmentation, LayeredStructure
 from HSAMSegmentLib.labels.segmentation import Segmentation
-from HSAMSegmentLib.labels.terminology import label_set_of
+from HSAMSegmentLib.labels.terminology import label_for, label_set_of
 
 NAMES = ("liver", "right kidney", "left kidney", "spleen")
 PAIRS = [StructurePair(name, position, position) for position, name in enumerate(NAMES)]
@@ -38,8 +38,12 @@ def case(data_folder):
     return wrong, array, labels.geometry
 
 
+def structure(name, layer, value):
+    return LayeredStructure(label_for(1, name), layer, value)
+
+
 def layered(array, geometry, name="A", grid=None):
-    structures = tuple(LayeredStructure(item, 0, value) for value, item in enumerate(NAMES, 1))
+    structures = tuple(structure(item, 0, value) for value, item in enumerate(NAMES, 1))
     return LayeredSegmentation(name, ((array, geometry),), structures, grid)
 
 
@@ -74,7 +78,7 @@ def test_cropped_layers_give_the_numbers_of_whole_label_maps(case):
 
 def test_structures_that_overlap_are_each_compared_in_full(case):
     wrong, array, geometry = case
-    structures = (LayeredStructure("liver", 0, 1), LayeredStructure("abdomen", 1, 1))
+    structures = (structure("liver", 0, 1), structure("abdomen", 1, 1))
     sides = []
     for name, labels in (("A", wrong), ("B", array)):
         masks = ((labels == 1).astype(np.uint8), (labels > 0).astype(np.uint8))
@@ -142,10 +146,8 @@ def test_what_only_one_side_has_is_missed_or_not_compared(case):
 
 def test_structures_without_voxels_are_absent_or_missed(case):
     _, array, geometry = case
-    nothing = LayeredSegmentation("A", (), (LayeredStructure("liver", None, 1), LayeredStructure("tumor", None, 2)))
-    other = replace(
-        layered(array, geometry, "B"), structures=(LayeredStructure("liver", 0, 1), LayeredStructure("tumor", None, 1))
-    )
+    nothing = LayeredSegmentation("A", (), (structure("liver", None, 1), structure("tumor", None, 2)))
+    other = replace(layered(array, geometry, "B"), structures=(structure("liver", 0, 1), structure("tumor", None, 1)))
     result = compare_layered(nothing, other, [StructurePair("liver", 0, 0), StructurePair("tumor", 1, 1)])
     assert [score.state for score in result.comparison.scores] == ["missed", "absent"]
     assert result.worst_ijk[1] is None
@@ -172,9 +174,9 @@ def test_labels_beyond_the_scan_of_the_reference_still_count():
     shifted = replace(geometry, origin_mm=(-8.0, 0.0, 0.0))
     reach = np.zeros((10, 10, 10), np.uint8)
     reach[2:5, 2:5, 0:] = 1
-    structure = (LayeredStructure("liver", 0, 1),)
-    first = LayeredSegmentation("A", ((reach, shifted),), structure)
-    second = LayeredSegmentation("B", ((array, geometry),), structure, geometry)
+    liver = (structure("liver", 0, 1),)
+    first = LayeredSegmentation("A", ((reach, shifted),), liver)
+    second = LayeredSegmentation("B", ((array, geometry),), liver, geometry)
     (score,) = compare_layered(first, second, [StructurePair("liver", 0, 0)]).comparison.scores
     assert score.prediction_ml == pytest.approx(0.09)
     assert score.dice == 0.0

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from HSAMSegmentLib.models.heads.hsam_decoders import RefiningDecoder, upscaled_logits
-from HSAMSegmentLib.models.heads.upscaling import UpscalingStep
+from HSAMSegmentLib.models.heads.sam_decoder import UpscalingStep
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 5), (2, 96, 80)])

@@ -10,8 +10,7 @@ import torch
 from parity_weights import GoldenFile, assert_checksum, fill_tensors
 
 from HSAMSegmentLib.errors import CheckpointError
-from HSAMSegmentLib.models.encoders.resize_weights import fit_encoder_tensors, resize_encoder_tensors
-from HSAMSegmentLib.models.encoders.sam_vit import SAM_SIZES, SamEncoder
+from HSAMSegmentLib.models.encoders.sam_vit import SAM_SIZES, SamEncoder, fit_encoder_tensors, resize_encoder_tensors
 
 TINY = {"embed_dim": 96, "depth": 4, "num_heads": 3, "global_attn_indexes": (1, 3)}
 PREFIX = "image_encoder."

@@ -11,18 +11,16 @@ from conftest import REPOSITORY
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.runtime import translation as wording
 from HSAMSegmentLib.worker.runners import refuse_second_job
-from HSAMSegmentLib.workflows.terminal_events import sentence_for, sentence_for_exit
+from HSAMSegmentLib.workflows.events import sentence_for, sentence_for_exit
 
 LIBRARY = REPOSITORY / "HSAMSegmentLib"
 TRANSLATED = (
-    "workflows/terminal_events.py",
+    "workflows.events.py",
     "worker/fallback.py",
     "worker/runners.py",
-    "worker/torch_probe.py",
     "slicer/nodes/batch.py",
     "slicer/nodes/segmentations/comparison.py",
-    "slicer/nodes/segmentations/label_images.py",
-    "slicer/nodes/segmentations/label_layers.py",
+    "slicer/nodes/segmentations/node_layers.py",
     "slicer/nodes/segmentations/segments.py",
     "slicer/nodes/sequences.py",
     "slicer/nodes/segment_session.py",
@@ -51,7 +49,7 @@ def test_without_an_application_texts_stay_as_they_are_written():
 def test_an_installed_translation_gets_the_text_before_its_values_and_the_context_that_slicer_extracts(asked):
     sentence = sentence_for(OSError(errno.ENOSPC, "No space left on device", "big.npy"))
     assert sentence == "[The disk is full (big.npy). Free some space and try again.]"
-    assert asked == [("workflows.terminal_events", "The disk is full{place}. Free some space and try again.")]
+    assert asked == [("workflows.events", "The disk is full{place}. Free some space and try again.")]
 
 
 def test_the_end_of_a_worker_and_a_second_job_are_told_in_the_user_s_language(asked):
@@ -61,7 +59,7 @@ def test_the_end_of_a_worker_and_a_second_job_are_told_in_the_user_s_language(as
     with pytest.raises(RequestError, match=r"^\[Another job is running"):
         refuse_second_job(Busy())
     assert sentence_for_exit(-9).startswith("[The worker process was ended from outside (signal 9, SIGKILL)")
-    assert [context for context, _ in asked] == ["worker.runners", "workflows.terminal_events"]
+    assert [context for context, _ in asked] == ["worker.runners", "workflows.events"]
 
 
 def _is_sentence(node) -> bool:

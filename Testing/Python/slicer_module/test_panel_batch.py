@@ -285,7 +285,7 @@ def test_a_folder_is_segmented_file_by_file(driver, scans, tmp_path):
 def test_a_click_loads_a_scan_of_a_folder_with_its_result_once(driver, scans, tmp_path):
     import slicer
 
-    from HSAMSegmentLib.slicer.nodes.segmentations.provenance import doubts_of, model_of, scan_of
+    from HSAMSegmentLib.slicer.nodes.segmentations.segments import doubts_of, model_of, scan_of
 
     for path in scans:
         (tmp_path / "in" / path.stem).mkdir(parents=True)

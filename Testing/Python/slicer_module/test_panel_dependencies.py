@@ -7,7 +7,7 @@ import sys
 import pytest
 from panel_driver import Answers
 
-from HSAMSegmentLib.workflows.terminal_events import sentence_for
+from HSAMSegmentLib.workflows.events import sentence_for
 
 pytestmark = pytest.mark.host
 
@@ -115,7 +115,7 @@ def test_a_torch_that_breaks_while_loading_is_told_as_such(library):
     add_package(library, "torch")
     (library / "torch" / "__init__.py").write_text("import torch.missing_part")
     script = (
-        "from HSAMSegmentLib.workflows.terminal_events import sentence_for\n"
+        "from HSAMSegmentLib.workflows.events import sentence_for\n"
         "try:\n    import torch\nexcept ImportError as error:\n    print(sentence_for(error))"
     )
     environment = {"PYTHONPATH": str(library)}

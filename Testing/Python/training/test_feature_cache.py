@@ -17,9 +17,8 @@ from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
 from HSAMSegmentLib.training.data.augment import AugmentRule
 from HSAMSegmentLib.training.data.batches import TrainingSet
-from HSAMSegmentLib.training.data.sampling import BalancedSampler
+from HSAMSegmentLib.training.data.sampling import BalancedSampler, ValidationSet
 from HSAMSegmentLib.training.data.slice_bank import build_slice_bank
-from HSAMSegmentLib.training.data.validation_sets import ValidationSet
 from HSAMSegmentLib.training.features.adaptation import FROZEN, LORA, SplitNetwork, set_trainable
 from HSAMSegmentLib.training.features.cached_features import (
     CachedFeatureBatches,

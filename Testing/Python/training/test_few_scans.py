@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from small_cases import small_case
 
-from HSAMSegmentLib.training.data.validation_sets import GIVEN_CASE, SAME_SCAN, ValidationSet
+from HSAMSegmentLib.training.data.sampling import GIVEN_CASE, SAME_SCAN, ValidationSet
 from HSAMSegmentLib.training.loop.validator import Validator
 from HSAMSegmentLib.training.recipe import Recipe, make_recipe
 from HSAMSegmentLib.training.request import FinetuneRequest

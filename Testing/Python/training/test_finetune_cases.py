@@ -14,9 +14,8 @@ from HSAMSegmentLib.errors import TrainingError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.preprocess.rules import IntensityRule, SliceRule
 from HSAMSegmentLib.training.data.cases import UNLABELED, common_labels, make_case, matched_labels, read_case
-from HSAMSegmentLib.training.data.sampling import BalancedSampler
+from HSAMSegmentLib.training.data.sampling import BalancedSampler, hold_out_blocks
 from HSAMSegmentLib.training.data.slice_bank import build_slice_bank
-from HSAMSegmentLib.training.data.validation_sets import hold_out_blocks
 
 RULE = SliceRule(framing="spacing", pixel_spacing_mm=2.5, context="adjacent", context_mm=7.7)
 

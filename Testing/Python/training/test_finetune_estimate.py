@@ -18,8 +18,8 @@ from untrained_model import write_untrained_model
 from HSAMSegmentLib.models.building import build_encoder, build_network
 from HSAMSegmentLib.models.sizes import encoder_weights, encoding_bytes, head_weights
 from HSAMSegmentLib.models.specification import HEADS, Architecture, EncoderSpec
+from HSAMSegmentLib.training.data.sampling import hold_out_blocks
 from HSAMSegmentLib.training.data.slice_bank import build_slice_bank
-from HSAMSegmentLib.training.data.validation_sets import hold_out_blocks
 from HSAMSegmentLib.training.features import feature_cache
 from HSAMSegmentLib.training.features.token_subset import scattered_shape
 from HSAMSegmentLib.training.recipe import make_recipe

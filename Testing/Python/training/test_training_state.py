@@ -11,7 +11,7 @@ from HSAMSegmentLib.errors import CheckpointError, OutputError
 from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.training.data.validation_sets import ValidationSet
+from HSAMSegmentLib.training.data.sampling import ValidationSet
 from HSAMSegmentLib.training.loop.budget import Budget
 from HSAMSegmentLib.training.loop.checkpointer import Checkpointer, load_state, save_state, state_path
 from HSAMSegmentLib.training.loop.optimizer import WeightAverage

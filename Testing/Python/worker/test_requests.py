@@ -6,9 +6,11 @@ import json
 import pytest
 
 from HSAMSegmentLib.errors import CancelledError, RequestError, VolumeError
-from HSAMSegmentLib.evaluation.label_matching import LayeredStructure, StructurePair
+from HSAMSegmentLib.evaluation.label_matching import StructurePair
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
+from HSAMSegmentLib.labels.layered import LayeredStructure
+from HSAMSegmentLib.labels.terminology import label_for
 from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.workflows.compare.compare_request import CompareRequest, SideInput
 from HSAMSegmentLib.workflows.events import (
@@ -17,9 +19,12 @@ from HSAMSegmentLib.workflows.events import (
     ItemDone,
     Preview,
     Result,
+    ending_of,
     event_from_json,
     event_to_json,
     is_terminal,
+    sentence_for,
+    sentence_for_exit,
 )
 from HSAMSegmentLib.workflows.finetune.finetune_request import LayerInput
 from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
@@ -35,7 +40,6 @@ from HSAMSegmentLib.workflows.requests import (
 )
 from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
 from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
-from HSAMSegmentLib.workflows.terminal_events import ending_of, sentence_for, sentence_for_exit
 
 OBLIQUE = Geometry(
     size=(5, 6, 7),
@@ -64,8 +68,8 @@ REQUESTS = [
     ProbeRequest(devices=False),
     FolderRequest("in", "out", "tiny", options=SegmentOptions(organs=("Liver",))),
     CompareRequest(
-        SideInput("A", (LayerInput("a.npy", OBLIQUE),), (LayeredStructure("Leber", 0, 3),), OBLIQUE),
-        SideInput("B", (), (LayeredStructure("Liver", None, 0),)),
+        SideInput("A", (LayerInput("a.npy", OBLIQUE),), (LayeredStructure(label_for(1, "Leber"), 0, 3),), OBLIQUE),
+        SideInput("B", (), (LayeredStructure(label_for(1, "Liver"), None, 0),)),
         (StructurePair("Liver", 0, 0), StructurePair("Spleen", None, 1)),
         "out",
     ),

@@ -13,12 +13,13 @@ import numpy as np
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.orientation import slice_axis
+from HSAMSegmentLib.labels.layered import LayeredSegmentation, LayeredStructure
 from HSAMSegmentLib.runtime.atomic_files import make_folder
 from HSAMSegmentLib.runtime.disk import require_free_space
 from HSAMSegmentLib.runtime.serialization import from_plain
 from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
-from HSAMSegmentLib.slicer.nodes.segmentations.segment_layers import Layer, segment_layers
+from HSAMSegmentLib.slicer.nodes.segmentations.node_layers import layers_on_scan
 from HSAMSegmentLib.slicer.nodes.volumes import volume_array, volume_geometry, volume_problem
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.worker.array_export import ArrayExport, Export, ExportChain
@@ -84,9 +85,9 @@ class NodePair:
             RequestError: if one of the nodes cannot be used.
         """
         volume = self.volume_node
-        layers = segment_layers(self.segmentation_node, volume)
+        labels = layers_on_scan(self.segmentation_node, volume)
         scan_file = folder / f"case-{number}-scan.npy"
-        files = [folder / f"case-{number}-labels-{index}.npy" for index in range(1, len(layers) + 1)]
+        files = [folder / f"case-{number}-labels-{index}.npy" for index in range(1, len(labels.layers) + 1)]
         scan = VolumeInput(
             array_file=str(scan_file),
             geometry=volume_geometry(volume),
@@ -95,10 +96,10 @@ class NodePair:
         )
         case = FinetuneCase(
             scan=scan,
-            organs=tuple(_organs(layers, names)),
-            layers=tuple(LayerInput(str(file), layer.geometry) for file, layer in zip(files, layers)),
+            organs=tuple(_organs(labels.structures, names)),
+            layers=tuple(LayerInput(str(file), grid) for file, (_array, grid) in zip(files, labels.layers)),
         )
-        arrays = [volume_array(volume), *(layer.array for layer in layers)]
+        arrays = [volume_array(volume), *(array for array, _grid in labels.layers)]
         writers = [_writer(array, file) for array, file in zip(arrays, [scan_file, *files])]
         return case, writers
 
@@ -107,8 +108,8 @@ class NodePair:
         """Size of the copies."""
         if summarize_problem(self.volume_node, self.segmentation_node):
             return 0
-        layers = segment_layers(self.segmentation_node, self.volume_node)
-        return volume_array(self.volume_node).nbytes + sum(layer.array.nbytes for layer in layers)
+        labels = layers_on_scan(self.segmentation_node, self.volume_node)
+        return volume_array(self.volume_node).nbytes + sum(array.nbytes for array, _grid in labels.layers)
 
 
 @dataclass(eq=False)
@@ -299,11 +300,11 @@ def summarize_nodes(volume_node, segmentation_node) -> CaseSummary:
         return CaseSummary(volume_node.GetName() if volume_node is not None else "?", problem=problem)
     name, geometry = volume_node.GetName(), volume_geometry(volume_node)
     try:
-        layers = segment_layers(segmentation_node, volume_node)
+        labels = layers_on_scan(segmentation_node, volume_node)
     except RequestError as error:
         return CaseSummary(name, problem=str(error))
     axis = 2 - slice_axis(geometry)
-    organs, labeled = _inspect_layers(layers, geometry, axis)
+    organs, labeled = _inspect_layers(labels, geometry, axis)
     if not organs:
         problem = _("'{name}' has no labeled voxel on this scan. Draw at least one organ on it.").format(
             name=segmentation_node.GetName()
@@ -322,18 +323,18 @@ def summarize_nodes(volume_node, segmentation_node) -> CaseSummary:
     )
 
 
-def _inspect_layers(layers: Sequence[Layer], geometry: Geometry, axis: int) -> tuple[list[OrganSummary], set[int]]:
+def _inspect_layers(labels: LayeredSegmentation, geometry: Geometry, axis: int) -> tuple[list[OrganSummary], set[int]]:
     """Organs with voxels on the scan, and the slices of the scan that have any label."""
     organs, labeled = [], set()
-    for layer in layers:
-        numbers = _slice_numbers(layer.geometry, geometry, axis)
+    for layer, (array, grid) in enumerate(labels.layers):
+        numbers = _slice_numbers(grid, geometry, axis)
         inside = np.array([number is not None for number in numbers])
-        present = present_values(layer.array, axis) & inside[:, np.newaxis]
-        for segment in layer.segments:
-            slices = np.flatnonzero(present[:, segment.label.value])
+        present = present_values(array, axis) & inside[:, np.newaxis]
+        for structure in (item for item in labels.structures if item.layer == layer):
+            slices = np.flatnonzero(present[:, structure.value])
             labeled |= {numbers[index] for index in slices}
             if slices.size:
-                organs.append(OrganSummary(segment.label, int(slices.size)))
+                organs.append(OrganSummary(structure.label, int(slices.size)))
     return organs, labeled
 
 
@@ -357,12 +358,10 @@ def _touches(to_scan: np.ndarray, layer: Geometry, scan: Geometry) -> bool:
     return bool((high >= 0).all() and (low <= np.asarray(scan.size) - 1).all())
 
 
-def _organs(layers: Sequence[Layer], names: dict[str, str]) -> Iterator[OrganInput]:
-    for number, layer in enumerate(layers):
-        for segment in layer.segments:
-            if segment.label.name in names:
-                source = segment.label.name
-                yield OrganInput(names[source], source, number, segment.label.value)
+def _organs(structures: Sequence[LayeredStructure], names: dict[str, str]) -> Iterator[OrganInput]:
+    for item in structures:
+        if item.layer is not None and item.name in names:
+            yield OrganInput(names[item.name], item.name, item.layer, item.value)
 
 
 def _writer(array: np.ndarray, file: Path) -> Callable[[], Export]:

@@ -18,13 +18,13 @@ from HSAMSegmentLib.evaluation.label_matching import (
     NAME,
     VALUE,
     LabelPair,
-    LayeredStructure,
     StructurePair,
     match_labels,
 )
 from HSAMSegmentLib.labels.label_set import Label
+from HSAMSegmentLib.labels.layered import LayeredSegmentation
 from HSAMSegmentLib.runtime.serialization import from_plain
-from HSAMSegmentLib.slicer.nodes.segmentations.label_layers import NodeLayers, node_labels, node_layers, node_problem
+from HSAMSegmentLib.slicer.nodes.segmentations.node_layers import node_labels, node_layers, node_problem
 from HSAMSegmentLib.slicer.nodes.segmentations.segments import add_labels, shared_labelmap
 from HSAMSegmentLib.slicer.nodes.tables import fill_table
 from HSAMSegmentLib.worker.array_export import ArrayExport, ExportChain
@@ -107,9 +107,7 @@ class CompareTask:
             RequestError: if a node cannot be used.
         """
         exports: list[Callable[[], ArrayExport]] = []
-        sides = [
-            _side(node, node_layers(node), folder / prefix, exports) for node, prefix in zip(self._nodes, ("a", "b"))
-        ]
+        sides = [_side(node_layers(node), folder / prefix, exports) for node, prefix in zip(self._nodes, ("a", "b"))]
         return CompareRequest(*sides, self._pairs, str(folder)), ExportChain(exports)
 
     def finish(self, values: dict[str, Any]) -> Compared:
@@ -118,14 +116,13 @@ class CompareTask:
         return Compared(outcome, np.load(outcome.label_file), write_table(outcome, self._key))
 
 
-def _side(node, content: NodeLayers, base: Path, exports: list[Callable[[], ArrayExport]]) -> SideInput:
+def _side(content: LayeredSegmentation, base: Path, exports: list[Callable[[], ArrayExport]]) -> SideInput:
     layers = []
     for number, (array, geometry) in enumerate(content.layers):
         path = base.with_name(f"{base.name}-{number}.npy")
         exports.append(partial(ArrayExport, array, path))
         layers.append(LayerInput(str(path), geometry))
-    structures = (LayeredStructure(item.label.name, item.layer, item.value) for item in content.structures)
-    return SideInput(node.GetName(), tuple(layers), tuple(structures), content.grid)
+    return SideInput(content.name, tuple(layers), content.structures, content.grid)
 
 
 COLUMNS = (

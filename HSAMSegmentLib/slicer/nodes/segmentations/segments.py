@@ -1,13 +1,16 @@
-"""From the outcome of a job to segments of a segmentation node, fast and without touching anything else.
+"""Segmentation nodes: made of the outcome of a job or of a file, and what they tell of the model that made them.
 
-What a DICOM Segmentation has to say of its segments and its scan is put where Slicer looks for it.
+Segments are written fast and without touching anything else. What a DICOM Segmentation has to say of its segments and
+its scan is put where Slicer looks for it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import slicer
@@ -15,12 +18,12 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.errors import RequestError, VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.labels.label_set import Code, Label, Terminology
 from HSAMSegmentLib.labels.terminology import terminology_from_tag, terminology_tag
-from HSAMSegmentLib.report.correction_slices import slices_to_correct
-from HSAMSegmentLib.runtime.serialization import to_plain
+from HSAMSegmentLib.report.correction_slices import DoubtfulSlice, slices_to_correct
+from HSAMSegmentLib.runtime.serialization import from_plain, to_plain
 from HSAMSegmentLib.slicer.nodes.segmentations.surfaces import read_surface
 from HSAMSegmentLib.slicer.nodes.volumes import volume_geometry
 from HSAMSegmentLib.workflows.segment.segment_request import OrganOutcome, SegmentOutcome
@@ -36,6 +39,10 @@ SURFACE = "Closed surface"
 MODEL_ATTRIBUTE = "HSAMSegment.Model"
 DOUBTS_ATTRIBUTE = "HSAMSegment.DoubtfulSlices"
 SOURCE_ROLE = "HSAMSegment.SourceVolume"
+
+logger = logging.getLogger(__name__)
+
+OWN_SUFFIXES = (".seg.nrrd", ".seg.nhdr")
 
 
 def describe_algorithm(segmentation_node, names: Iterable[str], title: str) -> None:
@@ -267,3 +274,81 @@ def _fill(segment, organ: OrganOutcome, image, with_surface: bool) -> None:
     segment.AddRepresentation(LABELMAP, image)
     if with_surface and organ.surface_file:
         segment.AddRepresentation(SURFACE, read_surface(organ.surface_file))
+
+
+def model_of(segmentation_node) -> str:
+    """Id of the model that made a segmentation, empty if none did."""
+    return (segmentation_node.GetAttribute(MODEL_ATTRIBUTE) or "") if segmentation_node is not None else ""
+
+
+def scan_of(segmentation_node):
+    """The scan that a segmentation was made of, or drawn on; None if unknown."""
+    if segmentation_node is None:
+        return None
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    return segmentation_node.GetNodeReference(SOURCE_ROLE) or segmentation_node.GetNodeReference(role)
+
+
+def doubts_of(segmentation_node) -> tuple[DoubtfulSlice, ...]:
+    """The slices that the model doubts, most first; none where they are not known."""
+    text = segmentation_node.GetAttribute(DOUBTS_ATTRIBUTE) if segmentation_node is not None else None
+    if not text:
+        return ()
+    try:
+        return tuple(from_plain(DoubtfulSlice, item) for item in json.loads(text))
+    except (ValueError, TypeError, KeyError) as error:
+        logger.warning("The doubtful slices of a scene cannot be read: %s", error)
+        return ()
+
+
+def newest_result():
+    """The segmentation of the scene that a model made last, or None."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    made = [node for node in nodes if model_of(node)]
+    return made[-1] if made else None
+
+
+def load_segmentation_file(path: str | Path, name: str = ""):
+    """Add the segmentation of a file to the scene; a label map becomes a segmentation, too.
+
+    Args:
+        path: a .seg.nrrd file of Slicer, or a label map in any image format.
+        name: for the node, by default that of the file.
+
+    Returns:
+        The segmentation node, on the grid of the file; what reading noted is in its description.
+
+    Raises:
+        VolumeError: if there is no such file, or if it is not a segmentation.
+    """
+    from HSAMSegmentLib.labels.segmentation_files import (
+        read_segmentation,  # needs SimpleITK, which a panel opens without
+    )
+
+    path = Path(path)
+    if path.name.lower().endswith(OWN_SUFFIXES):
+        return _load_own(path, name or path.name[: -len(OWN_SUFFIXES[0])])
+    read = read_segmentation(path)
+    node = slicer.mrmlScene.AddNewNodeByClass(
+        "vtkMRMLSegmentationNode", slicer.mrmlScene.GenerateUniqueName(name or read.name)
+    )
+    node.CreateDefaultDisplayNodes()
+    node.SetDescription(" ".join(read.notes))
+    size = read.geometry.size
+    image = shared_labelmap(read.array, (0, size[0], 0, size[1], 0, size[2]), read.geometry)
+    add_labels(node, read.labels, image)
+    converter = slicer.vtkSegmentationConverter
+    grid = converter.SerializeImageGeometry(image)
+    node.GetSegmentation().SetConversionParameter(converter.GetReferenceImageGeometryParameterName(), grid)
+    return node
+
+
+def _load_own(path: Path, name: str):
+    from HSAMSegmentLib.io.image_files import read_image
+
+    read_image(path)  # raises for a damaged file, which would end the whole application in Slicer's own reader
+    try:
+        return slicer.util.loadSegmentation(str(path), {"name": name})
+    except RuntimeError as error:
+        sentence = _("{path} cannot be read as a segmentation. Look into Slicer's error log.")
+        raise VolumeError(sentence.format(path=path)) from error

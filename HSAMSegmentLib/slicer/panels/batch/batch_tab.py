@@ -22,10 +22,9 @@ from HSAMSegmentLib.slicer.panels.widgets.model_list import ListedModel
 from HSAMSegmentLib.slicer.panels.widgets.save_table import ask_csv_path
 from HSAMSegmentLib.slicer.panels.widgets.scan_list import ScanList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
-from HSAMSegmentLib.workflows.events import Failed
+from HSAMSegmentLib.workflows.events import Failed, ending_of
 from HSAMSegmentLib.workflows.segment_folder.folder_request import DONE, FAILED, SKIPPED, BatchRow, FolderRequest
 from HSAMSegmentLib.workflows.suggest.suggest_request import SuggestedScan, SuggestRequest
-from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 FORM = "HSAMSegmentBatch.ui"
 SCENE, SEQUENCE, FOLDER = "scene", "sequence", "folder"

@@ -13,10 +13,9 @@ from HSAMSegmentLib.slicer.nodes.folder_results import LoadedScan
 from HSAMSegmentLib.slicer.nodes.segment_session import SessionEvent
 from HSAMSegmentLib.slicer.panels.tabs import TabContext
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
-from HSAMSegmentLib.workflows.events import Cancelled, Failed, Result
+from HSAMSegmentLib.workflows.events import Cancelled, Failed, Result, ending_of
 from HSAMSegmentLib.workflows.segment_folder.folder_request import BatchRow
 from HSAMSegmentLib.workflows.suggest.suggest_request import SuggestedScan, Suggestions, SuggestRequest
-from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 SUGGESTED = 10
 _ROW_PIXELS = 20

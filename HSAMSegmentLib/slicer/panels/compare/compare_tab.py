@@ -21,8 +21,8 @@ from HSAMSegmentLib.slicer.nodes.segmentations.comparison import (
     score_values,
     show_disagreement,
 )
-from HSAMSegmentLib.slicer.nodes.segmentations.label_layers import node_labels, node_problem
-from HSAMSegmentLib.slicer.nodes.segmentations.segmentation_nodes_from_files import load_segmentation_file
+from HSAMSegmentLib.slicer.nodes.segmentations.node_layers import node_labels, node_problem
+from HSAMSegmentLib.slicer.nodes.segmentations.segments import load_segmentation_file
 from HSAMSegmentLib.slicer.nodes.tables import write_csv
 from HSAMSegmentLib.slicer.panels.compare.pair_table import PairTable
 from HSAMSegmentLib.slicer.panels.compare.score_table import ScoreTable
@@ -32,8 +32,7 @@ from HSAMSegmentLib.slicer.panels.tabs import TabContext
 from HSAMSegmentLib.slicer.panels.widgets.save_table import ask_csv_path
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.compare.compare_request import CompareOutcome
-from HSAMSegmentLib.workflows.events import Cancelled, Failed
-from HSAMSegmentLib.workflows.terminal_events import ending_of
+from HSAMSegmentLib.workflows.events import Cancelled, Failed, ending_of
 
 FORM = "HSAMSegmentCompare.ui"
 FIRST, SECOND = "CompareFirst", "CompareSecond"

@@ -10,11 +10,11 @@ from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.report.correction_slices import DoubtfulSlice
 from HSAMSegmentLib.slicer.nodes.navigation import jump_to_voxel, open_in_segment_editor
 from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
-from HSAMSegmentLib.slicer.nodes.segmentations.provenance import doubts_of, model_of
+from HSAMSegmentLib.slicer.nodes.segmentations.segments import doubts_of, model_of
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows
 from HSAMSegmentLib.slicer.panels.widgets.theme import link_color
-from HSAMSegmentLib.workflows.terminal_events import ending_of
+from HSAMSegmentLib.workflows.events import ending_of
 
 SLICE, ORGAN, CONFIDENCE = range(3)
 

@@ -22,7 +22,7 @@ from HSAMSegmentLib.slicer.nodes.finetune.cases import (
 from HSAMSegmentLib.slicer.nodes.finetune.settings import FinetuneSettings, read_pairs, read_settings, write_settings
 from HSAMSegmentLib.slicer.nodes.navigation import active_scan
 from HSAMSegmentLib.slicer.nodes.segment_session import SessionEvent, Written
-from HSAMSegmentLib.slicer.nodes.segmentations.provenance import newest_result, scan_of
+from HSAMSegmentLib.slicer.nodes.segmentations.segments import newest_result, scan_of
 from HSAMSegmentLib.slicer.panels.engine import Engine
 from HSAMSegmentLib.slicer.panels.finetune.case_table import CaseTable, ask_files
 from HSAMSegmentLib.slicer.panels.finetune.correct_view import CorrectView
@@ -36,11 +36,10 @@ from HSAMSegmentLib.slicer.panels.tabs import TabContext
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, select_data
 from HSAMSegmentLib.slicer.panels.widgets.device_list import DeviceList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
-from HSAMSegmentLib.workflows.events import Result
+from HSAMSegmentLib.workflows.events import Result, ending_of
 from HSAMSegmentLib.workflows.finetune.finetune_request import InspectRequest
 from HSAMSegmentLib.workflows.finetune.inspect_cases import CaseSummary
 from HSAMSegmentLib.workflows.finetune.training_run import UnfinishedRun, new_model_id
-from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 CLOSE_SECONDS = 2.5
 

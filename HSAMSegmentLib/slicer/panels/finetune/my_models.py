@@ -19,8 +19,8 @@ from HSAMSegmentLib.slicer.panels.widgets.model_transfer import ModelTransfer
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.weights.catalog import MODEL
 from HSAMSegmentLib.weights.store_entries import STORED, ModelEntry
+from HSAMSegmentLib.workflows.events import ending_of
 from HSAMSegmentLib.workflows.requests import ExportedModel, ImportedModel
-from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 FILES = "Model (*.safetensors)"
 

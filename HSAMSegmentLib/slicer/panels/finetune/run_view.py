@@ -13,12 +13,11 @@ from HSAMSegmentLib.slicer.nodes.segment_session import Done, SessionEvent
 from HSAMSegmentLib.slicer.panels.engine import Engine, is_last
 from HSAMSegmentLib.slicer.panels.finetune.live_view import LiveView
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
-from HSAMSegmentLib.workflows.events import Cancelled, Failed, ValidationPicture
+from HSAMSegmentLib.workflows.events import Cancelled, Failed, ValidationPicture, ending_of
 from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneOutcome
 from HSAMSegmentLib.workflows.finetune.inspect_cases import finetune_labels
 from HSAMSegmentLib.workflows.finetune.training_run import PAUSE, STOP, TrainingRun, UnfinishedRun
 from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
-from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 logger = logging.getLogger(__name__)
 

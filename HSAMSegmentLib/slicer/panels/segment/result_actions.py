@@ -19,7 +19,7 @@ from HSAMSegmentLib.slicer.nodes.result_exports import (
 from HSAMSegmentLib.slicer.nodes.segment_session import Written, is_in_scene
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
-from HSAMSegmentLib.workflows.terminal_events import ending_of
+from HSAMSegmentLib.workflows.events import ending_of
 
 _KINDS = "Segmentation (*.seg.nrrd);;Label map (*.nii.gz *.nrrd *.mha);;Surfaces (*.stl *.obj)"
 

@@ -30,9 +30,8 @@ from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs, SlicerDialogs
 from HSAMSegmentLib.slicer.panels.widgets.model_list import ListedModel, ModelSource, StoreModels
 from HSAMSegmentLib.slicer.panels.widgets.organ_list import OrganList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
-from HSAMSegmentLib.workflows.events import Cancelled, Failed, Preview, Result
+from HSAMSegmentLib.workflows.events import Cancelled, Failed, Preview, Result, ending_of
 from HSAMSegmentLib.workflows.requests import ImportedModel, Request
-from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,8 @@ from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.slicer.nodes.segment_session import SessionEvent
 from HSAMSegmentLib.slicer.panels.engine import Engine, is_last
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
-from HSAMSegmentLib.workflows.events import Cancelled, Failed, Result
+from HSAMSegmentLib.workflows.events import Cancelled, Failed, Result, ending_of
 from HSAMSegmentLib.workflows.requests import ExportModelRequest, ImportModelRequest
-from HSAMSegmentLib.workflows.terminal_events import ending_of
 
 CLOSE_SECONDS = 1.0
 

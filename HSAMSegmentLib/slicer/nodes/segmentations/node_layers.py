@@ -2,60 +2,100 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
+from vtk.util.numpy_support import vtk_to_numpy
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.labels.label_set import Label, LabelSet, Terminology
-from HSAMSegmentLib.labels.terminology import label_for, unique_name
-from HSAMSegmentLib.slicer.nodes.segmentations.label_images import (
-    geometry_from_ras,
-    image_array,
-    image_geometry,
-    labelmap_of,
-    segment_terminology,
-    with_labelmaps,
+from HSAMSegmentLib.labels.layered import LayeredSegmentation, LayeredStructure
+from HSAMSegmentLib.labels.terminology import (
+    fallback_color,
+    find_structure,
+    label_for,
+    terminology_from_tag,
+    unique_name,
 )
+from HSAMSegmentLib.slicer.nodes.segmentations.segments import LABELMAP
 from HSAMSegmentLib.slicer.nodes.volumes import volume_geometry
+
+_NOTHING_SAID = "85756007"
+"""The code (tissue) that Slicer gives a segment before anybody said what it is."""
 
 _MOST_STRUCTURES = 255
 _LARGEST_COUNTED = 1_000_000
 
 
-@dataclass(frozen=True)
-class NodeStructure:
-    """One structure.
+def with_labelmaps(segmentation_node):
+    """The node's own segmentation, or a copy with label images where it has only surfaces or contours.
 
-    Attributes:
-        label: name, color and code; its value counts the structures of the node from 1.
-        layer: number of its layer, None if it has no voxels.
-        value: its value there.
+    Raises:
+        RequestError: if no label images can be made.
     """
+    segmentation = segmentation_node.GetSegmentation()
+    if segmentation.GetNumberOfSegments() == 0 or segmentation.ContainsRepresentation(LABELMAP):
+        return segmentation
+    copied = slicer.vtkSegmentation()
+    copied.DeepCopy(segmentation)
+    if not copied.CreateRepresentation(LABELMAP):
+        sentence = _(
+            "'{name}' has no label maps, and none can be made of what it has. Draw on it in the Segment Editor, or "
+            "choose another one."
+        )
+        raise RequestError(sentence.format(name=segmentation_node.GetName()))
+    return copied
 
-    label: Label
-    layer: int | None
-    value: int
+
+def labelmap_of(segment):
+    """The label image of a segment, None if it has none or one without voxels."""
+    image = segment.GetRepresentation(LABELMAP)
+    is_empty = image is None or image.GetPointData().GetScalars() is None or 0 in image.GetDimensions()
+    return None if is_empty else image
 
 
-@dataclass(frozen=True)
-class NodeLayers:
-    """The voxels of a node.
+def image_array(image) -> np.ndarray:
+    """A view (k, j, i) of an image's scalars."""
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
 
-    Attributes:
-        structures: what is in it.
-        layers: label arrays (k, j, i) in the memory of the node, and their grids in the world.
-        grid: of the scan that it was drawn on, in the world, if that is known.
+
+def image_geometry(image, to_target: np.ndarray) -> Geometry:
+    """The grid of an oriented image.
+
+    Args:
+        image: its matrix is that of index (0, 0, 0), which its extent may not contain.
+        to_target: 4 x 4 matrix from its coordinates to those of the grid (RAS).
     """
+    to_world = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(to_world)
+    return geometry_from_ras(to_target @ slicer.util.arrayFromVTKMatrix(to_world), image.GetExtent())
 
-    structures: tuple[NodeStructure, ...]
-    layers: tuple[tuple[np.ndarray, Geometry], ...]
-    grid: Geometry | None = None
+
+def geometry_from_ras(ijk_to_ras: np.ndarray, extent: tuple[int, ...]) -> Geometry:
+    """A grid from its 4 x 4 matrix and the first and last index along i, j and k."""
+    ijk_to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ ijk_to_ras
+    origin = ijk_to_lps @ [*extent[0::2], 1.0]
+    spacing = np.linalg.norm(ijk_to_lps[:3, :3], axis=0)
+    return Geometry(
+        size=tuple(int(extent[2 * axis + 1] - extent[2 * axis] + 1) for axis in range(3)),
+        spacing_mm=tuple(float(value) for value in spacing),
+        origin_mm=tuple(float(value) for value in origin[:3]),
+        direction=tuple(float(value) for value in (ijk_to_lps[:3, :3] / spacing).ravel()),
+    )
+
+
+def segment_terminology(segment) -> Terminology | None:
+    """The code of a segment, None where there is none."""
+    tag = vtk.mutable("")
+    if not segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), tag):
+        return None
+    found = terminology_from_tag(tag.get())
+    return None if found is None or found.type.value == _NOTHING_SAID else found
 
 
 def node_problem(node) -> str:
@@ -95,8 +135,8 @@ def node_labels(node) -> LabelSet:
     return LabelSet(tuple(labels))
 
 
-def node_layers(node) -> NodeLayers:
-    """The voxels of a node, placed in the world.
+def node_layers(node) -> LayeredSegmentation:
+    """The voxels of a node, placed in the world; names are made unique.
 
     Raises:
         RequestError: if it holds nothing, or a transform bends it.
@@ -106,28 +146,42 @@ def node_layers(node) -> NodeLayers:
         raise RequestError(problem)
     to_world = _to_world(node)
     if node.IsA("vtkMRMLSegmentationNode"):
-        return _segmentation_layers(node, to_world)
+        return _segmentation_layers(node, to_world, tuple(node_labels(node)))
     grid = _placed(volume_geometry(node), to_world)
     labels = zip(node_labels(node), _values_of(node))
-    structures = tuple(NodeStructure(label, 0, value) for label, value in labels)
-    return NodeLayers(structures, ((slicer.util.arrayFromVolume(node), grid),), grid)
+    structures = tuple(LayeredStructure(label, 0, value) for label, value in labels)
+    return LayeredSegmentation(node.GetName(), ((slicer.util.arrayFromVolume(node), grid),), structures, grid)
 
 
-def _segmentation_layers(node, to_world: np.ndarray) -> NodeLayers:
+def layers_on_scan(segmentation_node, volume_node) -> LayeredSegmentation:
+    """The voxels of a segmentation, placed in the coordinate system of a scan; names are those of the segments.
+
+    Raises:
+        RequestError: if a segment has no label image and none can be made, or if a transform that is not linear lies
+            between scan and segmentation.
+    """
+    segmentation = segmentation_node.GetSegmentation()
+    segments = (segmentation.GetNthSegment(position) for position in range(segmentation.GetNumberOfSegments()))
+    to_scan = _to_scan(segmentation_node, volume_node)
+    return _segmentation_layers(segmentation_node, to_scan, [_label(segment) for segment in segments])
+
+
+def _segmentation_layers(node, to_target: np.ndarray, labels: Sequence[Label]) -> LayeredSegmentation:
+    """The label images of a segmentation with at least one segment; views of the memory of the node, or of a copy."""
     segmentation = with_labelmaps(node)
     images: list = []
     structures = []
-    for label, position in zip(node_labels(node), range(segmentation.GetNumberOfSegments())):
+    for position, label in enumerate(labels):
         segment = segmentation.GetNthSegment(position)
         image = labelmap_of(segment)
         if image is None:
-            structures.append(NodeStructure(label, None, 0))
+            structures.append(LayeredStructure(label, None, 0))
             continue
         if image not in images:
             images.append(image)
-        structures.append(NodeStructure(label, images.index(image), int(segment.GetLabelValue())))
-    layers = tuple((image_array(image), image_geometry(image, to_world)) for image in images)
-    return NodeLayers(tuple(structures), layers, _scan_grid(segmentation, to_world))
+        structures.append(LayeredStructure(label, images.index(image), int(segment.GetLabelValue())))
+    layers = tuple((image_array(image), image_geometry(image, to_target)) for image in images)
+    return LayeredSegmentation(node.GetName(), layers, tuple(structures), _scan_grid(segmentation, to_target))
 
 
 def _segment_facts(segment) -> tuple[str, tuple[float, float, float], Terminology | None]:
@@ -202,3 +256,30 @@ def _transform_problem(node) -> str:
         return ""
     sentence = _("'{name}' is under a transform that bends it. Harden the transform first (module Transforms).")
     return sentence.format(name=node.GetName())
+
+
+def _to_scan(segmentation_node, volume_node) -> np.ndarray:
+    """4 x 4 matrix from the coordinates of a segmentation to those of a scan (RAS)."""
+    source, target = segmentation_node.GetParentTransformNode(), volume_node.GetParentTransformNode()
+    if source is target:
+        return np.eye(4)
+    matrix = vtk.vtkMatrix4x4()
+    if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(source, target, matrix):
+        raise RequestError(
+            _(
+                "A transform that is not linear lies between '{name}' and '{scan}'. Harden it first (in the module "
+                "Transforms)."
+            ).format(name=segmentation_node.GetName(), scan=volume_node.GetName())
+        )
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def _label(segment) -> Label:
+    known = find_structure(segment.GetName())
+    return Label(
+        value=int(segment.GetLabelValue()),
+        name=segment.GetName(),
+        color=tuple(float(part) for part in segment.GetColor()) or fallback_color(1),
+        terminology=segment_terminology(segment) or (known.terminology if known is not None else None),
+        single_piece=known.single_piece if known is not None else False,
+    )
