@@ -26,6 +26,8 @@ from HSAMSegmentLib.report.cohort.style import SCRIPT, STYLE
 from HSAMSegmentLib.report.preview_picture import format_ml
 from HSAMSegmentLib.report.segmentation_report import STATEMENT
 
+_MOST_NOTES = 4
+
 
 def cohort_page(cohort: Cohort, place: Path) -> str:
     """The HTML of a cohort.
@@ -57,30 +59,39 @@ def _header(cohort: Cohort) -> str:
     looks = sum(bool(scan.worth_a_look) for scan in cohort.scans)
     models = ", ".join(sorted({scan.model for scan in cohort.scans if scan.model})) or "unknown"
     numbers = (
-        (len(cohort.scans), "scans segmented"),
-        (looks, "worth a look"),
-        (len(cohort.others), "not segmented"),
-        (len(cohort.structures), "structures"),
+        (len(cohort.scans), "scans segmented", "all"),
+        (looks, "worth a look", "look"),
+        (len(cohort.others), "not segmented", "failed"),
+        (len(cohort.structures), "structures", "structures"),
     )
-    boxes = "".join(f"<div><b>{count}</b>{words}</div>" for count, words in numbers)
+    boxes = "".join(f'<a href="#{place}"><b>{count}</b>{words}</a>' for count, words, place in numbers)
     made = datetime.now().strftime("%Y-%m-%d %H:%M")
-    notes = "".join(f"<li>{_text(note)}</li>" for note in cohort.notes)
     return (
         f"<header><h1>{_text(cohort.title)}</h1>"
         f'<p class="soft">Made on {made} by HSAMSegment {_text(__version__)}. Models: {_text(models)}.<br>'
         f"{STATEMENT}</p>"
-        f'<div class="numbers">{boxes}</div>{f"<ul>{notes}</ul>" if notes else ""}</header>'
+        f'<div class="numbers">{boxes}</div>{_notes(cohort.notes)}</header>'
     )
+
+
+def _notes(notes: Sequence[str]) -> str:
+    """A list; many are folded, since one reason often holds for all scans."""
+    if not notes:
+        return ""
+    items = f"<ul>{''.join(f'<li>{_text(note)}</li>' for note in notes)}</ul>"
+    if len(notes) <= _MOST_NOTES:
+        return items
+    return f"<details><summary>{len(notes)} remarks, the first: {_text(notes[0])}</summary>{items}</details>"
 
 
 def _worth_a_look(cohort: Cohort, ids: dict[str, str], place: Path) -> str:
     scans = sorted((scan for scan in cohort.scans if scan.worth_a_look), key=lambda scan: -len(scan.worth_a_look))
     if not scans:
-        return "<h2>Worth a look</h2><p>Nothing is unusual about any scan.</p>"
+        return '<h2 id="look">Worth a look</h2><p>Nothing is unusual about any scan.</p>'
     cards = "".join(_card(scan, ids[scan.name], place) for scan in scans)
     return (
-        '<h2>Worth a look</h2><p class="soft">Unusual is not wrong: look at the scan. Scans with most findings come '
-        f'first.</p><div class="cards">{cards}</div>'
+        '<h2 id="look">Worth a look</h2><p class="soft">Unusual is not wrong: look at the scan. Scans with most '
+        f'findings come first.</p><div class="cards">{cards}</div>'
     )
 
 
@@ -104,9 +115,9 @@ def _distributions(cohort: Cohort, ids: dict[str, str]) -> str:
     if not shown:
         return ""
     return (
-        '<h2>Distributions</h2><p class="soft">A dot is a scan; red ones are worth a look and lead there. The bar is '
-        "the middle half of the scans, the line their median, the green band the range of the training scans. "
-        "Structures that the border of the scan may cut off are in it, too.</p>"
+        '<h2 id="structures">Distributions</h2><p class="soft">A dot is a scan; red ones are worth a look and lead '
+        "there. The bar is the middle half of the scans, the line their median, the green band the range of the "
+        "training scans. Structures that the border of the scan may cut off are in it, too.</p>"
         f'<div class="distributions">{shown}</div>'
     )
 
@@ -148,7 +159,7 @@ def _chart(
     numbers = [value for _, value in known]
     low, median, high = np.percentile(numbers, (5, 50, 95))
     shown = [readable_number(value) for value in (low, median, high)]
-    words = f"{title}: median {shown[1]}{f' {unit}' if unit else ''}, 90 % from {shown[0]} to {shown[2]}"
+    words = f"{title}: median {shown[1]}{f' {unit}' if unit else ''}; nine of ten scans from {shown[0]} to {shown[2]}"
     return f'<div>{strip_chart(dots, band=band, lowest=lowest)}<span class="soft">{_text(words)}</span></div>'
 
 
@@ -157,11 +168,12 @@ def _table(cohort: Cohort, ids: dict[str, str], place: Path) -> str:
     head = "".join(f'<th scope="col">{_text(name)}</th>' for name in names)
     rows = "".join(_row(scan, names, ids[scan.name], place) for scan in cohort.scans)
     return (
-        '<h2>All scans</h2><p class="soft">Volumes in mL; marked ones are worth a look. A click on a heading sorts.</p>'
+        '<h2 id="all">All scans</h2><p class="soft">Volumes in mL; marked ones are worth a look. A click on a heading '
+        "sorts.</p>"
         '<div class="tools"><input type="search" id="search" placeholder="Name of a scan" aria-label="Name of a scan">'
         '<label><input type="checkbox" id="only"> only those worth a look</label></div>'
-        f'<div class="scroll"><table id="scans"><thead><tr><th scope="col">scan</th><th scope="col">findings</th>{head}'
-        f'<th scope="col">files</th></tr></thead><tbody>{rows}</tbody></table></div>'
+        '<div class="scroll long"><table id="scans"><thead><tr><th scope="col">scan</th><th scope="col">findings</th>'
+        f'{head}<th scope="col">files</th></tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
 
@@ -194,7 +206,7 @@ def _others(cohort: Cohort) -> str:
         for name, state, reason in cohort.others
     )
     return (
-        '<h2>Not segmented</h2><div class="scroll words"><table><thead><tr><th scope="col">scan</th>'
+        '<h2 id="failed">Not segmented</h2><div class="scroll words"><table><thead><tr><th scope="col">scan</th>'
         f'<th scope="col">state</th><th scope="col">reason</th></tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
@@ -207,7 +219,7 @@ def _gallery(cohort: Cohort, ids: dict[str, str]) -> str:
         f'<figure id="{ids[scan.name]}">{_picture(scan)}<figcaption>{_text(scan.name)}</figcaption></figure>'
         for scan in plain
     )
-    return f'<h2>The others</h2><div class="gallery">{figures}</div>'
+    return f'<h2>Pictures of the other scans</h2><div class="gallery">{figures}</div>'
 
 
 def _picture(scan: CohortScan) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 WIDTH, HEIGHT = 220, 56
 _LEFT, _RIGHT, _TOP, _BOTTOM = 6, 6, 6, 10
+_FEW = 50
 _GOLDEN_RATIO = 0.618033988749895
 
 
@@ -53,8 +54,9 @@ def strip_chart(dots: Sequence[Dot], *, band: tuple[float, float] | None = None,
     places = [(across(dot.value), _height(number)) for number, dot in enumerate(dots)]
     plain = "".join(f"M{x} {y}h0" for (x, y), dot in zip(places, dots) if not dot.marked)
     parts = [
-        f'<svg class="strip" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{len(dots)} scans, from '
-        f'{values.min():.4g} to {values.max():.4g}, median {np.median(values):.4g}">',
+        f'<svg class="strip{" few" if len(dots) <= _FEW else ""}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{len(dots)} scans, from {values.min():.4g} to {values.max():.4g}, median '
+        f'{np.median(values):.4g}">',
         _band(band, across, low, high),
         f'<path class="axis" d="M{_LEFT} {HEIGHT - 4}H{WIDTH - _RIGHT}"/>',
         f'<rect class="box" x="{quarter}" y="{HEIGHT - 7}" width="{max(three_quarters - quarter, 1):.1f}" height="6"/>',

@@ -13,7 +13,8 @@ font:15px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;overflow-wra
 h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.15rem;margin:2rem 0 .6rem}
 p,ul{margin:.3rem 0}.soft{color:var(--soft)}a{color:inherit}
 .numbers{display:flex;flex-wrap:wrap;gap:.6rem;margin:1rem 0}
-.numbers div{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.5rem .9rem;min-width:7rem}
+.numbers a{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.5rem .9rem;min-width:7rem;
+text-decoration:none}
 .numbers b{display:block;font-size:1.4rem}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,24rem),1fr));gap:.7rem}
 .card{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem;display:flex;gap:.7rem;
@@ -30,7 +31,11 @@ img{display:block;max-width:100%;height:auto;border-radius:.25rem;background:#00
 .strip{width:100%;display:block}.strip .dots{stroke:var(--dots);stroke-width:4;stroke-linecap:round;opacity:.55}
 .strip .axis{stroke:var(--line)}.strip .median{stroke:var(--text);stroke-width:1.5}.strip .box{fill:var(--box)}
 .strip .band{fill:var(--band)}.strip circle{fill:var(--mark);stroke:var(--card)}
+.strip.few .dots{stroke-width:7;opacity:.9}
 .scroll{overflow-x:auto;border:1px solid var(--line);border-radius:.5rem}
+.long{max-height:80vh;overflow-y:auto}.long thead th{position:sticky;top:0;z-index:1}
+.long thead th:first-child{z-index:2}
+th[aria-sort=ascending]::after{content:" \\25b4"}th[aria-sort=descending]::after{content:" \\25be"}
 table{border-collapse:collapse;width:100%;font-size:.85rem}
 th,td{padding:.25rem .5rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:var(--bg);max-width:16rem;
@@ -43,7 +48,7 @@ margin-right:.35em}
 .tools{display:flex;flex-wrap:wrap;gap:1rem;margin:.5rem 0}
 input[type=search]{font:inherit;padding:.25rem .5rem;border:1px solid var(--line);border-radius:.3rem;
 background:var(--bg);color:inherit;min-width:14rem}
-@media print{.tools{display:none}body{max-width:none}}
+@media print{.tools{display:none}.long{max-height:none}body{max-width:none}}
 """
 
 SCRIPT = """
@@ -65,6 +70,8 @@ function key(row,column){
   return text===""?-Infinity:isNaN(number)?text.toLowerCase():number;
 }
 Array.prototype.forEach.call(table.tHead.rows[0].cells,function(cell,column){
+  cell.tabIndex=0;
+  cell.addEventListener("keydown",function(event){if(event.key==="Enter")cell.click();});
   cell.addEventListener("click",function(){
     var down=cell.getAttribute("aria-sort")==="ascending"?-1:1;
     Array.prototype.forEach.call(table.tHead.rows[0].cells,function(other){other.removeAttribute("aria-sort");});
