@@ -16,6 +16,8 @@ lint:
 	$(PYTHON) Scripts/run.py setup --extras dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/codespell .
 	.venv/bin/lint-imports
 
 bench:

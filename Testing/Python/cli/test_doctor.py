@@ -30,6 +30,7 @@ def test_the_self_test_finds_on_this_computer_what_was_recorded(capsys):
     assert checks["self-test"]["ok"], checks["self-test"]["finding"]
 
 
+@pytest.mark.slow
 def test_another_result_than_the_recorded_one_fails_and_says_what_to_do(capsys, monkeypatch, tmp_path):
     record = json.loads((builtin_models_folder() / self_test.RECORD_FILE).read_text(encoding="utf-8"))
     record["dice"]["liver"] -= 0.2

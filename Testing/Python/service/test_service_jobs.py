@@ -129,6 +129,7 @@ def test_a_worker_that_is_killed_once_costs_time_only(service, long_scan):
     assert service.request("DELETE", f"/v1/jobs/{job}").status_code == 204
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_every_worker_fails_and_the_service_goes_on(service, long_scan, nifti):
     job = service.submit(long_scan)
     service.wait(job, "running")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
 import time
 
 import pytest
 import requests
+from program_environment import Program, one_line
 from service_fixtures import *  # noqa: F403 - fixtures
 from service_program import running_service
 
@@ -171,24 +169,17 @@ def test_without_a_token_only_programs_of_this_computer_are_served(tmp_path, mod
 
 
 def test_an_address_that_is_taken_and_a_wrong_certificate_are_sentences(service, tmp_path):
-    port = service.address.rpartition(":")[2]
-    done = serve("--port", port)
+    serve, port = Program(tmp_path / "store", tmp_path / "work"), service.address.rpartition(":")[2]
+    done = serve("serve", "--port", port)
     assert done.returncode == 2
-    assert "cannot listen" in done.stderr
+    assert "cannot listen" in one_line(done)
     (tmp_path / "certificate.pem").write_text("none")
-    done = serve("--port", "0", "--certificate", str(tmp_path / "certificate.pem"))
+    done = serve("serve", "--port", "0", "--certificate", str(tmp_path / "certificate.pem"))
     assert done.returncode == 2
-    assert "certificate" in done.stderr
-    done = serve("--host", "0.0.0.0")
+    assert "certificate" in one_line(done)
+    done = serve("serve", "--host", "0.0.0.0")
     assert done.returncode == 2
-    assert "--token-file" in done.stderr
-
-
-def serve(*arguments):
-    command = [sys.executable, "-m", "HSAMSegmentLib", "serve", *arguments]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=60, check=False)
-    assert re.fullmatch(r"hsam-segment: [^\n]+\n", done.stderr), done.stderr
-    return done
+    assert "--token-file" in one_line(done)
 
 
 def test_the_service_that_is_killed_leaves_no_worker_and_no_files(tmp_path, models, long_scan):

@@ -48,7 +48,7 @@ def test_compare_has_no_empty_section_before_anything_is_chosen(host, open_panel
 ALL_STATES = [(key, state) for key, states in STATES.items() for state in states]
 
 
-@pytest.mark.parametrize("width", [380, 700])
+@pytest.mark.parametrize("width", [380, pytest.param(700, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("key", "state"), ALL_STATES, ids=[f"{key} {state}" for key, state in ALL_STATES])
 def test_no_state_has_a_gap_or_makes_the_dock_wide(host, open_panel, key, state, width):
     widget, panel = open_panel(width=width, height=SMALL_SCREEN)

@@ -115,6 +115,7 @@ def test_events_tell_loss_dice_of_each_label_and_show_a_slice(finetuned):
     assert previews[0].reference.any()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(case, finetuned, tmp_path):
     weights = read_tensors(finetuned.result.path)
     again = finetune(request(tmp_path), cases=[case])

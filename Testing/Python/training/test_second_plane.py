@@ -197,6 +197,7 @@ def test_a_model_with_two_networks_is_one_file_that_segments(case, finetuned):
     assert not any("planes" in warning for warning in found.warnings)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_two_networks_also_after_a_pause(cases, finetuned, tmp_path, monkeypatch):
     monkeypatch.setattr(PlaneComparison, "is_better", True)
     stop = CancelIn(steps=2)
@@ -264,6 +265,7 @@ def test_without_anything_held_out_there_is_one_network(case, tmp_path):
     assert not any("second network" in note for note in result.notes)
 
 
+@pytest.mark.slow
 def test_scans_to_validate_on_decide_about_the_second_network(cases, data_folder, tmp_path):
     other = thin_case(data_folder, "la_1D7CUD1955YZPGK8XHJX")
     result = finetune(request(tmp_path), cases=cases, validation=[other])
@@ -271,6 +273,7 @@ def test_scans_to_validate_on_decide_about_the_second_network(cases, data_folder
     assert any("where held-out slices cross" in note for note in result.notes)
 
 
+@pytest.mark.slow
 def test_a_first_plane_that_ended_early_gets_a_second_one_of_a_third_of_its_length(cases, tmp_path, monkeypatch):
     monkeypatch.setattr(Validator, "has_converged", property(lambda validator: validator._trainer.steps >= 6))
     told: list[Progress] = []
