@@ -320,7 +320,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/finetune/training_run.py
   HSAMSegmentLib/workflows/finetune/validation_picture.py
   HSAMSegmentLib/workflows/finetune/validation_record.py
-  HSAMSegmentLib/workflows/inputs.py
   HSAMSegmentLib/workflows/model_jobs.py
   HSAMSegmentLib/workflows/probe.py
   HSAMSegmentLib/workflows/requests.py

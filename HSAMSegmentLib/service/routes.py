@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from HSAMSegmentLib import __version__
 from HSAMSegmentLib.export.formats import FORMAT_NAMES, format_named
+from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.report.segmentation_report import STATEMENT
 from HSAMSegmentLib.runtime.disk import sha256_of
@@ -26,7 +27,6 @@ from HSAMSegmentLib.service.intake import prepare_scan
 from HSAMSegmentLib.service.jobs import DONE, Job
 from HSAMSegmentLib.service.service import Service
 from HSAMSegmentLib.service.uploads import CutUploadError, Upload, receive_upload
-from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
 
 DEFAULT_FORMAT = "nii.gz"
