@@ -22,7 +22,7 @@ from HSAMSegmentLib.training.initialization import initialize_network, open_init
 from HSAMSegmentLib.training.loop.budget import Budget
 from HSAMSegmentLib.training.recipe import make_recipe
 from HSAMSegmentLib.training.request import FinetuneCase, FinetuneEvents, FinetuneNote, FinetuneRequest, ignore_events
-from HSAMSegmentLib.training.setup import TrainingSetup, training_set_of
+from HSAMSegmentLib.training.training_setup import TrainingSetup, training_set_of
 
 
 def prepare(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.labels.label_set import LabelSet
-from HSAMSegmentLib.labels.layered import LayerInput
+from HSAMSegmentLib.labels.layered_segmentation import LayerInput
 
 if TYPE_CHECKING:
     import numpy as np

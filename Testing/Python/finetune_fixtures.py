@@ -9,7 +9,7 @@ import numpy as np
 from small_cases import ABDOMEN_NAMES, small_volume
 
 from HSAMSegmentLib.images.volume import VolumeInput
-from HSAMSegmentLib.labels.layered import LayerInput
+from HSAMSegmentLib.labels.layered_segmentation import LayerInput
 from HSAMSegmentLib.labels.terminology import label_set_of
 from HSAMSegmentLib.training.request import FinetuneCase, FinetuneRequest, OrganInput
 from HSAMSegmentLib.workflows.finetune.training_run import TrainingRun

@@ -14,7 +14,7 @@ from HSAMSegmentLib.images.orientation import slice_axis
 from HSAMSegmentLib.images.volume import Volume, VolumeInput, guess_modality
 from HSAMSegmentLib.labels.grids import resample_labels, same_grid
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
-from HSAMSegmentLib.labels.layered import LayerInput, painted
+from HSAMSegmentLib.labels.layered_segmentation import LayerInput, painted
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.training.request import FinetuneCase, OrganInput
 

@@ -95,10 +95,10 @@ def _learn(job: FinetuneState, training_run: TrainingRun, watch: _Watch) -> Fine
     """Run; where the disk got full meanwhile, that is what is told.
 
     Raises:
-        OutputError: if there is no room any more to save what is learned.
+        OutputError: if the disk is too full to save the training.
     """
     full = OutputError(
-        f"The disk of {training_run.folder} is full, so what is learned could not be saved any more. Free some space "
+        f"The disk of {training_run.folder} is full, so the training could not be saved. Free some space "
         "on it and go on."
     )
     try:

@@ -14,7 +14,7 @@ from HSAMSegmentLib.images.orientation import slice_axis
 from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.io.volume_files import read_volume
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
-from HSAMSegmentLib.labels.layered import LayerInput
+from HSAMSegmentLib.labels.layered_segmentation import LayerInput
 from HSAMSegmentLib.labels.segmentation_files import read_segmentation
 from HSAMSegmentLib.labels.terminology import find_structure
 from HSAMSegmentLib.preprocess.rules import SliceRule, other_plane

@@ -18,7 +18,7 @@ from HSAMSegmentLib.errors import RequestError, TrainingError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.labels.label_set import Label
-from HSAMSegmentLib.labels.layered import LayerInput
+from HSAMSegmentLib.labels.layered_segmentation import LayerInput
 from HSAMSegmentLib.labels.segmentation_files import write_segmentation
 from HSAMSegmentLib.labels.terminology import label_for, label_set_of
 from HSAMSegmentLib.runtime.serialization import from_plain, to_plain

@@ -11,7 +11,7 @@ from HSAMSegmentLib.evaluation.label_matching import StructurePair
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
-from HSAMSegmentLib.labels.layered import LayeredStructure, LayerInput
+from HSAMSegmentLib.labels.layered_segmentation import LayeredStructure, LayerInput
 from HSAMSegmentLib.labels.terminology import label_for, label_set_of
 from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.training.request import FinetuneCase, FinetuneRequest, OrganInput

@@ -14,7 +14,7 @@ from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.orientation import slice_axis
 from HSAMSegmentLib.images.volume import VolumeInput
-from HSAMSegmentLib.labels.layered import LayeredSegmentation, LayeredStructure, LayerInput
+from HSAMSegmentLib.labels.layered_segmentation import LayeredSegmentation, LayeredStructure, LayerInput
 from HSAMSegmentLib.runtime.atomic_files import make_folder
 from HSAMSegmentLib.runtime.disk import require_free_space
 from HSAMSegmentLib.runtime.serialization import from_plain
