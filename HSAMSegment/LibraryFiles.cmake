@@ -63,7 +63,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/io/dicom/sniff.py
   HSAMSegmentLib/io/image_files.py
   HSAMSegmentLib/io/nifti_files.py
-  HSAMSegmentLib/io/quiet.py
+  HSAMSegmentLib/io/quiet_libraries.py
   HSAMSegmentLib/io/scan_folder.py
   HSAMSegmentLib/io/scan_lists.py
   HSAMSegmentLib/io/volume_files.py
@@ -72,7 +72,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/labels/grids.py
   HSAMSegmentLib/labels/label_maps.py
   HSAMSegmentLib/labels/label_set.py
-  HSAMSegmentLib/labels/layered.py
+  HSAMSegmentLib/labels/layered_segmentation.py
   HSAMSegmentLib/labels/rtstruct.py
   HSAMSegmentLib/labels/seg_nrrd.py
   HSAMSegmentLib/labels/segmentation.py
@@ -258,7 +258,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/training/request.py
   HSAMSegmentLib/training/result.py
   HSAMSegmentLib/training/second_plane.py
-  HSAMSegmentLib/training/setup.py
+  HSAMSegmentLib/training/training_setup.py
   HSAMSegmentLib/weights/__init__.py
   HSAMSegmentLib/weights/bundle.py
   HSAMSegmentLib/weights/catalog.py
@@ -320,7 +320,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/finetune/training_run.py
   HSAMSegmentLib/workflows/finetune/validation_picture.py
   HSAMSegmentLib/workflows/finetune/validation_record.py
-  HSAMSegmentLib/workflows/inputs.py
   HSAMSegmentLib/workflows/model_jobs.py
   HSAMSegmentLib/workflows/probe.py
   HSAMSegmentLib/workflows/requests.py

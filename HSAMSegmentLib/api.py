@@ -76,10 +76,10 @@ def segment(
     Raises:
         HSAMSegmentError: one sentence on what is wrong and what to do; CancelledError after a cancel.
     """
+    from HSAMSegmentLib.images.volume import VolumeInput
     from HSAMSegmentLib.io.volume_files import volume_of
     from HSAMSegmentLib.weights.loading import LoadedModel
     from HSAMSegmentLib.workflows.context import Context, progress_only
-    from HSAMSegmentLib.workflows.inputs import VolumeInput
     from HSAMSegmentLib.workflows.segment.model_cache import ModelCache
     from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
     from HSAMSegmentLib.workflows.segment.segment_scan import segment_scan

@@ -10,7 +10,13 @@ from HSAMSegmentLib.cli.console import Console, format_seconds, format_table
 from HSAMSegmentLib.errors import CancelledError, RequestError
 from HSAMSegmentLib.runtime.atomic_files import check_outputs
 from HSAMSegmentLib.runtime.progress import CancelToken
-from HSAMSegmentLib.training.request import CaseFiles, FinetuneNote, FinetuneRequest, FinetuneResult, ValidationMetrics
+from HSAMSegmentLib.training.request import (
+    FinetuneCase,
+    FinetuneNote,
+    FinetuneRequest,
+    FinetuneResult,
+    ValidationMetrics,
+)
 
 MODEL_SUFFIX = ".safetensors"
 
@@ -106,14 +112,14 @@ def _request(arguments: argparse.Namespace) -> FinetuneRequest:
     )
 
 
-def _pairs(values: list[list[Path]]) -> tuple[CaseFiles, ...]:
-    return tuple(CaseFiles(image=image, labels=labels) for image, labels in values)
+def _pairs(values: list[list[Path]]) -> tuple[FinetuneCase, ...]:
+    return tuple(FinetuneCase.of_files(image, labels) for image, labels in values)
 
 
 def _require_cases(request: FinetuneRequest) -> None:
     for case in (*request.cases, *request.validation):
-        for path in (case.image, case.labels):
-            if not path.exists():
+        for path in (case.scan.path, case.label_file):
+            if not Path(path).exists():
                 raise RequestError(f"There is no file {path}.")
 
 

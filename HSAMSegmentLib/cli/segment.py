@@ -8,11 +8,11 @@ from HSAMSegmentLib.cli.cohort_arguments import first_given, names_many_scans, w
 from HSAMSegmentLib.cli.console import Console, format_seconds, format_table
 from HSAMSegmentLib.errors import RequestError, VolumeError
 from HSAMSegmentLib.export.formats import ENDINGS
+from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
 from HSAMSegmentLib.inference.result import LabelResult, SegmentationResult
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.workflows.context import Context, progress_only
-from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
 from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 

@@ -17,7 +17,7 @@ from HSAMSegmentLib.evaluation.metrics import Comparison, LabelScore, compare
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.labels.grids import label_box, part_of_lattice, resample_array, voxel_offset
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
-from HSAMSegmentLib.labels.layered import LayeredSegmentation
+from HSAMSegmentLib.labels.layered_segmentation import LayeredSegmentation
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress, ProgressCallback, ignore_progress
 

@@ -13,7 +13,7 @@ from HSAMSegmentLib.errors import OutputError, RequestError
 from HSAMSegmentLib.export.origin import Origin
 from HSAMSegmentLib.export.source_images import derived_uid, read_source_images
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.io.quiet import quiet_libraries
+from HSAMSegmentLib.io.quiet_libraries import quiet_libraries
 from HSAMSegmentLib.labels.dicom_seg import cielab_of
 from HSAMSegmentLib.labels.label_set import Code, Label
 from HSAMSegmentLib.labels.segmentation import Segmentation

@@ -28,7 +28,7 @@ class ResultFormat:
     Attributes:
         name: as `--format` has it.
         suffix: end of the file names that a folder run gives.
-        endings: ends of file names by which it is recognized.
+        endings: suffixes of file names that select it.
         write: writes labels to a path; the last argument is whether to overwrite.
         needs_dicom: whether it refers to the DICOM images of the scan.
         require: raises RequestError if a package that it needs is missing.

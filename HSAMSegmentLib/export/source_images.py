@@ -8,7 +8,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from HSAMSegmentLib.errors import OutputError
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.io.quiet import quiet_libraries
+from HSAMSegmentLib.io.quiet_libraries import quiet_libraries
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -1,4 +1,4 @@
-"""A volume as plain data: an array, where it is, and whether its gray values can only be those of a CT."""
+"""A volume as plain data: an array and where it is; where a job finds one; and whether it can only be a CT."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.geometry import Geometry
 
 _AIR_HU = (-1100.0, -850.0)
@@ -14,6 +15,8 @@ _SOFT_TISSUE_HU = (-200.0, 300.0)
 _LOWEST_CT_HU = -4100.0
 _HIGHEST_CT_HU = 32767.0
 _LEAST_AIR, _LEAST_SOFT_TISSUE = 0.01, 0.02
+
+_NO_GEOMETRY = "A scan given as an array needs its geometry."
 
 
 @dataclass(frozen=True)
@@ -60,3 +63,37 @@ def _part_between(array: np.ndarray, bounds: tuple[float, float]) -> float:
     """Part of the voxels within bounds, counted slice by slice to need little memory."""
     low, high = bounds
     return sum(int(np.count_nonzero((part >= low) & (part <= high))) for part in array) / array.size
+
+
+@dataclass(frozen=True)
+class VolumeInput:
+    """Where the scan is: in a file or DICOM folder, or in an array file with its geometry (a volume of a scene).
+
+    Attributes:
+        path: file or DICOM folder, empty if the array is given.
+        array_file: `.npy` file of the array (k, j, i), read memory-mapped.
+        geometry: grid of the array.
+        name: for reports.
+        modality: "CT", "MR" or "" when nothing tells.
+        series: which DICOM series of a folder to read, or the instance UID of the one an array came from; else "".
+    """
+
+    path: str = ""
+    array_file: str = ""
+    geometry: Geometry | None = None
+    name: str = "volume"
+    modality: str = ""
+    series: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.path) == bool(self.array_file):
+            raise RequestError("A job needs its scan either as a file or as an array, and got both or none.")
+        if self.array_file and self.geometry is None:
+            raise RequestError(_NO_GEOMETRY)
+
+    @property
+    def required_geometry(self) -> Geometry:
+        """The grid of the array; RequestError for a scan in a file."""
+        if self.geometry is None:
+            raise RequestError(_NO_GEOMETRY)
+        return self.geometry

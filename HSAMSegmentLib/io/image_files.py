@@ -26,7 +26,7 @@ from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.sitk_images import geometry_of
 from HSAMSegmentLib.io.compressed_files import check_compressed
 from HSAMSegmentLib.io.nifti_files import NiftiHeader, axes_shear_degrees, read_nifti_header, read_nifti_image
-from HSAMSegmentLib.io.quiet import quiet_libraries
+from HSAMSegmentLib.io.quiet_libraries import quiet_libraries
 
 NO_PLACE_NOTE = "The file does not say where it is in the patient; left and right are not sure."
 NO_SPACING_NOTE = "The file does not say its voxel size along every axis; 1 mm was taken."

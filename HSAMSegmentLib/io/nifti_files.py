@@ -20,7 +20,7 @@ import SimpleITK as sitk
 
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.io.compressed_files import GZIP, unpacked_blocks
-from HSAMSegmentLib.io.quiet import quiet_libraries
+from HSAMSegmentLib.io.quiet_libraries import quiet_libraries
 
 if TYPE_CHECKING:
     from nibabel.analyze import AnalyzeHeader

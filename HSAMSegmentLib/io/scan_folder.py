@@ -27,7 +27,7 @@ from HSAMSegmentLib.io.image_files import (
     read_image,
 )
 from HSAMSegmentLib.io.nifti_files import read_nifti_header
-from HSAMSegmentLib.io.quiet import quiet_libraries
+from HSAMSegmentLib.io.quiet_libraries import quiet_libraries
 from HSAMSegmentLib.io.volume_files import list_series
 
 _NNUNET_FOLDER = re.compile(r"labels(Tr|Ts|Va|Val)", re.IGNORECASE)

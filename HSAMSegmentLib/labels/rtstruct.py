@@ -16,7 +16,7 @@ from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.io.image_files import name_without_suffix
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
-from HSAMSegmentLib.labels.layered import painted
+from HSAMSegmentLib.labels.layered_segmentation import painted
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.labels.terminology import fallback_color, find_structure, unique_name
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.labels.label_set import Label, LabelSet, Terminology
-from HSAMSegmentLib.labels.layered import painted
+from HSAMSegmentLib.labels.layered_segmentation import painted
 from HSAMSegmentLib.labels.structures import TISSUE
 from HSAMSegmentLib.labels.terminology import (
     fallback_color,

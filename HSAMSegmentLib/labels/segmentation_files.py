@@ -27,7 +27,7 @@ from HSAMSegmentLib.io.image_files import (
     read_image,
 )
 from HSAMSegmentLib.io.nifti_files import axes_shear_degrees, check_nifti_length, read_nifti_header
-from HSAMSegmentLib.io.quiet import quiet_libraries
+from HSAMSegmentLib.io.quiet_libraries import quiet_libraries
 from HSAMSegmentLib.labels.dicom_seg import SEG_CLASSES, read_dicom_seg
 from HSAMSegmentLib.labels.label_maps import is_generic_name, labels_of_values, names_path, names_text, read_names
 from HSAMSegmentLib.labels.label_set import LabelSet

@@ -38,7 +38,7 @@ class StructureStatistics:
         surface_cm2: area of its surface by the formula of Crofton, as ITK computes it (Lehmann and Legland 2012).
         mean, sd, min, p05, p25, median, p75, p95, max: of the intensities of all its voxels; the standard deviation has
             n - 1 in its denominator. None without a scan.
-        core_mean: mean of the voxels whose six neighbors belong to the structure, too; None if there are none.
+        core_mean: mean of the voxels whose six neighbors also belong to the structure; None if there are none.
         extent_right_left_mm, extent_front_back_mm, extent_head_feet_mm: sides of the box along the axes of the patient
             that holds its voxels.
         centroid_r_mm, centroid_a_mm, centroid_s_mm: mean place of its voxels in RAS mm (right, front, head positive).

@@ -48,7 +48,7 @@ def make_report(
         manifest: of the model.
         options: how it was segmented.
         output: the file that was written, if any.
-        record: hashes of input, model and output (`files.make_record`), by which a second run knows what is done.
+        record: hashes of input, model and output (`files.make_record`), which tell a second run what is done.
         measured: statistics of the structures and what is unusual about them, if that was measured.
 
     Returns:

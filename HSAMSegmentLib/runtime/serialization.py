@@ -60,7 +60,11 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         return _read_tuple(get_args(hint), value, where)
     if origin is dict:
-        return {key: _read(get_args(hint)[1], item, where) for key, item in _checked(dict, value, where).items()}
+        key_hint, item_hint = get_args(hint)
+        return {
+            int(key) if key_hint is int else key: _read(item_hint, item, where)
+            for key, item in _checked(dict, value, where).items()
+        }
     if is_dataclass(hint):
         return from_plain(cast(Any, hint), value)
     return _read_scalar(hint, value, where)

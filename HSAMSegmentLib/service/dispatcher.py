@@ -57,7 +57,7 @@ class Dispatcher:
         self._expire_all = expire
         self._limits = limits
         self._stopping = threading.Event()
-        # The runners are made here, one after the other: a workspace numbers its folders and is no thread's own.
+        # The runners are made here, one after the other: a workspace numbers its folders without a lock.
         self.runners = [ProcessRunner(workspace, environment=environment) for _ in range(workers)]
         self._guard = threading.Lock()
         self._threads = [

@@ -62,7 +62,7 @@ def prepare_scan(upload: Path, folder: Path, limits: Limits, between_chunks: Cal
         return scan
     suffix = _suffix_of(start)
     if not suffix:
-        raise VolumeError(f"The upload is no image that this service knows. {_WHAT_IS_TAKEN}")
+        raise VolumeError(f"The upload is not an image that this service can read. {_WHAT_IS_TAKEN}")
     return upload.replace(folder / f"scan{suffix}")
 
 

@@ -25,7 +25,7 @@ class QueueFullError(HSAMSegmentError):
 
 
 class UnknownJobError(HSAMSegmentError):
-    """There is no such job of this owner; whether another one has it is not told."""
+    """There is no such job of this owner. Says nothing about jobs of others."""
 
 
 @dataclass
@@ -191,7 +191,7 @@ class JobBoard:
             _delete_all_but(job.result_file, job.folder)
 
     def remove(self, job: Job) -> None:
-        """Forget a job and delete its files; a running one is canceled and cleaned up by whoever runs it."""
+        """Forget a job and delete its files; the runner of a running one cancels it and cleans up."""
         with self._changed:
             self._jobs.pop(job.id, None)
             job.wants_cancel = True
@@ -218,7 +218,7 @@ class JobBoard:
             self.remove(job)
 
     def expire(self) -> int:
-        """Remove ended jobs that nobody fetched; returns how many."""
+        """Remove ended jobs whose result was not fetched in time; returns how many."""
         with self._changed:
             limit = self._clock() - self._keep_seconds
             old = [job for job in self._jobs.values() if job.ended is not None and job.ended < limit]

@@ -14,7 +14,7 @@ from HSAMSegmentLib.service.jobs import UnknownJobError
 
 
 class UnknownScanError(UnknownJobError):
-    """There is no such scan of this owner; whether another one has it is not told."""
+    """There is no such scan of this owner. Says nothing about jobs of others."""
 
 
 @dataclass

@@ -73,7 +73,7 @@ async def log_in(request: Request, service: TheService) -> dict[str, Any]:
     async for chunk in request.stream():
         body += chunk
         if len(body) > _LOGIN_BYTES:
-            raise TooLargeError("These are no name and password: they are too long.")
+            raise TooLargeError("The name or the password is too long.")
     token = parse_qs(body.decode("utf-8", "replace")).get("password", [""])[0]
     if service.tokens.owner(token) is None:
         raise HTTPException(401, "The password is none of the tokens that this service was started with.")
@@ -207,12 +207,12 @@ def _wishes(model: str, output: str, upload: Upload) -> Wishes:
     try:
         params = json.loads(upload.fields.get("params") or "{}")
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"The field 'params' is no JSON ({error}).") from error
+        raise RequestError(f"The field 'params' is not JSON ({error}).") from error
     if not isinstance(params, dict):
-        raise RequestError("The field 'params' is no JSON object.")
+        raise RequestError("The field 'params' is not a JSON object.")
     organs = params.get("organs", [])
     if not (isinstance(organs, list) and all(isinstance(name, str) for name in organs)):
-        raise RequestError("'organs' in the field 'params' is no list of names.")
+        raise RequestError("'organs' in the field 'params' is not a list of names.")
     wanted = "dicom-seg" if output == "dicom_seg" else str(params.get("result_extension") or DEFAULT_FORMAT)
     return Wishes(model, tuple(organs), wanted)
 

@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from HSAMSegmentLib import __version__
 from HSAMSegmentLib.export.formats import FORMAT_NAMES, format_named
+from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.report.segmentation_report import STATEMENT
 from HSAMSegmentLib.runtime.disk import sha256_of
@@ -26,7 +27,6 @@ from HSAMSegmentLib.service.intake import prepare_scan
 from HSAMSegmentLib.service.jobs import DONE, Job
 from HSAMSegmentLib.service.service import Service
 from HSAMSegmentLib.service.uploads import CutUploadError, Upload, receive_upload
-from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
 
 DEFAULT_FORMAT = "nii.gz"
@@ -156,7 +156,7 @@ async def accept(
         kept_scan: puts a scan that the service has already into a folder, for an upload without one.
 
     Raises:
-        HSAMSegmentError: if there is no room, the upload is cut, slow or large, or it is no scan.
+        HSAMSegmentError: if there is no room, the upload is cut, slow or large, or not a scan.
     """
     model = await run_in_threadpool(service.model_for, model)
     async with upload_folder(service, owner) as folder:
@@ -176,7 +176,7 @@ async def upload_folder(service: Service, owner: str) -> AsyncIterator[Path]:
     """A folder for an upload, which holds a place in the queue meanwhile; whatever fails, nothing is left of it.
 
     Raises:
-        QueueFullError: if there is no place.
+        QueueFullError: if the queue is full.
     """
     folder = Path(tempfile.mkdtemp(prefix="scan-", dir=service.folder))
     try:
@@ -191,7 +191,7 @@ async def scan_of(upload: Upload, folder: Path, service: Service) -> Path:
     """Turn an upload into a scan in its folder.
 
     Raises:
-        VolumeError: if it is no scan.
+        VolumeError: if it is not a scan.
     """
     limits = service.settings.limits
     return await run_in_threadpool(prepare_scan, upload.path, folder, limits, service.raise_if_stopping)

@@ -31,7 +31,7 @@ from HSAMSegmentLib.training.loop.validator import Validator
 from HSAMSegmentLib.training.recipe import Recipe
 from HSAMSegmentLib.training.request import SCHEDULES, FinetuneEvents, FinetuneRequest
 from HSAMSegmentLib.training.second_plane import PlaneComparison, SecondPlane
-from HSAMSegmentLib.training.setup import TrainingSetup, slice_bank_of
+from HSAMSegmentLib.training.training_setup import TrainingSetup, slice_bank_of
 
 Result = TypeVar("Result")
 

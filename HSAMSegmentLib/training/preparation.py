@@ -12,7 +12,7 @@ from HSAMSegmentLib.training.data.cases import (
     common_labels,
     distinct_cases,
     matched_labels,
-    read_case,
+    open_case,
     refuse_training_scans,
 )
 from HSAMSegmentLib.training.data.sampling import ValidationSet, hold_out_blocks, whole_case
@@ -21,8 +21,8 @@ from HSAMSegmentLib.training.finetune_state import FinetuneState
 from HSAMSegmentLib.training.initialization import initialize_network, open_initial_weights
 from HSAMSegmentLib.training.loop.budget import Budget
 from HSAMSegmentLib.training.recipe import make_recipe
-from HSAMSegmentLib.training.request import CaseFiles, FinetuneEvents, FinetuneNote, FinetuneRequest, ignore_events
-from HSAMSegmentLib.training.setup import TrainingSetup, training_set_of
+from HSAMSegmentLib.training.request import FinetuneCase, FinetuneEvents, FinetuneNote, FinetuneRequest, ignore_events
+from HSAMSegmentLib.training.training_setup import TrainingSetup, training_set_of
 
 
 def prepare(
@@ -77,13 +77,13 @@ def prepare(
     return run
 
 
-def _cases(run: FinetuneState, files: Sequence[CaseFiles], given: Sequence[Case] | None) -> list[Case]:
+def _cases(run: FinetuneState, files: Sequence[FinetuneCase], given: Sequence[Case] | None) -> list[Case]:
     """The given cases, or those of the files."""
     found = list(given or ())
     if given is None:
         names = run.request.names or None
         for item in files:
-            case = run.interruptible(lambda item=item: read_case(item.image, item.labels, names=names))  # type: ignore[misc]
+            case = run.interruptible(lambda item=item: open_case(item, run.request.labels, names=names))  # type: ignore[misc]
             found += run.stored([case])
     for case in found:
         run.advise(case.notes)

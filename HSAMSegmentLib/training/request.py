@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.images.volume import VolumeInput
+from HSAMSegmentLib.labels.label_set import LabelSet
+from HSAMSegmentLib.labels.layered_segmentation import LayerInput
 
 if TYPE_CHECKING:
     import numpy as np
 
     from HSAMSegmentLib.weights.loading import LoadedModel
 
+BUNDLE_SUFFIX = ".safetensors"
 SCHEDULES = ("constant", "cosine", "hsam", "autosam")
 FEW_CASES = 5
 """Up to this number of scans, the recipe for few scans is used."""
@@ -20,24 +26,55 @@ SECOND_PLANE_CASES = range(2, FEW_CASES + 1)
 
 
 @dataclass(frozen=True)
-class CaseFiles:
-    """A scan and its labels.
+class OrganInput:
+    """Where an organ that is learned is found in a case.
 
     Attributes:
-        image: a volume file or DICOM folder.
-        labels: a label map or segmentation file.
+        organ: name of the label that is learned.
+        source: name that the case has for it (two names may lead to one organ).
+        layer: number of the layer that holds it; of no meaning for label files.
+        value: its value there; of no meaning for label files.
     """
 
-    image: Path
-    labels: Path
+    organ: str
+    source: str
+    layer: int = 0
+    value: int = 0
+
+
+@dataclass(frozen=True)
+class FinetuneCase:
+    """A scan with its labels: either a label file, or layers.
+
+    Attributes:
+        scan: the scan.
+        organs: what is learned of it, and everything else is background; empty for all labels of a label file.
+        label_file: label map or segmentation file; empty if there are layers.
+        layers: label arrays, the smaller organ winning where some overlap.
+    """
+
+    scan: VolumeInput
+    organs: tuple[OrganInput, ...] = ()
+    label_file: str = ""
+    layers: tuple[LayerInput, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.label_file) == bool(self.layers):
+            raise RequestError(f"The case '{self.scan.name}' needs its labels either as a file or as arrays.")
+
+    @classmethod
+    def of_files(cls, image: Path, labels: Path) -> FinetuneCase:
+        """A volume file or DICOM folder with a label map or segmentation file."""
+        return cls(VolumeInput(path=str(image)), label_file=str(labels))
 
 
 @dataclass(frozen=True)
 class FinetuneRequest:
-    """Fine-tune a model on labeled scans.
+    """Fine-tune a model on labeled scans: what panel, command line and Python ask for.
 
     Attributes:
-        output: the bundle to write.
+        output: the bundle to write. In the background it lies in the folder of a training run, with copies of arrays,
+            training state and history, until it is in the store (see `workflows.finetune.training_run`).
         cases: training scans; may be empty if `finetune` gets cases in memory.
         validation: scans that select the best state; empty to hold out slices of the training scans.
         names: names of label values, for label maps without.
@@ -67,11 +104,17 @@ class FinetuneRequest:
         cache_folder: folder of the feature cache, None for the system's folder for temporary files.
         stream_folder: keep scans and slices in files of this folder instead of in memory, for cohorts that do not fit;
             None for memory.
+        labels: what the organs of the cases are learned as: names, colors and codes, values 1 to K; None for the labels
+            of the cases.
+        store_folder: the store that the model goes into in the background; empty for the user's own.
+        finish: in the background, do not learn any more: make a model of the best that the training run has.
     """
 
+    kind: ClassVar[str] = "finetune"
+
     output: Path
-    cases: tuple[CaseFiles, ...] = ()
-    validation: tuple[CaseFiles, ...] = ()
+    cases: tuple[FinetuneCase, ...] = ()
+    validation: tuple[FinetuneCase, ...] = ()
     names: dict[int, str] = field(default_factory=dict)
     title: str = ""
     modality: str = ""
@@ -97,6 +140,23 @@ class FinetuneRequest:
     cache_bytes: int = 4 << 30
     cache_folder: Path | None = None
     stream_folder: Path | None = None
+    labels: LabelSet | None = None
+    store_folder: str = ""
+    finish: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the bundle: in the background that of the training run."""
+        return self.output.parent
+
+    @property
+    def model_id(self) -> str:
+        """The id that the model gets in the store, if it is still free."""
+        return self.output.name.removesuffix(BUNDLE_SUFFIX)
+
+    def in_folder(self, folder: Path) -> FinetuneRequest:
+        """The same request for a folder that was moved."""
+        return replace(self, output=folder / self.output.name)
 
 
 @dataclass(frozen=True)

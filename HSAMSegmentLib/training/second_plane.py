@@ -25,7 +25,7 @@ from HSAMSegmentLib.training.data.sampling import ValidationSet
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
 from HSAMSegmentLib.training.initialization import transfer
 from HSAMSegmentLib.training.loop.trainer import Trainer
-from HSAMSegmentLib.training.setup import TrainingSetup, slice_bank_of, training_set_of
+from HSAMSegmentLib.training.training_setup import TrainingSetup, slice_bank_of, training_set_of
 
 FIRST_PLANE_SHARE = 0.75
 """Part of a training for the first network; the second one then starts from its weights."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Union, get_args
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.runtime.serialization import from_plain, to_plain
+from HSAMSegmentLib.training.request import BUNDLE_SUFFIX, FinetuneRequest
 from HSAMSegmentLib.workflows.compare.compare_request import CompareRequest
-from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneJobRequest, InspectRequest
+from HSAMSegmentLib.workflows.finetune.finetune_request import InspectRequest
 from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
 from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.suggest.suggest_request import SuggestRequest
@@ -168,7 +170,7 @@ Request = Union[
     FetchModelRequest,
     VerifyRequest,
     ProbeRequest,
-    FinetuneJobRequest,
+    FinetuneRequest,
     InspectRequest,
     CompareRequest,
     FolderRequest,
@@ -193,6 +195,8 @@ def request_from_json(data: dict[str, Any]) -> Request:
     fields = dict(data)
     kind = fields.pop("kind", None)
     kind = OLD_KINDS.get(kind, kind)
+    if kind == FinetuneRequest.kind and "output" not in fields:
+        fields = _with_output(fields)
     if kind not in REQUESTS:
         raise RequestError(f"A job of the kind '{kind}' is unknown; this version knows {', '.join(sorted(REQUESTS))}.")
     try:
@@ -200,3 +204,11 @@ def request_from_json(data: dict[str, Any]) -> Request:
         return found
     except TypeError as error:
         raise RequestError(f"The request for a '{kind}' job is incomplete or of another version ({error}).") from error
+
+
+def _with_output(fields: dict[str, Any]) -> dict[str, Any]:
+    """The request of a training run as versions up to 0.2 wrote it: with a folder and an id in place of the output."""
+    others = {name: value for name, value in fields.items() if name not in ("folder", "model_id")}
+    if not {"folder", "model_id"} <= set(fields):
+        return others
+    return {"output": str(Path(fields["folder"]) / f"{fields['model_id']}{BUNDLE_SUFFIX}"), **others}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.evaluation.metrics import compare
+from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.phantom import abdomen_phantom, phantom_geometry
 from HSAMSegmentLib.weights.resources import builtin_models_folder
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
 from HSAMSegmentLib.workflows.segment.segment_scan import segment_scan
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from small_cases import ABDOMEN_NAMES, small_volume
 
+from HSAMSegmentLib.images.volume import VolumeInput
+from HSAMSegmentLib.labels.layered_segmentation import LayerInput
 from HSAMSegmentLib.labels.terminology import label_set_of
-from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneCase, FinetuneJobRequest, LayerInput, OrganInput
+from HSAMSegmentLib.training.request import FinetuneCase, FinetuneRequest, OrganInput
 from HSAMSegmentLib.workflows.finetune.training_run import TrainingRun
-from HSAMSegmentLib.workflows.inputs import VolumeInput
 
 SMALL_LABELS = label_set_of({1: ABDOMEN_NAMES[1], 2: ABDOMEN_NAMES[2]})
 
@@ -26,14 +27,13 @@ def layered_case(folder: Path, data_folder: Path, name: str = "chaos_t2_02") -> 
     return FinetuneCase(scan, organs, layers=(LayerInput(str(folder / f"{name}-labels.npy"), volume.geometry),))
 
 
-def small_request(parent: Path, data_folder: Path, **changes) -> FinetuneJobRequest:
+def small_request(parent: Path, data_folder: Path, **changes) -> FinetuneRequest:
     """A fine-tuning of a few seconds, in a new training run that has all it needs."""
     training_run = TrainingRun.create(parent, "small")
-    request = FinetuneJobRequest(
-        folder=str(training_run.folder),
+    request = FinetuneRequest(
+        output=training_run.model_file("small"),
         cases=(layered_case(training_run.folder, data_folder),),
         labels=SMALL_LABELS,
-        model_id="small",
         title="Small model",
         minutes=0.2,
         device="cpu",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.weights.loading import LoadedModel
 from HSAMSegmentLib.workflows.context import Context, ignore_event
-from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.segment.model_cache import ModelCache
 from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
 from HSAMSegmentLib.workflows.segment.segment_scan import segment_scan

@@ -24,7 +24,7 @@ from HSAMSegmentLib.io.dicom.placement import (
     usable_orientation,
 )
 from HSAMSegmentLib.io.dicom.sniff import FIRST_BYTES, begins_like_dicom
-from HSAMSegmentLib.io.quiet import quiet_libraries
+from HSAMSegmentLib.io.quiet_libraries import quiet_libraries
 from HSAMSegmentLib.runtime.serialization import triple
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.io.dicom.header import DicomHeader, Storage
-from HSAMSegmentLib.io.quiet import quiet_libraries
+from HSAMSegmentLib.io.quiet_libraries import quiet_libraries
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -34,7 +34,7 @@ from HSAMSegmentLib.io.dicom.pixels import read_values
 from HSAMSegmentLib.io.dicom.placement import usable_orientation
 from HSAMSegmentLib.io.dicom.sniff import is_dicom_file, why_not_dicom
 from HSAMSegmentLib.io.image_files import grid_notes, name_without_suffix
-from HSAMSegmentLib.io.quiet import quiet_libraries
+from HSAMSegmentLib.io.quiet_libraries import quiet_libraries
 from HSAMSegmentLib.runtime.serialization import pair, triple
 
 _STEP_TOLERANCE = 0.02

@@ -117,7 +117,7 @@ def _distributions(cohort: Cohort, ids: dict[str, str]) -> str:
     return (
         '<h2 id="structures">Distributions</h2><p class="soft">A dot is a scan; red ones are worth a look and lead '
         "there. The bar is the middle half of the scans, the line their median, the green band the range of the "
-        "training scans. Structures that the border of the scan may cut off are in it, too.</p>"
+        "training scans. Structures that the border of the scan may cut off are included.</p>"
         f'<div class="distributions">{shown}</div>'
     )
 

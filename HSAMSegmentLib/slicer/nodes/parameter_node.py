@@ -1,4 +1,8 @@
-"""The panel's settings in a parameter node, which is saved with the scene and restored from it."""
+"""The panel's settings in a parameter node, which is saved with the scene and restored from it.
+
+They are one JSON text under one name, as in all scenes since version 0.1. Slicer's `parameterNodeWrapper` writes each
+field under a name of its own and reads no such text: it would add a second format without replacing the first.
+"""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import HSAMSegmentError, RequestError
+from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.runtime.serialization import from_plain
@@ -30,7 +31,6 @@ from HSAMSegmentLib.slicer.nodes.volumes import dicom_series, volume_array, volu
 from HSAMSegmentLib.worker.array_export import ArrayExport
 from HSAMSegmentLib.worker.runners import Runner
 from HSAMSegmentLib.workflows.events import Cancelled, Event, Failed, Result, ending_of, is_terminal
-from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.requests import Request
 from HSAMSegmentLib.workflows.segment.segment_request import SegmentOutcome, SegmentRequest
 

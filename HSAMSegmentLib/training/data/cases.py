@@ -1,9 +1,9 @@
-"""Training cases: a volume with its labels on one grid, checked."""
+"""Training cases: a volume with its labels on one grid, read from files or from copied arrays, and checked."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +11,12 @@ import numpy as np
 
 from HSAMSegmentLib.errors import TrainingError, VolumeError
 from HSAMSegmentLib.images.orientation import slice_axis
-from HSAMSegmentLib.images.volume import Volume
+from HSAMSegmentLib.images.volume import Volume, VolumeInput, guess_modality
 from HSAMSegmentLib.labels.grids import resample_labels, same_grid
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
+from HSAMSegmentLib.labels.layered_segmentation import LayerInput, painted
 from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.training.request import FinetuneCase, OrganInput
 
 UNLABELED = 255
 """Value of pixels without a label: they count in no loss and in no Dice."""
@@ -58,11 +60,89 @@ def read_case(image: Path | str, labels: Path | str, *, names: dict[int, str] | 
         VolumeError: if a file cannot be read.
         TrainingError: if the labels are empty or lie elsewhere.
     """
-    from HSAMSegmentLib.io.volume_files import read_volume
+    return open_case(FinetuneCase.of_files(Path(image), Path(labels)), names=names)
+
+
+def open_case(source: FinetuneCase, labels: LabelSet | None = None, *, names: dict[int, str] | None = None) -> Case:
+    """Read a case and give its organs the values and names that are learned.
+
+    Args:
+        source: where its scan and its labels are.
+        labels: what its organs are learned as; not needed where it names no organs.
+        names: names of label values, for label maps without.
+
+    Raises:
+        VolumeError: if a file cannot be read.
+        TrainingError: if its labels are empty or lie elsewhere, or if a copy of the scene's arrays is gone.
+    """
     from HSAMSegmentLib.labels.segmentation_files import read_segmentation
 
-    volume = read_volume(Path(image))
-    return make_case(volume, read_segmentation(Path(labels), names=names, grid=volume.geometry))
+    volume = _volume(source.scan)
+    named = {label.name: label for label in labels or ()}
+    if source.label_file:
+        found = read_segmentation(Path(source.label_file), names=names, grid=volume.geometry)
+        found = _of_file(found, source.organs, named) if source.organs else found
+    else:
+        found = _of_layers(source, volume, named)
+    return make_case(volume, found)
+
+
+def _volume(scan: VolumeInput) -> Volume:
+    from HSAMSegmentLib.io.volume_files import finite_array, read_volume
+
+    if scan.path:
+        return read_volume(Path(scan.path))
+    array, notes = finite_array(_load(scan.array_file, scan.name))
+    return Volume(array, scan.required_geometry, scan.name, scan.modality or guess_modality(array), notes=notes)
+
+
+def _load(file: str, name: str) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(file, mmap_mode="r")
+        return array
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"The copy of '{name}' that was trained on is gone or damaged ({file}).") from error
+
+
+def _of_file(found: Segmentation, organs: Sequence[OrganInput], named: dict[str, Label]) -> Segmentation:
+    targets = {item.source: named[item.organ] for item in organs}
+    table = np.zeros(256, dtype=np.uint8)
+    for label in found.labels:
+        if label.name in targets:
+            table[label.value] = targets[label.name].value
+    kept = tuple(label for label in named.values() if label in targets.values())
+    return replace(found, array=table[found.array], labels=LabelSet(kept))
+
+
+def _of_layers(source: FinetuneCase, volume: Volume, named: dict[str, Label]) -> Segmentation:
+    """All layers on the grid of the scan, in one array; where organs overlap, the smaller one stays visible."""
+    parts: list[tuple[np.ndarray, int]] = []
+    for number, layer in enumerate(source.layers):
+        wanted = [item for item in source.organs if item.layer == number]
+        array = _layer_on_grid(layer, volume, wanted, named)
+        parts += [(array, int(value)) for value in np.unique(array) if value]
+
+    def mask_of(index: int) -> np.ndarray:
+        array, value = parts[index]
+        mask: np.ndarray = array == value
+        return mask
+
+    merged, _overlapping = painted(volume.geometry.shape, mask_of, [value for _array, value in parts])
+    kept = {item.organ for item in source.organs}
+    labels = LabelSet(tuple(label for label in named.values() if label.name in kept))
+    return Segmentation(merged, volume.geometry, labels, name=f"labels of {volume.name}")
+
+
+def _layer_on_grid(
+    layer: LayerInput, volume: Volume, wanted: Iterable[OrganInput], named: dict[str, Label]
+) -> np.ndarray:
+    """The wanted organs of a layer, with the values that are learned, on the grid of the scan."""
+    values = _load(layer.array_file, volume.name)
+    learned = np.zeros(values.shape, dtype=np.uint8)
+    for item in wanted:
+        learned[values == item.value] = named[item.organ].value
+    found = Segmentation(learned, layer.geometry, LabelSet(tuple(named.values())), name=f"labels of {volume.name}")
+    return resample_labels(found, volume.geometry).array
 
 
 def make_case(volume: Volume, segmentation: Segmentation) -> Case:

@@ -23,7 +23,7 @@ from HSAMSegmentLib.training.loop.budget import Budget
 from HSAMSegmentLib.training.loop.fit import CancellableComputation
 from HSAMSegmentLib.training.loop.trainer import Trainer
 from HSAMSegmentLib.training.request import FinetuneEvents, ValidationMetrics, ValidationPreview
-from HSAMSegmentLib.training.setup import TrainingSetup
+from HSAMSegmentLib.training.training_setup import TrainingSetup
 
 StagesOf = Callable[[SliceBank, Sequence[int]], Sequence[torch.Tensor]]
 

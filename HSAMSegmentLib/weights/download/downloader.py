@@ -2,6 +2,10 @@
 
 A file appears under its name only when it is complete and its hash is right. What has arrived of it is kept beside it
 as `NAME.part` when the network fails, the user cancels or the process is killed, and the next try continues there.
+
+Retries are ours, not those of `urllib3.Retry`: they continue a broken body where it ended, start counting anew after
+progress, change the mirror, and their pauses can be canceled. `Retry` repeats a request before its body is read, and
+sleeps.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A socket that stalls cannot be interrupted from outside, and `requests` cannot go on after a read timeout. So a daemon
 thread reads and a short queue lies between: the reader of the queue looks at the cancel token ten times a second, and
-the thread ends by itself with its next timeout.
+the thread ends by itself with its next timeout. Killing the worker would not do: downloads also run on the command
+line, in Python, and in the thread that stands in for a worker, and each answers a cancel within a second.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Claims:
 
     @contextmanager
     def one_try(self, name: str) -> Iterator[str]:
-        """Note that a scan is begun; the note is removed when the block ends, by an error, too.
+        """Note that a scan is begun; the note is removed when the block ends, also by an error.
 
         Yields:
             Empty, or why the scan must not be begun: it has taken two processes with it.

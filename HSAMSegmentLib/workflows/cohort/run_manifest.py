@@ -32,7 +32,7 @@ class RunManifest:
         Args:
             path: the manifest; created if it is missing.
             run: id of the run, in each of its lines.
-            lock: held while a line is written, where another run may write, too; None for a manifest of one writer.
+            lock: held while a line is written, where another run may also write; None for a manifest of one writer.
         """
         self.path, self._run, self._lock = path, run, lock
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from HSAMSegmentLib.evaluation.layered_comparison import LayeredComparison, compare_layered
 from HSAMSegmentLib.evaluation.metrics import LabelScore
-from HSAMSegmentLib.labels.layered import LayeredSegmentation
+from HSAMSegmentLib.labels.layered_segmentation import LayeredSegmentation
 from HSAMSegmentLib.runtime.serialization import triple
 from HSAMSegmentLib.workflows.compare.compare_request import (
     ABSENT,

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from HSAMSegmentLib.evaluation.label_matching import StructurePair
 from HSAMSegmentLib.images.geometry import Geometry
-from HSAMSegmentLib.labels.layered import LayeredStructure
-from HSAMSegmentLib.workflows.finetune.finetune_request import LayerInput
+from HSAMSegmentLib.labels.layered_segmentation import LayeredStructure, LayerInput
 
 BOTH, ONLY_FIRST, ONLY_SECOND, ABSENT, NOT_COMPARED = "both", "only in A", "only in B", "absent", "not compared"
 

@@ -15,7 +15,7 @@ from HSAMSegmentLib.errors import CancelledError, OutputError, RequestError
 from HSAMSegmentLib.report.model_card import card_text
 from HSAMSegmentLib.runtime.disk import DiskSpaceMonitor
 from HSAMSegmentLib.runtime.progress import CancelToken, Progress
-from HSAMSegmentLib.training.data.cases import Case
+from HSAMSegmentLib.training.data.cases import Case, open_case
 from HSAMSegmentLib.training.finetune import train
 from HSAMSegmentLib.training.finetune_state import FinetuneState
 from HSAMSegmentLib.training.preparation import prepare
@@ -25,8 +25,8 @@ from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.workflows.context import Context, Emit
 from HSAMSegmentLib.workflows.events import ValidationPicture
 from HSAMSegmentLib.workflows.finetune.cost_estimate import note_pace
-from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneJobRequest, FinetuneOutcome
-from HSAMSegmentLib.workflows.finetune.inspect_cases import keep_copy, open_case
+from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneOutcome
+from HSAMSegmentLib.workflows.finetune.inspect_cases import keep_copy
 from HSAMSegmentLib.workflows.finetune.training_run import PAUSE, TrainingRun, new_model_id
 from HSAMSegmentLib.workflows.finetune.validation_picture import write_pair
 from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
@@ -38,7 +38,7 @@ ROOM_SECONDS = 1.0
 PROGRESS_SECONDS = 0.1
 
 
-def run(request: FinetuneJobRequest, context: Context) -> FinetuneOutcome:
+def run(request: FinetuneRequest, context: Context) -> FinetuneOutcome:
     """Fine-tune a model and store it. What was learned stays in the training run on any error.
 
     Raises:
@@ -58,16 +58,17 @@ def run(request: FinetuneJobRequest, context: Context) -> FinetuneOutcome:
 
 
 def _run(
-    request: FinetuneJobRequest, training_run: TrainingRun, emit: Emit, cancel: CancelToken, watch: _Watch
+    request: FinetuneRequest, training_run: TrainingRun, emit: Emit, cancel: CancelToken, watch: _Watch
 ) -> FinetuneOutcome:
     if training_run.is_complete(request.model_id):
         return _store_again(request, training_run)
     emit(Progress(0.0, "Reading the scans"))
-    engine_request = _engine_request(request, training_run)
-    watch.heeds_wishes = not engine_request.resume
+    can_resume = request.resume and training_run.state_file(request.model_id).is_file()
+    job_request = replace(request, resume=can_resume, overwrite=True, cache_folder=training_run.folder)
+    watch.heeds_wishes = not can_resume
     cases = _open_cases(request, training_run, cancel)
     reporter = _Reporter(training_run, emit)
-    job = prepare(engine_request, cases=cases, progress=reporter.progress, events=reporter.event, cancel=cancel)
+    job = prepare(job_request, cases=cases, progress=reporter.progress, events=reporter.event, cancel=cancel)
     watch.heeds_wishes = True
     reporter.job = job
     if request.finish:
@@ -94,10 +95,10 @@ def _learn(job: FinetuneState, training_run: TrainingRun, watch: _Watch) -> Fine
     """Run; where the disk got full meanwhile, that is what is told.
 
     Raises:
-        OutputError: if there is no room any more to save what is learned.
+        OutputError: if the disk is too full to save the training.
     """
     full = OutputError(
-        f"The disk of {training_run.folder} is full, so what is learned could not be saved any more. Free some space "
+        f"The disk of {training_run.folder} is full, so the training could not be saved. Free some space "
         "on it and go on."
     )
     try:
@@ -111,7 +112,7 @@ def _learn(job: FinetuneState, training_run: TrainingRun, watch: _Watch) -> Fine
     return result
 
 
-def _open_cases(request: FinetuneJobRequest, training_run: TrainingRun, cancel: CancelToken) -> list[Case]:
+def _open_cases(request: FinetuneRequest, training_run: TrainingRun, cancel: CancelToken) -> list[Case]:
     """Read all cases; those of files are copied, so that the training run can go on when the files are gone."""
     cases, sources = [], []
     for number, source in enumerate(request.cases, start=1):
@@ -124,7 +125,7 @@ def _open_cases(request: FinetuneJobRequest, training_run: TrainingRun, cancel: 
     return cases
 
 
-def _store_again(request: FinetuneJobRequest, training_run: TrainingRun) -> FinetuneOutcome:
+def _store_again(request: FinetuneRequest, training_run: TrainingRun) -> FinetuneOutcome:
     """What was learned to the end and could not be stored then."""
     path = training_run.model_file(request.model_id)
     manifest, history = read_manifest(path), training_run.history()
@@ -147,22 +148,6 @@ def _store_again(request: FinetuneJobRequest, training_run: TrainingRun) -> Fine
 def _start_dice(history: tuple[ValidationRecord, ...]) -> dict[str, float]:
     """Dice of the starting model, empty without validation."""
     return history[0].dice if history and history[0].step == 0 else {}
-
-
-def _engine_request(request: FinetuneJobRequest, training_run: TrainingRun) -> FinetuneRequest:
-    return FinetuneRequest(
-        output=training_run.model_file(request.model_id),
-        title=request.title,
-        head=request.head,
-        start_from=request.start_from,
-        encoder=request.encoder,
-        minutes=request.minutes,
-        seed=request.seed,
-        device=request.device,
-        resume=request.resume and training_run.state_file(request.model_id).is_file(),
-        overwrite=True,
-        cache_folder=training_run.folder,
-    )
 
 
 class _Watch:
@@ -250,7 +235,7 @@ def _record(metrics: ValidationMetrics, seconds: float) -> ValidationRecord:
     return ValidationRecord(metrics.step, round(seconds, 2), loss, dict(metrics.dice), metrics.kept)
 
 
-def _store(request: FinetuneJobRequest, training_run: TrainingRun, path: Path) -> str:
+def _store(request: FinetuneRequest, training_run: TrainingRun, path: Path) -> str:
     """Put the bundle into the store; returns its id there.
 
     Raises:
@@ -266,7 +251,7 @@ def _store(request: FinetuneJobRequest, training_run: TrainingRun, path: Path) -
 
 
 def _outcome(
-    request: FinetuneJobRequest, training_run: TrainingRun, result: FinetuneResult, model_id: str, stopped: str
+    request: FinetuneRequest, training_run: TrainingRun, result: FinetuneResult, model_id: str, stopped: str
 ) -> FinetuneOutcome:
     manifest = read_manifest(result.path)
     return FinetuneOutcome(

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from HSAMSegmentLib.errors import HSAMSegmentError, TrainingError
+from HSAMSegmentLib.errors import HSAMSegmentError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.orientation import slice_axis
-from HSAMSegmentLib.images.volume import Volume, guess_modality
-from HSAMSegmentLib.io.volume_files import finite_array, read_volume
-from HSAMSegmentLib.labels.grids import resample_labels
+from HSAMSegmentLib.images.volume import VolumeInput
+from HSAMSegmentLib.io.volume_files import read_volume
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
-from HSAMSegmentLib.labels.layered import painted
-from HSAMSegmentLib.labels.segmentation import Segmentation
+from HSAMSegmentLib.labels.layered_segmentation import LayerInput
 from HSAMSegmentLib.labels.segmentation_files import read_segmentation
 from HSAMSegmentLib.labels.terminology import find_structure
 from HSAMSegmentLib.preprocess.rules import SliceRule, other_plane
 from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.training.data.cases import Case, make_case
+from HSAMSegmentLib.training.request import FinetuneCase, OrganInput
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneCase, InspectRequest, LayerInput, OrganInput
-from HSAMSegmentLib.workflows.inputs import VolumeInput
+from HSAMSegmentLib.workflows.finetune.finetune_request import InspectRequest
 
 _COMPARED_VALUES = 8
 """Up to this label value, comparing with each is faster than counting all: this runs in a click."""
@@ -124,22 +122,6 @@ def present_values(labels: np.ndarray, axis: int) -> np.ndarray:
     return found
 
 
-def open_case(source: FinetuneCase, labels: LabelSet) -> Case:
-    """Read a case and give its organs the values and names that are learned.
-
-    Raises:
-        VolumeError: if a file cannot be read.
-        TrainingError: if its labels are empty or lie elsewhere, or if a copy of the scene's arrays is gone.
-    """
-    volume = _volume(source.scan)
-    named = {label.name: label for label in labels}
-    if source.label_file:
-        found = _of_file(read_segmentation(Path(source.label_file), grid=volume.geometry), source.organs, named)
-    else:
-        found = _of_layers(source, volume, named)
-    return make_case(volume, found)
-
-
 def keep_copy(case: Case, folder: Path, number: int) -> FinetuneCase:
     """Write a case into a folder, so that a fine-tuning can go on when its files are gone.
 
@@ -160,62 +142,6 @@ def keep_copy(case: Case, folder: Path, number: int) -> FinetuneCase:
         organs=tuple(OrganInput(label.name, label.name, 0, label.value) for label in case.label_set),
         layers=(LayerInput(str(label_file), volume.geometry),),
     )
-
-
-def _volume(scan: VolumeInput) -> Volume:
-    if scan.path:
-        return read_volume(Path(scan.path))
-    array, notes = finite_array(_load(scan.array_file, scan.name))
-    return Volume(array, scan.required_geometry, scan.name, scan.modality or guess_modality(array), notes=notes)
-
-
-def _load(file: str, name: str) -> np.ndarray:
-    try:
-        array: np.ndarray = np.load(file, mmap_mode="r")
-        return array
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"The copy of '{name}' that was trained on is gone or damaged ({file}).") from error
-
-
-def _of_file(found: Segmentation, organs: Sequence[OrganInput], named: dict[str, Label]) -> Segmentation:
-    targets = {item.source: named[item.organ] for item in organs}
-    table = np.zeros(256, dtype=np.uint8)
-    for label in found.labels:
-        if label.name in targets:
-            table[label.value] = targets[label.name].value
-    kept = tuple(label for label in named.values() if label in targets.values())
-    return replace(found, array=table[found.array], labels=LabelSet(kept))
-
-
-def _of_layers(source: FinetuneCase, volume: Volume, named: dict[str, Label]) -> Segmentation:
-    """All layers on the grid of the scan, in one array; where organs overlap, the smaller one stays visible."""
-    parts: list[tuple[np.ndarray, int]] = []
-    for number, layer in enumerate(source.layers):
-        wanted = [item for item in source.organs if item.layer == number]
-        array = _layer_on_grid(layer, volume, wanted, named)
-        parts += [(array, int(value)) for value in np.unique(array) if value]
-
-    def mask_of(index: int) -> np.ndarray:
-        array, value = parts[index]
-        mask: np.ndarray = array == value
-        return mask
-
-    merged, _overlapping = painted(volume.geometry.shape, mask_of, [value for _array, value in parts])
-    kept = {item.organ for item in source.organs}
-    labels = LabelSet(tuple(label for label in named.values() if label.name in kept))
-    return Segmentation(merged, volume.geometry, labels, name=f"labels of {volume.name}")
-
-
-def _layer_on_grid(
-    layer: LayerInput, volume: Volume, wanted: Iterable[OrganInput], named: dict[str, Label]
-) -> np.ndarray:
-    """The wanted organs of a layer, with the values that are learned, on the grid of the scan."""
-    values = _load(layer.array_file, volume.name)
-    learned = np.zeros(values.shape, dtype=np.uint8)
-    for item in wanted:
-        learned[values == item.value] = named[item.organ].value
-    found = Segmentation(learned, layer.geometry, LabelSet(tuple(named.values())), name=f"labels of {volume.name}")
-    return resample_labels(found, volume.geometry).array
 
 
 def same_organ(first: Label, second: Label) -> bool:

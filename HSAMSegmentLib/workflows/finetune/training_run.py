@@ -1,6 +1,6 @@
 """A fine-tuning with everything that it needs to go on, in a folder that outlives scene, worker and program.
 
-request.json       the `FinetuneJobRequest`; written last, so that a folder without it holds nothing of use
+request.json       the `FinetuneRequest`; written last, so that a folder without it holds nothing of use
 case-1-scan.npy    copies of the scene's arrays
 history.jsonl      loss and Dice, a line for each validation
 running.json       which process is at work in it
@@ -17,13 +17,13 @@ import os
 import re
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from HSAMSegmentLib.errors import HSAMSegmentError, RequestError
 from HSAMSegmentLib.runtime.atomic_files import atomic_output, make_folder
-from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneJobRequest
+from HSAMSegmentLib.training.request import BUNDLE_SUFFIX, FinetuneRequest
 from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class UnfinishedRun:
         has_state: whether learned weights are on the disk.
     """
 
-    request: FinetuneJobRequest
+    request: FinetuneRequest
     history: tuple[ValidationRecord, ...]
     has_state: bool
 
@@ -107,11 +107,11 @@ class TrainingRun:
 
     def model_file(self, model_id: str) -> Path:
         """The bundle, before it is in the store."""
-        return self.folder / f"{model_id}.safetensors"
+        return self.folder / f"{model_id}{BUNDLE_SUFFIX}"
 
     def state_file(self, model_id: str) -> Path:
         """The training state, as `training.state_files.state_path` has it."""
-        return self.folder / f"{model_id}.safetensors.training"
+        return self.folder / f"{model_id}{BUNDLE_SUFFIX}.training"
 
     @property
     def has_state(self) -> bool:
@@ -122,7 +122,7 @@ class TrainingRun:
         """Whether the model was fine-tuned to its end: the bundle is there, and no state to go on with."""
         return self.model_file(model_id).is_file() and not self.state_file(model_id).is_file()
 
-    def write_request(self, request: FinetuneJobRequest) -> None:
+    def write_request(self, request: FinetuneRequest) -> None:
         """Keep what was asked for, so that the training run can go on without the scene.
 
         Raises:
@@ -133,7 +133,7 @@ class TrainingRun:
         with atomic_output(self.request_file, overwrite=True) as stream:
             stream.write(json.dumps(request_to_json(request)).encode())
 
-    def read_request(self) -> FinetuneJobRequest:
+    def read_request(self) -> FinetuneRequest:
         """Read what was asked for.
 
         Raises:
@@ -145,9 +145,9 @@ class TrainingRun:
             request = request_from_json(json.loads(self.request_file.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise RequestError(f"The fine-tuning in {self.folder} cannot go on: {error}. Delete it.") from error
-        if not isinstance(request, FinetuneJobRequest):
+        if not isinstance(request, FinetuneRequest):
             raise RequestError(f"The fine-tuning in {self.folder} cannot go on: it is another kind of job. Delete it.")
-        return replace(request, folder=str(self.folder))
+        return request.in_folder(self.folder)
 
     def wish(self) -> str:
         """What the user wants of the running training run: "pause", "stop" or ""."""

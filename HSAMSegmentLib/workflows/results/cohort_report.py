@@ -116,7 +116,7 @@ def _findings_of_scan(path: Path, report: dict[str, Any], segmentation: Path) ->
         why = f": {'; '.join(fit['reasons'])}" if fit.get("reasons") else ""
         yield Finding(PLAUSIBILITY, "", f"may not suit the model (plausibility {fit['score']:.2f} of 1){why}")
     if not segmentation.exists():
-        yield Finding(GONE, "", f"its segmentation {segmentation.name} is not there any more")
+        yield Finding(GONE, "", f"its segmentation {segmentation.name} is gone")
     elif was_changed(path, report):
         yield Finding(
             CHANGED, "", "its segmentation was changed since the model made it; the numbers are of the new one"

@@ -23,7 +23,7 @@ def check_folder_table(path: Path, *, overwrite: bool) -> None:
     A table of an earlier run is replaced without being asked, since a second run over a folder only adds to it.
 
     Raises:
-        OutputError: if the name does not end in .csv, or a file exists that is no such table and may not be replaced.
+        OutputError: if the name does not end in .csv, or another kind of file is there and may not be replaced.
     """
     check_table_path(path)
     check_output(path, overwrite=overwrite or is_table(path))
@@ -36,7 +36,7 @@ def write_folder_table(reports: Iterable[Path], folder: Path, path: Path, *, ove
         reports: the JSON reports of the scans.
         folder: that they lie in; scans are named by their place in it.
         path: the table.
-        overwrite: whether a file that is no such table may be replaced.
+        overwrite: whether another kind of file may be replaced.
 
     Returns:
         Sentences on scans that could not be measured.

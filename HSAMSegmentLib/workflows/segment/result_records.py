@@ -66,7 +66,7 @@ def make_record(
     content: Path,
     cancel: CancelToken | None = None,
 ) -> dict[str, Any]:
-    """Facts by which a later run recognizes this result, as plain JSON values.
+    """Facts that let a later run recognize this result, as plain JSON values.
 
     Args:
         source: the file or folder that was segmented.

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.result import LabelResult, Plausibility, SegmentationResult
 from HSAMSegmentLib.labels.label_set import Label
-from HSAMSegmentLib.workflows.inputs import VolumeInput
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from HSAMSegmentLib.export.formats import format_of
 from HSAMSegmentLib.export.origin import Origin
-from HSAMSegmentLib.images.volume import Volume, guess_modality
+from HSAMSegmentLib.images.volume import Volume, VolumeInput, guess_modality
 from HSAMSegmentLib.inference.options import selected_values
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.inference.result import SegmentationResult
@@ -22,7 +22,6 @@ from HSAMSegmentLib.runtime.progress import Progress, ProgressCallback, interrup
 from HSAMSegmentLib.runtime.threads import FreeCores
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.events import Preview
-from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.segment.result_files import FinishedScan, check_output_files, write_outputs
 from HSAMSegmentLib.workflows.segment.segment_request import SegmentOutcome, SegmentRequest, stored_outcome
 

@@ -84,7 +84,7 @@ class BatchRow:
 
     @property
     def not_found(self) -> tuple[str, ...]:
-        """Organs that were looked for in vain."""
+        """Organs that were requested and not found."""
         return tuple(name for name, volume in self.volumes_ml if volume <= 0)
 
 

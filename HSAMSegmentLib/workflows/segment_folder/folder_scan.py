@@ -10,12 +10,12 @@ from typing import Any
 
 from HSAMSegmentLib.errors import CancelledError, HSAMSegmentError, RequestError
 from HSAMSegmentLib.export.formats import format_named
+from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.io.scan_folder import Scan
 from HSAMSegmentLib.report.segmentation_report import REPORT_SUFFIX, read_report
 from HSAMSegmentLib.runtime.atomic_files import make_folder
 from HSAMSegmentLib.runtime.progress import Progress, ProgressCallback, ignore_progress
 from HSAMSegmentLib.workflows.context import Context, progress_only
-from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.segment.replace_results import mend_interrupted
 from HSAMSegmentLib.workflows.segment.result_records import comparable_options, same_input, same_output
 from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest

@@ -19,7 +19,7 @@ from HSAMSegmentLib.evaluation.metrics import compare
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.io.volume_files import read_volume
 from HSAMSegmentLib.labels.grids import voxel_offset
-from HSAMSegmentLib.labels.layered import LayeredSegmentation, LayeredStructure
+from HSAMSegmentLib.labels.layered_segmentation import LayeredSegmentation, LayeredStructure
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.labels.terminology import label_for, label_set_of
 

@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.io.dicom.placement import clean_text
 from HSAMSegmentLib.io.dicom.sniff import is_dicom_file
-from HSAMSegmentLib.io.quiet import quiet_libraries
+from HSAMSegmentLib.io.quiet_libraries import quiet_libraries
 from HSAMSegmentLib.io.scan_folder import find_scans
 from HSAMSegmentLib.io.volume_files import list_series, read_volume
 from HSAMSegmentLib.report.segmentation_report import write_report

@@ -11,10 +11,10 @@ from service_fixtures import *  # noqa: F403 - fixtures
 from service_program import running_service
 
 from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.service.jobs import CANCELLED, DONE, JobBoard, QueueFullError, UnknownJobError
 from HSAMSegmentLib.service.settings import ServiceSettings, Tokens, is_loopback, read_tokens
-from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
 
 

@@ -43,8 +43,9 @@ def scan(request, scene):
 def exported(tmp_path, volume, segmentation, names=None):
     """The case that the worker will see."""
     from HSAMSegmentLib.slicer.nodes.finetune.cases import NodePair
+    from HSAMSegmentLib.training.data.cases import open_case
     from HSAMSegmentLib.worker.array_export import ExportChain
-    from HSAMSegmentLib.workflows.finetune.inspect_cases import finetune_labels, open_case
+    from HSAMSegmentLib.workflows.finetune.inspect_cases import finetune_labels
 
     pair = NodePair(volume, segmentation)
     names = names or {organ.label.name: organ.label.name for organ in pair.summarize().organs}

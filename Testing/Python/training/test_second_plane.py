@@ -25,7 +25,7 @@ from HSAMSegmentLib.training.preparation import prepare
 from HSAMSegmentLib.training.recipe import make_recipe
 from HSAMSegmentLib.training.request import FinetuneRequest
 from HSAMSegmentLib.training.second_plane import PlaneComparison, SecondPlane, describe_second_plane
-from HSAMSegmentLib.training.setup import slice_bank_of
+from HSAMSegmentLib.training.training_setup import slice_bank_of
 from HSAMSegmentLib.weights.bundle import read_tensors
 from HSAMSegmentLib.weights.loading import load_model
 from HSAMSegmentLib.workflows.finetune.cost_estimate import footprint

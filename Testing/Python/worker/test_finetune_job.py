@@ -16,24 +16,26 @@ from small_cases import small_volume
 
 from HSAMSegmentLib.errors import RequestError, TrainingError
 from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.labels.label_set import Label
+from HSAMSegmentLib.labels.layered_segmentation import LayerInput
 from HSAMSegmentLib.labels.segmentation_files import write_segmentation
 from HSAMSegmentLib.labels.terminology import label_for, label_set_of
 from HSAMSegmentLib.runtime.serialization import from_plain, to_plain
-from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneCase, InspectRequest, LayerInput, OrganInput
+from HSAMSegmentLib.training.data.cases import open_case
+from HSAMSegmentLib.training.request import FinetuneCase, OrganInput
+from HSAMSegmentLib.workflows.finetune.finetune_request import InspectRequest
 from HSAMSegmentLib.workflows.finetune.inspect_cases import (
     CaseSummary,
     OrganSummary,
     finetune_labels,
     join_organs,
     keep_copy,
-    open_case,
     summarize,
 )
 from HSAMSegmentLib.workflows.finetune.training_run import TrainingRun, new_model_id, unfinished_runs
 from HSAMSegmentLib.workflows.finetune.validation_picture import write_pair
 from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
-from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.requests import request_from_json, request_to_json
 from HSAMSegmentLib.workflows.run import run
 

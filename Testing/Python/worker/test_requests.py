@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import errno
 import json
+from pathlib import Path
 
 import pytest
 
 from HSAMSegmentLib.errors import CancelledError, RequestError, VolumeError
 from HSAMSegmentLib.evaluation.label_matching import StructurePair
 from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.inference.options import PostprocessOptions, SegmentOptions
-from HSAMSegmentLib.labels.layered import LayeredStructure
-from HSAMSegmentLib.labels.terminology import label_for
+from HSAMSegmentLib.labels.layered_segmentation import LayeredStructure, LayerInput
+from HSAMSegmentLib.labels.terminology import label_for, label_set_of
 from HSAMSegmentLib.runtime.progress import Progress
+from HSAMSegmentLib.training.request import FinetuneCase, FinetuneRequest, OrganInput
 from HSAMSegmentLib.workflows.compare.compare_request import CompareRequest, SideInput
 from HSAMSegmentLib.workflows.events import (
     Cancelled,
@@ -26,9 +29,7 @@ from HSAMSegmentLib.workflows.events import (
     sentence_for,
     sentence_for_exit,
 )
-from HSAMSegmentLib.workflows.finetune.finetune_request import LayerInput
 from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
-from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.requests import (
     DownloadRequest,
     ExportModelRequest,
@@ -66,6 +67,22 @@ REQUESTS = [
     ExportModelRequest("mine", "shared.safetensors", catalog_file="catalog.json"),
     VerifyRequest(path="weights.pth", sha256="ab"),
     ProbeRequest(devices=False),
+    FinetuneRequest(
+        Path("run") / "my-organs.safetensors",
+        (
+            FinetuneCase(
+                VolumeInput(array_file="scan.npy", geometry=OBLIQUE, name="Müller"),
+                (OrganInput("Liver", "Leber", 0, 3),),
+                layers=(LayerInput("labels.npy", OBLIQUE),),
+            ),
+        ),
+        (FinetuneCase.of_files(Path("other.nii.gz"), Path("other.seg.nrrd")),),
+        names={1: "Liver"},
+        labels=label_set_of({1: "Liver"}),
+        minutes=2.5,
+        stream_folder=Path("slices"),
+        store_folder="store",
+    ),
     FolderRequest("in", "out", "tiny", options=SegmentOptions(organs=("Liver",))),
     CompareRequest(
         SideInput("A", (LayerInput("a.npy", OBLIQUE),), (LayeredStructure(label_for(1, "Leber"), 0, 3),), OBLIQUE),
@@ -121,6 +138,20 @@ def test_what_is_not_an_event_is_refused(data):
 def test_a_request_of_another_version_is_refused_in_words(data):
     with pytest.raises(RequestError, match="job"):
         request_from_json(data)
+
+
+def test_the_request_of_a_training_run_of_an_earlier_version_is_read():
+    case = FinetuneCase.of_files(Path("scan.nii.gz"), Path("labels.nii.gz"))
+    labels = label_set_of({1: "Liver"})
+    now = FinetuneRequest(Path("run") / "my-liver.safetensors", (case,), title="My liver", minutes=3.0, labels=labels)
+    written = request_to_json(now)
+    earlier = {
+        name: written[name] for name in ("cases", "labels", "title", "minutes", "start_from", "resume", "finish")
+    }
+    for kind in ("teach", "finetune"):
+        found = request_from_json({"kind": kind, "folder": "run", "model_id": "my-liver", **earlier})
+        assert found == now
+        assert (found.folder, found.model_id) == (Path("run"), "my-liver")
 
 
 def test_a_scan_is_given_either_as_a_file_or_as_an_array_with_geometry():

@@ -8,12 +8,12 @@ import pytest
 from job_driver import finish
 
 import HSAMSegmentLib as hsam
+from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.runtime.owned_folders import Workspace
 from HSAMSegmentLib.worker.process_runner import ProcessRunner
 from HSAMSegmentLib.worker.runners import ThreadRunner
 from HSAMSegmentLib.workflows.events import Result
-from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, SegmentRequest
 
 pytest_plugins = ("program_fixtures",)

@@ -11,11 +11,11 @@ from predictor_fixtures import RAW
 from small_models import write_bundle
 from small_scans import bright_boxes, write_scan
 
+from HSAMSegmentLib.images.volume import VolumeInput
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.weights.store import HOME_VARIABLE
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.events import Preview
-from HSAMSegmentLib.workflows.inputs import VolumeInput
 from HSAMSegmentLib.workflows.run import run
 from HSAMSegmentLib.workflows.segment.segment_request import SegmentRequest
 

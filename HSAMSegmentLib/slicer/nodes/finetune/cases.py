@@ -13,7 +13,8 @@ import numpy as np
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.orientation import slice_axis
-from HSAMSegmentLib.labels.layered import LayeredSegmentation, LayeredStructure
+from HSAMSegmentLib.images.volume import VolumeInput
+from HSAMSegmentLib.labels.layered_segmentation import LayeredSegmentation, LayeredStructure, LayerInput
 from HSAMSegmentLib.runtime.atomic_files import make_folder
 from HSAMSegmentLib.runtime.disk import require_free_space
 from HSAMSegmentLib.runtime.serialization import from_plain
@@ -21,15 +22,10 @@ from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
 from HSAMSegmentLib.slicer.nodes.segmentations.node_layers import layers_on_scan
 from HSAMSegmentLib.slicer.nodes.volumes import volume_array, volume_geometry, volume_problem
+from HSAMSegmentLib.training.request import FinetuneCase, FinetuneRequest, OrganInput
 from HSAMSegmentLib.weights.store import Store
 from HSAMSegmentLib.worker.array_export import ArrayExport, Export, ExportChain
-from HSAMSegmentLib.workflows.finetune.finetune_request import (
-    FinetuneCase,
-    FinetuneJobRequest,
-    FinetuneOutcome,
-    LayerInput,
-    OrganInput,
-)
+from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneOutcome
 from HSAMSegmentLib.workflows.finetune.inspect_cases import (
     CaseSummary,
     OrganSummary,
@@ -40,7 +36,6 @@ from HSAMSegmentLib.workflows.finetune.inspect_cases import (
     slices_across,
 )
 from HSAMSegmentLib.workflows.finetune.training_run import TrainingRun
-from HSAMSegmentLib.workflows.inputs import VolumeInput
 
 
 class LabeledPair(Protocol):
@@ -181,7 +176,7 @@ class FinetuneTask:
         self._plan = plan
         self.training_run: TrainingRun | None = None
 
-    def prepare(self, folder: Path) -> tuple[FinetuneJobRequest, Export]:
+    def prepare(self, folder: Path) -> tuple[FinetuneRequest, Export]:
         """Make the training run; it outlives the job's own folder.
 
         Raises:
@@ -202,11 +197,10 @@ class FinetuneTask:
         except (RequestError, OSError):
             self.training_run.remove()
             raise
-        request = FinetuneJobRequest(
-            folder=str(self.training_run.folder),
+        request = FinetuneRequest(
+            output=self.training_run.model_file(plan.model_id),
             cases=tuple(cases),
             labels=labels,
-            model_id=plan.model_id,
             title=plan.title,
             start_from=plan.start_from,
             encoder=plan.encoder,
@@ -235,11 +229,11 @@ class FinetuneTask:
 class ResumeTask:
     """A training run that is on the disk goes on, or is made a model as it stands."""
 
-    def __init__(self, request: FinetuneJobRequest, *, finish_now: bool = False) -> None:
+    def __init__(self, request: FinetuneRequest, *, finish_now: bool = False) -> None:
         self._request = replace(request, resume=True, finish=finish_now)
         self.training_run = TrainingRun(request.folder)
 
-    def prepare(self, folder: Path) -> tuple[FinetuneJobRequest, Export]:
+    def prepare(self, folder: Path) -> tuple[FinetuneRequest, Export]:
         """Nothing has to be handed over."""
         return self._request, ExportChain([])
 
@@ -251,7 +245,7 @@ class ResumeTask:
 class _RequestWriter:
     """Writes the request once the copies are complete: from then on the training run can go on without the scene."""
 
-    def __init__(self, training_run: TrainingRun, request: FinetuneJobRequest) -> None:
+    def __init__(self, training_run: TrainingRun, request: FinetuneRequest) -> None:
         self._training_run, self._request = training_run, request
 
     def step(self) -> bool:

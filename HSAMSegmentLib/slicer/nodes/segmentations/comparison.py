@@ -22,7 +22,7 @@ from HSAMSegmentLib.evaluation.label_matching import (
     match_labels,
 )
 from HSAMSegmentLib.labels.label_set import Label
-from HSAMSegmentLib.labels.layered import LayeredSegmentation
+from HSAMSegmentLib.labels.layered_segmentation import LayeredSegmentation, LayerInput
 from HSAMSegmentLib.runtime.serialization import from_plain
 from HSAMSegmentLib.slicer.nodes.segmentations.node_layers import node_labels, node_layers, node_problem
 from HSAMSegmentLib.slicer.nodes.segmentations.segments import add_labels, shared_labelmap
@@ -35,7 +35,6 @@ from HSAMSegmentLib.workflows.compare.compare_request import (
     SideInput,
     StructureScore,
 )
-from HSAMSegmentLib.workflows.finetune.finetune_request import LayerInput
 
 PAIR_ATTRIBUTE = "HSAMSegment.Compared"
 _OVERLAY = (

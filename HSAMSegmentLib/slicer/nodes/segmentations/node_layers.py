@@ -14,7 +14,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.labels.label_set import Label, LabelSet, Terminology
-from HSAMSegmentLib.labels.layered import LayeredSegmentation, LayeredStructure
+from HSAMSegmentLib.labels.layered_segmentation import LayeredSegmentation, LayeredStructure
 from HSAMSegmentLib.labels.terminology import (
     fallback_color,
     find_structure,

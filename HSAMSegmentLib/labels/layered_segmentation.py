@@ -48,6 +48,19 @@ class LayeredSegmentation:
     grid: Geometry | None = None
 
 
+@dataclass(frozen=True)
+class LayerInput:
+    """One label array in a file, on a grid of its own.
+
+    Attributes:
+        array_file: `.npy` file of the label values (k, j, i).
+        geometry: its grid, in the coordinate system of the scan.
+    """
+
+    array_file: str
+    geometry: Geometry
+
+
 def painted(
     shape: tuple[int, ...], mask_of: Callable[[int], np.ndarray], values: Sequence[int]
 ) -> tuple[np.ndarray, int]:
