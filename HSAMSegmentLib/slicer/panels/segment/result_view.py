@@ -12,6 +12,7 @@ from HSAMSegmentLib.slicer.nodes.undo import SegmentationHistory
 from HSAMSegmentLib.slicer.panels.segment.result_actions import ResultActions
 from HSAMSegmentLib.slicer.panels.segment.result_table import ResultTable
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
+from HSAMSegmentLib.slicer.panels.widgets.long_words import show_text
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.segment.outcome import SegmentOutcome
 from HSAMSegmentLib.workflows.segment.review import summary
@@ -52,7 +53,7 @@ class ResultView:
             node.CreateClosedSurfaceRepresentation()  # keeps the surfaces that the worker computed
         self._ui.show3DButton.setSegmentationNode(node)
         notes = "\n".join(note for note in (written.note, *written.outcome.warnings) if note)
-        self._ui.warningLabel.setText(notes)
+        show_text(self._ui.warningLabel, notes)
         self._ui.warningLabel.visible = bool(notes)
         self._ui.resultDetailsLabel.setText(_details(written.outcome))
         self._ui.undoButton.enabled = self._history.can_undo
