@@ -203,8 +203,10 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/widgets/device_list.py
   HSAMSegmentLib/slicer/panels/widgets/dialogs.py
   HSAMSegmentLib/slicer/panels/widgets/help_links.py
+  HSAMSegmentLib/slicer/panels/widgets/long_words.py
   HSAMSegmentLib/slicer/panels/widgets/model_list.py
   HSAMSegmentLib/slicer/panels/widgets/model_transfer.py
+  HSAMSegmentLib/slicer/panels/widgets/node_names.py
   HSAMSegmentLib/slicer/panels/widgets/organ_list.py
   HSAMSegmentLib/slicer/panels/widgets/scan_list.py
   HSAMSegmentLib/slicer/panels/widgets/stages.py

@@ -61,8 +61,8 @@ def card_text(manifest: Manifest) -> str:
     lines += _quality(manifest) + _finetuning(manifest)
     if manifest.description:
         lines.append(manifest.description)
-    terms = manifest.license
-    lines.append(f"Terms: {terms.name}. {terms.terms}".strip())
+    name, terms = manifest.license.name, manifest.license.terms
+    lines.append(f"Terms: {terms if terms.startswith(name) else f'{name}. {terms}'}".strip())
     return "\n".join(lines)
 
 
