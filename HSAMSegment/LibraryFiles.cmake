@@ -26,14 +26,11 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/evaluation/layered_comparison.py
   HSAMSegmentLib/evaluation/metrics.py
   HSAMSegmentLib/export/__init__.py
-  HSAMSegmentLib/export/contours.py
   HSAMSegmentLib/export/dicom_seg.py
   HSAMSegmentLib/export/formats.py
-  HSAMSegmentLib/export/origin.py
   HSAMSegmentLib/export/rtstruct.py
   HSAMSegmentLib/export/source_images.py
   HSAMSegmentLib/export/surface_files.py
-  HSAMSegmentLib/export/surfaces.py
   HSAMSegmentLib/images/__init__.py
   HSAMSegmentLib/images/geometry.py
   HSAMSegmentLib/images/orientation.py
@@ -141,7 +138,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/service/app.py
   HSAMSegmentLib/service/delivery.py
   HSAMSegmentLib/service/dispatcher.py
-  HSAMSegmentLib/service/guard.py
   HSAMSegmentLib/service/intake.py
   HSAMSegmentLib/service/jobs.py
   HSAMSegmentLib/service/kept_scans.py
@@ -195,12 +191,9 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/finetune/run_view.py
   HSAMSegmentLib/slicer/panels/finetune/start_choice.py
   HSAMSegmentLib/slicer/panels/finetune/structure_table.py
-  HSAMSegmentLib/slicer/panels/scene_watch.py
   HSAMSegmentLib/slicer/panels/segment/__init__.py
   HSAMSegmentLib/slicer/panels/segment/model_advice.py
   HSAMSegmentLib/slicer/panels/segment/readiness.py
-  HSAMSegmentLib/slicer/panels/segment/result_actions.py
-  HSAMSegmentLib/slicer/panels/segment/result_table.py
   HSAMSegmentLib/slicer/panels/segment/result_view.py
   HSAMSegmentLib/slicer/panels/segment/segment_tab.py
   HSAMSegmentLib/slicer/panels/shell.py
@@ -213,14 +206,11 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/widgets/model_list.py
   HSAMSegmentLib/slicer/panels/widgets/model_transfer.py
   HSAMSegmentLib/slicer/panels/widgets/organ_list.py
-  HSAMSegmentLib/slicer/panels/widgets/save_table.py
   HSAMSegmentLib/slicer/panels/widgets/scan_list.py
   HSAMSegmentLib/slicer/panels/widgets/stages.py
   HSAMSegmentLib/slicer/panels/widgets/status_line.py
-  HSAMSegmentLib/slicer/panels/widgets/swatches.py
   HSAMSegmentLib/slicer/panels/widgets/tables.py
   HSAMSegmentLib/slicer/panels/widgets/theme.py
-  HSAMSegmentLib/slicer/panels/widgets/tooltips.py
   HSAMSegmentLib/slicer/scripting/__init__.py
   HSAMSegmentLib/slicer/scripting/engines.py
   HSAMSegmentLib/slicer/scripting/finetuning.py
@@ -297,15 +287,11 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/__init__.py
   HSAMSegmentLib/workflows/cohort/__init__.py
   HSAMSegmentLib/workflows/cohort/claims.py
-  HSAMSegmentLib/workflows/cohort/cluster_clock.py
   HSAMSegmentLib/workflows/cohort/cluster_run.py
   HSAMSegmentLib/workflows/cohort/connection.py
   HSAMSegmentLib/workflows/cohort/ignore_interrupts.py
   HSAMSegmentLib/workflows/cohort/run_manifest.py
   HSAMSegmentLib/workflows/cohort/sent_results.py
-  HSAMSegmentLib/workflows/cohort/shards.py
-  HSAMSegmentLib/workflows/cohort/summary_file.py
-  HSAMSegmentLib/workflows/cohort/worker_health.py
   HSAMSegmentLib/workflows/cohort/worker_task.py
   HSAMSegmentLib/workflows/compare/__init__.py
   HSAMSegmentLib/workflows/compare/compare_job.py

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from HSAMSegmentLib.errors import OutputError, RequestError
-from HSAMSegmentLib.export.origin import Origin
-from HSAMSegmentLib.export.source_images import derived_uid, read_source_images
+from HSAMSegmentLib.export.source_images import Origin, derived_uid, read_source_images
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.io.quiet_libraries import quiet_libraries
 from HSAMSegmentLib.labels.dicom_seg import cielab_of

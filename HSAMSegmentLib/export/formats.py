@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from HSAMSegmentLib.errors import OutputError, RequestError
-from HSAMSegmentLib.export import dicom_seg, rtstruct, surface_files, surfaces
-from HSAMSegmentLib.export.origin import Origin
+from HSAMSegmentLib.export import dicom_seg, rtstruct, surface_files
+from HSAMSegmentLib.export.source_images import Origin
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.labels.label_maps import names_path
 from HSAMSegmentLib.labels.segmentation import Segmentation
@@ -87,7 +87,9 @@ FORMATS: tuple[ResultFormat, ...] = (
         "dicom-seg", ".seg.dcm", (".dcm",), _write_dicom_seg, needs_dicom=True, require=dicom_seg.require_highdicom
     ),
     *(
-        ResultFormat(suffix.lstrip("."), suffix, (suffix,), _write_surfaces, require=surfaces.require_surface_libraries)
+        ResultFormat(
+            suffix.lstrip("."), suffix, (suffix,), _write_surfaces, require=surface_files.require_surface_libraries
+        )
         for suffix in surface_files.SURFACE_SUFFIXES
     ),
 )

@@ -1,16 +1,21 @@
-"""RT Structure Sets: a contour per slice and part of a structure, on the images of the scan (PS3.3, A.19)."""
+"""RT Structure Sets: a contour per slice and part of a structure, on the images of the scan (PS3.3, A.19).
+
+Contours are closed and run half a pixel outside of the centers of the labeled pixels.
+A hole is joined to the contour around it by a channel of no width (the keyhole of PS3.3, C.8.8.6.3), so that every
+reader of closed planar contours finds the hole. Contours lead through the middle between two pixel centers: rasterized
+by pixel centers they give back the same pixels.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from pydicom.uid import UID
 
-from HSAMSegmentLib.export.contours import contours_of
 from HSAMSegmentLib.export.dicom_seg import (
     LONGEST_NAME,
     PROGRAM,
@@ -19,8 +24,7 @@ from HSAMSegmentLib.export.dicom_seg import (
     software_version,
     stored_names,
 )
-from HSAMSegmentLib.export.origin import Origin
-from HSAMSegmentLib.export.source_images import read_source_images
+from HSAMSegmentLib.export.source_images import Origin, read_source_images
 from HSAMSegmentLib.labels.label_set import Code, Label
 from HSAMSegmentLib.labels.rtstruct import RTSTRUCT_CLASS
 from HSAMSegmentLib.labels.segmentation import Segmentation
@@ -28,6 +32,9 @@ from HSAMSegmentLib.runtime.atomic_files import complete_file
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+
+_STRAIGHT = 1e-9
 
 _STUDY_OF = "1.2.840.10008.3.1.2.3.1"
 """Class of the study that a structure set refers to: detached study management, retired, and still what is written."""
@@ -38,6 +45,53 @@ _PATIENT = (
     "ReferringPhysicianName",
 )  # fmt: skip
 _LONGEST_LABEL = 16
+
+
+def contours_of(mask: np.ndarray) -> list[np.ndarray]:
+    """The contours of a mask.
+
+    Args:
+        mask: bool [rows, columns].
+
+    Returns:
+        Per connected part (pixels that touch by an edge or a corner may be one) an array [n, 2] of (column, row) in
+        pixels, without the first point repeated at the end.
+    """
+    from contourpy import FillType, contour_generator
+
+    hits = np.argwhere(mask)
+    if not len(hits):
+        return []
+    (top, left), (bottom, right) = hits.min(axis=0), hits.max(axis=0)
+    padded = np.pad(mask[top : bottom + 1, left : right + 1], 1).astype(np.float64)
+    generator = contour_generator(z=padded, fill_type=FillType.OuterOffset)
+    parts, offsets = cast(Any, generator.filled(0.5, np.inf))
+    shift = np.array([left - 1.0, top - 1.0])
+    return [_with_keyholes(_rings(points, ends)) + shift for points, ends in zip(parts, offsets)]
+
+
+def _rings(points: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
+    """The outer ring and the holes, each without points that lie on the line between their neighbors."""
+    rings = [points[start : end - 1] for start, end in zip(ends[:-1], ends[1:])]
+    return [_without_straight(ring) for ring in rings]
+
+
+def _without_straight(ring: np.ndarray) -> np.ndarray:
+    before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
+    turn = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
+    array: np.ndarray = ring[np.abs(turn) > _STRAIGHT]
+    return array
+
+
+def _with_keyholes(rings: list[np.ndarray]) -> np.ndarray:
+    """One polygon: from the outer ring to each hole, around it, and back on the same way."""
+    polygon = rings[0]
+    for hole in rings[1:]:
+        apart = ((polygon[:, np.newaxis] - hole[np.newaxis]) ** 2).sum(axis=2)
+        at, of_hole = np.unravel_index(int(apart.argmin()), apart.shape)
+        around = np.roll(hole, -of_hole, axis=0)
+        polygon = np.concatenate([polygon[: at + 1], around, around[:1], polygon[at:]])
+    return polygon
 
 
 def write_rtstruct(segmentation: Segmentation, path: Path, origin: Origin, *, overwrite: bool = False) -> None:

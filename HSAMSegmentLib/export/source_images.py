@@ -1,7 +1,8 @@
-"""The DICOM images that a segmentation was made from, with what an object that refers to them has to repeat."""
+"""The DICOM images that a segmentation was made from, and what an object that refers to them has to tell and repeat."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_OID, uuid5
@@ -12,6 +13,7 @@ from HSAMSegmentLib.io.quiet_libraries import quiet_libraries
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
 
 _IDENTITY = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 # Elements that must be in every object of the study, with or without a value (type 2 of PS3.3, C.7.1 and C.7.2).
@@ -80,3 +82,19 @@ def _complete(path: Path, file: Path, image: Dataset) -> None:
             setattr(image, name, "")
     if not image.get("FrameOfReferenceUID"):
         image.FrameOfReferenceUID = derived_uid("frame of reference", str(image.SeriesInstanceUID))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The scan and the model behind a segmentation.
+
+    Attributes:
+        dicom_files: DICOM files of the scan in the order of its slices (k); one file may hold all of them. None for a
+            scan in another format.
+        model_id: id of the model, "" for labels that no model made.
+        model_title: its title.
+    """
+
+    dicom_files: tuple[Path, ...] = ()
+    model_id: str = ""
+    model_title: str = ""

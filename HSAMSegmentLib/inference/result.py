@@ -12,7 +12,7 @@ from HSAMSegmentLib.labels.segmentation import Segmentation
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-    from HSAMSegmentLib.export.origin import Origin
+    from HSAMSegmentLib.export.source_images import Origin
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class SegmentationResult:
     @property
     def origin(self) -> Origin:
         """The scan and the model, as files in DICOM formats tell them."""
-        from HSAMSegmentLib.export.origin import Origin
+        from HSAMSegmentLib.export.source_images import Origin
 
         return Origin(self.dicom_files, self.model_id, self.model_title)
 

@@ -41,8 +41,8 @@ class PanelDriver:
     def __init__(self, host, engine, store, node=None):
         import slicer
 
-        from HSAMSegmentLib.slicer.panels.scene_watch import SceneWatch
         from HSAMSegmentLib.slicer.panels.segment.segment_tab import SegmentTab
+        from HSAMSegmentLib.slicer.panels.shell import SceneWatch
         from HSAMSegmentLib.slicer.panels.widgets.model_list import StoreModels
 
         self.host, self.engine = host, engine

@@ -9,7 +9,7 @@ from pathlib import Path
 from small_scans import write_scan
 
 from HSAMSegmentLib.export.formats import save_segmentation
-from HSAMSegmentLib.export.origin import Origin
+from HSAMSegmentLib.export.source_images import Origin
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.measurement.scan import measure_scan

@@ -25,7 +25,7 @@ class TabDriver:
         import slicer
 
         from HSAMSegmentLib.slicer.panels.dependencies import Dependencies
-        from HSAMSegmentLib.slicer.panels.scene_watch import SceneWatch
+        from HSAMSegmentLib.slicer.panels.shell import SceneWatch
         from HSAMSegmentLib.slicer.panels.tabs import TabContext
         from HSAMSegmentLib.slicer.panels.widgets.model_list import StoreModels
 

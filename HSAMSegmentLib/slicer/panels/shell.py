@@ -1,4 +1,4 @@
-"""The module's panel: a row of tabs, each built when it is opened for the first time."""
+"""The module's panel: a row of tabs, each built when it is opened first, and what they hear of the scene."""
 
 from __future__ import annotations
 
@@ -11,10 +11,34 @@ import slicer
 
 from HSAMSegmentLib.slicer.panels.dependencies import Dependencies
 from HSAMSegmentLib.slicer.panels.engine import Engine
-from HSAMSegmentLib.slicer.panels.scene_watch import SceneWatch
 from HSAMSegmentLib.slicer.panels.tabs import TABS, Tab, TabContext, TabEntry
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs, SlicerDialogs
 from HSAMSegmentLib.slicer.panels.widgets.model_list import ModelSource, StoreModels
+
+DELAY_MS = 100
+
+
+class SceneWatch:
+    """Tells a moment later that nodes came or went: often they come many at once, and without content at first."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        """Watch the scene of the application until `close`; `tell` is called on the main thread."""
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(DELAY_MS)
+        self._timer.connect("timeout()", tell)
+        events = (slicer.vtkMRMLScene.NodeAddedEvent, slicer.vtkMRMLScene.NodeRemovedEvent)
+        self._observations = [slicer.mrmlScene.AddObserver(event, self._on_scene) for event in events]
+
+    def close(self) -> None:
+        """Watch no longer."""
+        for tag in self._observations:
+            slicer.mrmlScene.RemoveObserver(tag)
+        self._observations = []
+        self._timer.stop()
+
+    def _on_scene(self, _caller, _event) -> None:
+        self._timer.start()
 
 
 class Shell:

@@ -3,6 +3,8 @@
 Only as many tasks as the workers can take are at the scheduler at a time. So its memory does not grow with the cohort,
 a worker that dies takes few tasks with it, and a worker that joins gets work at once. Results lie in the output folder,
 never in the memory of the cluster.
+
+A worker with a full disk would fail fast, be idle again at once, and eat up the cohort: it gets no more scans.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import itertools
 import queue
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,23 +29,17 @@ from HSAMSegmentLib.errors import (
     ModelNotFoundError,
     OutputError,
 )
+from HSAMSegmentLib.runtime.progress import Progress, ProgressCallback
 from HSAMSegmentLib.workflows.cohort.claims import MOST_TRIES, Claim, poisoned_sentence
-from HSAMSegmentLib.workflows.cohort.cluster_clock import ClusterClock
 from HSAMSegmentLib.workflows.cohort.connection import Connection, connected
 from HSAMSegmentLib.workflows.cohort.sent_results import SentResults
-from HSAMSegmentLib.workflows.cohort.worker_health import WorkerHealth
-from HSAMSegmentLib.workflows.cohort.worker_task import (
-    BY_SCAN,
-    BY_WORKER,
-    ScanAnswer,
-    ScanTask,
-    segment_task,
-    stop_run,
-)
+from HSAMSegmentLib.workflows.cohort.worker_task import BY_SCAN, BY_WORKER, ScanAnswer, ScanTask, segment_task, stop_run
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.segment_folder.folder_run import FolderRun
 from HSAMSegmentLib.workflows.segment_folder.folder_scan import sentence_of
-from HSAMSegmentLib.workflows.segment_folder.scan_outcome import CANCELLED, FAILED, ScanOutcome
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import CANCELLED, DONE_BEFORE, FAILED, ScanOutcome
+
+MOST_STRIKES = 3
 
 _LOOK_SECONDS = 0.5
 _OTHER_RUN_SECONDS = 1.0
@@ -53,6 +50,81 @@ _SPARE_TASKS = 2
 
 _MOST_STRANGE = 3
 _ERRORS = {kind.exit_code: kind for kind in (OutputError, CheckpointError, ModelNotFoundError, DeviceError)}
+
+
+class WorkerHealth:
+    """Counts failures in a row that are the fault of a worker, not of a scan."""
+
+    def __init__(self) -> None:
+        self._strikes: Counter[str] = Counter()
+        self.last_reason = ""
+        self.last_exit_code = 1
+
+    def succeeded(self, worker: str) -> None:
+        """A worker did a scan."""
+        self._strikes.pop(worker, None)
+
+    def failed(self, worker: str, reason: str, exit_code: int) -> None:
+        """A worker failed for a reason that is not the scan's."""
+        self._strikes[worker] += 1
+        self.last_reason, self.last_exit_code = reason, exit_code
+
+    def usable(self, workers: Iterable[str]) -> list[str]:
+        """Those that are not set aside."""
+        return [worker for worker in workers if self._strikes[worker] < MOST_STRIKES]
+
+
+class ClusterClock:
+    """Counts scans and estimates the remaining time; scans of an earlier run say nothing about the pace."""
+
+    def __init__(self, report: ProgressCallback, count: int) -> None:
+        """
+        Args:
+            report: receives the progress.
+            count: scans of the run.
+        """
+        self._report, self._count = report, count
+        self._ended, self._segmented = 0, 0
+        self._began = time.monotonic()
+        self._shown: tuple[int, int] | None = None
+
+    @property
+    def fraction(self) -> float:
+        """Part of the scans that ended."""
+        return self._ended / max(self._count, 1)
+
+    def starting(self, scheduler: str) -> None:
+        """Say what is waited for."""
+        self._report(Progress(0.0, "Connecting to the scheduler" if scheduler else "Starting the workers", scheduler))
+
+    def count(self, outcome: ScanOutcome) -> None:
+        """Count a scan that ended."""
+        if outcome.status != CANCELLED:
+            self._ended += 1
+            self._segmented += outcome.status != DONE_BEFORE
+
+    def report(self, workers: int, elsewhere: int) -> None:
+        """Report, if anything changed.
+
+        Args:
+            workers: how many there are.
+            elsewhere: scans of another run, if nothing but these is left.
+        """
+        if self._shown == (self._ended, workers) and not elsewhere:
+            return
+        self._shown = self._ended, workers
+        if elsewhere:
+            detail = f"{elsewhere} of {self._count} scans are being segmented by another run"
+            self._report(Progress(self.fraction, "Waiting for another run", detail))
+            return
+        stage = "Segmenting" if workers else "Waiting for workers"
+        detail = f"{self._ended} of {self._count} scans, {workers} worker{'' if workers == 1 else 's'}"
+        self._report(Progress(self.fraction, stage, detail, self._eta()))
+
+    def _eta(self) -> float | None:
+        if not self._segmented:
+            return None
+        return (time.monotonic() - self._began) / self._segmented * (self._count - self._ended)
 
 
 def segment_on_cluster(run: FolderRun, context: Context) -> None:

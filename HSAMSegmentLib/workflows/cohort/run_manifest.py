@@ -3,14 +3,21 @@
 Each run writes a line `{"event": "run", ...}` at its start and a line `{"event": "scan", ...}` for each scan that
 ended, appends only, and has every line on the disk before it goes on. A kill can tear the last line; the next writer
 starts a new one, and the reader passes over what is torn. Several runs may write to one manifest.
+
+The summary of a run is a CSV file with a row per scan, replaced as a whole. A job array divides the list of scans: part
+n takes every Nth scan.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
+import re
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,10 +25,16 @@ from typing import Any
 from filelock import BaseFileLock
 
 from HSAMSegmentLib import __version__
-from HSAMSegmentLib.runtime.atomic_files import explain_write_error
+from HSAMSegmentLib.errors import RequestError
+from HSAMSegmentLib.io.scan_folder import Scan
+from HSAMSegmentLib.runtime.atomic_files import atomic_output, explain_write_error
 from HSAMSegmentLib.workflows.segment.result_records import comparable_options
 from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment_folder.scan_outcome import ScanOutcome
+
+_COLUMNS = ("scan", "status", "message", "output", "model", "found", "seconds")
+_PAUSE_FACTOR = 20.0
+"""A summary of 100,000 rows takes a while to write, so it takes at most a twentieth of the time."""
 
 
 class RunManifest:
@@ -120,3 +133,70 @@ def read_manifest(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(values, dict):
                 yield values
+
+
+def read_shard(text: str) -> tuple[int, int] | None:
+    """Number and count of "3/10"; None for "".
+
+    Raises:
+        RequestError: if it is not of that form, or the number is not between 1 and the count.
+    """
+    if not text:
+        return None
+    match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise RequestError(f"'{text}' is not part of a list: give K/N, from 1/N to N/N, for example 3/10.")
+    return number, count
+
+
+def scans_of_shard(scans: Sequence[Scan], shard: tuple[int, int] | None) -> Sequence[Scan]:
+    """The scans of a shard: every Nth of the sorted list, beginning with the Kth. It may be empty."""
+    if shard is None:
+        return scans
+    number, count = shard
+    return scans[number - 1 :: count]
+
+
+class SummaryFile:
+    """Writes the summary after each scan, for large cohorts from time to time."""
+
+    def __init__(self, path: Path, root: Path) -> None:
+        """
+        Args:
+            path: the CSV file.
+            root: folder that the names of results are relative to.
+        """
+        self.path, self._root = path, root
+        self._next = 0.0
+
+    def update(self, outcomes: Sequence[ScanOutcome]) -> None:
+        """Write it, unless it was written a moment ago.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        if time.monotonic() >= self._next:
+            self.write(outcomes)
+
+    def write(self, outcomes: Sequence[ScanOutcome]) -> None:
+        """Write it now.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        began = time.monotonic()
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows(self._row(item) for item in outcomes)
+        with atomic_output(self.path, overwrite=True) as stream:
+            stream.write(text.getvalue().encode("utf-8", "backslashreplace"))
+        ended = time.monotonic()
+        self._next = ended + _PAUSE_FACTOR * (ended - began)
+
+    def _row(self, item: ScanOutcome) -> tuple[str, ...]:
+        output = item.output if item.has_result else None
+        shown = "" if output is None else output.relative_to(self._root).as_posix()
+        found = "; ".join(item.found)
+        return (item.scan.name, item.status, item.message, shown, item.model, found, f"{item.seconds:.1f}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.export.formats import format_of
-from HSAMSegmentLib.export.origin import Origin
+from HSAMSegmentLib.export.source_images import Origin
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.io.volume_files import read_volume
 from HSAMSegmentLib.labels.grids import resample_labels

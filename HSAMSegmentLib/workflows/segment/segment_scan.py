@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from HSAMSegmentLib.export.formats import format_of
-from HSAMSegmentLib.export.origin import Origin
+from HSAMSegmentLib.export.source_images import Origin
 from HSAMSegmentLib.images.volume import Volume, VolumeInput, guess_modality
 from HSAMSegmentLib.inference.options import selected_values
 from HSAMSegmentLib.inference.predictor import Segmenter

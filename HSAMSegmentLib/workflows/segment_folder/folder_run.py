@@ -9,9 +9,7 @@ from pathlib import Path
 
 from HSAMSegmentLib.io.scan_folder import Scan
 from HSAMSegmentLib.workflows.cohort.claims import MANIFEST_LOCK, Claims
-from HSAMSegmentLib.workflows.cohort.run_manifest import RunManifest
-from HSAMSegmentLib.workflows.cohort.shards import read_shard
-from HSAMSegmentLib.workflows.cohort.summary_file import SummaryFile
+from HSAMSegmentLib.workflows.cohort.run_manifest import RunManifest, SummaryFile, read_shard
 from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment_folder.folder_scan import waiting_outcome
 from HSAMSegmentLib.workflows.segment_folder.scan_outcome import FolderResult, OnScan, ScanOutcome

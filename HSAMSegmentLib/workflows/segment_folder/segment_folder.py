@@ -16,7 +16,7 @@ from HSAMSegmentLib.runtime.devices import choose_device
 from HSAMSegmentLib.runtime.extras import require_extra
 from HSAMSegmentLib.runtime.progress import Progress, ProgressCallback, interruptible
 from HSAMSegmentLib.workflows.cohort.claims import Claim
-from HSAMSegmentLib.workflows.cohort.shards import read_shard, scans_of_shard
+from HSAMSegmentLib.workflows.cohort.run_manifest import read_shard, scans_of_shard
 from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment_folder.folder_run import FolderRun

@@ -9,7 +9,7 @@ import pydicom
 from dicom_files import write_frames, write_series
 from grids_of_tests import array_and_geometry, oblique_geometry, reorientations
 
-from HSAMSegmentLib.export.origin import Origin
+from HSAMSegmentLib.export.source_images import Origin
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.sitk_images import image_of
 from HSAMSegmentLib.images.volume import Volume

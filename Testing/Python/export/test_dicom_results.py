@@ -27,8 +27,8 @@ from HSAMSegmentLib.errors import OutputError, RequestError
 from HSAMSegmentLib.export import dicom_seg
 from HSAMSegmentLib.export.dicom_seg import write_dicom_seg
 from HSAMSegmentLib.export.formats import save_segmentation
-from HSAMSegmentLib.export.origin import Origin
 from HSAMSegmentLib.export.rtstruct import write_rtstruct
+from HSAMSegmentLib.export.source_images import Origin
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.sitk_images import geometry_of
 from HSAMSegmentLib.labels.grids import resample_array

@@ -10,10 +10,10 @@ import pytest
 from dicom_scans import OBLIQUE, STRAIGHT, every_way, tilted
 
 from HSAMSegmentLib.errors import OutputError, RequestError
-from HSAMSegmentLib.export import surfaces
+from HSAMSegmentLib.export import surface_files
 from HSAMSegmentLib.export.formats import save_segmentation
-from HSAMSegmentLib.export.origin import Origin
-from HSAMSegmentLib.export.surfaces import surfaces_of
+from HSAMSegmentLib.export.source_images import Origin
+from HSAMSegmentLib.export.surface_files import surfaces_of
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.labels.grids import resample_array
 from HSAMSegmentLib.labels.segmentation import Segmentation
@@ -157,7 +157,7 @@ def test_an_existing_file_stays_and_a_missing_package_is_named(tmp_path, monkeyp
     with pytest.raises(OutputError, match="exists already"):
         save_segmentation(two_balls(), path, Origin())
     assert path.read_text() == "mine"
-    monkeypatch.setattr(surfaces, "find_spec", lambda name: None)
+    monkeypatch.setattr(surface_files, "find_spec", lambda name: None)
     with pytest.raises(RequestError, match=r"pip install 'hsamsegment\[surfaces\]'"):
         save_segmentation(two_balls(), tmp_path / "other.stl", Origin())
 

@@ -15,7 +15,7 @@ from result_folders import write_result, write_summary
 
 from HSAMSegmentLib.errors import CancelledError, OutputError, RequestError
 from HSAMSegmentLib.export.formats import save_segmentation
-from HSAMSegmentLib.export.origin import Origin
+from HSAMSegmentLib.export.source_images import Origin
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.labels.segmentation import Segmentation

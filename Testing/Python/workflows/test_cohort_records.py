@@ -19,8 +19,7 @@ from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.io.scan_folder import Scan
 from HSAMSegmentLib.workflows.cohort.claims import FOLDER, Claims
-from HSAMSegmentLib.workflows.cohort.run_manifest import RunManifest, read_manifest
-from HSAMSegmentLib.workflows.cohort.shards import read_shard, scans_of_shard
+from HSAMSegmentLib.workflows.cohort.run_manifest import RunManifest, read_manifest, read_shard, scans_of_shard
 from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment_folder.scan_outcome import DONE, DONE_BEFORE, FAILED, ScanOutcome
 

@@ -12,7 +12,7 @@ from small_scans import bright_boxes, write_dicom_series, write_scan
 
 from HSAMSegmentLib.errors import OutputError, RequestError, VolumeError
 from HSAMSegmentLib.export.formats import save_segmentation
-from HSAMSegmentLib.export.origin import Origin
+from HSAMSegmentLib.export.source_images import Origin
 from HSAMSegmentLib.labels.grids import resample_array
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.labels.segmentation_files import read_segmentation

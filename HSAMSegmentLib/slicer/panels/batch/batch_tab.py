@@ -18,8 +18,8 @@ from HSAMSegmentLib.slicer.panels.batch.batch_table import BatchTable
 from HSAMSegmentLib.slicer.panels.batch.useful_scans import SUGGESTED, UsefulScans
 from HSAMSegmentLib.slicer.panels.tabs import TabContext
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, select_data
+from HSAMSegmentLib.slicer.panels.widgets.dialogs import ask_csv_path
 from HSAMSegmentLib.slicer.panels.widgets.model_list import ListedModel
-from HSAMSegmentLib.slicer.panels.widgets.save_table import ask_csv_path
 from HSAMSegmentLib.slicer.panels.widgets.scan_list import ScanList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.events import Failed, ending_of

@@ -15,8 +15,7 @@ from HSAMSegmentLib.slicer.panels.widgets.tables import (
     put_text,
     set_rows,
 )
-from HSAMSegmentLib.slicer.panels.widgets.theme import problem_color, quiet_color
-from HSAMSegmentLib.slicer.panels.widgets.tooltips import tip_of
+from HSAMSegmentLib.slicer.panels.widgets.theme import problem_color, quiet_color, tip_of
 from HSAMSegmentLib.workflows.segment_folder.folder_request import CANCELLED, DONE, FAILED, SKIPPED, WAITING, BatchRow
 
 _MOST_ROWS = 12

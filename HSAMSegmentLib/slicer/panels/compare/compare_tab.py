@@ -29,7 +29,7 @@ from HSAMSegmentLib.slicer.panels.compare.score_table import ScoreTable
 from HSAMSegmentLib.slicer.panels.dependencies import COMPARING, Dependencies
 from HSAMSegmentLib.slicer.panels.engine import Engine
 from HSAMSegmentLib.slicer.panels.tabs import TabContext
-from HSAMSegmentLib.slicer.panels.widgets.save_table import ask_csv_path
+from HSAMSegmentLib.slicer.panels.widgets.dialogs import ask_csv_path
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.compare.compare_request import CompareOutcome
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, ending_of

@@ -9,8 +9,8 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.evaluation.label_matching import CODE, NAME, VALUE, LabelPair, StructurePair
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
-from HSAMSegmentLib.slicer.panels.widgets.swatches import swatch
 from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table
+from HSAMSegmentLib.slicer.panels.widgets.theme import swatch
 
 _ROW_PIXELS = 26
 _MOST_ROWS = 8

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import qt
 from slicer.i18n import tr as _
 
-from HSAMSegmentLib.slicer.panels.widgets.theme import link_color, quiet_color
-from HSAMSegmentLib.slicer.panels.widgets.tooltips import tip_of
+from HSAMSegmentLib.slicer.panels.widgets.theme import link_color, quiet_color, tip_of
 from HSAMSegmentLib.workflows.compare.compare_request import BOTH, NOT_COMPARED, CompareOutcome, StructureScore
 
 NAME, DICE, HD95, ASD, FIRST, SECOND, DIFFERENCE, WORST = range(8)

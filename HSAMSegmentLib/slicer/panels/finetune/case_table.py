@@ -9,8 +9,7 @@ from slicer.i18n import tr as _
 from HSAMSegmentLib.slicer.nodes.finetune.cases import FilePair, LabeledPair
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
 from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows
-from HSAMSegmentLib.slicer.panels.widgets.theme import problem_color
-from HSAMSegmentLib.slicer.panels.widgets.tooltips import tip_of
+from HSAMSegmentLib.slicer.panels.widgets.theme import problem_color, tip_of
 from HSAMSegmentLib.workflows.finetune.inspect_cases import CaseSummary
 
 SCAN, ORGANS, SLICES = range(3)

@@ -8,9 +8,8 @@ from slicer.i18n import tr as _
 from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.report.preview_picture import outline_colors
 from HSAMSegmentLib.slicer.nodes.finetune.chart import TrainingChart
-from HSAMSegmentLib.slicer.panels.widgets.swatches import swatch
 from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows, wrap_names
-from HSAMSegmentLib.slicer.panels.widgets.theme import quiet_color
+from HSAMSegmentLib.slicer.panels.widgets.theme import quiet_color, swatch
 from HSAMSegmentLib.workflows.events import ValidationPicture
 from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneOutcome
 from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord

@@ -8,8 +8,8 @@ import qt
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.labels.label_set import Label
-from HSAMSegmentLib.slicer.panels.widgets.swatches import swatch
 from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows, wrap_names
+from HSAMSegmentLib.slicer.panels.widgets.theme import swatch
 from HSAMSegmentLib.workflows.finetune.inspect_cases import CaseSummary, join_organs
 
 ORGAN, CASES, LEARN_AS = range(3)

@@ -1,20 +1,199 @@
-"""The result section: the table, the way to each organ, 3D, the report and undo."""
+"""The result section: the table with its traffic light, the way to each organ, 3D, undo, and where a result can go."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import qt
 from slicer.i18n import tr as _
 
+from HSAMSegmentLib.errors import HSAMSegmentError
+from HSAMSegmentLib.report.segmentation_report import write_report
 from HSAMSegmentLib.slicer.nodes.navigation import jump_to_voxel
+from HSAMSegmentLib.slicer.nodes.result_exports import (
+    dicom_problem,
+    export_dicom_segmentation,
+    export_file,
+    segment_statistics,
+)
 from HSAMSegmentLib.slicer.nodes.segment_session import Written, is_in_scene
 from HSAMSegmentLib.slicer.nodes.undo import SegmentationHistory
-from HSAMSegmentLib.slicer.panels.segment.result_actions import ResultActions
-from HSAMSegmentLib.slicer.panels.segment.result_table import ResultTable
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
-from HSAMSegmentLib.workflows.segment.review import summary
-from HSAMSegmentLib.workflows.segment.segment_request import SegmentOutcome
+from HSAMSegmentLib.slicer.panels.widgets.tables import fit_rows, prepare_table, put_text, wrap_names
+from HSAMSegmentLib.slicer.panels.widgets.theme import (
+    check_ground,
+    level_color,
+    link_color,
+    quiet_color,
+    swatch,
+    tip_of,
+)
+from HSAMSegmentLib.workflows.events import ending_of
+from HSAMSegmentLib.workflows.segment.review import Level, Review, review, summary
+from HSAMSegmentLib.workflows.segment.segment_request import OrganOutcome, SegmentOutcome
+
+ORGAN, VOLUME, CONFIDENCE, UNCERTAIN = range(4)
+_MOST_ROWS = 13
+GoTo = Callable[["tuple[int, int, int]"], None]
+
+_KINDS = "Segmentation (*.seg.nrrd);;Label map (*.nii.gz *.nrrd *.mha);;Surfaces (*.stl *.obj)"
+
+
+class ResultTable:
+    """One row per organ. A click goes to the organ; in the last column, to its least certain slice."""
+
+    def __init__(self, table, go_to: GoTo) -> None:
+        self._table = table
+        self._go_to = go_to
+        self._organs: list[OrganOutcome] = []
+        prepare_table(table, [_("Organ"), _("Volume"), _("Confidence"), _("Doubt")], stretched=ORGAN)
+        table.horizontalHeaderItem(CONFIDENCE).setToolTip(
+            _("How certain the model is, to compare structures of one model. It is not a probability of being right.")
+        )
+        table.horizontalHeaderItem(UNCERTAIN).setToolTip(_("Goes to the slice in which the model is least certain."))
+        self._timer = wrap_names(table, most=_MOST_ROWS)
+        table.connect("cellClicked(int,int)", self._on_click)
+
+    def show(self, outcome: SegmentOutcome) -> None:
+        """List the organs of an outcome, those that were found first."""
+        self._organs = sorted(outcome.organs, key=lambda organ: not organ.found)
+        self._table.setRowCount(0)
+        self._table.setRowCount(len(self._organs))
+        for row, organ in enumerate(self._organs):
+            self._show_row(row, organ, review(organ))
+        fit_rows(self._table, most=_MOST_ROWS)
+
+    def _show_row(self, row: int, organ: OrganOutcome, found: Review) -> None:
+        quiet, tip = "" if organ.found else quiet_color(), tip_of(found.reasons)
+        put_text(self._table, row, ORGAN, organ.label.name, color=quiet, tip=tip).setIcon(swatch(organ.label.color))
+        volume = _volume(organ.volume_ml) if organ.found else ""
+        _to_right(put_text(self._table, row, VOLUME, volume, color=quiet, tip=tip))
+        put_text(self._table, row, CONFIDENCE, _light(organ, found), color=level_color(found.level), tip=tip)
+        leads = _("show") if organ.uncertain_ijk is not None else ""
+        put_text(self._table, row, UNCERTAIN, leads, color=link_color(), tip=tip)
+        if found.level is Level.CHECK:
+            self._stress(row)
+
+    def _stress(self, row: int) -> None:
+        """Bold on a ground of another brightness: a row to check is one in a gray print, too."""
+        for column in range(self._table.columnCount):
+            item = self._table.item(row, column)
+            font = item.font()
+            font.setBold(True)
+            item.setFont(font)
+            item.setBackground(qt.QBrush(qt.QColor(check_ground())))
+
+    def _on_click(self, row: int, column: int) -> None:
+        organ = self._organs[row]
+        target = organ.uncertain_ijk if column == UNCERTAIN else organ.center_ijk
+        if target is not None:
+            self._go_to(target)
+
+
+def _light(organ: OrganOutcome, found: Review) -> str:
+    """Sign, word and number."""
+    if not organ.found or organ.confidence is None:
+        return found.text
+    return f"{found.text} {100 * organ.confidence:.0f} %"
+
+
+def _volume(milliliters: float) -> str:
+    return f"{milliliters:.0f} mL" if milliliters >= 1000 else f"{milliliters:.1f} mL"
+
+
+def _to_right(item) -> None:
+    item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+
+
+class ResultActions:
+    """The buttons below a result."""
+
+    def __init__(
+        self, ui, dialogs: Dialogs, status: StatusLine, more_scans: Callable[[Written], None] | None = None
+    ) -> None:
+        """Take over the buttons; `more_scans` takes model and organs of a result over to the Batch tab."""
+        self._ui, self._dialogs, self._status, self._more_scans = ui, dialogs, status, more_scans
+        self._written: Written | None = None
+        self.menu = qt.QMenu(ui.exportResultButton)
+        self._actions = {
+            "file": self._add(_("Files..."), self._export_file),
+            "dicom": self._add(_("DICOM Segmentation..."), self._export_dicom),
+            "report": self._add(_("Report..."), self._save_report),
+        }
+        self.menu.setToolTipsVisible(True)
+        ui.exportResultButton.setMenu(self.menu)
+        ui.statisticsButton.connect("clicked()", self._show_statistics)
+        ui.moreScansButton.connect("clicked()", self._segment_more)
+        ui.moreScansButton.setVisible(more_scans is not None)
+
+    def show(self, written: Written) -> None:
+        """The result that the buttons are about."""
+        self._written = written
+        problem = dicom_problem(self._scan)
+        self._actions["dicom"].setEnabled(not problem)
+        self._actions["dicom"].setToolTip(problem or _("With Slicer's own exporter, for a PACS."))
+        self._actions["file"].setToolTip(_("Segmentation with names and codes, label map, or surfaces to print."))
+
+    def trigger(self, name: str) -> None:
+        """Choose an entry of the export menu: "file", "dicom" or "report"."""
+        self._actions[name].trigger()
+
+    def _add(self, text: str, function: Callable[[], None]):
+        action = self.menu.addAction(text)
+        action.connect("triggered()", lambda: self._try(function))
+        return action
+
+    @property
+    def _scan(self):
+        volume = self._written.volume_node
+        return volume if is_in_scene(volume) else None
+
+    def _try(self, function: Callable[[], None]) -> None:
+        """Do it for a result whose segmentation is still there; a failure is a sentence."""
+        if self._written is None:
+            return
+        if not is_in_scene(self._written.segmentation_node):
+            self._status.say(_("The segmentation of this result is not in the scene any more."))
+            return
+        try:
+            function()
+        except (HSAMSegmentError, OSError) as error:
+            self._status.fail(ending_of(error))
+
+    def _show_statistics(self) -> None:
+        def show() -> None:
+            table = segment_statistics(self._written.segmentation_node, self._scan)
+            self._status.say(_("The statistics are in the table '{name}'.").format(name=table.GetName()))
+
+        self._try(show)
+
+    def _export_file(self) -> None:
+        path = self._dialogs.save_path(_("Export the result"), f"{self._name}.seg.nrrd", _KINDS)
+        if path:
+            written = export_file(self._written.segmentation_node, self._scan, path)
+            self._status.say(_("The result was saved to {path}.").format(path=written))
+
+    def _export_dicom(self) -> None:
+        folder = self._dialogs.folder_path(_("Folder for the DICOM Segmentation"), "")
+        if folder:
+            written = export_dicom_segmentation(self._written.segmentation_node, self._scan, folder)
+            self._status.say(_("The DICOM Segmentation was saved to {path}.").format(path=written))
+
+    def _save_report(self) -> None:
+        path = self._dialogs.save_path(_("Save report"), "report.json", "JSON (*.json)")
+        if path:
+            write_report(self._written.outcome.report, path, overwrite=True)
+            self._status.say(_("The report was saved to {path}.").format(path=Path(path)))
+
+    def _segment_more(self) -> None:
+        if self._written is not None and self._more_scans is not None:
+            self._more_scans(self._written)
+
+    @property
+    def _name(self) -> str:
+        return self._written.segmentation_node.GetName()
 
 
 class ResultView:

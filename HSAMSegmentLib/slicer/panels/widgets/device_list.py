@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from HSAMSegmentLib.slicer.nodes.segment_session import SessionEvent
 from HSAMSegmentLib.slicer.panels.engine import Engine, is_last
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import DEVICES, fill_combo, select_data
-from HSAMSegmentLib.slicer.panels.widgets.tooltips import tip_of
+from HSAMSegmentLib.slicer.panels.widgets.theme import tip_of
 from HSAMSegmentLib.workflows.events import Result
 from HSAMSegmentLib.workflows.requests import ProbeRequest
 

@@ -1,6 +1,9 @@
-"""Colors of text and marks that can be read on the light and on the dark palette of the application."""
+"""How the panel looks: colors for the light and the dark palette, squares of color, tooltips of several lines."""
 
 from __future__ import annotations
+
+import html
+from collections.abc import Iterable
 
 import qt
 
@@ -11,6 +14,8 @@ _DARK = {"link": "#7fb8f0", "quiet": "#a8a8a8", "problem": "#ff8a80"}
 _LIGHT_LEVELS = {Level.GOOD: "#1b7f3b", Level.ABSENT: "#6a6a6a", Level.LOOK: "#8a6100", Level.CHECK: "#b3261e"}
 _DARK_LEVELS = {Level.GOOD: "#6fd08c", Level.ABSENT: "#a8a8a8", Level.LOOK: "#ffcf5c", Level.CHECK: "#ff8a80"}
 _MIDDLE = 128
+
+_PIXELS = 13
 
 
 def is_dark() -> bool:
@@ -41,3 +46,20 @@ def check_ground() -> str:
 def level_color(level: Level) -> str:
     """Of a traffic light."""
     return (_DARK_LEVELS if is_dark() else _LIGHT_LEVELS)[level]
+
+
+def swatch(color: tuple[float, float, float]):
+    """An icon of one color (red, green, blue, each 0 to 1), with a rim that shows it on a ground of the same color."""
+    picture = qt.QPixmap(_PIXELS, _PIXELS)
+    picture.fill(qt.QColor(quiet_color()))
+    inside = qt.QPixmap(_PIXELS - 2, _PIXELS - 2)
+    inside.fill(qt.QColor.fromRgbF(*color))
+    painter = qt.QPainter(picture)
+    painter.drawPixmap(1, 1, inside)
+    painter.end()
+    return qt.QIcon(picture)
+
+
+def tip_of(lines: Iterable[str]) -> str:
+    """Rich text that shows each sentence on a line of its own; empty ones are left out."""
+    return "<br>".join(html.escape(line, quote=False) for line in lines if line)
