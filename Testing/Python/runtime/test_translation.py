@@ -15,7 +15,7 @@ from HSAMSegmentLib.workflows.events import sentence_for, sentence_for_exit
 
 LIBRARY = REPOSITORY / "HSAMSegmentLib"
 TRANSLATED = (
-    "workflows.events.py",
+    "workflows/events.py",
     "worker/fallback.py",
     "worker/runners.py",
     "slicer/nodes/batch.py",
