@@ -119,7 +119,7 @@ def event_from_json(data: Any) -> Event:
         kind: type[Event] = _KINDS[fields.pop("event")]
         return from_plain(kind, fields)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"not an event: {data!r:.200}") from error
+        raise ValueError(f"Unreadable: {data!r:.200}") from error
 
 
 def sentence_for(error: BaseException) -> str:

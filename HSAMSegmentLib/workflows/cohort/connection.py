@@ -131,11 +131,20 @@ def _with_local_workers(request: FolderRequest) -> Iterator[Connection]:
     settings: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": MOST_TRIES - 1,
         "distributed.worker.daemon": True,
+        # The pages of scheduler and workers ask nobody for a certificate, so there are none.
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
     }
     with dask.config.set(settings):
         scheduler = {
             "cls": Scheduler,
-            "options": {"host": "127.0.0.1", "protocol": "tls://", "security": security, "dashboard": False},
+            "options": {
+                "host": "127.0.0.1",
+                "protocol": "tls://",
+                "security": security,
+                "dashboard": False,
+                "dashboard_address": "127.0.0.1:0",
+            },
         }
         cluster = SpecCluster(
             workers=_local_workers(request, security), scheduler=scheduler, security=security, silence_logs=False

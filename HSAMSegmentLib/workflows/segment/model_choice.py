@@ -18,7 +18,7 @@ from HSAMSegmentLib.inference.options import selected_values
 from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.weights.manifest import Manifest
 
-_HOW = "Name one with --model (command line) or choose one in the panel."
+_HOW = "Name one with --model (command line; --start-from of finetune) or choose one in the panel."
 
 _PARTS = {
     "abdomen": (

@@ -57,7 +57,10 @@ def segment_folder(request: FolderRequest, context: Context, on_scan: OnScan | N
     uses_cluster = bool(request.scheduler) or request.workers > 1
     if uses_cluster:
         require_extra("cluster", "distributed", "cryptography")
-    scans = interruptible(lambda: find_listed_scans(request.source, ignored=Path(request.output)), context.cancel)
+        request = _with_whole_paths(request)
+    found = interruptible(lambda: find_listed_scans(request.source, ignored=Path(request.output)), context.cancel)
+    # Workers and later reports look for a scan from other folders.
+    scans = [replace(scan, path=scan.path.absolute()) for scan in found]
     if not request.scheduler:
         _check(request, context)
     make_folder(Path(request.output))
@@ -71,6 +74,13 @@ def segment_folder(request: FolderRequest, context: Context, on_scan: OnScan | N
             _OneByOne(run, context).all()
     context.emit(Progress(1.0, "Done", eta_seconds=0.0))
     return run.result()
+
+
+def _with_whole_paths(request: FolderRequest) -> FolderRequest:
+    """Paths that workers in any folder understand; an id of a model is none."""
+    model = Path(request.model)
+    whole = str(model.absolute()) if model.suffix and model.is_file() else request.model
+    return replace(request, output=str(Path(request.output).absolute()), model=whole)
 
 
 def _check(request: FolderRequest, context: Context) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from grids_of_tests import geometry_with, oblique_geometry
+from grids_of_tests import array_and_geometry, geometry_with, oblique_geometry, reorientations
 
 from HSAMSegmentLib.errors import OutputError, VolumeError
 from HSAMSegmentLib.images.geometry import Geometry
@@ -53,6 +53,18 @@ def test_voxels_place_names_colors_and_codes_survive_every_format(tmp_path, suff
     assert [label.terminology for label in read.labels] == [label.terminology for label in written.labels]
     for ours, theirs in zip(read.labels, written.labels):
         np.testing.assert_allclose(ours.color, theirs.color, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", SEGMENTATION_OUTPUT_SUFFIXES)
+def test_all_48_orientations_come_back_as_they_were(tmp_path, segmentation, suffix):
+    for copy in reorientations(image_of(segmentation.array, segmentation.geometry)):
+        array, geometry = array_and_geometry(copy)
+        write_segmentation(
+            replace(segmentation, array=array, geometry=geometry), tmp_path / f"case{suffix}", overwrite=True
+        )
+        read = read_segmentation(tmp_path / f"case{suffix}")
+        np.testing.assert_array_equal(read.array, array)
+        np.testing.assert_allclose(read.geometry.ijk_to_lps, geometry.ijk_to_lps, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", SEGMENTATION_OUTPUT_SUFFIXES)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 import psutil
 import pytest
+import requests
 from cluster_processes import cluster, end_group, other_host, require_namespaces
 from program_environment import environment
 from segment_requests import segment_all_to
@@ -147,6 +148,21 @@ def test_a_restarted_scheduler_changes_nothing(scans, bundle, undisturbed, tmp_p
     assert segmentations(output) == undisturbed
 
 
+def test_paths_below_the_present_folder_reach_workers_that_started_in_another_one(
+    scans, bundle, undisturbed, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(scans.parent)
+    output = os.path.relpath(tmp_path / "out", scans.parent)
+    model = os.path.relpath(bundle, scans.parent)
+    with cluster(tmp_path / "cluster") as made:
+        made.worker("a")
+        result = run(scans.name, output, model, scheduler=made.address)
+    assert set(statuses(result).values()) == {DONE}, [item.message for item in result.scans]
+    assert segmentations(tmp_path / "out") == undisturbed
+    report = json.loads((tmp_path / "out" / "s0.report.json").read_text())
+    assert report["input"]["path"] == str(scans / "s0.nii.gz")
+
+
 def wait_until(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
@@ -237,6 +253,28 @@ def test_progress_counts_scans_and_workers_and_estimates_the_rest(scans, bundle,
     fractions = [report.fraction for report in reports]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
+
+
+def test_workers_of_this_computer_show_pages_to_nobody(scans, bundle, tmp_path):
+    statuses_of_pages = set()
+
+    def look(index, count, outcome):
+        for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+            for connection in process.net_connections("tcp"):
+                if connection.status == psutil.CONN_LISTEN and outcome.status == DONE:
+                    for page in ("health", "json/identity.json", "info/main/workers.html"):
+                        statuses_of_pages.add(page_status(connection.laddr.port, page))
+
+    run(scans, tmp_path / "out", bundle, workers=2, on_scan=look)
+    assert statuses_of_pages == {None, 404}
+
+
+def page_status(port, page):
+    """How a port answers a browser, None if it speaks no plain HTTP."""
+    try:
+        return requests.get(f"http://127.0.0.1:{port}/{page}", timeout=10).status_code
+    except requests.ConnectionError:
+        return None
 
 
 def test_no_scheduler_at_an_address_is_one_sentence(scans, bundle, tmp_path):
