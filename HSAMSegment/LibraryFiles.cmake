@@ -203,8 +203,10 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/widgets/device_list.py
   HSAMSegmentLib/slicer/panels/widgets/dialogs.py
   HSAMSegmentLib/slicer/panels/widgets/help_links.py
+  HSAMSegmentLib/slicer/panels/widgets/long_words.py
   HSAMSegmentLib/slicer/panels/widgets/model_list.py
   HSAMSegmentLib/slicer/panels/widgets/model_transfer.py
+  HSAMSegmentLib/slicer/panels/widgets/node_names.py
   HSAMSegmentLib/slicer/panels/widgets/organ_list.py
   HSAMSegmentLib/slicer/panels/widgets/scan_list.py
   HSAMSegmentLib/slicer/panels/widgets/stages.py
@@ -303,6 +305,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/finetune/finetune_job.py
   HSAMSegmentLib/workflows/finetune/finetune_request.py
   HSAMSegmentLib/workflows/finetune/inspect_cases.py
+  HSAMSegmentLib/workflows/finetune/model_summary.py
   HSAMSegmentLib/workflows/finetune/training_run.py
   HSAMSegmentLib/workflows/finetune/validation_picture.py
   HSAMSegmentLib/workflows/finetune/validation_record.py

@@ -1,7 +1,8 @@
 """Make the pictures of the README in the headless host: the panel with a finished result, a slice, and the 3D view.
 
-`python Scripts/make_screenshots.py [SCAN] [--model ID] [--output FOLDER]`. Without a scan it shows the synthetic
-phantom; only its pictures may be committed, since the terms of most scans forbid to pass on even pictures of them.
+`python Scripts/make_screenshots.py [SCAN] [--model ID] [--output FOLDER]`. Without a scan it shows the CT scan of the
+tests (Apache-2.0); only its pictures may be committed, since the terms of most scans forbid to pass on even pictures
+of them.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "Testing" / "Host")]
-DEFAULT_MODEL = "abdomen-mr"
-PHANTOM_SEED = 3
-"""A phantom that the model does rather well on: the pictures show what the module looks like, they prove nothing."""
-
-PANEL_SIZE = (560, 700)
+DEFAULT_SCAN = REPOSITORY / "Testing" / "Data" / "ct_totalsegmentator" / "images" / "ct_example_full.nii.gz"
+DEFAULT_MODEL = "abdomen-ct"
+ABDOMEN_WINDOW_HU = (400.0, 40.0)
+"""Width and center in which CT of the abdomen is read."""
+PANEL_WIDTH, TALLEST_PANEL, FRAME_PIXELS = 480, 1400, 12
 LONGEST_WAIT_SECONDS = 300.0
 
 logger = logging.getLogger("make_screenshots")
@@ -38,7 +39,7 @@ def main() -> int:
     host.load_module(str(REPOSITORY / "HSAMSegment" / "HSAMSegment.py"))
     volume = load_scan(arguments.scan)
     views = Views(volume)
-    widget = host.open_module("HSAMSegment", PANEL_SIZE)
+    widget = host.open_module("HSAMSegment")
     try:
         node = segment_by_click(host, widget.shell.open("segment"), volume, arguments.model)
         grab_panel(host, widget, arguments.output / "panel.png")
@@ -46,28 +47,41 @@ def main() -> int:
         views.grab_three_d(node, arguments.output / "three_d.png")
     finally:
         widget.cleanup()
-    for path in sorted(arguments.output.glob("*.png")):
-        logger.info("%s: %.0f kB", path.name, path.stat().st_size / 1000)
+    for name in ("panel.png", "slice.png", "three_d.png"):
+        pack(arguments.output / name)
     return 0
+
+
+def pack(path: Path) -> None:
+    """Write a picture again with its 256 most frequent colors, less than half as large and of the same look."""
+    from PIL import Image
+
+    before = path.stat().st_size
+    with Image.open(path) as picture:
+        packed = picture.convert("RGB").quantize(256, kmeans=2, dither=Image.Dither.NONE)
+    packed.save(path, optimize=True)
+    logger.info("%s: %.0f kB, was %.0f", path.name, path.stat().st_size / 1000, before / 1000)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scan", nargs="?", help="a scan to show instead of the phantom; do not commit its pictures")
+    parser.add_argument("scan", nargs="?", help="a scan to show instead; do not commit its pictures")
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"id of the model (default: {DEFAULT_MODEL})")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "Resources" / "Screenshots")
     return parser.parse_args()
 
 
 def load_scan(path: str | None):
-    """The volume node to segment: a file, or the phantom."""
+    """The volume node to segment: a file, or the CT scan of the tests in the usual window."""
     import slicer
 
-    if path:
-        return slicer.util.loadVolume(path, {})
-    from HSAMSegmentLib.slicer.self_test import add_phantom
-
-    return add_phantom("Phantom abdomen MR", seed=PHANTOM_SEED)
+    volume = slicer.util.loadVolume(path or str(DEFAULT_SCAN), {})
+    if not path:
+        volume.SetName("CT abdomen")
+        volume.CreateDefaultDisplayNodes()
+        volume.GetDisplayNode().SetAutoWindowLevel(False)
+        volume.GetDisplayNode().SetWindowLevel(*ABDOMEN_WINDOW_HU)
+    return volume
 
 
 def segment_by_click(host, panel, volume, model: str):
@@ -108,9 +122,21 @@ def wait_until(
 
 
 def grab_panel(host, widget, path: Path) -> None:
-    """The panel as it looks when a result is there."""
-    host.process_events()
-    widget.parent.grab().save(str(path))
+    """The panel as it looks when a result is there, in a dock that is as high as it needs."""
+    panel = host.show_in_panel(widget, PANEL_WIDTH, TALLEST_PANEL)
+    settle(host)
+    form = widget.shell.open("segment").widget
+    spare = form.height - form.layout().totalHeightForWidth(form.width)
+    panel.resize(PANEL_WIDTH, TALLEST_PANEL - spare + FRAME_PIXELS)
+    settle(host)
+    panel.grab().save(str(path))
+    panel.give_back()
+
+
+def settle(host, rounds: int = 30) -> None:
+    """Let heights follow widths, level by level."""
+    for _ in range(rounds):
+        host.process_events()
 
 
 class Views:

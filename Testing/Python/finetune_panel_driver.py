@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 from panel_driver import REPOSITORY, Answers
+from panel_layout import whole_text
 
 FORMS = REPOSITORY / "HSAMSegment" / "Resources" / "UI"
 
@@ -51,7 +52,7 @@ class FinetunePanelDriver:
     @property
     def status(self):
         """The sentence below the buttons."""
-        return self.ui.finetuneStatusLabel.text
+        return whole_text(self.ui.finetuneStatusLabel)
 
     def choose(self, volume, segmentation):
         """Choose a pair in the two lists."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from panel_layout import whole_text
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 FORM = REPOSITORY / "HSAMSegment" / "Resources" / "UI" / "HSAMSegment.ui"
 
@@ -59,7 +61,7 @@ class PanelDriver:
     @property
     def status(self):
         """The sentence below the button."""
-        return self.ui.statusLabel.text
+        return whole_text(self.ui.statusLabel)
 
     def uncheck(self, row):
         """Take the check mark off an organ."""

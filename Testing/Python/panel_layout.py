@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import html
+
+
+def whole_text(label):
+    """What a label says; long words may be cut, then its tooltip has all of it."""
+    return html.unescape(label.toolTip.replace("<br>", "\n")) or label.text
+
 
 def gaps(form):
     """Heights in pixels of the bands of a form, between its first and last visible content, that show nothing."""
@@ -12,6 +19,20 @@ def gaps(form):
             found.append(top - reached)
         reached = max(reached, bottom)
     return found
+
+
+def overlaps(form):
+    """Pairs of visible widgets of which one covers a part of the other; each is told by its name."""
+    import qt
+
+    leaves = list(_visible_leaves(form))
+    boxes = [qt.QRect(widget.mapTo(form, qt.QPoint(0, 0)), widget.size) for widget in leaves]
+    return [
+        (first.objectName, second.objectName)
+        for number, first in enumerate(leaves)
+        for position, second in enumerate(leaves[number + 1 :], number + 1)
+        if boxes[number].intersects(boxes[position])
+    ]
 
 
 def cut_texts(table, wrapped=()):

@@ -10,7 +10,11 @@ ORGANS = (
 )
 HEART = ("left ventricular myocardium", "left ventricle", "right ventricle")
 CONFIDENCES = (0.91, 0.86, 0.87, 0.54, 0.58, 0.93, 0.87, 0.83, 0.81, 0.71, 0.68, None, 0.38)
-LONG_NAME = "CT abdomen portal venous 3.0 mm soft tissue, patient 0042"
+LONG_NAME = "CT_abdomen_portal_venous_3.0mm_soft_tissue_patient_0042"
+"""With no place for a line break, as files are often named."""
+_ROUNDS = 24
+"""Of events: heights follow widths, the bar of the panel follows heights, and widths follow the bar, level by level."""
+LONG_PATH = f"/data/radiology/2026/abdomen/{LONG_NAME}/organs_of_the_abdomen.seg.nrrd"
 
 
 def add_scan(name=LONG_NAME, modality="CT"):
@@ -83,11 +87,11 @@ def failure():
     return Failed("There is too little memory for this scan (3.1 GB needed, 2.0 GB free). Close other programs.", "...")
 
 
-def progress():
+def progress(stage="Segmenting slices", detail="12 of 30"):
     """A job on its way."""
     from HSAMSegmentLib.runtime.progress import Progress
 
-    return Progress(0.42, "Segmenting slices", "12 of 30", 25.0)
+    return Progress(0.42, stage, detail, 25.0)
 
 
 def show_state(host, widget, key, state):
@@ -97,7 +101,7 @@ def show_state(host, widget, key, state):
     slicer.mrmlScene.Clear(0)
     tab = widget.shell.open(key)
     STATES[key][state](tab)
-    for _ in range(8):
+    for _ in range(_ROUNDS):
         host.process_events()
     return tab
 
@@ -115,7 +119,26 @@ def _segment_advanced(tab):
 
 def _segment_running(tab):
     _segment_ready(tab)
+    _occupy(tab._engine, tab._on_event)
+    tab.refresh_button()
     tab.status.show_progress(progress())
+
+
+def _occupy(engine, on_event):
+    """Let an engine be busy with a job of this listener, without a worker."""
+    engine._session = BusySession()
+    engine._on_event = on_event
+
+
+class BusySession:
+    """Stands in for a session with a running job."""
+
+    is_busy = True
+
+    def cancel(self):
+        """Nothing runs."""
+
+    close = cancel
 
 
 def _segment_failed(tab):
@@ -133,25 +156,66 @@ def _segment_result(tab, confidences=CONFIDENCES):
     tab.status.say(tab.result.sentence(written))
 
 
+def _segment_exported(tab):
+    _segment_result(tab)
+    tab.status.say(f"The result was saved to {LONG_PATH}.")
+
+
 def _segment_nothing(tab):
     _segment_result(tab, (None,) * len(ORGANS))
 
 
+def _segment_certain(tab):
+    _segment_result(tab, (0.92,) * len(ORGANS))
+
+
 def _finetune_cases(tab):
-    scan = add_scan("cmr_bssfp_01", "MR")
+    scan = add_scan(LONG_NAME, "MR")
     tab.ui.finetuneSegmentationSelector.setCurrentNode(add_labels(scan))
     tab.ui.finetuneScanSelector.setCurrentNode(scan)
     tab._add_pair()
 
 
 def _finetune_correct(tab):
-    scan = add_scan("cmr_bssfp_01", "MR")
+    scan = add_scan(LONG_NAME, "MR")
     node = add_labels(scan, model="cardiac-mr-bssfp")
     tab.ui.finetuneSegmentationSelector.setCurrentNode(node)
     tab.ui.finetuneScanSelector.setCurrentNode(scan)
 
 
+def _finetune_advanced(tab):
+    _finetune_cases(tab)
+    tab.ui.finetuneAdvancedSection.collapsed = False
+
+
+def _finetune_models(tab):
+    """With a model of one's own: here one that comes with the program."""
+    from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo
+
+    _finetune_cases(tab)
+    tab.models._entries = [entry for entry in tab.starts._store.models() if entry.manifest is not None][:1]
+    fill_combo(tab.ui.myModelCombo, [(entry.title, entry.id) for entry in tab.models._entries])
+    tab.models._on_select()
+
+
+class RunningFinetune:
+    """Stands in for a running fine-tuning, which ends as soon as it is asked to."""
+
+    def __init__(self, run):
+        self._run = run
+
+    def ask_for(self, _wish):
+        self._run._training_run = None
+
+
 def _finetune_running(tab):
+    _finetune_live(tab)
+    tab.run._training_run = RunningFinetune(tab.run)
+    tab.refresh_buttons()
+    tab.status.show_progress(progress("Learning", "step 34, best mean Dice 0.80"))
+
+
+def _finetune_live(tab):
     from HSAMSegmentLib.labels.terminology import label_set_of
     from HSAMSegmentLib.workflows.events import ValidationPicture
     from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
@@ -161,18 +225,17 @@ def _finetune_running(tab):
     for step in range(3):
         dice = {name: 0.6 + 0.1 * step for name in HEART}
         tab.live.add(ValidationRecord(10 * step, 20.0 * step, 1.0 / (1 + step), dice, best=True))
-    tab.live.show_picture(ValidationPicture(_picture(), "cmr_bssfp_01", 7))
-    tab.status.show_progress(progress())
+    tab.live.show_picture(ValidationPicture(_picture(), LONG_NAME, 7))
 
 
 def _finetune_finished(tab):
     from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneOutcome
 
-    _finetune_running(tab)
+    _finetune_live(tab)
     dice = {name: 0.9 for name in HEART}
     start = {name: 0.6 for name in HEART}
     tab.live.finish(FinetuneOutcome("mine", "My heart", dice, start, "slices of the same scan", 300.0, 90, "budget"))
-    tab.status.say("'My heart' is in the list of models, trained in 5.0 min (the time is used up).")
+    tab.status.say("'My heart' is in the list of models, fine-tuned in 5.0 min (the time is used up).")
 
 
 def _finetune_failed(tab):
@@ -182,8 +245,9 @@ def _finetune_failed(tab):
 
 def _finetune_offer(tab):
     tab.ui.unfinishedBox.visible = True
+    title = "My left ventricular myocardium, left ventricle, right ventricle"
     tab.ui.unfinishedLabel.setText(
-        "The fine-tuning of 'My heart' is not finished: 2.5 of 5 min. Best mean Dice so far: 0.81."
+        f"The fine-tuning of '{title}' is not finished: 2.5 of 5 min. Best mean Dice so far: 0.81."
     )
 
 
@@ -223,11 +287,25 @@ def _compare_result(tab):
         for number, name in enumerate(ORGANS[:-1])
     ]
     scores.append(StructureScore(ORGANS[-1], ONLY_FIRST, 0.0, None, None, 3.2, 0.0, 0.0, (0.0, 0.0, 0.0)))
-    table = __import__("slicer").mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "Comparison")
     mean = {"dice": 0.71, "hd95": 9.1, "asd": 1.1}
     counted = {"dice": 13, "hd95": 12, "asd": 12}
-    outcome = CompareOutcome("organs", "reference", tuple(scores), mean, counted, (), volume_geometry(scan), "")
-    tab._show_result(Compared(outcome, np.ones((2, 2, 2), np.uint8), table))
+    names = [node.GetName() for node in tab.nodes]
+    table = __import__("slicer").mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", f"{names[0]} compared with {names[1]}")
+    outcome = CompareOutcome(*names, tuple(scores), mean, counted, (), volume_geometry(scan), "")
+    disagreement = np.random.default_rng(1).integers(0, 4, (20, 64, 64)).astype(np.uint8)
+    tab._show_result(Compared(outcome, disagreement, table))
+
+
+def _compare_disagreement(tab):
+    _compare_result(tab)
+    tab._on_disagreement()
+
+
+def _compare_running(tab):
+    _compare_ready(tab)
+    _occupy(tab.engine, tab._on_event)
+    tab.refresh()
+    tab.status.show_progress(progress("Comparing", "spleen"))
 
 
 def _compare_failed(tab):
@@ -255,18 +333,41 @@ def _batch_result(tab):
 
     _batch_scans(tab)
     volumes = tuple((name, 12.5 * number) for number, name in enumerate(ORGANS[:4]))
-    reason = "broken.nii.gz cannot be read: it is cut off. Copy it again."
+    broken = f"{LONG_NAME}_broken.nii.gz"
+    reason = f'"{broken}" is cut off. Copy it again.'
     rows = (
         BatchRow(LONG_NAME, DONE, volumes_ml=volumes, output="a"),
         BatchRow("Second scan", DONE, message="The slices are thick.", volumes_ml=volumes, output="b"),
-        BatchRow("broken.nii.gz", FAILED, message=reason),
+        BatchRow(broken, FAILED, message=reason),
         BatchRow("color.nrrd", SKIPPED, message="It has 3 values per voxel."),
         BatchRow("Last scan", WAITING),
     )
-    tab.table.show(rows)
     tab.ui.resultSection.visible = True
-    tab.ui.detailLabel.setText(f"broken.nii.gz: {reason}")
-    tab.status.show_progress(progress())
+    tab.table.show(rows)
+    tab._on_row(2, rows[2])
+    return rows
+
+
+def _batch_running(tab):
+    from types import SimpleNamespace
+
+    rows = _batch_result(tab)
+    tab._batch = SimpleNamespace(is_running=True, rows=rows, cancel=lambda: None)
+    tab.refresh()
+    tab.status.show_progress(progress("Segmenting slices", f"4 of 5: {LONG_NAME}"))
+
+
+def _batch_useful(tab):
+    from HSAMSegmentLib.workflows.suggest.suggest_request import SuggestedScan, Suggestions
+
+    _batch_mode("folder")(tab)
+    folder = __import__("tempfile").gettempdir()
+    tab.ui.sourceEdit.text, tab.ui.outputEdit.text = folder, f"{folder}/organs"
+    reasons = ("The model is uncertain of the gallbladder.", "It is unlike the other scans.")
+    scans = tuple(
+        SuggestedScan(rank, f"{LONG_NAME} {rank}", "", "", 1.0 / rank, 0.5, 0.5, 0.3, (), reasons) for rank in (1, 2, 3)
+    )
+    tab.useful._show(Suggestions(scans, 24, (), "abdomen-ct"))
 
 
 def _batch_failed(tab):
@@ -286,12 +387,16 @@ STATES = {
         "running": _segment_running,
         "failed": _segment_failed,
         "result": _segment_result,
+        "exported": _segment_exported,
         "nothing found": _segment_nothing,
+        "certain": _segment_certain,
     },
     "finetune": {
         "empty": _nothing,
         "cases": _finetune_cases,
         "correct": _finetune_correct,
+        "advanced": _finetune_advanced,
+        "models": _finetune_models,
         "running": _finetune_running,
         "finished": _finetune_finished,
         "failed": _finetune_failed,
@@ -301,7 +406,9 @@ STATES = {
         "empty": _nothing,
         "ready": _compare_ready,
         "pairs": _compare_pairs,
+        "running": _compare_running,
         "result": _compare_result,
+        "disagreement": _compare_disagreement,
         "failed": _compare_failed,
     },
     "batch": {
@@ -309,6 +416,8 @@ STATES = {
         "scans": _batch_scans,
         "sequence": _batch_mode("sequence"),
         "folder": _batch_mode("folder"),
+        "useful": _batch_useful,
+        "running": _batch_running,
         "result": _batch_result,
         "failed": _batch_failed,
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from panel_driver import REPOSITORY, Answers
+from panel_layout import whole_text
 
 
 class TabAnswers(Answers):
@@ -50,7 +51,7 @@ class TabDriver:
     @property
     def status(self):
         """The sentence below the button."""
-        return self.ui.statusLabel.text
+        return whole_text(self.ui.statusLabel)
 
     def click(self, button):
         """Click as a user does; a button that is off does nothing."""

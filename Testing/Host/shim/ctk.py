@@ -46,6 +46,10 @@ class ctkCollapsibleButton(qt.QWidget):
         for child in hidden:
             child.setVisible(True)
 
+    def minimumSizeHint(self):
+        """A title is never cut, as in the application: a long one makes the dock wide."""
+        return super().minimumSizeHint().expandedTo(self._title.sizeHint())
+
     def childEvent(self, event):
         super().childEvent(event)
         if event.added() and self._collapsed:

@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from panel_layout import gaps
+from panel_layout import gaps, overlaps
 from panel_states import STATES, show_state
 from slicer_panel import LARGE_SCREEN, SMALL_SCREEN, TABS, open_tab
 
@@ -54,6 +54,7 @@ def test_no_state_has_a_gap_or_makes_the_dock_wide(host, open_panel, key, state,
     widget, panel = open_panel(width=width, height=SMALL_SCREEN)
     tab = show_state(host, widget, key, state)
     assert max(gaps(tab.widget)) <= MOST_GAP
+    assert overlaps(tab.widget) == []
     assert panel.needed_width() <= MOST_WIDTH
 
 

@@ -19,6 +19,7 @@ from HSAMSegmentLib.slicer.panels.batch.useful_scans import SUGGESTED, UsefulSca
 from HSAMSegmentLib.slicer.panels.tabs import TabContext
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, select_data
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import ask_csv_path
+from HSAMSegmentLib.slicer.panels.widgets.long_words import show_text
 from HSAMSegmentLib.slicer.panels.widgets.model_list import ListedModel
 from HSAMSegmentLib.slicer.panels.widgets.scan_list import ScanList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
@@ -307,8 +308,8 @@ class BatchTab:
         if summary is not self._summary or not rows:
             return  # the scene that it belonged to is closed
         summary.show(rows)
-        self.table.show(rows)
         self.ui.resultSection.visible = True
+        self.table.show(rows)
 
     def _on_progress(self, progress: Progress) -> None:
         if self._batch is not None:
@@ -341,7 +342,7 @@ class BatchTab:
     def _on_row(self, number: int, row: BatchRow) -> None:
         """Say what there is to say of a scan, and show it; from a folder it is loaded first."""
         detail = _detail(row)
-        self.ui.detailLabel.setText(f"{detail} " + _("Loading..."))
+        show_text(self.ui.detailLabel, f"{detail} " + _("Loading..."))
         self.ui.detailLabel.repaint()  # loading keeps the application from doing so
         try:
             if self._batch is not None:
@@ -349,7 +350,7 @@ class BatchTab:
         except HSAMSegmentError as error:
             if str(error) not in detail:  # a file that cannot be read failed for the reason that is said already
                 detail += " " + _("It cannot be shown: {reason}").format(reason=error)
-        self.ui.detailLabel.setText(detail)
+        show_text(self.ui.detailLabel, detail)
 
     def _on_save(self) -> None:
         if self._batch is None:
@@ -377,7 +378,8 @@ def _detail(row: BatchRow) -> str:
         parts.append(_("Not found: {names}.").format(names=", ".join(row.not_found)))
     if row.output:
         parts.append(_("Result: {name}.").format(name=row.output))
-    return f"{row.name}: " + " ".join(part for part in parts if part)
+    said = " ".join(part for part in parts if part)
+    return said if row.name in row.message else f"{row.name}: {said}"  # a reason names the file that it is about
 
 
 def _count(rows: tuple[BatchRow, ...], state: str) -> int:

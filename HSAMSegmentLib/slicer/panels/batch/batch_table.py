@@ -33,6 +33,12 @@ class BatchTable:
         self._on_row = on_row
         self._rows: tuple[BatchRow, ...] = ()
         self._organs: tuple[str, ...] | None = None
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(0)
+        self._timer.connect("timeout()", self._fit)
+        table.horizontalScrollBar().connect("rangeChanged(int,int)", lambda *_bounds: self._timer.start())
+        table.horizontalHeader().connect("geometriesChanged()", lambda: self._timer.start())
         table.connect("cellClicked(int,int)", self._on_click)
 
     def show(self, rows: Sequence[BatchRow]) -> None:

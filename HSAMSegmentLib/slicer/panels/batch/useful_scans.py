@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import qt
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.errors import HSAMSegmentError
@@ -12,13 +13,15 @@ from HSAMSegmentLib.runtime.serialization import from_plain
 from HSAMSegmentLib.slicer.nodes.folder_results import LoadedScan
 from HSAMSegmentLib.slicer.nodes.segment_session import SessionEvent
 from HSAMSegmentLib.slicer.panels.tabs import TabContext
+from HSAMSegmentLib.slicer.panels.widgets.long_words import one_line
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
+from HSAMSegmentLib.slicer.panels.widgets.theme import tip_of
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, Result, ending_of
 from HSAMSegmentLib.workflows.segment_folder.folder_request import BatchRow
 from HSAMSegmentLib.workflows.suggest.suggest_request import SuggestedScan, Suggestions, SuggestRequest
 
 SUGGESTED = 10
-_ROW_PIXELS = 20
+_LEAST_PIXELS, _MOST_PIXELS = 40, 300
 
 
 class UsefulScans:
@@ -52,6 +55,9 @@ class UsefulScans:
         self._loaded: dict[int, LoadedScan] = {}
         self.is_running = False
         ui.usefulList.visible = False
+        ui.usefulList.setWordWrap(True)
+        ui.usefulList.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
+        ui.usefulList.setAlternatingRowColors(True)
         ui.usefulButton.connect("clicked()", self._on_click)
         ui.usefulList.connect("currentRowChanged(int)", self._on_row)
 
@@ -112,14 +118,23 @@ class UsefulScans:
         scans_list = self._ui.usefulList
         scans_list.clear()
         for item in found.scans:
-            scans_list.addItem(f"{item.rank}. {item.name}: {' '.join(item.reasons)}")
-        scans_list.setFixedHeight(_ROW_PIXELS * max(len(found.scans), 2) + 6)
+            name = one_line(f"{item.rank}. {item.name}", scans_list)
+            scans_list.addItem("\n".join((name, " ".join(item.reasons))))
+            scans_list.item(scans_list.count - 1).setToolTip(tip_of((item.name, *item.reasons)))
         scans_list.visible = True
+        self._fit()
         self._scans = found.scans
         text = _("{count} scans compared; the most useful to correct come first.").format(count=found.looked_at)
         if found.failed:
             text += " " + _("{count} could not be read.").format(count=len(found.failed))
         self._status.say(text)
+
+    def _fit(self) -> None:
+        """As high as its first rows; reasons take as many lines as they need."""
+        scans_list = self._ui.usefulList
+        scans_list.doItemsLayout()
+        rows = [scans_list.visualItemRect(scans_list.item(row)).height() for row in range(scans_list.count)]
+        scans_list.setFixedHeight(min(max(sum(rows), _LEAST_PIXELS), _MOST_PIXELS) + 2 * scans_list.frameWidth)
 
     def _on_row(self, number: int) -> None:
         """Show the scan that was clicked, with its result if the batch has one."""

@@ -30,6 +30,8 @@ from HSAMSegmentLib.slicer.panels.dependencies import COMPARING, Dependencies
 from HSAMSegmentLib.slicer.panels.engine import Engine
 from HSAMSegmentLib.slicer.panels.tabs import TabContext
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import ask_csv_path
+from HSAMSegmentLib.slicer.panels.widgets.long_words import show_text
+from HSAMSegmentLib.slicer.panels.widgets.node_names import tell_whole_names
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.compare.compare_request import CompareOutcome
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, ending_of
@@ -62,6 +64,7 @@ class CompareTab:
         self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, ui.helpLabel, self._dialogs)
         self.pairs = PairTable(ui.pairTable, self.refresh)
         self.scores = ScoreTable(ui.scoreTable, jump_to_world)
+        tell_whole_names(ui.firstSelector, ui.secondSelector)
         for selector in (ui.firstSelector, ui.secondSelector):
             selector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_node)
         ui.firstFileButton.connect("clicked()", lambda: self._on_file(ui.firstSelector))
@@ -215,10 +218,8 @@ class CompareTab:
         self._compared = compared
         outcome = compared.outcome
         self.scores.show(outcome)
-        self.ui.resultSection.text = _("A: {first}, B: {second}").format(
-            first=outcome.first_name, second=outcome.second_name
-        )
-        self.ui.notesLabel.setText("\n".join(_notes(outcome)))
+        show_text(self.ui.namesLabel, f"A: {outcome.first_name}\nB: {outcome.second_name}")
+        show_text(self.ui.notesLabel, "\n".join(_notes(outcome)))
         self.ui.notesLabel.visible = bool(_notes(outcome))
         self.ui.resultSection.visible = True
         self.ui.disagreementButton.enabled = bool(compared.disagreement.any())

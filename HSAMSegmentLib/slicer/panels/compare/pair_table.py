@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.evaluation.label_matching import CODE, NAME, VALUE, LabelPair, StructurePair
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
-from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table
+from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, show_height
 from HSAMSegmentLib.slicer.panels.widgets.theme import swatch
 
 _ROW_PIXELS = 26
@@ -41,7 +41,7 @@ class PairTable:
         self._table.setRowCount(0)
         self._table.setRowCount(len(self._references))
         self._combos = [self._add_row(row, guesses.get(label.value)) for row, label in enumerate(self._references)]
-        self._table.setFixedHeight(_ROW_PIXELS * (min(max(len(self._references), 1), _MOST_ROWS) + 1) + 4)
+        show_height(self._table, _ROW_PIXELS * min(max(len(self._references), 1), _MOST_ROWS))
         self._filling = False
 
     @property

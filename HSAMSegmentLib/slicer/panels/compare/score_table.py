@@ -7,13 +7,14 @@ from collections.abc import Callable
 import qt
 from slicer.i18n import tr as _
 
+from HSAMSegmentLib.slicer.panels.widgets.tables import fit_rows
 from HSAMSegmentLib.slicer.panels.widgets.theme import link_color, quiet_color, tip_of
 from HSAMSegmentLib.workflows.compare.compare_request import BOTH, NOT_COMPARED, CompareOutcome, StructureScore
 
 NAME, DICE, HD95, ASD, FIRST, SECOND, DIFFERENCE, WORST = range(8)
-_ROW_PIXELS = 24
 _MOST_ROWS = 14
-_LEAST_NAME_PIXELS = 150
+_RIM_PIXELS, _LEAST_PIXELS = 8, 28
+_FROM_HERE_WHOLE_ML = 1000
 GoTo = Callable[["tuple[float, float, float]"], None]
 
 
@@ -24,19 +25,21 @@ class ScoreTable:
         self._table = table
         self._go_to = go_to
         self._scores: tuple[StructureScore, ...] = ()
-        heads = ("", _("Dice"), _("HD95\nmm"), _("ASD\nmm"), _("A\nmL"), _("B\nmL"), _("A - B\n%"), _("Worst\nslice"))
+        scores = (_("Dice"), _("HD95\nmm"), _("ASD\nmm"))
+        heads = (_("Structure"), *scores, _("A\nmL"), _("B\nmL"), _("A - B\n%"), _("Worst\nslice"))
         table.setColumnCount(len(heads))
         table.setHorizontalHeaderLabels(list(heads))
         table.verticalHeader().setVisible(False)
-        table.verticalHeader().setDefaultSectionSize(_ROW_PIXELS)
         header = table.horizontalHeader()
-        header.setMinimumSectionSize(36)
+        header.setMinimumSectionSize(_LEAST_PIXELS)
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(NAME, qt.QHeaderView.Interactive)
         header.connect("geometriesChanged()", self._fit)
         table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         table.setShowGrid(False)
+        table.setAlternatingRowColors(True)
+        table.setTextElideMode(qt.Qt.ElideNone)
         table.connect("cellClicked(int,int)", self._on_click)
 
     def show(self, outcome: CompareOutcome) -> None:
@@ -57,15 +60,20 @@ class ScoreTable:
         self._fit()
 
     def _fit(self) -> None:
-        """Give the names what the numbers leave, but no less than they can be read in: then the table scrolls."""
+        """Give the names what the numbers leave, on several lines if need be, but no less than their longest word."""
         table, header = self._table, self._table.horizontalHeader()
         numbers = sum(max(table.sizeHintForColumn(c), header.sectionSizeHint(c)) for c in range(DICE, WORST + 1))
         room = table.viewport().width - numbers
-        width = max(room, min(table.sizeHintForColumn(NAME), _LEAST_NAME_PIXELS))
+        width = max(room, self._longest_word_pixels() + _RIM_PIXELS)
         if header.sectionSize(NAME) != width:
             header.resizeSection(NAME, width)
-        bar = table.horizontalScrollBar().sizeHint().height() if width > room else 0
-        table.setFixedHeight(_ROW_PIXELS * min(len(self._scores) + 1, _MOST_ROWS) + 44 + bar)
+        fit_rows(table, most=_MOST_ROWS)
+        if width > room:
+            table.setFixedHeight(table.height + table.horizontalScrollBar().sizeHint().height())
+
+    def _longest_word_pixels(self) -> int:
+        words = [word for score in self._scores for word in score.name.split()]
+        return max((self._table.fontMetrics().horizontalAdvance(word) for word in words), default=0)
 
     def _on_click(self, row: int, column: int) -> None:
         if row < len(self._scores) and self._scores[row].worst_ras is not None:
@@ -82,8 +90,8 @@ def _texts(score: StructureScore) -> tuple[str, ...]:
         _number(score.dice, 3),
         _number(score.hd95_mm, 1),
         _number(score.asd_mm, 1),
-        f"{score.first_ml:.1f}",
-        "-" if score.state == NOT_COMPARED else f"{score.second_ml:.1f}",
+        _volume(score.first_ml),
+        "-" if score.state == NOT_COMPARED else _volume(score.second_ml),
         "" if percent is None or score.difference_ml is None else _signed(percent),
         "" if score.worst_ras is None else f"{score.worst_dice:.2f}",
     )
@@ -91,6 +99,10 @@ def _texts(score: StructureScore) -> tuple[str, ...]:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _volume(milliliters: float) -> str:
+    return f"{milliliters:.0f}" if milliliters >= _FROM_HERE_WHOLE_ML else f"{milliliters:.1f}"
 
 
 def _signed(percent: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import qt
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.slicer.nodes.finetune.cases import FilePair, LabeledPair
@@ -30,6 +31,8 @@ class CaseTable:
     def __init__(self, table) -> None:
         self._table = table
         prepare_table(table, [_("Scan"), _("Organs"), _("Labeled slices")], stretched=ORGANS)
+        table.horizontalHeader().setSectionResizeMode(SCAN, qt.QHeaderView.Stretch)
+        table.setTextElideMode(qt.Qt.ElideMiddle)
 
     def show(self, pairs: Sequence[LabeledPair]) -> None:
         """List cases as they are known; nothing is looked into here."""
@@ -50,7 +53,7 @@ class CaseTable:
             put_text(self._table, row, SCAN, _("reading..."))
             return
         tip = tip_of([summary.problem] if summary.problem else summary.notes)
-        put_text(self._table, row, SCAN, summary.name, tip=tip)
+        put_text(self._table, row, SCAN, summary.name, tip="<br>".join(filter(None, (tip_of([summary.name]), tip))))
         if summary.problem:
             put_text(self._table, row, ORGANS, summary.problem, color=problem_color(), tip=summary.problem)
             put_text(self._table, row, SLICES, "-")

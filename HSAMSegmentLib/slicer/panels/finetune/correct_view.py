@@ -11,6 +11,7 @@ from HSAMSegmentLib.report.correction_slices import DoubtfulSlice
 from HSAMSegmentLib.slicer.nodes.navigation import jump_to_voxel, open_in_segment_editor
 from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
 from HSAMSegmentLib.slicer.nodes.segmentations.segments import doubts_of, model_of
+from HSAMSegmentLib.slicer.panels.widgets.long_words import show_text
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows
 from HSAMSegmentLib.slicer.panels.widgets.theme import link_color
@@ -56,7 +57,7 @@ class CorrectView:
             )
             if self._doubts:
                 sentence += " " + _("A correction of these slices helps it most:")
-            self._ui.correctLabel.setText(sentence)
+            show_text(self._ui.correctLabel, sentence)
 
     def _on_click(self, row: int, _column: int) -> None:
         if is_in_scene(self._volume):

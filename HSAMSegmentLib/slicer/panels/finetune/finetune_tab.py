@@ -35,6 +35,7 @@ from HSAMSegmentLib.slicer.panels.finetune.structure_table import OrganTable
 from HSAMSegmentLib.slicer.panels.tabs import TabContext
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, select_data
 from HSAMSegmentLib.slicer.panels.widgets.device_list import DeviceList
+from HSAMSegmentLib.slicer.panels.widgets.node_names import tell_whole_names
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.events import Result, ending_of
 from HSAMSegmentLib.workflows.finetune.finetune_request import InspectRequest
@@ -76,6 +77,7 @@ class FinetuneTab:
             ui.finetuneDeviceCombo, ui.finetuneAdvancedSection, lambda: not context.dependencies.missing()
         )
         fill_combo(ui.headCombo, HEADS)
+        tell_whole_names(ui.finetuneScanSelector, ui.finetuneSegmentationSelector)
         self._connect()
 
     def _connect(self) -> None:
@@ -219,6 +221,7 @@ class FinetuneTab:
             if isinstance(pair, NodePair):
                 pair.summarize()
         self.cases.show(self.pairs)
+        self.ui.removeCaseButton.enabled = bool(self.pairs)
         self.organs.show(self._usable, names, left_out)
         self._on_change()
 

@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.report.preview_picture import outline_colors
 from HSAMSegmentLib.slicer.nodes.finetune.chart import TrainingChart
+from HSAMSegmentLib.slicer.panels.widgets.long_words import show_text
 from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows, wrap_names
 from HSAMSegmentLib.slicer.panels.widgets.theme import quiet_color, swatch
 from HSAMSegmentLib.workflows.events import ValidationPicture
@@ -71,17 +72,18 @@ class LiveView:
         shown = pixmap.scaledToWidth(min(room, pixmap.width()), qt.Qt.SmoothTransformation)
         self._ui.previewLabel.setPixmap(shown)
         self._ui.previewLabel.setMinimumHeight(shown.height())
-        self._ui.previewCaption.setText(
+        show_text(
+            self._ui.previewCaption,
             _("'{case}', held-out slice {index}: your labels (left), the model (right)").format(
                 case=picture.case, index=picture.slice_index
-            )
+            ),
         )
 
     def finish(self, outcome: FinetuneOutcome) -> None:
         """Show what came out, said for what it is."""
         self._ui.diceTable.setHorizontalHeaderItem(NOW, qt.QTableWidgetItem(_("Dice of the model")))
         self._show_dice(outcome.dice, outcome.start_dice)
-        self._ui.diceNoteLabel.setText("\n".join([said_for_what_it_is(outcome), *outcome.notes]))
+        show_text(self._ui.diceNoteLabel, "\n".join([said_for_what_it_is(outcome), *outcome.notes]))
 
     def forget_nodes(self) -> None:
         """The scene was closed: the next numbers come into the next scene."""

@@ -15,6 +15,7 @@ from HSAMSegmentLib.report.model_card import card_text
 from HSAMSegmentLib.runtime.serialization import from_plain
 from HSAMSegmentLib.slicer.panels.tabs import TabContext
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, select_data
+from HSAMSegmentLib.slicer.panels.widgets.long_words import show_text
 from HSAMSegmentLib.slicer.panels.widgets.model_transfer import ModelTransfer
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.weights.catalog import MODEL
@@ -77,11 +78,12 @@ class MyModels:
             text = _("There are none yet: fine-tune one, or import one from a file.")
         else:
             text = card_text(entry.manifest) if entry.manifest is not None else entry.title
-        self._ui.cardLabel.setText(text)
+        show_text(self._ui.cardLabel, text)
 
     def _refresh_buttons(self) -> None:
         """While a model is on its way, only the button that began it works: it cancels."""
         ui, busy, chosen = self._ui, self.is_busy, self.selected is not None
+        ui.myModelCombo.visible = chosen
         for button, usable in ((ui.exportButton, chosen), (ui.deleteButton, chosen), (ui.importButton, True)):
             button.enabled = self._transfer.is_cancelled_by(button) if busy else usable
 

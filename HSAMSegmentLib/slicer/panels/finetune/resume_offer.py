@@ -8,6 +8,7 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
+from HSAMSegmentLib.slicer.panels.widgets.long_words import show_text
 from HSAMSegmentLib.workflows.finetune.training_run import TrainingRun, UnfinishedRun, unfinished_runs
 
 
@@ -30,7 +31,7 @@ class ResumeOffer:
         self._training_run = found[0] if found else None
         self._ui.unfinishedBox.visible = bool(found)
         if found:
-            self._ui.unfinishedLabel.setText(_sentence(found[0], len(found)))
+            show_text(self._ui.unfinishedLabel, _sentence(found[0], len(found)))
             self._ui.finishButton.enabled = found[0].has_state
 
     def hide(self) -> None:

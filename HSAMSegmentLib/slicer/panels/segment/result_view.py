@@ -20,6 +20,7 @@ from HSAMSegmentLib.slicer.nodes.result_exports import (
 from HSAMSegmentLib.slicer.nodes.segment_session import Written, is_in_scene
 from HSAMSegmentLib.slicer.nodes.undo import SegmentationHistory
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
+from HSAMSegmentLib.slicer.panels.widgets.long_words import show_text
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.slicer.panels.widgets.tables import fit_rows, prepare_table, put_text, wrap_names
 from HSAMSegmentLib.slicer.panels.widgets.theme import (
@@ -231,7 +232,7 @@ class ResultView:
             node.CreateClosedSurfaceRepresentation()  # keeps the surfaces that the worker computed
         self._ui.show3DButton.setSegmentationNode(node)
         notes = "\n".join(note for note in (written.note, *written.outcome.warnings) if note)
-        self._ui.warningLabel.setText(notes)
+        show_text(self._ui.warningLabel, notes)
         self._ui.warningLabel.visible = bool(notes)
         self._ui.resultDetailsLabel.setText(_details(written.outcome))
         self._ui.undoButton.enabled = self._history.can_undo

@@ -28,8 +28,10 @@ from HSAMSegmentLib.slicer.panels.widgets.combo_entries import QUALITIES, fill_c
 from HSAMSegmentLib.slicer.panels.widgets.device_list import DeviceList
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs, SlicerDialogs
 from HSAMSegmentLib.slicer.panels.widgets.model_list import ListedModel, ModelSource, StoreModels
+from HSAMSegmentLib.slicer.panels.widgets.node_names import tell_whole_names
 from HSAMSegmentLib.slicer.panels.widgets.organ_list import OrganList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
+from HSAMSegmentLib.slicer.panels.widgets.theme import quiet_color
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, Preview, Result, ending_of
 from HSAMSegmentLib.workflows.requests import ImportedModel, Request
 
@@ -80,6 +82,8 @@ class SegmentTab:
         self.result = ResultView(ui, engine.history, self._dialogs, self.status, learn_from, more_scans)
         self.devices = DeviceList(ui.deviceCombo, ui.advancedSection, lambda: not self._dependencies.missing())
         fill_combo(ui.qualityCombo, QUALITIES)
+        tell_whole_names(ui.scanSelector, ui.outputSelector, ui.regionSelector)
+        ui.researchLabel.setStyleSheet(f"QLabel {{ color: {quiet_color()}; }}")
         self._connect()
 
     def _connect(self) -> None:

@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.slicer.nodes.segment_session import is_in_scene
 from HSAMSegmentLib.slicer.nodes.volumes import volume_problem
+from HSAMSegmentLib.slicer.panels.widgets.theme import tip_of
 
 _ROW_PIXELS = 20
 _MOST_ROWS = 10
@@ -24,6 +25,7 @@ class ScanList:
         self._nodes: list = []
         self._unchecked: set[str] = set()
         self._filling = False
+        list_widget.setTextElideMode(qt.Qt.ElideMiddle)  # scans of one patient differ at the end of their names
         list_widget.connect("itemChanged(QListWidgetItem*)", self._on_item)
         all_button.connect("clicked()", self._check_all)
         none_button.connect("clicked()", self._check_none)
@@ -58,9 +60,9 @@ class ScanList:
         problem = volume_problem(node)
         item = qt.QListWidgetItem(node.GetName())
         item.setSizeHint(qt.QSize(0, _ROW_PIXELS))
+        item.setToolTip(tip_of((node.GetName(), problem)))
         if problem:
             item.setText(_("{name} (cannot be segmented)").format(name=node.GetName()))
-            item.setToolTip(problem)
             item.setFlags(qt.Qt.NoItemFlags)
             return item
         item.setFlags(qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled)

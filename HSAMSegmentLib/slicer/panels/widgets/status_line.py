@@ -7,6 +7,7 @@ from slicer.i18n import tr as _
 from HSAMSegmentLib.runtime.progress import Progress
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
 from HSAMSegmentLib.slicer.panels.widgets.help_links import help_link
+from HSAMSegmentLib.slicer.panels.widgets.long_words import one_line, show_text
 from HSAMSegmentLib.slicer.panels.widgets.stages import shown_stage
 from HSAMSegmentLib.slicer.panels.widgets.theme import problem_color
 from HSAMSegmentLib.workflows.events import Failed
@@ -50,11 +51,11 @@ class StatusLine:
         self._bar.setVisible(True)
         self._bar.setValue(round(progress.fraction * _STEPS))
         parts = [shown_stage(progress.stage), progress.detail, _readable_eta(progress.eta_seconds)]
-        self._bar.setFormat(" · ".join(part for part in parts if part))
+        self._bar.setFormat(one_line(" · ".join(part for part in parts if part), self._bar))
 
     def _show(self, text: str, color: str) -> None:
         self.is_about_readiness = not text
-        self._label.setText(text)
+        show_text(self._label, text)
         self._label.setVisible(bool(text))
         self._label.setStyleSheet(f"QLabel {{ color: {color}; }}" if color else "")
         self._bar.setVisible(False)

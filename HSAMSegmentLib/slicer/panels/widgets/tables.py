@@ -43,15 +43,19 @@ def wrap_names(table, *, fewest: int = 1, most: int = 8):
 def fit_rows(table, *, fewest: int = 1, most: int = 8) -> None:
     """Make rows as high as their texts, and the table as high as its first rows."""
     table.resizeRowsToContents()
-    height = max(sum(table.rowHeight(row) for row in range(min(table.rowCount, most))), fewest * ROW_PIXELS)
-    table.setFixedHeight(height + table.horizontalHeader().sizeHint().height() + 2 * table.frameWidth)
+    show_height(table, max(sum(table.rowHeight(row) for row in range(min(table.rowCount, most))), fewest * ROW_PIXELS))
+
+
+def show_height(table, pixels: int) -> None:
+    """Make the table so high that this many pixels of rows are seen below its head."""
+    table.setFixedHeight(pixels + table.horizontalHeader().sizeHint().height() + 2 * table.frameWidth)
 
 
 def set_rows(table, count: int, *, fewest: int = 1, most: int = 8) -> None:
     """Give the table this many empty rows, and make it as high as they are, within bounds."""
     table.setRowCount(0)
     table.setRowCount(count)
-    table.setFixedHeight(ROW_PIXELS * (min(max(count, fewest), most) + 1) + 6)
+    show_height(table, ROW_PIXELS * min(max(count, fewest), most))
 
 
 def put_text(table, row: int, column: int, text: str, *, color: str = "", tip: str = ""):
