@@ -52,6 +52,32 @@ def test_the_test_sees_what_it_looks_for():
     assert SIGNAL_OF_QT_5.search('combo.connect("currentIndexChanged(QString)", f)')
 
 
+def names_of_qt(tree):
+    """Every `qt.Class.Name` of a source, as ("Class", "Name")."""
+    for node in ast.walk(tree):
+        names = []
+        while isinstance(node, ast.Attribute):
+            names.append(node.attr)
+            node = node.value
+        if names and isinstance(node, ast.Name) and node.id == "qt":
+            yield tuple(reversed(names))
+
+
+def test_every_class_and_enumeration_that_a_source_names_is_known_to_qt_6(host):
+    import qt
+
+    named = {name for path in SOURCES for name in names_of_qt(ast.parse(path.read_text(encoding="utf-8")))}
+    assert ("QHeaderView", "Stretch") in named
+    unknown = set()
+    for name in named:
+        owner = qt
+        for part in name:
+            owner = getattr(owner, part, None)
+        if owner is None:
+            unknown.add(".".join(name))
+    assert unknown == set()
+
+
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 def test_enumerations_of_a_form_are_known_to_qt_6(host, form):
     import qt

@@ -114,7 +114,7 @@ def test_one_click_gives_the_numbers_of_every_organ(driver, organs, reference, s
         assert float(rows[name][1]) == pytest.approx(dice(ours[name], theirs[name]), abs=0.0005)
         assert float(rows[name][2]) > 0
     voxel_ml = abs(np.prod(scan.GetSpacing())) / 1000
-    assert float(rows["liver"][5]) == pytest.approx(theirs["liver"].sum() * voxel_ml, abs=0.06)
+    assert float(rows["liver"][5]) == pytest.approx(theirs["liver"].sum() * voxel_ml, abs=0.51)  # whole mL from 1000 on
     assert rows["spleen"][1:4] == ["0.000", "-", "-"]
     assert "Mean Dice" in driver.status
     assert "Only in B: spleen" in driver.ui.notesLabel.text
