@@ -22,7 +22,7 @@ DEFAULT_SCAN = REPOSITORY / "Testing" / "Data" / "ct_totalsegmentator" / "images
 DEFAULT_MODEL = "abdomen-ct"
 ABDOMEN_WINDOW_HU = (400.0, 40.0)
 """Width and center in which CT of the abdomen is read."""
-PANEL_WIDTH, TALLEST_PANEL, FRAME_PIXELS = 480, 1400, 12
+PANEL_WIDTH, TALLEST_PANEL = 480, 1400
 LONGEST_WAIT_SECONDS = 300.0
 
 logger = logging.getLogger("make_screenshots")
@@ -127,7 +127,9 @@ def grab_panel(host, widget, path: Path) -> None:
     settle(host)
     form = widget.shell.open("segment").widget
     spare = form.height - form.layout().totalHeightForWidth(form.width)
-    panel.resize(PANEL_WIDTH, TALLEST_PANEL - spare + FRAME_PIXELS)
+    panel.resize(PANEL_WIDTH, TALLEST_PANEL - spare)
+    settle(host)
+    panel.resize(PANEL_WIDTH, panel.height + panel.verticalScrollBar().maximum)
     settle(host)
     panel.grab().save(str(path))
     panel.give_back()

@@ -344,8 +344,12 @@ def _batch_result(tab):
     )
     tab.ui.resultSection.visible = True
     tab.table.show(rows)
-    tab._on_row(2, rows[2])
     return rows
+
+
+def _batch_detail(tab):
+    rows = _batch_result(tab)
+    tab._on_row(2, rows[2])
 
 
 def _batch_running(tab):
@@ -419,6 +423,7 @@ STATES = {
         "useful": _batch_useful,
         "running": _batch_running,
         "result": _batch_result,
+        "detail": _batch_detail,
         "failed": _batch_failed,
     },
 }

@@ -425,7 +425,7 @@ def test_the_scan_unlike_the_others_is_listed_first_and_shown_at_a_click(driver,
     assert ui.usefulButton.text == "Most useful to correct"
     assert "4 scans compared" in driver.status
     assert ui.usefulList.count == 4
-    assert ui.usefulList.item(0).text().startswith("1. unlike_0: It looks unlike")
+    assert ui.usefulList.item(0).text().startswith("1. unlike_0\nIt looks unlike")
     ui.usefulList.setCurrentRow(0)
     driver.host.process_events()
     assert shown_scan().startswith("unlike_0")

@@ -56,6 +56,7 @@ class BatchTab:
         self.useful = UsefulScans(ui, context, self.status, self._suggest_request, self._row_of, self.refresh)
         self._connect()
         ui.resultSection.visible = False
+        self._say_detail("")
 
     def _connect(self) -> None:
         ui = self.ui
@@ -281,7 +282,7 @@ class BatchTab:
             BatchListener(lambda rows: self._on_rows(summary, rows), self._on_progress, self._on_end)
         )
         self._batch, self._summary = batch, summary
-        self.ui.detailLabel.setText("")
+        self._say_detail("")
         batch.start()
 
     def _make_batch(self, listener: BatchListener) -> AnyBatch:
@@ -342,7 +343,7 @@ class BatchTab:
     def _on_row(self, number: int, row: BatchRow) -> None:
         """Say what there is to say of a scan, and show it; from a folder it is loaded first."""
         detail = _detail(row)
-        show_text(self.ui.detailLabel, f"{detail} " + _("Loading..."))
+        self._say_detail(f"{detail} " + _("Loading..."))
         self.ui.detailLabel.repaint()  # loading keeps the application from doing so
         try:
             if self._batch is not None:
@@ -350,7 +351,11 @@ class BatchTab:
         except HSAMSegmentError as error:
             if str(error) not in detail:  # a file that cannot be read failed for the reason that is said already
                 detail += " " + _("It cannot be shown: {reason}").format(reason=error)
-        show_text(self.ui.detailLabel, detail)
+        self._say_detail(detail)
+
+    def _say_detail(self, text: str) -> None:
+        show_text(self.ui.detailLabel, text)
+        self.ui.detailLabel.visible = bool(text)
 
     def _on_save(self) -> None:
         if self._batch is None:

@@ -14,6 +14,7 @@ from HSAMSegmentLib.slicer.panels.widgets.tables import (
     prepare_table,
     put_text,
     set_rows,
+    show_height,
 )
 from HSAMSegmentLib.slicer.panels.widgets.theme import problem_color, quiet_color, tip_of
 from HSAMSegmentLib.workflows.segment_folder.folder_request import CANCELLED, DONE, FAILED, SKIPPED, WAITING, BatchRow
@@ -22,7 +23,6 @@ _MOST_ROWS = 12
 _FIRST_ORGAN = 2
 _HEAD_LETTERS = 8
 _MOST_NAME_PIXELS = 180
-_RIM_PIXELS, _BAR_PIXELS = 12, 18
 
 
 class BatchTable:
@@ -33,7 +33,7 @@ class BatchTable:
         self._on_row = on_row
         self._rows: tuple[BatchRow, ...] = ()
         self._organs: tuple[str, ...] | None = None
-        self._timer = qt.QTimer()
+        self._timer = qt.QTimer(table)  # belongs to the table, whose last signals come when the application ends
         self._timer.setSingleShot(True)
         self._timer.setInterval(0)
         self._timer.connect("timeout()", self._fit)
@@ -68,9 +68,8 @@ class BatchTable:
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch if takes_the_rest else qt.QHeaderView.Interactive)
         if not takes_the_rest:
             header.resizeSection(0, least)
-        lines = max([_head(organ).count("\n") + 1 for organ in self._organs or ()], default=1)
         rows = ROW_PIXELS * min(max(len(self._rows), 1), _MOST_ROWS)
-        table.setFixedHeight(rows + lines * table.fontMetrics().height() + _RIM_PIXELS + (0 if fits else _BAR_PIXELS))
+        show_height(table, rows + (0 if fits else table.horizontalScrollBar().sizeHint().height()))
 
     def _fill(self, number: int, row: BatchRow) -> None:
         color = _state_color(row.state)

@@ -13,7 +13,7 @@ from HSAMSegmentLib.workflows.compare.compare_request import BOTH, NOT_COMPARED,
 
 NAME, DICE, HD95, ASD, FIRST, SECOND, DIFFERENCE, WORST = range(8)
 _MOST_ROWS = 14
-_RIM_PIXELS, _LEAST_PIXELS = 8, 28
+_RIM_PIXELS, _LEAST_PIXELS = 6, 28
 _FROM_HERE_WHOLE_ML = 1000
 GoTo = Callable[["tuple[float, float, float]"], None]
 
