@@ -305,7 +305,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/finetune/finetune_job.py
   HSAMSegmentLib/workflows/finetune/finetune_request.py
   HSAMSegmentLib/workflows/finetune/inspect_cases.py
-  HSAMSegmentLib/workflows/finetune/model_summary.py
   HSAMSegmentLib/workflows/finetune/training_run.py
   HSAMSegmentLib/workflows/finetune/validation_picture.py
   HSAMSegmentLib/workflows/finetune/validation_record.py
