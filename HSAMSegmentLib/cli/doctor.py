@@ -97,9 +97,15 @@ def _line(check: Check) -> str:
     return f"{'ok  ' if check.ok else 'warn'}  {check.name}: {check.finding}{advice}"
 
 
+def _has_module(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
 def _interpreter() -> Check:
     """Which Python runs, and whether it is Slicer's own."""
-    is_slicer = "slicer" in Path(sys.executable).name.lower() or importlib.util.find_spec("slicer") is not None
+    is_slicer = "slicer" in Path(sys.executable).name.lower() or _has_module("slicer")
+    # The package slicer-core, which the tests' host stands on, has a module of this name, too.
+    is_slicer = is_slicer and not _has_module("slicer_core")
     return Check("interpreter", True, f"{sys.executable}{', of 3D Slicer' if is_slicer else ''}.")
 
 

@@ -20,6 +20,7 @@ def checks_of(capsys, *options: str) -> tuple[int, dict[str, dict]]:
 def test_it_names_the_interpreter_and_measures_the_disk(capsys):
     _, checks = checks_of(capsys)
     assert checks["interpreter"]["ok"]
+    assert not checks["interpreter"]["finding"].endswith("of 3D Slicer."), "slicer-core alone is no Slicer"
     assert "MB/s" in checks["disk speed"]["finding"]
     assert "self-test" not in checks
 
