@@ -13,6 +13,7 @@ import pytest
 from model_files import manifest
 from stored_models import adapter_file, catalog, encoder_entry, encoder_file, model_entry
 
+from HSAMSegmentLib.weights import store as store_module
 from HSAMSegmentLib.weights.bundle import save_bundle
 from HSAMSegmentLib.weights.store import FileListing, Store
 from HSAMSegmentLib.weights.store_entries import STORED
@@ -129,9 +130,7 @@ def test_a_file_that_vanishes_while_the_folder_is_read_is_left_out(store, monkey
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(store, monkeypatch):
-    from HSAMSegmentLib.weights import store
-
-    path, real = store.models_folder / "b.safetensors", store._read
+    path, real = store.models_folder / "b.safetensors", store_module._read
 
     def change_meanwhile(*arguments):
         entry = real(*arguments)
@@ -140,9 +139,9 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(store, monkeypatch):
         return entry
 
     files = FileListing()
-    monkeypatch.setattr(store, "_read", change_meanwhile)
+    monkeypatch.setattr(store_module, "_read", change_meanwhile)
     assert files.entry(path, STORED).title == "One"
-    monkeypatch.setattr(store, "_read", real)
+    monkeypatch.setattr(store_module, "_read", real)
     assert files.entry(path, STORED).title == "Two"
 
 
