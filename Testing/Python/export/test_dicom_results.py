@@ -149,7 +149,7 @@ def test_dcmqi_reads_the_same_voxels(scan, tmp_path):
     np.testing.assert_array_equal(voxels_of_dcmqi(tmp_path / "out.dcm", volume.geometry), labels.array)
 
 
-@pytest.mark.parametrize("way", range(48))
+@pytest.mark.parametrize("way", WAYS)
 def test_two_foreign_readers_find_the_place_in_all_48_orientations(tmp_path, way):
     volume = written_scan(tmp_path / "scan", every_way(OBLIQUE)[way], frames=way % 2 == 1)
     labels, origin = labeled(volume, structures(), OBLIQUE)
