@@ -8,8 +8,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from HSAMSegmentLib.errors import RequestError
-from HSAMSegmentLib.labels.label_maps import is_generic_name
-from HSAMSegmentLib.labels.label_set import Label, LabelSet
+from HSAMSegmentLib.labels.label_set import Label, LabelSet, is_generic_name
 
 NAME, CODE, VALUE = "name", "code", "value"
 

@@ -29,7 +29,7 @@ from HSAMSegmentLib.evaluation.label_matching import LabelPair, match_labels, se
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.orientation import slice_axis
 from HSAMSegmentLib.labels.grids import grid_box, label_box, part_of_lattice, resample_array, same_grid
-from HSAMSegmentLib.labels.label_maps import is_generic_name
+from HSAMSegmentLib.labels.label_set import is_generic_name
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.runtime.progress import CancelToken, ProgressCallback, ProgressTracker, ignore_progress
 

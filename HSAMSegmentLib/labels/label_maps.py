@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,8 +17,6 @@ _MOST_VALUES_OF_LABELS = 1000
 _ROUNDED_APART = 1e-3
 
 NAMES_SUFFIX = ".labels.json"
-
-_GENERIC_NAME = re.compile(r"(label|segment|class|structure)?\s*\d*")
 
 
 def labels_of_values(
@@ -139,9 +136,3 @@ def read_names(path: Path) -> LabelSet | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = error if isinstance(error, ValueError) else repr(error)
         raise VolumeError(f'The names in "{beside}" cannot be read ({reason}); mend or remove that file.') from error
-
-
-def is_generic_name(name: str) -> bool:
-    """Whether a name says nothing but a number ("Label 3", "Segment_3", "3")."""
-    words = " ".join(re.findall(r"[^\W\d_]+|\d+", name.casefold()))
-    return _GENERIC_NAME.fullmatch(words) is not None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 LARGEST_VALUE = 255
+_GENERIC_NAME = re.compile(r"(label|segment|class|structure)?\s*\d*")
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,12 @@ def _label_from_json(item: dict[str, Any]) -> Label:
         terminology=terminology,
         single_piece=bool(item.get("single_piece", True)),
     )
+
+
+def is_generic_name(name: str) -> bool:
+    """Whether a name says nothing but a number ("Label 3", "Segment_3", "3")."""
+    words = " ".join(re.findall(r"[^\W\d_]+|\d+", name.casefold()))
+    return _GENERIC_NAME.fullmatch(words) is not None
 
 
 def _value_from_json(value: Any) -> int:

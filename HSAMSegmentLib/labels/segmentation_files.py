@@ -29,8 +29,8 @@ from HSAMSegmentLib.io.image_files import (
 from HSAMSegmentLib.io.nifti_files import axes_shear_degrees, check_nifti_length, read_nifti_header
 from HSAMSegmentLib.io.quiet_libraries import quiet_libraries
 from HSAMSegmentLib.labels.dicom_seg import SEG_CLASSES, read_dicom_seg
-from HSAMSegmentLib.labels.label_maps import is_generic_name, labels_of_values, names_path, names_text, read_names
-from HSAMSegmentLib.labels.label_set import LabelSet
+from HSAMSegmentLib.labels.label_maps import labels_of_values, names_path, names_text, read_names
+from HSAMSegmentLib.labels.label_set import LabelSet, is_generic_name
 from HSAMSegmentLib.labels.rtstruct import RTSTRUCT_CLASS, read_rtstruct
 from HSAMSegmentLib.labels.seg_nrrd import header_fields, merge_layers, segment_entries
 from HSAMSegmentLib.labels.segmentation import Segmentation

@@ -10,6 +10,8 @@ import pytest
 from finetune_panel_driver import FinetunePanelDriver, add_segmentation, add_volume
 from small_cases import ABDOMEN_NAMES, small_volume
 
+from HSAMSegmentLib.io.volume_files import read_volume
+
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 
@@ -203,5 +205,7 @@ def test_files_are_read_by_the_worker_and_their_row_says_what_is_in_them(driver,
     driver.click(driver.ui.addFilesButton)
     driver.wait(lambda: driver.tab.pairs[0].summary is not None)
     assert isinstance(driver.tab.pairs[0], FilePair)
-    assert driver.cells(driver.ui.caseTable, 2) == ["27 of 31"]
+    drawn = read_volume(paths[1]).array
+    labeled = int(drawn.any(axis=(1, 2)).sum())
+    assert driver.cells(driver.ui.caseTable, 2) == [f"{labeled} of {len(drawn)}"]
     assert driver.ui.startButton.enabled

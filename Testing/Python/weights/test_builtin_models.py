@@ -113,11 +113,11 @@ def test_a_model_made_with_the_encoder_of_an_earlier_bundle_finds_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_each_segments_a_scan_at_least_as_well_as_it_states(task, data_folder):
+def test_each_segments_a_scan_at_least_as_well_as_it_states(task, real_data_folder):
     model = load_model(bundle(task.id))
     stated = model.manifest.metrics["validation"]["dice_per_scan"]
     name = min(stated)
-    entry = next(item for item in dataset_cases(data_folder / task.folder) if item.id == name)
+    entry = next(item for item in dataset_cases(real_data_folder / task.folder) if item.id == name)
     case = dataset_case(entry, task)
     found = Segmenter(model, device="cpu", options=SegmentOptions(threads=2)).segment(case.volume).segmentation
     truth = Segmentation(case.labels, case.volume.geometry, model.manifest.labels, name)
