@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from HSAMSegmentLib import __version__
 from HSAMSegmentLib.errors import RequestError
@@ -16,9 +16,11 @@ from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.result import LabelResult, Plausibility, SegmentationResult, SliceConfidence
 from HSAMSegmentLib.labels.label_set import Terminology
-from HSAMSegmentLib.measurement.scan import ScanMeasurements
 from HSAMSegmentLib.runtime.atomic_files import atomic_output
 from HSAMSegmentLib.weights.manifest import Manifest
+
+if TYPE_CHECKING:  # scipy, which the panel does not wait for
+    from HSAMSegmentLib.measurement.scan import ScanMeasurements
 
 REPORT_SCHEMA = "hsamsegment-report"
 REPORT_SCHEMA_VERSION = 1

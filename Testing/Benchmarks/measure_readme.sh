@@ -5,7 +5,7 @@ set -u
 cd "$(dirname "$0")/../.."
 python=.venv/bin/python
 program="$python -m HSAMSegmentLib"
-phantom_or_scan=${1:-../shared/data/chaos_t2/images/chaos_t2_10.nii.gz}
+phantom_or_scan=${1:-../shared/data/chaos_t2/images/chaos_t2_05.nii.gz}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

@@ -241,7 +241,7 @@ def test_loading_and_opening_the_module_imports_neither_torch_nor_monai_nor_psut
         import sys
         print("HSAMSegmentLib" in sys.modules, "numpy.testing" in sys.modules)
         host.open_module("HSAMSegment")
-        print([name for name in ("torch", "monai", "psutil", "SimpleITK") if name in sys.modules])
+        print([name for name in ("torch", "monai", "psutil", "SimpleITK", "scipy") if name in sys.modules])
     """)
     assert printed.splitlines()[-1] == "[]"
 
