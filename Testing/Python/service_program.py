@@ -64,8 +64,9 @@ class RunningService:
 
     def files(self) -> list[Path]:
         """Uploads and results that are there now; the messages between service and worker do not count."""
-        folders = [path for path in self.folder.rglob("*") if path.name.startswith("scan-")]
-        return [file for folder in folders for file in (folder, *folder.rglob("*"))]
+        # os.walk passes over a folder that the service deletes meanwhile.
+        found = (Path(folder, name) for folder, folders, files in os.walk(self.folder) for name in (*folders, *files))
+        return [path for path in found if any(part.startswith("scan-") for part in path.relative_to(self.folder).parts)]
 
     def files_that_stay(self, seconds: float = 10.0) -> list[Path]:
         """What is there when the service has had time to delete what it delivered."""
