@@ -65,9 +65,7 @@ class WithoutMaskAttention(RefiningDecoder):
         first_upscaled: Tensor,
         skips: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        tokens, image = self.transformer(self.mask_tokens[None], image, image_pe, None)
-        upscaled = self.upscaling(image.unflatten(1, grid), skips[:2])
-        return tokens, image, torch.cat([upscaled, first_upscaled], dim=-1)
+        return super()._joined(image, image_pe, grid, None, first_upscaled, skips)  # type: ignore[arg-type]
 
 
 class WithoutPixelDecoder(RefiningDecoder):
