@@ -170,6 +170,7 @@ class Host:
         module = importlib.import_module(name)
         setattr(slicer.modules, f"{name}Instance", getattr(module, name)(handle))
         slicer.app.emit("startupCompleted()")
+        slicer.app.disconnect("startupCompleted()")  # an application starts once; a module loaded later hears its own
         self.process_events()
         return module
 
