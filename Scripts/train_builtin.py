@@ -50,6 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--packed", type=Path, help="folder of files from pack_training_data.py, instead of --data")
     parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "builtin.training")
     parser.add_argument("--minutes", type=float, required=True, help="of training in all, earlier runs included")
+    parser.add_argument("--start-from", help="model id or file whose weights a new training starts from")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda for bfloat16")
     parser.add_argument("--batch-factor", type=int, default=1, help="larger batches, to fill a GPU")
     parser.add_argument("--rate", type=float, default=Settings.rate, help="highest learning rate")
@@ -112,8 +113,8 @@ def run(options: argparse.Namespace) -> None:
     if ranks.from_first(options.state.is_file):
         training.resume(options.state)
         say(f"Continuing at step {training.trainer.steps}.")
-    elif tasks[0].start_from:
-        for report in training.start_from(load_model(tasks[0].start_from)).values():
+    elif start := options.start_from or tasks[0].start_from:
+        for report in training.start_from(load_model(start)).values():
             say(report.sentence)
     say(describe(train(training, options.state)))
     if store is not None:

@@ -19,6 +19,8 @@ AIR = 0
 """The tissue of the darkest cluster: air and padding."""
 _SAMPLES = 40_000
 _CURVE_POINTS = 6
+_NARROWEST, _WIDEST = 0.05, 0.5
+_SOFT_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,12 @@ class ContrastRule:
         texture: range of the factor on the deviation of a voxel from the mean of its tissue; below 0 it is inverted.
         noise: largest standard deviation of the noise of a tissue.
         clusters: of intensity, outside of the labeled structures.
+        narrow_probability: how often the means of a synthetic view lie in a narrow band, as soft tissue does in CT.
+        ordered_probability: how often the unlabeled tissues of a synthetic view keep their order of brightness.
+        patches: largest standard deviation of a smooth field on the unlabeled tissues, so that organs without a label
+            differ from each other.
+        smooth_probability: how often the unlabeled tissues of a synthetic view pass into each other without steps.
+        is_stretched: whether synthetic views are scaled to the range of intensities, as scans are.
     """
 
     synthetic_probability: float = 0.4
@@ -45,6 +53,11 @@ class ContrastRule:
     texture: tuple[float, float] = (-1.5, 1.5)
     noise: float = 0.06
     clusters: int = 9
+    narrow_probability: float = 0.0
+    ordered_probability: float = 0.0
+    patches: float = 0.0
+    smooth_probability: float = 0.0
+    is_stretched: bool = False
 
 
 def tissue_maps(images: Tensor, labels: Tensor, *, clusters: int, seed: int = 0) -> Tensor:
@@ -126,15 +139,63 @@ def _synthetic(view: Tensor, tissue: Tensor, means: Tensor, rule: ContrastRule, 
             low + (high - low) * torch.rand(count, generator=generator),
             rule.noise * torch.rand(count, generator=generator),
         ]
-    ).to(device)
-    new_means, factors, noise = table
+    )
+    table[0] = _palette(table[0], rule, generator)
+    new_means, factors, noise = table.to(device)
     coarse = torch.randn(1, 3, view.shape[-2] // 3, view.shape[-1] // 3, generator=generator).to(device)
     grain = F.interpolate(coarse, size=view.shape[-2:], mode="bilinear", align_corners=False)[0]
     drawn = (new_means - factors * means)[tissue] + factors[tissue] * view + noise[tissue] * grain
+    if rule.smooth_probability > 0 and _random(generator) < rule.smooth_probability:
+        between = _between_tissues(view, means[: rule.clusters], new_means[: rule.clusters])
+        drawn = torch.where(tissue < rule.clusters, between + noise[tissue] * grain, drawn)
+    if rule.patches > 0:
+        drawn = drawn + _patches(tissue, rule, generator)
     if _random(generator) < 0.5:
         drawn = F.avg_pool2d(drawn, 3, stride=1, padding=1)
-    output: Tensor = drawn
+    output: Tensor = _stretched(drawn, generator) if rule.is_stretched else drawn
     return output
+
+
+def _palette(means: Tensor, rule: ContrastRule, generator: torch.Generator) -> Tensor:
+    """Random means [T], at times in a narrow band, at times with the unlabeled tissues in their order."""
+    unlabeled = rule.clusters
+    if rule.narrow_probability > 0 and _random(generator) < rule.narrow_probability:
+        width = _NARROWEST * (_WIDEST / _NARROWEST) ** _random(generator)
+        low = (1 - width) * _random(generator)
+        soft = low + width * means
+        # Fat, air and bone stay where they were drawn: they are unlike soft tissue in CT, too.
+        is_soft = torch.rand(len(means), generator=generator) < _SOFT_SHARE
+        is_soft[unlabeled:] = True
+        means = torch.where(is_soft, soft, means)
+    if rule.ordered_probability > 0 and _random(generator) < rule.ordered_probability:
+        means = torch.cat([means[:unlabeled].sort().values, means[unlabeled:]])
+    return means
+
+
+def _between_tissues(view: Tensor, means: Tensor, new_means: Tensor) -> Tensor:
+    """Intensities on a line through the new means of the unlabeled tissues: no steps where one tissue ends."""
+    means, order = means.contiguous().sort()
+    upper = torch.searchsorted(means, view.contiguous()).clamp(1, len(means) - 1)
+    low, high = means[upper - 1], means[upper]
+    share = ((view - low) / (high - low).clamp(min=1e-3)).clamp(0, 1)
+    values = new_means[order]
+    return torch.lerp(values[upper - 1], values[upper], share)
+
+
+def _stretched(view: Tensor, generator: torch.Generator) -> Tensor:
+    """The view over most of the range, as the percentiles of a scan put it there."""
+    sample = view.flatten()[::7]
+    low, high = torch.quantile(sample, torch.tensor([0.01, 0.99], device=view.device))
+    return (view - low) / (high - low).clamp(min=0.05) * (0.6 + 0.4 * _random(generator))
+
+
+def _patches(tissue: Tensor, rule: ContrastRule, generator: torch.Generator) -> Tensor:
+    """A smooth field on the unlabeled tissues but air, the same on all slices of a view: [3, H, W]."""
+    points = 3 + int(8 * _random(generator))
+    strength = rule.patches * _random(generator)
+    coarse = torch.randn(1, 1, points, points, generator=generator).to(tissue.device)
+    field = F.interpolate(coarse, size=tissue.shape[-2:], mode="bicubic", align_corners=True)[0]
+    return strength * field * ((tissue > AIR) & (tissue < rule.clusters))
 
 
 def _through_curve(view: Tensor, rule: ContrastRule, generator: torch.Generator) -> Tensor:
