@@ -185,8 +185,9 @@ def _between_tissues(view: Tensor, means: Tensor, new_means: Tensor) -> Tensor:
 def _stretched(view: Tensor, generator: torch.Generator) -> Tensor:
     """The view over most of the range, as the percentiles of a scan put it there."""
     sample = view.flatten()[::7]
-    low, high = torch.quantile(sample, torch.tensor([0.01, 0.99], device=view.device))
-    return (view - low) / (high - low).clamp(min=0.05) * (0.6 + 0.4 * _random(generator))
+    low, high = torch.quantile(sample, torch.tensor([0.01, 0.99], device=view.device)).tolist()
+    scaled: Tensor = (view - low) / max(high - low, 0.05) * (0.6 + 0.4 * _random(generator))
+    return scaled
 
 
 def _patches(tissue: Tensor, rule: ContrastRule, generator: torch.Generator) -> Tensor:
@@ -195,7 +196,8 @@ def _patches(tissue: Tensor, rule: ContrastRule, generator: torch.Generator) -> 
     strength = rule.patches * _random(generator)
     coarse = torch.randn(1, 1, points, points, generator=generator).to(tissue.device)
     field = F.interpolate(coarse, size=tissue.shape[-2:], mode="bicubic", align_corners=True)[0]
-    return strength * field * ((tissue > AIR) & (tissue < rule.clusters))
+    patched: Tensor = strength * field * ((tissue > AIR) & (tissue < rule.clusters))
+    return patched
 
 
 def _through_curve(view: Tensor, rule: ContrastRule, generator: torch.Generator) -> Tensor:

@@ -25,6 +25,16 @@ CPU = torch.device("cpu")
 ALWAYS = {
     "synthetic": ContrastRule(synthetic_probability=1.0, curve_probability=0.0, band_probability=0.0),
     "curve": ContrastRule(synthetic_probability=0.0, curve_probability=1.0, band_probability=0.0),
+    "all of it": ContrastRule(
+        synthetic_probability=1.0,
+        curve_probability=0.0,
+        band_probability=0.0,
+        narrow_probability=0.5,
+        ordered_probability=0.5,
+        patches=0.1,
+        smooth_probability=0.5,
+        is_stretched=True,
+    ),
     "band": ContrastRule(synthetic_probability=0.0, curve_probability=0.0, band_probability=1.0),
 }
 NEVER = ContrastRule(synthetic_probability=0.0, curve_probability=0.0, band_probability=0.0)
@@ -86,6 +96,33 @@ def test_either_structure_may_be_the_brighter_one(disks):
         drawn, _ = randomized(images, labels, ALWAYS["synthetic"], seed)
         brighter.add(bool(drawn[labels == 1].mean() > drawn[labels == 2].mean()))
     assert brighter == {True, False}
+
+
+def test_tissues_without_a_label_may_pass_into_each_other_without_steps(disks):
+    ramp = torch.linspace(0.1, 0.9, 64).expand(3, 64, 64).contiguous()
+    labels = torch.zeros_like(disks[1])
+    rule = replace(ALWAYS["synthetic"], noise=0.0, texture=(0.0, 0.0), dark_air_probability=0.0)
+    steps = {}
+    for probability in (0.0, 1.0):
+        drawn, _ = randomized(ramp, labels, replace(rule, smooth_probability=probability), seed=2)
+        steps[probability] = float(drawn[:, :, 4:-4].diff(dim=-1).abs().max())
+    assert steps[1.0] < steps[0.0] / 2
+
+
+def test_a_narrow_band_brings_structures_together_and_stretching_gives_the_range_back(disks):
+    images, labels = disks
+    plain = replace(ALWAYS["synthetic"], noise=0.0, dark_air_probability=0.0)
+    narrow = replace(plain, narrow_probability=1.0)
+
+    def distances(rule):
+        views = [randomized(images, labels, rule, seed)[0] for seed in range(20)]
+        return sum(float((view[labels == 1].mean() - view[labels == 2].mean()).abs()) for view in views)
+
+    assert distances(narrow) < 0.7 * distances(plain)
+    for seed in range(10):
+        stretched, _ = randomized(images, labels, replace(narrow, is_stretched=True), seed)
+        assert float(stretched.max()) > 0.5
+        assert float(stretched.min()) < 0.05
 
 
 def write_data_set(folder: Path, seeds, names: dict[int, str]) -> None:
