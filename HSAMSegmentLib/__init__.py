@@ -7,9 +7,9 @@
     result.save("organs.seg.nrrd")
     hsam.finetune([("scan.nii.gz", "labels.seg.nrrd")], minutes=10).save("mine.safetensors")
 
-Importing this package, or any of its subpackages, does not import torch: Slicer starts with the module, and torch may
-not be installed. The modules that compute import torch; they are imported at the first call. What the import does do is
-to bound how long torch's threads spin (see `runtime.threads`), which OpenMP reads when torch is loaded.
+Importing this package or a subpackage does not import torch, because Slicer loads the module at startup and torch may
+not be installed. Modules that compute import torch at the first call. The import does bound how long torch's threads
+spin (see `runtime.threads`): OpenMP reads that setting when torch is loaded.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name at its first use."""
+    """Import a public name on first use."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""`python -m HSAMSegmentLib`, and the program `hsam-segment`, which is the same."""
+"""Entry point of `python -m HSAMSegmentLib` and of the program `hsam-segment`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from HSAMSegmentLib.errors import CancelledError
 
 
 def main() -> int:
-    """Run the program; Ctrl-C while it is still being read from the disk is answered like any later one."""
+    """Run the program; handle Ctrl-C during the imports like a later one."""
     try:
         from HSAMSegmentLib.cli.main import main as run
         from HSAMSegmentLib.runtime.heap import keep_freed_memory
@@ -22,7 +22,7 @@ def main() -> int:
 
 
 def _ended(code: int) -> int:
-    """The exit code; where interrupted work is still inside of a library, the process ends here and now."""
+    """Return the exit code; end the process at once if abandoned work is still running inside a library."""
     from HSAMSegmentLib.runtime.progress import is_work_left_behind
 
     if is_work_left_behind():

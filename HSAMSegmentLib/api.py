@@ -1,6 +1,6 @@
-"""The public Python API: segment, fine-tune, evaluate, and find models, in one call each.
+"""The public Python API: one call each to segment, fine-tune, evaluate and find models.
 
-Import it from the package: `import HSAMSegmentLib as hsam`. Everything heavy is imported at the first call.
+Import it from the package: `import HSAMSegmentLib as hsam`. Heavy dependencies are imported at the first call.
 """
 
 from __future__ import annotations
@@ -58,23 +58,23 @@ def segment(
     Args:
         scan: a file (NIfTI, NRRD, MetaImage, DICOM), a DICOM folder, a SimpleITK or nibabel image, a `Volume`, or an
             array (k, j, i) with its `Geometry`.
-        model: id of a model, a file, a loaded model, or one from `finetune`; "" for the only one that fits the scan.
-        organs: names of the structures to keep; all by default.
-        roi: voxel box (i0, i1, j0, j1, k0, k1), upper bounds excluded; the whole scan by default.
-        series: UID, number or description of a DICOM series of a folder.
+        model: a model ID, a file, a loaded model or a result of `finetune`; "" if only one model fits the scan.
+        organs: names of the structures to keep; default: all.
+        roi: voxel box (i0, i1, j0, j1, k0, k1), upper bounds excluded; default: the whole scan.
+        series: UID, number or description of a DICOM series in a folder.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto", "full" (float32) or "mixed".
-        tta: whether a model that asks for test-time augmentation or several planes gets them.
-        postprocess: whether small and stray pieces are dropped and holes are filled.
-        on_progress: receives `Progress` with a fraction and the estimated remaining time.
+        tta: apply test-time augmentation and multi-planar averaging if the model asks for them.
+        postprocess: remove small and stray components and fill holes.
+        on_progress: called with `Progress`: a fraction and the estimated remaining time.
         cancel: call its `cancel()` from another thread to stop within a second.
-        store: where models are looked up; the user's own by default.
+        store: where models are looked up; default: the user's model store.
 
     Returns:
-        Labels on exactly the grid of the scan, with volumes in mL and confidences.
+        Labels on the grid of the scan, with volumes in mL and confidences.
 
     Raises:
-        HSAMSegmentError: one sentence on what is wrong and what to do; CancelledError after a cancel.
+        HSAMSegmentError: with one sentence on the cause and the remedy; CancelledError after a cancel.
     """
     from HSAMSegmentLib.images.volume import VolumeInput
     from HSAMSegmentLib.io.volume_files import volume_of
@@ -126,26 +126,26 @@ def finetune(
     Args:
         cases: pairs of a scan (as for `segment`) and its labels: a file, a result of `segment`, a `Segmentation`, a
             SimpleITK or nibabel label map, or an array (k, j, i) with its `Geometry`. One pair is enough.
-        minutes: length of the training; 10 if neither this nor `epochs` is given.
-        epochs: passes over the slices, instead of minutes.
-        validation: pairs that select the best state; by default slices are held out of the training scans.
-        start_from: id or file of a model to start from; "scratch" for random weights; a default otherwise.
-        encoder: id of an image encoder; that of the starting model by default.
-        head: "hsam", "autosam", "cnn" or "linear"; that of the starting model by default.
+        minutes: training time; 10 if neither this nor `epochs` is given.
+        epochs: passes over the slices, instead of `minutes`.
+        validation: pairs for selecting the best checkpoint; by default, slices of the training scans are held out.
+        start_from: ID or file of the model to start from; "scratch" for random weights; "" for a default.
+        encoder: ID of an image encoder; default: that of the starting model.
+        head: "hsam", "autosam", "cnn" or "linear"; default: that of the starting model.
         names: names of label values, for label maps without names.
-        title: of the model.
-        seed: of all random numbers; the same seed gives the same weights on the same machine with `epochs`.
+        title: title of the new model.
+        seed: random seed; with `epochs`, the same seed gives the same weights on the same machine.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        on_progress: receives `Progress` with a fraction and the estimated remaining time.
-        on_validation: receives the loss and the Dice of each validation.
+        on_progress: called with `Progress`: a fraction and the estimated remaining time.
+        on_validation: called with the loss and the Dice of each validation.
         cancel: call its `cancel()` from another thread to stop; the best weights so far are returned.
 
     Returns:
-        The model in memory, with `save()`, `metrics` and `labels`; `segment` accepts it.
+        The model in memory, with `save()`, `metrics` and `labels`; pass it to `segment`.
 
     Raises:
         TrainingError: if the labels cannot be used, or the loss is not finite.
-        HSAMSegmentError: if a scan, its labels or the starting model cannot be read; CancelledError if it is canceled
+        HSAMSegmentError: if a scan, its labels or the starting model cannot be read; CancelledError if canceled
             before the first step.
     """
     from tempfile import TemporaryDirectory
@@ -180,7 +180,7 @@ def finetune(
         )
     if result.model is None:
         raise TrainingError("The training ended without a model.")
-    result.model.network.half().float()  # the weights of the file, so that a saved model segments as this one does
+    result.model.network.half().float()  # as saved, so that both segment alike
     return FinetunedModel(
         model=result.model,
         metrics=result.dice,
@@ -204,12 +204,12 @@ def evaluate(
     """Compare a segmentation with a reference, structure by structure.
 
     Args:
-        prediction: what is judged: a file, a result of `segment`, a `Segmentation`, a SimpleITK or nibabel label map,
-            or an array (k, j, i) with its `Geometry`.
-        reference: what is taken as true.
-        structures: names to compare; all by default.
-        names: what label values mean, for label maps without names.
-        convention: "ours" (distances in mm) or "hsam" (in voxels, as the tables of the papers).
+        prediction: the segmentation to judge: a file, a result of `segment`, a `Segmentation`, a SimpleITK or
+            nibabel label map, or an array (k, j, i) with its `Geometry`.
+        reference: the ground truth.
+        structures: names to compare; default: all.
+        names: names of label values, for label maps without names.
+        convention: "ours" (distances in mm) or "hsam" (distances in voxels, as in the papers' tables).
 
     Returns:
         Dice, Jaccard, HD95, ASD and volumes of each structure.
@@ -233,17 +233,17 @@ def evaluate(
 
 
 def measure(labels: Labels, scan: Scan | None = None) -> Statistics:
-    """Measure volume, surface, place, shape and intensities of each structure.
+    """Measure volume, surface, position, shape and intensities of each structure.
 
     Args:
-        labels: a file, a result of `segment`, or a `Segmentation`, such as a corrected one.
-        scan: as for `segment`, for the intensities; without it these are left out.
+        labels: a file, a result of `segment`, or a `Segmentation`, for example a corrected one.
+        scan: as for `segment`; needed for intensities only.
 
     Returns:
         One row per structure.
 
     Raises:
-        HSAMSegmentError: if a file cannot be read, or labels and scan do not belong together.
+        HSAMSegmentError: if a file cannot be read, or the labels do not belong to the scan.
     """
     from HSAMSegmentLib.inference.result import SegmentationResult
     from HSAMSegmentLib.io.volume_files import volume_of
@@ -263,10 +263,10 @@ def measure(labels: Labels, scan: Scan | None = None) -> Statistics:
 
 
 def read_statistics(folder: str | Path) -> Statistics:
-    """The statistics of all scans whose results are in a folder, from the reports beside them.
+    """Read the statistics of all scans segmented into a folder from the reports beside the results.
 
     Raises:
-        RequestError: if there is no such folder, or no report in it.
+        RequestError: if the folder does not exist or holds no report.
     """
     from HSAMSegmentLib.measurement.table import Statistics
     from HSAMSegmentLib.workflows.results.folder_statistics import folder_rows
@@ -276,19 +276,19 @@ def read_statistics(folder: str | Path) -> Statistics:
 
 
 def radiomics(labels: Labels, scan: Scan, structures: Sequence[str] = (), **settings: Any) -> pandas.DataFrame:
-    """Compute radiomics features by MIRP, which is installed with `pip install 'hsamsegment[radiomics]'`.
+    """Compute radiomics features with MIRP (`pip install 'hsamsegment[radiomics]'`).
 
     Args:
         labels: as for `measure`.
         scan: as for `segment`.
-        structures: names, all by default. A large one takes minutes.
-        settings: of `mirp.extract_features`, such as `new_spacing=1.0`.
+        structures: names to measure; default: all. A large structure takes minutes.
+        settings: passed to `mirp.extract_features`, for example `new_spacing=1.0`.
 
     Returns:
-        A row per structure that was found, a column per feature.
+        One row per structure found, one column per feature.
 
     Raises:
-        HSAMSegmentError: if MIRP is missing, a file cannot be read, or labels and scan do not belong together.
+        HSAMSegmentError: if MIRP is missing, a file cannot be read, or the labels do not belong to the scan.
     """
     from HSAMSegmentLib.io.volume_files import volume_of
     from HSAMSegmentLib.labels.grids import resample_labels
@@ -300,10 +300,10 @@ def radiomics(labels: Labels, scan: Scan, structures: Sequence[str] = (), **sett
 
 
 def read_segmentation(path: str | Path) -> Segmentation:
-    """Read labels with their names from a file.
+    """Read labels and their names from a file.
 
     Raises:
-        VolumeError: if it cannot be read, or is not a segmentation.
+        VolumeError: if the file cannot be read, or is not a segmentation.
     """
     from HSAMSegmentLib.labels.segmentation_files import read_segmentation as read
 
@@ -322,18 +322,18 @@ def read_volume(path: str | Path, *, series: str | None = None) -> Volume:
 
 
 def list_models(*, store: Store | None = None) -> list[ModelEntry]:
-    """Models and encoders that are installed or can be downloaded; nothing is loaded."""
+    """List the models and encoders that are installed or can be downloaded, without loading any."""
     from HSAMSegmentLib.weights.store import Store
 
     return (store or Store()).models()
 
 
 def load_model(reference: str | Path, *, store: Store | None = None) -> LoadedModel:
-    """Load a model by id or file, to use it for many scans.
+    """Load a model by ID or file, to segment many scans with it.
 
     Raises:
-        ModelNotFoundError: if it is not on this computer; says how to get it.
-        CheckpointError: if the file is damaged, unsafe, unknown, or an encoder only.
+        ModelNotFoundError: if the model is not on this computer; the message says how to get it.
+        CheckpointError: if the file is damaged, unsafe, of an unknown kind, or holds an encoder only.
     """
     from HSAMSegmentLib.weights.loading import load_model as load
 
@@ -341,11 +341,11 @@ def load_model(reference: str | Path, *, store: Store | None = None) -> LoadedMo
 
 
 def _labels(source: Labels, grid: Geometry | None, names: dict[int, str] | None) -> Segmentation:
-    """Labels from any source; `names` are for label maps without names.
+    """Read labels from any source; `names` apply to label maps without names.
 
     Raises:
         RequestError: if the kind of source is unknown.
-        VolumeError: if it cannot be read, or is not a segmentation.
+        VolumeError: if the source cannot be read, or is not a segmentation.
     """
     from HSAMSegmentLib.inference.result import SegmentationResult
     from HSAMSegmentLib.labels.segmentation import Segmentation
@@ -374,7 +374,7 @@ def _labels_in_memory(source: Image, names: dict[int, str] | None) -> Segmentati
 
 
 def _case(image: Scan, labels: Labels, names: dict[int, str] | None) -> Case:
-    """A labeled scan from any two sources."""
+    """Read a labeled scan from any two sources."""
     from HSAMSegmentLib.io.volume_files import volume_of
     from HSAMSegmentLib.training.data.cases import make_case
 
@@ -383,4 +383,4 @@ def _case(image: Scan, labels: Labels, names: dict[int, str] | None) -> Case:
 
 
 def _ignore(progress: Progress) -> None:
-    """Drop a report."""
+    """Ignore a progress report."""

@@ -1,4 +1,4 @@
-"""What the calls of the public API return, where no other layer has the class already. No torch here."""
+"""Return types of the public API that no other layer defines. No torch here."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FinetunedModel:
-    """A model from `finetune`, in memory. Pass it to `segment`, or save it.
+    """A fine-tuned model in memory. Pass it to `segment`, or save it.
 
     Attributes:
         model: network and manifest.
-        metrics: structure to Dice on the validation slices; empty without validation.
+        metrics: Dice on the validation slices by structure; empty without validation.
         validated_on: "given case", "held-out slices of the same scan" or "nothing".
-        steps: optimizer steps.
-        seconds: duration of the training.
+        steps: number of optimizer steps.
+        seconds: training time.
         stopped: "budget", "no more progress", "cancelled" or "loss not a number".
-        notes: sentences on what was assumed, resampled, initialized, or left out.
-        history: all validations in order.
+        notes: sentences on what was assumed, resampled, initialized or left out.
+        history: all validations, in order.
     """
 
     model: LoadedModel = field(repr=False)
@@ -43,16 +43,16 @@ class FinetunedModel:
 
     @property
     def labels(self) -> LabelSet:
-        """Names, colors and codes of the structures that the model finds."""
+        """Names, colors and codes of the structures that the model segments."""
         return self.model.manifest.labels
 
     def save(self, path: str | Path, *, title: str = "", overwrite: bool = False) -> Path:
-        """Write the model as a bundle, with its manifest and everything that it needs.
+        """Save the model as a self-contained bundle with its manifest.
 
         Args:
-            path: a .safetensors file; its name becomes the id of the model.
-            title: of the model; unchanged by default.
-            overwrite: whether an existing file may be replaced.
+            path: a .safetensors file; its name becomes the ID of the model.
+            title: title of the model; unchanged by default.
+            overwrite: replace an existing file.
 
         Raises:
             RequestError: if the name does not end in .safetensors.
@@ -70,16 +70,16 @@ class FinetunedModel:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well two segmentations agree.
+    """Scores of a prediction against a reference.
 
     Attributes:
-        comparison: all numbers, with notes on what was resampled or not compared.
+        comparison: all scores, with notes on what was resampled or not compared.
     """
 
     comparison: Comparison
 
     def __getitem__(self, name: str) -> LabelScore:
-        """The scores of a structure by its name, in any case."""
+        """Scores of a structure by name, ignoring case."""
         for score in self.comparison.scores:
             if score.name.lower() == name.lower():
                 return score
@@ -91,17 +91,17 @@ class Evaluation:
         return self.comparison.notes
 
     def mean(self, metric: str = "dice") -> float | None:
-        """Mean of "dice", "jaccard", "hd95" or "asd" over the structures that have it."""
+        """Mean of "dice", "jaccard", "hd95" or "asd" over the structures that have a value."""
         return self.comparison.mean(metric)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values with the definitions of the metrics."""
+        """Plain JSON values, with the definitions of the metrics."""
         from HSAMSegmentLib.report.comparison_report import comparison_to_json
 
         return comparison_to_json(self.comparison)
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """One row per structure.
+        """Tabulate the scores, one row per structure.
 
         Raises:
             RequestError: if pandas is not installed.

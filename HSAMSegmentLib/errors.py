@@ -1,20 +1,20 @@
-"""The exceptions of HSAMSegment: each carries one sentence for the user (what, why, what to do).
+"""The exceptions of HSAMSegment. Each message is one sentence for the user: what happened, why, and what to do.
 
-The panel and the command line show ``str(error)`` and offer the traceback behind "details". ``exit_code`` is what the
-command line returns, so that scripts can tell the causes apart.
+The panel and the command line show ``str(error)``; the panel keeps the traceback under "details". ``exit_code`` is the
+exit status of the command line, so that scripts can tell the causes apart.
 """
 
 from __future__ import annotations
 
 
 class HSAMSegmentError(Exception):
-    """Base of all errors that a user can act on."""
+    """Base class of all errors that a user can act on."""
 
     exit_code = 1
 
 
 class RequestError(HSAMSegmentError):
-    """The request makes no sense: an unknown organ, a region outside of the volume, options that exclude each other."""
+    """Invalid request: an unknown organ, a region outside the volume, mutually exclusive options."""
 
     exit_code = 2
 
@@ -26,37 +26,37 @@ class VolumeError(HSAMSegmentError):
 
 
 class CheckpointError(HSAMSegmentError):
-    """A file of weights is broken, unsafe, unknown, or does not fit what it is asked to fill."""
+    """A weights file is damaged, unsafe, of an unknown kind, or does not fit the network."""
 
     exit_code = 4
 
 
 class ModelNotFoundError(CheckpointError):
-    """The named model, or the encoder that it needs, is not on this computer."""
+    """The model, or the encoder that it needs, is not on this computer."""
 
     exit_code = 5
 
 
 class DownloadError(HSAMSegmentError):
-    """A download did not arrive, or not as the catalog describes it."""
+    """A download failed, or the file does not match the catalog."""
 
     exit_code = 6
 
 
 class DeviceError(HSAMSegmentError):
-    """No device can run the job: unknown name, failed probe, out of memory on every device that was tried."""
+    """No device can run the job: unknown name, failed probe, or out of memory on every device tried."""
 
     exit_code = 7
 
 
 class OutputError(HSAMSegmentError):
-    """The output exists already, or cannot be written (permission, full disk)."""
+    """The output already exists or cannot be written (permissions, full disk)."""
 
     exit_code = 8
 
 
 class TrainingError(HSAMSegmentError):
-    """Fine-tuning cannot start or go on: no usable labels, a loss that is not a number, nothing to hold out."""
+    """Fine-tuning cannot start or continue: no usable labels, a non-finite loss, nothing to hold out."""
 
     exit_code = 9
 

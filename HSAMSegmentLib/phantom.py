@@ -1,13 +1,13 @@
-"""A synthetic abdominal MR scan with its ground truth: for tests, and for a first run where there is no scan at hand.
+"""A synthetic abdominal MR scan with its ground truth, for tests and for a first run without a scan at hand.
 
-It looks like a fat-suppressed T2-weighted axial scan with thick slices (partial volume, coil shading, noise). It is no
-means to judge a model: real scans are.
+It resembles a fat-suppressed T2-weighted axial scan with thick slices (partial volume, coil shading, noise). Do not
+judge a model by it; use real scans.
 
-The anatomy is made of simple solids, painted one over the other.
-Body coordinates are millimeters to the left, to the back and to the head (LPS), with the origin in the middle of the
-body at the level of the lower end of the kidneys. Brightness is that of a fat-suppressed T2-weighted image, 1 being
-fluid: fat and flowing blood are dark, muscle and liver gray, spleen and kidneys bright. All numbers are ours; none is
-taken from a scan.
+The anatomy is built from simple solids, painted over one another.
+Body coordinates are in millimeters toward left, posterior and superior (LPS), with the origin in the middle of the
+body at the level of the lower end of the kidneys. Brightness follows fat-suppressed T2 weighting, with fluid at 1: fat
+and flowing blood are dark, muscle and liver gray, spleen and kidneys bright. All numbers are our own; none is taken
+from a scan.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Solid:
     Attributes:
         center_mm: in body coordinates.
         radii_mm: along its own axes.
-        brightness: of its inside.
-        label: its value in the ground truth, or None to keep what is below.
-        texture: relative strength of its fine structure.
-        tilt_degrees: rotation around the axis to the back.
-        abdominal: whether it ends at the abdominal wall and the diaphragm.
+        brightness: brightness inside the solid.
+        label: value in the ground truth, or None to keep the label underneath.
+        texture: relative strength of the fine structure.
+        tilt_degrees: rotation around the posterior axis.
+        abdominal: clip at the abdominal wall and the diaphragm.
     """
 
     center_mm: tuple[float, float, float]
@@ -66,11 +66,11 @@ class Solid:
     abdominal: bool = True
 
     def half_extent_mm(self, direction: np.ndarray) -> float:
-        """How far the ellipsoid reaches from its center along a unit vector."""
+        """Extent of the ellipsoid from its center along a unit vector."""
         return float(np.linalg.norm(np.array(self.radii_mm) * np.array(self._own_axes(direction))))
 
     def contains(self, points: np.ndarray) -> np.ndarray:
-        """Which points [3, ...] are inside of the ellipsoid."""
+        """Mask of the points [3, ...] inside the ellipsoid."""
         offsets = [points[axis] - np.float32(self.center_mm[axis]) for axis in range(3)]
         distance: np.ndarray = sum(
             ((value / radius) ** 2 for value, radius in zip(self._own_axes(offsets), self.radii_mm)),
@@ -79,7 +79,7 @@ class Solid:
         return distance <= 1.0
 
     def _own_axes(self, vector: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, ...]:
-        """Components of a vector along the ellipsoid's axes."""
+        """Project a vector onto the ellipsoid's axes."""
         left, back, up = vector
         if not self.tilt_degrees:
             return left, back, up
@@ -88,7 +88,7 @@ class Solid:
 
 
 def wall_depth_mm(points: np.ndarray) -> np.ndarray:
-    """About how far points [3, ...] are below the skin; negative outside of the body."""
+    """Approximate depth of points [3, ...] below the skin in mm; negative outside the body."""
     shape = zip(points[:2], BODY_HALF_WIDTH_MM)
     radius = sum(np.abs(value / half) ** _OUTLINE_POWER for value, half in shape) ** (1.0 / _OUTLINE_POWER)
     array: np.ndarray = (1.0 - radius) * 0.5 * sum(BODY_HALF_WIDTH_MM)
@@ -96,14 +96,14 @@ def wall_depth_mm(points: np.ndarray) -> np.ndarray:
 
 
 def below_diaphragm(points: np.ndarray) -> np.ndarray:
-    """Which points [3, ...] are in the abdomen rather than in the chest."""
+    """Mask of the points [3, ...] in the abdomen rather than the chest."""
     domes = [top - 75.0 * _squared(points, left, back) for left, back, top in _DIAPHRAGM_MM]
     array: np.ndarray = points[2] <= np.maximum(*domes)
     return array
 
 
 def inside_abdomen(points: np.ndarray, depth_mm: np.ndarray) -> np.ndarray:
-    """Which points [3, ...] are inside of the wall and below the diaphragm."""
+    """Mask of the points [3, ...] inside the wall and below the diaphragm."""
     array: np.ndarray = (depth_mm > _WALL_MM) & below_diaphragm(points)
     return array
 
@@ -118,7 +118,7 @@ def layers(points: np.ndarray, depth_mm: np.ndarray) -> np.ndarray:
 
 
 def organs(random: np.random.Generator) -> list[Solid]:
-    """The solids in the order in which they are painted, each a little different for each seed."""
+    """All solids in painting order, varied a little by the seed."""
     solids = [*_bowel(random), *_middle(random), *_liver(random), *_left_side(random)]
     return [*solids, *_kidney(random, -1), *_kidney(random, 1), *_back()]
 
@@ -139,7 +139,7 @@ def _about(
 
 
 def _bowel(random: np.random.Generator) -> list[Solid]:
-    """Loops in front, the ascending and the descending colon at the sides."""
+    """Loops in front; the ascending and descending colon at the sides."""
     loops = []
     for _ in range(60):
         center = (random.uniform(-100, 105), random.uniform(-80, 5), random.uniform(-40, 112))
@@ -175,7 +175,7 @@ def _liver(random: np.random.Generator) -> list[Solid]:
 
 
 def _liver_vessels(random: np.random.Generator) -> list[Solid]:
-    """Bright branches, as chains of small ellipsoids that run from the hilum outwards; they count as liver."""
+    """Bright branches: chains of small ellipsoids from the hilum outward, labeled as liver."""
     branches = []
     for _ in range(16):
         start = np.array([-42.0, 0.0, 165.0])
@@ -188,14 +188,14 @@ def _liver_vessels(random: np.random.Generator) -> list[Solid]:
 
 
 def _left_side(random: np.random.Generator) -> list[Solid]:
-    """The spleen, and the stomach in front of it, which makes it a crescent."""
+    """The spleen, cut to a crescent by the stomach in front of it."""
     spleen = Solid(_near(random, (104, 44, 163), 4), _about(random, (46, 56, 50)), 0.72, SPLEEN, 0.05)
     stomach = Solid(_near(random, (62, -14, 178), 3), _about(random, (52, 52, 50)), 0.6, 0, 0.08, tilt_degrees=25.0)
     return [spleen, stomach]
 
 
 def _kidney(random: np.random.Generator, side: int) -> list[Solid]:
-    """Cortex, darker medulla, and the sinus that opens to the middle."""
+    """Cortex, darker medulla, and the sinus, which opens toward the middle."""
     label = LEFT_KIDNEY if side > 0 else RIGHT_KIDNEY
     left, back, up = _near(random, (side * 66, 50, 92 if side < 0 else 104), 4)
     tilt = side * float(random.uniform(8, 16))
@@ -227,13 +227,13 @@ def phantom_geometry(
     oblique_degrees: float = 0.0,
     left_handed: bool = False,
 ) -> Geometry:
-    """An axial grid around the phantom's body.
+    """Build an axial grid around the phantom's body.
 
     Args:
         size: voxels along i, j, k.
         spacing_mm: along i, j, k.
         oblique_degrees: tilt of the grid around two axes of the body.
-        left_handed: whether the slices run from head to feet, with the other axes as before.
+        left_handed: order the slices from head to feet, leaving the other axes unchanged.
     """
     first, second = np.radians(oblique_degrees), np.radians(0.5 * oblique_degrees)
     tilt = np.array([[1, 0, 0], [0, np.cos(first), -np.sin(first)], [0, np.sin(first), np.cos(first)]])
@@ -245,17 +245,17 @@ def phantom_geometry(
 
 
 def abdomen_phantom(*, seed: int = 0, geometry: Geometry | None = None) -> tuple[Volume, Segmentation]:
-    """Make the phantom.
+    """Generate the phantom.
 
     Args:
-        seed: of its anatomy, texture and noise; the same seed gives the same scan.
-        geometry: the grid to sample it on; a usual axial one by default.
+        seed: random seed of anatomy, texture and noise; the same seed gives the same scan.
+        geometry: sampling grid; default: a typical axial one.
 
     Returns:
         The scan (int16) and its ground truth (liver, right kidney, left kidney, spleen).
 
     Raises:
-        RequestError: if the grid shows nothing of the body.
+        RequestError: if the grid does not intersect the body.
     """
     geometry = phantom_geometry() if geometry is None else geometry
     random = np.random.default_rng(seed)
@@ -274,7 +274,7 @@ def abdomen_phantom(*, seed: int = 0, geometry: Geometry | None = None) -> tuple
 
 
 def _slice(geometry: Geometry, k: int, solids: list[_PlacedSolid], waves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Image and truth of one slice: the image is the mean over its thickness, the truth is that of its middle."""
+    """Image and ground truth of one slice: the image averages over the slice thickness, the truth is the mid-plane."""
     offsets = (np.arange(_SUBSLICES) - (_SUBSLICES - 1) / 2.0) / _SUBSLICES
     sheets = [_Sheet(geometry, k + float(offset), solids) for offset in offsets]
     middle = sheets[_SUBSLICES // 2]
@@ -284,7 +284,7 @@ def _slice(geometry: Geometry, k: int, solids: list[_PlacedSolid], waves: np.nda
 
 
 class _Sheet:
-    """Brightness, strength of texture and labels on an infinitely thin sheet through the body."""
+    """Brightness, texture strength and labels on an infinitely thin sheet through the body."""
 
     def __init__(self, geometry: Geometry, k: float, solids: list[_PlacedSolid]) -> None:
         self.points = _points(geometry, k)
@@ -310,14 +310,14 @@ class _Sheet:
 
 @dataclass(frozen=True)
 class _PlacedSolid:
-    """A solid and the box of voxel indices (i, j, k) that it can reach."""
+    """A solid and its bounding box in voxel indices (i, j, k)."""
 
     solid: Solid
     lowest: tuple[float, ...]
     highest: tuple[float, ...]
 
     def window(self, k: float) -> tuple[slice, slice] | None:
-        """Rows and columns that it can reach in a slice, or None if it does not reach the slice."""
+        """Rows and columns that the solid can cover in a slice, or None if it misses the slice."""
         if not self.lowest[2] <= k <= self.highest[2]:
             return None
         low = [max(math.ceil(self.lowest[axis]), 0) for axis in (1, 0)]
@@ -341,7 +341,7 @@ def _points(geometry: Geometry, k: float) -> np.ndarray:
 
 
 def _texture_waves(random: np.random.Generator) -> np.ndarray:
-    """Wave vectors (rad per mm) and phases [waves, 4] of lengths between 4 and 25 mm."""
+    """Wave vectors (rad/mm) and phases [waves, 4] for wavelengths between 4 and 25 mm."""
     directions = random.normal(size=(_WAVES, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     lengths = random.uniform(4.0, 25.0, size=(_WAVES, 1))
@@ -350,13 +350,13 @@ def _texture_waves(random: np.random.Generator) -> np.ndarray:
 
 
 def _texture(points: np.ndarray, waves: np.ndarray) -> np.ndarray:
-    """A field of mean 0 and deviation 1, the same at the same point of the body whatever the grid."""
+    """A random field with mean 0 and standard deviation 1, fixed to the body, independent of the grid."""
     waves_sum = sum(np.cos(np.tensordot(wave[:3], points, axes=1) + wave[3]) for wave in waves)
     array: np.ndarray = waves_sum * np.float32(np.sqrt(2.0 / len(waves)))
     return array
 
 
 def _coil_shading(points: np.ndarray) -> np.ndarray:
-    """A little brighter towards the coils at back and front, and to the left."""
+    """Coil sensitivity: slightly brighter toward anterior, posterior and left."""
     array: np.ndarray = 0.92 + 0.16 * (points[1] / 110.0) ** 2 + 0.05 * points[0] / 165.0
     return array
