@@ -1,1 +1,1 @@
-"""Segment: from a volume and a model to labels with volumes in mL and confidence."""
+"""Segment a volume with a model: labels, volumes in mL and confidence."""

@@ -1,17 +1,17 @@
-"""How certain a label is, from two observations that cost nothing extra.
+"""Label confidence from two quantities that inference yields at no extra cost.
 
-*Agreement*: the Dice coefficient of the label in the arg max maps of the first and of the last decoding stage. H-SAM's
-two decoders look at the image differently, so where they differ the result hangs on a thread. It is read on every
-second row and column of large slices.
+*Agreement*: the Dice coefficient between the label's arg max maps of the first and the last decoding stage. H-SAM's two
+decoders process the image differently, so disagreement marks an unstable result. Large slices are sampled at every
+second row and column.
 
-*Margin*: the mean lead of the winning probability (soft-max of the logits that labels are read from) over the second
-best, over the voxels that got the label from the network.
+*Margin*: the winning probability (softmax of the logits that labels are read from) minus the second best, averaged over
+the voxels that the network gave the label.
 
-Both are counted before post-processing: voxels of dropped pieces take part, filled holes do not.
+Both are computed before post-processing: they include voxels of dropped components and exclude filled holes.
 
-*Confidence* is their geometric mean (the margin alone for networks with one stage), so one doubt is enough to lower
-it. All are between 0 and 1. They order slices and labels by how much a look pays; they are not probabilities of being
-right, and are comparable within one model only.
+*Confidence* is their geometric mean (the margin alone for single-stage networks), so one low value is enough to lower
+it. All three lie between 0 and 1. They rank slices and labels by how much review pays off; they are not probabilities
+of being correct, and are comparable within one model only.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from HSAMSegmentLib.runtime.tensors import to_array
 
 _MARGIN_STEPS = 255
 _SUBSAMPLED_FROM = 256
-"""Shorter side of a slice, in pixels, from which the agreement is read on every second row and column."""
+"""Shorter side of a slice, in pixels, from which agreement is computed on every second row and column."""
 
 
 @dataclass(frozen=True)
 class SliceEvidence:
-    """What one batch of slices leaves behind, on the CPU; every map is uint8.
+    """Per-batch maps that confidence is computed from, on the CPU and in uint8.
 
     Attributes:
         channels: winning channel of the merged logits, or of the last stage's [n, rows, cols].
-        margin: lead of its probability in 1/255 [n, rows, cols], 0 on background.
-        first: winning channel of the first stage [n, r, c], or None for networks with one stage.
+        margin: margin of its probability in 1/255 [n, rows, cols], 0 on background.
+        first: winning channel of the first stage [n, r, c], or None for single-stage networks.
         last: winning channel of the last stage [n, r, c], or None.
     """
 
@@ -53,24 +53,24 @@ class SliceEvidence:
 def winning_channel(logits: Tensor) -> Tensor:
     """Arg max over dimension 1 of [n, C, rows, cols] as uint8; the lowest channel wins ties.
 
-    Channel by channel it is faster than `argmax` over a strided dimension on a CPU (5 times at 9 x 512 x 512), and it
-    is the same on every device.
+    Looping over channels is faster than `argmax` over a strided dimension on a CPU (5 times at 9 x 512 x 512), and
+    gives the same result on every device.
     """
     return _ranked(logits)[0]
 
 
 def read_logits(stages: list[Tensor], *, last_only: bool = False) -> Tensor:
-    """The logits that labels are read from: those of the last stage, or the mean of all."""
+    """Return the logits that labels are read from: the last stage's, or the mean of all stages."""
     return stages[-1] if last_only or len(stages) == 1 else sum(stages[1:], stages[0]) / len(stages)
 
 
 def slice_evidence(stages: list[Tensor], *, last_only: bool = False, read: Tensor | None = None) -> SliceEvidence:
-    """Labels and the raw material of confidence from the logits of all stages at slice size.
+    """Compute labels and confidence maps from the logits of all stages at slice size.
 
     Args:
         stages: tensors [n, K + 1, rows, cols] on one device, first to last.
-        last_only: whether labels and margin come from the last stage alone instead of from the mean of all.
-        read: logits [n, K + 1, rows, cols] that labels and margin come from instead.
+        last_only: take labels and margin from the last stage instead of the mean of all stages.
+        read: logits [n, K + 1, rows, cols] to take labels and margin from instead.
     """
     channels, margin = _with_margin(read_logits(stages, last_only=last_only) if read is None else read)
     if len(stages) == 1:
@@ -81,7 +81,7 @@ def slice_evidence(stages: list[Tensor], *, last_only: bool = False, read: Tenso
 
 
 def _ranked(logits: Tensor, with_second: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Winning channel, its value, and the second largest value if wanted."""
+    """Winning channel, its value, and on request the second largest value."""
     best = logits[:, 0].clone()
     second = torch.full_like(best, -torch.inf) if with_second else None
     winner = torch.zeros(best.shape, dtype=torch.uint8, device=logits.device)
@@ -95,7 +95,7 @@ def _ranked(logits: Tensor, with_second: bool = False) -> tuple[Tensor, Tensor, 
 
 
 def _with_margin(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Winning channel and the lead of its soft-max probability over the second best, in 1/255, 0 on background."""
+    """Winning channel and its softmax margin over the second best, in 1/255; 0 on background."""
     winner, best, second = _ranked(logits, with_second=True)
     total = torch.zeros_like(best)
     for channel in range(logits.shape[1]):
@@ -106,10 +106,10 @@ def _with_margin(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class ConfidenceCounts:
-    """Sums over slices and channels from which confidence follows; a few numbers per slice, whatever its size."""
+    """Accumulates the sums per slice and channel that confidence is computed from; a few numbers per slice."""
 
     def __init__(self, slices: int, channels: int) -> None:
-        """Start with nothing seen."""
+        """Start with empty counts."""
         shape = (slices, channels)
         self._channels = channels
         self._area = np.zeros(shape, np.int64)
@@ -120,7 +120,7 @@ class ConfidenceCounts:
         self._has_stages = False
 
     def add(self, start: int, evidence: SliceEvidence) -> None:
-        """Count a batch whose first slice has the index `start`."""
+        """Count a batch that starts at slice `start`."""
         for offset, channels in enumerate(evidence.channels):
             row = start + offset
             flat = channels.ravel()
@@ -137,12 +137,12 @@ class ConfidenceCounts:
         self._both[row] = np.bincount(first[first == last], minlength=self._channels)
 
     def margin(self, channel: int, slices: np.ndarray | slice | int) -> float:
-        """Mean margin of a channel in the slices, 0 where nothing was found."""
+        """Mean margin of a channel in the slices; 0 if it was not found."""
         area = int(np.sum(self._area[slices, channel]))
         return float(np.sum(self._margin[slices, channel])) / (_MARGIN_STEPS * area) if area else 0.0
 
     def agreement(self, channel: int, slices: np.ndarray | slice | int) -> float | None:
-        """Dice of both stages for a channel in the slices; 0 where neither has it; None for one stage."""
+        """Dice between both stages for a channel in the slices; 0 if it is in neither, None for a single stage."""
         if not self._has_stages:
             return None
         total = int(np.sum(self._first[slices, channel]) + np.sum(self._last[slices, channel]))
@@ -150,5 +150,5 @@ class ConfidenceCounts:
 
 
 def combined_confidence(agreement: float | None, margin: float) -> float:
-    """Geometric mean of agreement and margin; the margin where there is no agreement."""
+    """Geometric mean of agreement and margin; the margin alone without agreement."""
     return margin if agreement is None else float(np.sqrt(agreement * margin))

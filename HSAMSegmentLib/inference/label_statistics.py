@@ -1,4 +1,4 @@
-"""From a label map and the counts of the slices to what is told about each label."""
+"""Per-label results from a label map and the confidence counts of its slices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from HSAMSegmentLib.inference.result import LabelResult, SliceConfidence
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
 
 _SUBSTANTIAL_PART = 0.1
-"""Part of the largest slice's area below which a slice is not named as the least certain one."""
+"""Slices below this fraction of the largest slice's area are not reported as least certain."""
 
 
 def label_results(
@@ -28,10 +28,10 @@ def label_results(
 
     Args:
         labels: uint8 label map (k, j, i) after post-processing.
-        label_set: the labels to tell about.
+        label_set: the labels to report.
         geometry: grid of the label map.
-        frame: how it was cut into slices.
-        counts: what the network's output left behind, by slice of the stack.
+        frame: the slice frame that the volume was cut with.
+        counts: confidence counts by slice of the stack.
         channels: network channel of each label value.
     """
     boxes = ndimage.find_objects(labels, max_label=max((label.value for label in label_set), default=0))
@@ -98,7 +98,7 @@ def _least_certain(slices: list[SliceConfidence]) -> SliceConfidence:
 
 
 def _central_voxel(points: np.ndarray, box: tuple[slice, ...], axis: int, index: int) -> tuple[int, int, int]:
-    """(i, j, k) of the point nearest to the center of mass of the points of a slice."""
+    """(i, j, k) of the point nearest to the center of mass of a slice's points."""
     nearest = points[np.argmin(((points - points.mean(axis=0)) ** 2).sum(axis=1))]
     in_plane = [other for other in range(3) if other != axis]
     position = {axis: index}

@@ -1,7 +1,7 @@
-"""The planes that a volume is read along: each batch after batch, and the logits of all put together.
+"""Multi-planar inference: predict along several planes, batch by batch, and average the logits.
 
-A network that looks along sagittal slices sees what one that looks along axial slices misses, and the other way round,
-so the mean of their logits is better than either. What it is worth is in Docs/finetuning.md.
+A network for sagittal slices sees what one for axial slices misses and vice versa, so the mean of their logits beats
+either alone. Docs/finetuning.md has the figures.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ if TYPE_CHECKING:
 
 
 _LARGEST_LEAD = 1e4
-"""Far beyond what changes a label, and a sum of several of them is a number in half precision."""
+"""Clamp on relative logits: far beyond what changes a label, and sums of several still fit in half precision."""
 
 _MEMORY_PART = 0.5
-"""Part of the free memory that the sum of logits may take."""
+"""Fraction of the free memory that the sum of logits may use."""
 
 Batch = TypeVar("Batch", bound=Sized)
 Read = Callable[[NetworkInput, SliceFraming, BatchRules, int, int], Batch]
 """`SlicePredictor.predict` or `SlicePredictor.logits`."""
 
 _SLOW_BATCH_SECONDS = 0.4
-"""Batches that take longer are cancelled inside; looking between faster ones is enough and costs nothing."""
+"""Slower batches check for a cancel inside; between faster ones a check is enough and costs nothing."""
 
 
 def too_large(roi: tuple[int, int, int, int, int, int], num_classes: int) -> str:
-    """The sentence for a region whose logits would fill the memory; empty if there is room for them.
+    """Return a warning if the logits of a region would not fit in memory, else "".
 
     Args:
         roi: voxel box (i0, i1, j0, j1, k0, k1), upper bounds excluded.
@@ -66,14 +66,14 @@ def too_large(roi: tuple[int, int, int, int, int, int], num_classes: int) -> str
 
 
 class PlaneLogits:
-    """Sum of the logits of other planes, on the voxels of the volume.
+    """Sum of the logits of the other planes, on the voxels of the volume.
 
-    Kept in half precision and relative to the background's, so a voxel takes two bytes for each structure; memory is
-    used for the region alone.
+    Stored in half precision and relative to the background, so each voxel takes two bytes per structure; only the
+    region is allocated.
     """
 
     def __init__(self, shape: tuple[int, int, int], num_classes: int) -> None:
-        """Start with no plane.
+        """Start without planes.
 
         Args:
             shape: (k, j, i) of the volume's array.
@@ -83,12 +83,12 @@ class PlaneLogits:
         self.planes = 0
 
     def add(self, logits: Tensor, frame: SliceFrame, region: StackRegion, first: int) -> None:
-        """Add what a plane's network says.
+        """Add the logits of one plane.
 
         Args:
             logits: [n, K + 1, rows, cols] of consecutive slices, cut to the region's window.
-            frame: of the plane.
-            region: of the plane.
+            frame: slice frame of the plane.
+            region: region of the plane.
             first: index of the first of these slices.
         """
         lead = to_array((logits[:, 1:] - logits[:, :1]).float().clamp(-_LARGEST_LEAD, _LARGEST_LEAD))
@@ -96,9 +96,9 @@ class PlaneLogits:
             _cut(sums, frame, region, first, len(lead))[...] += values
 
     def mean_with(self, logits: Tensor, frame: SliceFrame, region: StackRegion, first: int) -> Tensor:
-        """Mean of the first plane's logits [n, K + 1, rows, cols] and those of all others; arguments as in `add`.
+        """Average the first plane's logits [n, K + 1, rows, cols] with those of all others; arguments as in `add`.
 
-        All channels of a voxel may be shifted together, which neither labels nor probabilities notice.
+        All channels of a voxel may be shifted alike, which changes neither labels nor probabilities.
         """
         others = np.stack([_cut(sums, frame, region, first, len(logits)) for sums in self._sums], axis=1)
         mean = logits.clone()
@@ -115,14 +115,14 @@ def _cut(sums: np.ndarray, frame: SliceFrame, region: StackRegion, first: int, c
 
 @dataclass(frozen=True)
 class PlaneReading:
-    """What reading along one plane needs.
+    """Everything needed to predict along one plane.
 
     Attributes:
-        predictor: with the plane's network.
+        predictor: predictor with the plane's network.
         frame: how the slices lie in the volume.
-        region: the part that is wanted.
-        source: their network input.
-        framing: back from the network's output to the slices.
+        region: the part to predict.
+        source: network input of the slices.
+        framing: maps network output back to the slices.
     """
 
     predictor: SlicePredictor
@@ -137,14 +137,14 @@ class PlaneReading:
     def batches(
         self, read: Read[Batch], rules: BatchRules, *, cancel: CancelToken, tracker: ProgressTracker, called: str
     ) -> Iterator[tuple[int, Batch]]:
-        """Read batch after batch: the index of its first slice, and what was read.
+        """Iterate over batches: yield the index of the first slice and what `read` returned.
 
         Args:
             read: one of the predictor's methods.
-            rules: for every batch.
-            cancel: looked at between batches, and inside of slow ones.
-            tracker: told about every batch once its user is done with it.
-            called: "slice" in the sentence about progress.
+            rules: rules for every batch.
+            cancel: checked between batches, and inside slow ones.
+            tracker: updated after the caller has processed a batch.
+            called: what progress messages call a slice.
 
         Raises:
             CancelledError: on cancel.
@@ -173,15 +173,15 @@ def plane_reading(
     device: str,
     options: SegmentOptions,
 ) -> PlaneReading:
-    """Lay out a volume for a network.
+    """Prepare a volume for a network.
 
     Args:
-        network: moved to the device, in evaluation mode afterwards.
-        manifest: of its model; the plane of its rule does not matter here, the frame's does.
-        volume: what to read.
-        frame: of the plane.
-        region: of the plane.
-        device: a device that works.
+        network: moved to the device and put into evaluation mode.
+        manifest: manifest of its model; `frame` takes precedence over the plane in its rule.
+        volume: the volume to predict.
+        frame: slice frame of the plane.
+        region: region of the plane.
+        device: a working device.
         options: batch size and precision.
     """
     stack = frame.to_stack(volume.array)

@@ -1,4 +1,4 @@
-"""What a user can choose when segmenting, as plain data. No torch here: the panel and the command line fill it in."""
+"""User options for segmentation, as plain data. No torch here: the panel and the command line fill it in."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PRECISIONS = ("auto", "full", "mixed")
 
 @dataclass(frozen=True)
 class PostprocessOptions:
-    """What is tidied after the network, each of it on its own switch.
+    """Post-processing steps, each with its own switch.
 
     Attributes:
-        largest_piece: keep only the largest piece of labels that are one piece (`Label.single_piece`).
-        fill_holes: fill cavities that a label encloses, where nothing else is labeled.
-        minimum_ml: drop pieces smaller than this volume in milliliters; 0 keeps them.
+        largest_piece: keep only the largest component of labels that are one piece (`Label.single_piece`).
+        fill_holes: fill enclosed cavities of a label that hold no other label.
+        minimum_ml: drop components smaller than this volume in milliliters; 0 keeps all.
     """
 
     largest_piece: bool = True
@@ -39,21 +39,21 @@ class SegmentOptions:
     """How to segment a volume.
 
     Attributes:
-        organs: names of the labels to keep, empty for all. The network decides between all of its labels all the
-            same, so a kept label has the voxels that it would have among all.
-        roi: voxel box (i0, i1, j0, j1, k0, k1) in the volume's own IJK, upper bounds excluded; outside of it stays
-            background, while the network sees whole slices.
-        batch_size: slices per run of the network, None to take it from the memory that is there.
-        precision: "full" (float32), "mixed" (half precision in the network) or "auto" (mixed where the hardware has
-            instructions for it).
-        stages: which decoding stages the labels come from: "both" (the mean of all), "last", or "auto" for what the
-            model asks for.
-        view_averaging: whether a model that asks for several views of each slice, or for slices along other planes,
-            gets them; one plain view of one plane is faster.
-        flip_averaging: average with the prediction for the mirrored slice; left out, with a warning, for models that
-            tell left from right.
-        threads: CPU threads, None for torch's own number (one per physical core, or OMP_NUM_THREADS).
-        postprocess: what is tidied afterwards.
+        organs: names of the labels to keep; empty for all. The network still decides between all of its labels, so a
+            kept label has the same voxels as with all of them.
+        roi: voxel box (i0, i1, j0, j1, k0, k1) in the volume's own IJK, upper bounds excluded. Voxels outside are
+            background, but the network sees whole slices.
+        batch_size: slices per forward pass; None to derive it from the available memory.
+        precision: "full" (float32), "mixed" (half precision in the network) or "auto" (mixed if the hardware
+            supports it).
+        stages: decoding stages that labels come from: "both" (the mean of all), "last", or "auto" for the model's own
+            choice.
+        view_averaging: apply test-time augmentation and multi-planar averaging if the model asks for them; one plain
+            view of one plane is faster.
+        flip_averaging: average with the prediction for the mirrored slice; skipped, with a warning, for models that
+            distinguish left from right.
+        threads: CPU threads; None for torch's default (one per physical core, or OMP_NUM_THREADS).
+        postprocess: post-processing steps.
     """
 
     organs: tuple[str, ...] = ()
@@ -82,10 +82,10 @@ class SegmentOptions:
 
 
 def selected_values(labels: LabelSet, organs: Sequence[str]) -> tuple[int, ...]:
-    """Label values of the named organs (case and surrounding blanks do not matter), all of them if none is named.
+    """Return the label values of the named organs, ignoring case and surrounding blanks; all values without names.
 
     Raises:
-        RequestError: if the model does not know a name.
+        RequestError: if the model has no label of that name.
     """
     if not organs:
         return tuple(label.value for label in labels)
@@ -101,10 +101,10 @@ def selected_values(labels: LabelSet, organs: Sequence[str]) -> tuple[int, ...]:
 
 
 def check_roi(roi: Sequence[int] | None, geometry: Geometry) -> tuple[int, int, int, int, int, int]:
-    """The box to segment, the whole volume if `roi` is None.
+    """Validate the box to segment; None stands for the whole volume.
 
     Raises:
-        RequestError: if the box is not six numbers, is empty, or reaches out of the volume.
+        RequestError: if the box is not six numbers, is empty, or extends beyond the volume.
     """
     size = geometry.size
     if roi is None:

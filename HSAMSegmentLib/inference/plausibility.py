@@ -1,14 +1,15 @@
-"""How well a result fits what the model was trained on: a score for the whole scan, from what is already computed.
+"""Plausibility: how well a result matches the model's training data, from values that are already computed.
 
-Three observations, each a mean over the structures that were found, between 0 and 1:
+Three scores between 0 and 1, each a mean over the structures that were found:
 
 *Confidence*: relative to what is usual for the model (see `confidence`).
-*Volume*: 1 within the range of the training scans, halved with each factor of two outside of it. A structure that
-touches the border of the scan may be cut off, so it is never too small.
-*Intensity*: 1 where the mean intensity of the structure is in the range of the training scans, 0 from 0.25 outside of
-it on. The range of intensities is 0 to 1 after the model's own scaling.
+*Volume*: 1 within the range of the training scans, halved for each factor of two outside it. A structure that touches
+the border of the scan may be cut off, so it is never too small.
+*Intensity*: 1 if the structure's mean intensity is within the range of the training scans, falling to 0 at a distance
+of 0.25. Intensities are those after the model's scaling, 0 to 1.
 
-*Plausibility* is their product. It says that a scan may not suit the model. It cannot say that a result is right.
+*Plausibility* is their product. A low value means that the scan may not suit the model; a high one does not mean that
+the result is correct.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from HSAMSegmentLib.inference.result import LabelResult, Plausibility
 from HSAMSegmentLib.weights.manifest import StructureRange
 
 DOUBTFUL = 0.5
-"""Scores below are worth a warning."""
+"""Scores below this trigger a warning."""
 _INTENSITY_TOLERANCE = 0.25
 _MOST_REASONS = 3
 _CLEARLY_OUTSIDE = 0.7
@@ -30,12 +31,12 @@ _CLEARLY_OUTSIDE = 0.7
 
 @dataclass(frozen=True)
 class Observation:
-    """One structure of a result.
+    """One structure found in a result.
 
     Attributes:
         result: volume, confidence, bounding box.
-        intensity: mean of its scaled intensity.
-        is_cut: whether it touches the border of what was segmented.
+        intensity: mean scaled intensity.
+        is_cut: whether it touches the border of the segmented box.
     """
 
     result: LabelResult
@@ -50,14 +51,14 @@ def observe(
     scale: Callable[[np.ndarray], np.ndarray],
     box: Sequence[int],
 ) -> list[Observation]:
-    """Look at the structures that were found.
+    """Observe every structure that was found.
 
     Args:
-        labels: of a result.
+        labels: label results.
         label_map: uint8 (k, j, i).
         intensities: the scan (k, j, i).
-        scale: the model's scaling of intensities.
-        box: what was segmented, (i0, i1, j0, j1, k0, k1).
+        scale: the model's intensity scaling.
+        box: the segmented box (i0, i1, j0, j1, k0, k1).
     """
     return [
         Observation(item, _mean_intensity(item, label_map, intensities, scale), _is_cut(item.bounding_box, box))
@@ -67,14 +68,14 @@ def observe(
 
 
 def plausibility(observations: Sequence[Observation], ranges: Mapping[str, StructureRange]) -> Plausibility | None:
-    """How well the structures fit the training scans.
+    """Score how well the structures match the training scans.
 
     Args:
         observations: the structures that were found.
-        ranges: of the training scans, by the name of the structure.
+        ranges: ranges of the training scans by structure name.
 
     Returns:
-        None if nothing is known about the structures, or nothing was found.
+        None if no structure was found or none has a known range.
     """
     known = [(item, ranges[item.result.label.name]) for item in observations if item.result.label.name in ranges]
     if not known:
@@ -91,7 +92,7 @@ def plausibility(observations: Sequence[Observation], ranges: Mapping[str, Struc
 
 
 def plausibility_warning(found: Plausibility | None, model: str) -> str:
-    """A sentence for an implausible result, empty otherwise."""
+    """Return a warning for an implausible result, else ""."""
     if found is None or found.score >= DOUBTFUL:
         return ""
     why = f": {'; '.join(found.reasons)}" if found.reasons else ": the model is less certain than usual"

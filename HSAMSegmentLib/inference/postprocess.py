@@ -1,4 +1,4 @@
-"""Tidy a label map: one piece per organ, no holes, no specks. Works in place, on each label's bounding box."""
+"""Post-process a label map in place: one component per organ, no holes, no specks. Works on label bounding boxes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.runtime.progress import CancelToken
 
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)
-"""Voxels of one piece share at least a corner; what separates a hole from the outside shares faces."""
+"""Components are connected by corners (26 neighbors); the background around holes by faces."""
 
 _NOTABLE_PART = 0.1
-"""A removed part of a label above which the user is told."""
+"""Dropping more than this fraction of a label triggers a warning."""
 
 
 @dataclass(frozen=True)
 class LabelChange:
-    """What tidying did to one label.
+    """What post-processing changed in one label.
 
     Attributes:
         label: the label.
-        before: its voxels before.
-        dropped_pieces: pieces that became background.
-        dropped: their voxels.
+        before: voxel count before.
+        dropped_pieces: number of components turned into background.
+        dropped: their voxel count.
         filled: background voxels that became the label.
     """
 
@@ -46,21 +46,21 @@ def postprocess(
     options: PostprocessOptions,
     cancel: CancelToken | None = None,
 ) -> tuple[LabelChange, ...]:
-    """Tidy a label map in place.
+    """Post-process a label map in place.
 
-    First pieces are dropped, for all labels, then holes are filled, so that a dropped speck of one organ inside of
-    another one closes. Holes are sought in 3-D only: filling slice by slice would close rings, such as the muscle of
-    the left ventricle around its cavity. Filling changes background only; no label ever loses a voxel to another one.
+    Components of all labels are dropped before holes are filled, so that the hole left by a dropped speck inside
+    another organ closes. Holes are 3-D: filling slice by slice would close rings, such as the left ventricular
+    myocardium around its cavity. Filling changes background only; no label loses a voxel to another.
 
     Args:
-        labels: uint8 label map of three axes, changed in place.
+        labels: uint8 label map with three axes, changed in place.
         label_set: its labels; other values are left alone.
         voxel_volume_ml: volume of a voxel.
-        options: what to do.
-        cancel: looked at between two labels.
+        options: steps to apply.
+        cancel: checked between labels.
 
     Returns:
-        What was changed, one entry per label.
+        The changes, one entry per label.
 
     Raises:
         CancelledError: on cancel.
@@ -80,7 +80,7 @@ def postprocess(
 
 
 def change_warnings(changes: tuple[LabelChange, ...], voxel_volume_ml: float) -> tuple[str, ...]:
-    """Sentences on labels of which more than a tenth was dropped."""
+    """Return warnings for labels that lost more than a tenth of their voxels."""
     sentences = []
     for change in changes:
         if change.dropped <= _NOTABLE_PART * change.before:
@@ -96,12 +96,12 @@ def change_warnings(changes: tuple[LabelChange, ...], voxel_volume_ml: float) ->
 
 
 def keep_values(labels: np.ndarray, wanted: Collection[int]) -> None:
-    """Make every value that is not wanted background, in place and plane by plane.
+    """Set all unwanted values to background, in place and plane by plane.
 
-    To be done after `postprocess`: an unwanted label that others enclose would be filled like a hole otherwise.
+    Call it after `postprocess`, which would otherwise fill an unwanted label inside another one like a hole.
 
     Args:
-        labels: uint8 label map of three axes.
+        labels: uint8 label map with three axes.
         wanted: values to keep.
     """
     table = np.zeros(256, dtype=np.uint8)
@@ -111,7 +111,7 @@ def keep_values(labels: np.ndarray, wanted: Collection[int]) -> None:
 
 
 def count_values(values: np.ndarray, size: int) -> np.ndarray:
-    """How often each of 0..size - 1 occurs, int64 [size], without an integer copy of the whole array."""
+    """Count the values 0..size - 1 into int64 [size], without an integer copy of the whole array."""
     counts = np.zeros(size, dtype=np.int64)
     for plane in values:
         counts += np.bincount(plane.ravel(), minlength=size)
@@ -141,9 +141,9 @@ def _drop_pieces(
 
 
 def _fill(labels: np.ndarray, box: tuple[slice, ...] | None, change: LabelChange) -> LabelChange:
-    """Holes are connected parts of the rest that do not reach the bounding box's faces.
+    """Fill holes: connected parts of the complement that do not reach the faces of the bounding box.
 
-    An axis with a single slice in the whole volume has no outside, so a one-slice volume is filled in its plane.
+    An axis with a single slice in the whole volume has no outside, so a one-slice volume is filled in-plane.
     """
     if box is None:
         return change
@@ -161,7 +161,7 @@ def _fill(labels: np.ndarray, box: tuple[slice, ...] | None, change: LabelChange
 
 
 def _assign(crop: np.ndarray, pieces: np.ndarray, chosen: np.ndarray, value: int, only_background: bool = False) -> int:
-    """Write `value` where `chosen[pieces]`, plane by plane so that the masks stay small; returns the voxel count."""
+    """Write `value` where `chosen[pieces]`, plane by plane to keep masks small; return the voxel count."""
     count = 0
     for plane, piece_plane in zip(crop, pieces):
         where = chosen[piece_plane]

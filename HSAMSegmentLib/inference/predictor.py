@@ -1,4 +1,4 @@
-"""Segment volumes with a model: slices in, labels with volumes and confidence out, in bounded memory."""
+"""Segment volumes with a model, slice by slice, in bounded memory."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SlicesCallback = Callable[[np.ndarray, int, "tuple[int, ...]"], None]
-"""Told after each batch: the label array in the making (k, j, i), the array axis of the slices, their indices."""
+"""Called after each batch with the partial label array (k, j, i), the array axis of the slices, and their indices."""
 
 _NETWORK_FRACTION = 0.95
-"""Part of the progress that the network takes; tidying and counting take the rest."""
+"""Fraction of the progress for the network; post-processing and statistics take the rest."""
 
 
 @dataclass
 class _Run:
-    """One volume on its way."""
+    """State of segmenting one volume."""
 
     volume: Volume
     frame: SliceFrame
@@ -65,27 +65,27 @@ class _Run:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to the timings."""
+        """Add the time spent inside the context to the timings."""
         started = time.perf_counter()
         yield
         self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - started
 
 
 class Segmenter:
-    """A model on a device, ready for any number of volumes. Not for two threads at the same time."""
+    """A model on a device, ready for any number of volumes. Not thread-safe."""
 
     def __init__(self, model: LoadedModel, *, device: str = "auto", options: SegmentOptions | None = None) -> None:
-        """Choose and test the device, check the options against the model.
+        """Select and test the device, and check the options against the model.
 
         Args:
             model: network and manifest; the network is moved to the device and put into evaluation mode.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-            options: how to segment; may be replaced by `options` before each volume.
+            options: how to segment; assign `options` to change them between volumes.
 
         Raises:
-            DeviceError: if the device named does not work.
+            DeviceError: if the requested device does not work.
             RequestError: if the options name organs that the model does not have.
-            CheckpointError: if the network has another number of classes than the manifest has labels.
+            CheckpointError: if the number of classes of the network differs from the labels in the manifest.
         """
         if model.network.num_classes != len(model.manifest.labels):
             raise CheckpointError(
@@ -110,20 +110,20 @@ class Segmenter:
         """Segment a volume.
 
         Args:
-            volume: any size, orientation and numeric type; it is not changed.
-            progress: receives fractions with an ETA.
-            cancel: looked at between batches, and inside of slow ones, so it is answered within a second.
-            labels_out: uint8 array of the volume's shape to write the labels to (memory-mapped, say); a new one if
-                None.
-            on_slices: told which slices are finished, before post-processing and with all labels of the model.
-            free_cores: a measurement that began when the scan was asked for; by default one begins now.
+            volume: any size, orientation and numeric type; left unchanged.
+            progress: called with fractions and the estimated remaining time.
+            cancel: checked between batches, and inside slow ones, so it takes effect within a second.
+            labels_out: uint8 array of the volume's shape to write the labels to, for example memory-mapped; None for a
+                new one.
+            on_slices: called with finished slices, before post-processing and with all labels of the model.
+            free_cores: a measurement started when the scan was requested; by default one starts now.
 
         Returns:
-            The labels on the volume's grid and what is known about them. The same input gives the same result.
+            Labels on the volume's grid, with statistics. The same input gives the same result.
 
         Raises:
-            RequestError: if the region lies outside of the volume.
-            DeviceError: if a single slice is too large for the memory.
+            RequestError: if the region lies outside the volume.
+            DeviceError: if a single slice does not fit in memory.
             CancelledError: on cancel.
         """
         started = time.perf_counter()
@@ -183,7 +183,7 @@ class Segmenter:
         return reading.predictor
 
     def _other_planes(self, run: _Run) -> dict[str, SegmentationNetwork]:
-        """Networks for planes that are read before the slices are labeled."""
+        """Networks of the planes to predict before the slices are labeled."""
         geometry, rule = run.volume.geometry, self.model.manifest.slices
         others = self.model.network.other_planes.items() if self.options.view_averaging else ()
         networks = {
@@ -208,7 +208,7 @@ class Segmenter:
     def _read_others(
         self, run: _Run, others: dict[str, PlaneReading], reading: PlaneReading, tracker: ProgressTracker
     ) -> Callable[[Tensor, int], Tensor]:
-        """Read the other planes in one plain view; gives what the first plane's logits are averaged with them by."""
+        """Predict the other planes, one plain view each; return what averages the first plane's logits with them."""
         sums = PlaneLogits(run.volume.array.shape, len(self.model.manifest.labels))
         for plane, other in others.items():
             rules = BatchRules(self._last_stage_only, False, other.region.window)
@@ -258,7 +258,7 @@ class Segmenter:
         return (self.model.manifest.prediction.stages if asked == "auto" else asked) == "last"
 
     def _value_of_channel(self) -> np.ndarray:
-        """Label value by network channel; labels that are not wanted stay until post-processing has seen them."""
+        """Label value by network channel; unwanted labels stay until after post-processing."""
         return np.array([0] + [label.value for label in self.model.manifest.labels], dtype=np.uint8)
 
     def _finish(self, run: _Run, predictor: SlicePredictor) -> SegmentationResult:
@@ -312,9 +312,9 @@ class Segmenter:
 
 
 def sided_pair(labels: LabelSet) -> tuple[str, str] | None:
-    """Names of two labels that are one organ on the right and on the left, by code or by name; None if there is none.
+    """Find two labels that are the right and left of one organ, by code or by name; None if there are none.
 
-    Sides inside of one organ, such as the ventricles of the heart, are different structures and do not count.
+    Sides within one organ, such as the ventricles of the heart, are different structures and do not count.
     """
     seen: dict[tuple[str, str], str] = {}
     for label in labels:

@@ -1,4 +1,4 @@
-"""What segmenting yields: the labels on the volume's grid, and what is known about each of them. Plain data."""
+"""The result of segmenting a volume: labels on its grid, with statistics per label. Plain data."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SliceConfidence:
-    """How certain a label is in one slice.
+    """Confidence of a label in one slice.
 
     Attributes:
-        index: index of the slice along the slicing axis of the volume.
-        position_ijk: the voxel of the label in this slice that is nearest to its center of mass there.
+        index: index along the slicing axis of the volume.
+        position_ijk: the label's voxel in this slice that is nearest to its center of mass.
         voxels: voxels of the label in this slice, after post-processing.
-        agreement: Dice of the first and the last stage, 0 to 1; None for networks with one stage.
+        agreement: Dice between the first and the last stage, 0 to 1; None for single-stage networks.
         margin: mean lead of the label's probability over the second best, 0 to 1.
-        confidence: both in one number, 0 to 1.
+        confidence: both combined, 0 to 1.
     """
 
     index: int
@@ -42,10 +42,10 @@ class LabelResult:
 
     Attributes:
         label: name, color and code.
-        voxels: number of its voxels.
-        volume_ml: their volume in milliliters.
-        agreement, margin, confidence: as in `SliceConfidence`, over all of its slices; None if nothing was found.
-        slices: one entry per slice that has it, ascending.
+        voxels: number of voxels.
+        volume_ml: volume in milliliters.
+        agreement, margin, confidence: as in `SliceConfidence`, over all slices; None if nothing was found.
+        slices: one entry per slice with the label, in ascending order.
         least_certain: the slice with the lowest confidence among those with at least a tenth of the largest slice's
             area (the end slices are always uncertain); None if nothing was found.
         bounding_box: (i0, i1, j0, j1, k0, k1), upper bounds excluded; None if nothing was found.
@@ -64,13 +64,13 @@ class LabelResult:
 
 @dataclass(frozen=True)
 class Plausibility:
-    """How well a result fits what the model was trained on, see `inference.plausibility`. All between 0 and 1.
+    """How well a result matches the model's training data; see `inference.plausibility`. All values from 0 to 1.
 
     Attributes:
         score: the product of the others.
-        confidence: relative to what is usual for the model.
-        volume: whether volumes are in the range of the training scans.
-        intensity: whether intensities are.
+        confidence: score of the confidence, relative to what is usual for the model.
+        volume: score of the volumes, relative to the training scans.
+        intensity: score of the intensities, relative to the training scans.
         reasons: what is unusual, in a few words each.
     """
 
@@ -83,23 +83,23 @@ class Plausibility:
 
 @dataclass(frozen=True)
 class SegmentationResult:
-    """Everything that segmenting one volume yields.
+    """The result of segmenting one volume.
 
     Attributes:
-        segmentation: labels on exactly the volume's grid.
-        labels: one entry per requested label, in the model's order, empty ones included.
-        slice_axis: the voxel axis the slices follow: "i", "j" or "k".
-        warnings: sentences a user should read.
-        model_id: id of the model.
-        model_title: its title.
-        device: where it ran, at the end.
+        segmentation: labels on the volume's grid.
+        labels: one entry per requested label, in the model's order, including empty ones.
+        slice_axis: the voxel axis across the slices: "i", "j" or "k".
+        warnings: sentences for the user.
+        model_id: ID of the model.
+        model_title: title of the model.
+        device: device at the end of the run.
         precision: "full", or "mixed (bfloat16)" and the like.
-        precision_reason: why in this precision, a sentence.
-        batch_size: slices per run, at the end.
+        precision_reason: a sentence on why this precision was used.
+        batch_size: slices per forward pass at the end of the run.
         timings_s: seconds by stage ("network", "postprocessing", ..., "total").
-        other_planes: planes that were read besides that of the slices.
-        dicom_files: DICOM files of the scan in the order of its slices, which DICOM results refer to; else none.
-        plausibility: how well the result fits what the model was trained on; None if that is not known.
+        other_planes: planes that were predicted in addition to that of the slices.
+        dicom_files: the scan's DICOM files in slice order, for DICOM results to reference; empty for other scans.
+        plausibility: how well the result matches the model's training data; None if unknown.
     """
 
     segmentation: Segmentation
@@ -118,10 +118,10 @@ class SegmentationResult:
     plausibility: Plausibility | None = None
 
     def __getitem__(self, name: str) -> LabelResult:
-        """What is known about a structure, by its name in any case.
+        """Get a structure by name, ignoring case.
 
         Raises:
-            KeyError: naming the structures that there are.
+            KeyError: listing the available structures.
         """
         for item in self.labels:
             if item.label.name.lower() == name.lower():
@@ -134,30 +134,30 @@ class SegmentationResult:
         return tuple(item for item in self.labels if item.voxels)
 
     def to_sitk(self) -> sitk.Image:
-        """The label map as a SimpleITK image of uint8 on the grid of the scan."""
+        """Convert the label map to a SimpleITK image of uint8 on the grid of the scan."""
         from HSAMSegmentLib.images.sitk_images import image_of
 
         return image_of(self.segmentation.array, self.segmentation.geometry)
 
     @property
     def origin(self) -> Origin:
-        """The scan and the model, as files in DICOM formats tell them."""
+        """Scan and model, as recorded in DICOM files."""
         from HSAMSegmentLib.export.source_images import Origin
 
         return Origin(self.dicom_files, self.model_id, self.model_title)
 
     def save(self, path: str | Path, *, format: str = "", overwrite: bool = False) -> Path:
-        """Write the organs with names, colors and codes, completely or not at all.
+        """Save the organs with names, colors and codes, atomically.
 
         Args:
             path: .seg.nrrd, .nrrd, .nii.gz, .nii, .mha (label maps), .dcm (DICOM Segmentation), .rtstruct.dcm (RT
                 Structure Set), .stl, .obj or .vtp (surfaces in LPS mm) file.
-            format: "dicom-seg", "rtstruct", ... where the suffix does not say it.
-            overwrite: whether an existing file may be replaced.
+            format: "dicom-seg", "rtstruct", ... if the suffix does not determine it.
+            overwrite: replace an existing file.
 
         Raises:
             RequestError: if the format is unknown, or needs a package that is not installed.
-            OutputError: if the file exists, has an unknown suffix, or cannot be written; DICOM formats need a DICOM
+            OutputError: if the file exists, has an unknown suffix, or cannot be written; DICOM formats require a DICOM
                 scan.
         """
         from HSAMSegmentLib.export.formats import save_segmentation

@@ -1,4 +1,4 @@
-"""A quick look at a scan with a model: how uncertain it is, and where the scan lies among others for its encoder."""
+"""Quick survey of a scan with a model: its uncertainty, and its place among other scans in feature space."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SLICES = 24
 
 @dataclass(frozen=True)
 class Survey:
-    """What a model says of some slices of a scan.
+    """Summary of a model's output on some slices of a scan.
 
     Attributes:
         features: [2 C] mean and standard deviation of the encoder's channels over the slices.
-        entropy: of the class probabilities, in parts of the largest possible, averaged over voxels with the weight of
-            "not background": 0 to 1.
-        confidence: name and confidence (see `confidence`) of each structure that was found.
+        entropy: entropy of the class probabilities as a fraction of the maximum, averaged over voxels weighted by the
+            foreground probability: 0 to 1.
+        confidence: name and confidence (see `confidence`) of each structure found.
     """
 
     features: np.ndarray
@@ -39,18 +39,18 @@ class Survey:
 
 
 def survey(volume: Volume, model: LoadedModel, *, device: str, cancel: CancelToken, slices: int = SLICES) -> Survey:
-    """Look at slices that are spread evenly over a scan.
+    """Survey slices spread evenly over a scan.
 
     Args:
         volume: the scan.
         model: its network is moved to the device.
-        device: a device that works.
-        cancel: looked at between two slices.
-        slices: how many at most.
+        device: a working device.
+        cancel: checked between slices.
+        slices: maximum number of slices.
 
     Raises:
         CancelledError: on cancel.
-        DeviceError: if one slice is too large for the memory.
+        DeviceError: if one slice does not fit in memory.
     """
     manifest, network = model.manifest, model.network
     frame = slice_frame(volume.geometry, manifest.slices.plane)
@@ -80,13 +80,13 @@ def survey(volume: Volume, model: LoadedModel, *, device: str, cancel: CancelTok
 
 
 def _spread(count: int, wanted: int) -> list[int]:
-    """Indices in the middle of `wanted` equal parts, each once."""
+    """Indices at the middle of `wanted` equal parts, without repeats."""
     parts = min(count, wanted)
     return [int((2 * part + 1) * count / (2 * parts)) for part in range(parts)]
 
 
 def _one_slice(reading: PlaneReading, model: LoadedModel, index: int, device: str) -> tuple[Features, list[Tensor]]:
-    """The features of a slice, and its logits [1, K + 1, rows, columns] of each stage."""
+    """Encoder features of a slice, and its logits [1, K + 1, rows, columns] of each stage."""
     images = reading.source.batch(index, index + 1, device)
     features = model.network.encode(images)
     stages = model.network.decode(features).stages
@@ -98,7 +98,7 @@ def _pooled(features: Features) -> np.ndarray:
 
 
 def _entropy(logits: Tensor) -> tuple[float, float]:
-    """Sum of entropies, each weighted by the probability that the voxel is not background, and the sum of weights."""
+    """Sum of entropies weighted by each voxel's foreground probability, and the sum of the weights."""
     logs = torch.log_softmax(logits.double(), dim=1)
     probabilities = logs.exp()
     entropies = -(probabilities * logs).sum(dim=1) / np.log(logits.shape[1])

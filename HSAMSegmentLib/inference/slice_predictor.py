@@ -1,4 +1,4 @@
-"""Runs a network over slices: device, precision and batch size, and what happens when memory runs out."""
+"""Run a network over slices, managing device, precision, batch size and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from HSAMSegmentLib.runtime.progress import CancelToken
 Network = TypeVar("Network", bound=nn.Module)
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
-"""Their few parameters stay as they are: they are summed up in float32 and cost nothing."""
+"""Norms keep float32: they have few parameters and accumulate sums."""
 
 Found = TypeVar("Found")
 
@@ -35,20 +35,20 @@ logger = logging.getLogger(__name__)
 
 _LARGEST_BATCH = 32
 _MEMORY_PART = 0.6
-"""Part of the free memory of an accelerator that a batch may take."""
+"""Fraction of an accelerator's free memory that a batch may take."""
 
 _CPU_PIXELS = 256 * 256 * 6
-"""Pixels of network input per run on a CPU: larger batches cost memory and no longer save time there."""
+"""Pixels of network input per forward pass on a CPU; larger batches cost memory and save no time."""
 
 
 def half_network(network: Network, dtype: torch.dtype) -> Network:
-    """Copy a network, with its parameters in half precision and its adapters folded in; run it under autocast.
+    """Copy a network with half-precision parameters and merged adapters, to run under autocast.
 
-    The networks of other planes are left out. Buffers (positions, tables of indices, running means) and the parameters
-    of norms keep their precision.
+    Networks of other planes are left out. Buffers (positions, index tables, running means) and the parameters of norms
+    keep their precision.
 
     Args:
-        network: a segmentation network, or a part of one; stays as it is.
+        network: a segmentation network, or a part of one; left unchanged.
         dtype: bfloat16 or float16.
     """
     replaced: dict[int, object] = {}
@@ -63,21 +63,21 @@ def half_network(network: Network, dtype: torch.dtype) -> Network:
         elif not isinstance(module, _NORMS):
             for parameter in module.parameters(recurse=False):
                 replaced[id(parameter)] = nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
-    # deepcopy takes what its memo names instead of copying it, so no second copy in float32 is ever made.
+    # deepcopy reuses whatever its memo holds, so no second float32 copy is made.
     return copy.deepcopy(network, replaced)
 
 
 @dataclass(frozen=True)
 class BatchRules:
-    """What is asked of every batch.
+    """Rules for a batch.
 
     Attributes:
-        last_stage_only: take the labels from the last stage; the first one then only tells how sure they are.
+        last_stage_only: take labels from the last stage; the first one then serves confidence only.
         mirrored: average with the prediction for the mirrored slices.
-        window: part of the slices that is wanted.
-        views: under which each input is seen.
-        mean_with_planes: what the logits [n, K + 1, rows, cols] of the slices from a first one on become where other
-            planes have their say.
+        window: the part of the slices to predict.
+        views: test-time augmentation views of each input.
+        mean_with_planes: averages the logits [n, K + 1, rows, cols] of the slices from a given index on with those of
+            other planes.
     """
 
     last_stage_only: bool
@@ -88,15 +88,15 @@ class BatchRules:
 
     @property
     def passes(self) -> int:
-        """How often the network sees each input."""
+        """Forward passes per input."""
         return len(self.views) * (2 if self.mirrored else 1)
 
 
 class SlicePredictor:
-    """Hands out labels and evidence of slices, batch after batch.
+    """Predicts labels and confidence maps of slices, batch by batch.
 
-    When memory runs out the batch is halved; when a single input is too large for an accelerator the rest is done on
-    the CPU. Both is said in `warnings`.
+    When memory runs out the batch size is halved; if a single input does not fit on an accelerator, the rest runs
+    on the CPU. Both are recorded in `warnings`.
     """
 
     def __init__(
@@ -108,14 +108,14 @@ class SlicePredictor:
         batch_size: int | None,
         smoothing: ThroughPlaneSmoothing,
     ) -> None:
-        """Bring the network to the device.
+        """Move the network to the device.
 
         Args:
-            network: is moved and put into evaluation mode.
-            device: a device that works.
+            network: moved and put into evaluation mode.
+            device: a working device.
             precision: "auto", "full" or "mixed".
-            batch_size: network inputs per run, None to find out.
-            neighbors: averages the logits of the stack.
+            batch_size: network inputs per forward pass; None to determine it.
+            neighbors: through-plane smoothing of the logits.
         """
         self.warnings: list[str] = []
         self._smoothing = smoothing
@@ -131,7 +131,7 @@ class SlicePredictor:
 
     @property
     def precision_reason(self) -> str:
-        """Why it computes in this precision, a sentence for the user."""
+        """A sentence for the user on why this precision is used."""
         return self._precision.reason
 
     @property
@@ -141,11 +141,11 @@ class SlicePredictor:
     def predict(
         self, source: NetworkInput, framing: SliceFraming, rules: BatchRules, first: int, last: int
     ) -> SliceEvidence:
-        """Labels of the slices from `first` on: as many as fit into a batch, at least one, `last` excluded.
+        """Label slices from `first` on, up to `last` (excluded): as many as fit into a batch, at least one.
 
         Raises:
-            DeviceError: if one slice is too large even for the CPU.
-            CheckpointError: if the network's output is not a number.
+            DeviceError: if one slice does not fit in memory even on the CPU.
+            CheckpointError: if the network's output is NaN.
         """
 
         def evidence(stages: list[Tensor]) -> SliceEvidence:
@@ -155,7 +155,7 @@ class SlicePredictor:
         return self._with_room(source, framing, rules, first, last, evidence)
 
     def logits(self, source: NetworkInput, framing: SliceFraming, rules: BatchRules, first: int, last: int) -> Tensor:
-        """The logits [n, K + 1, rows, cols] that labels are read from, on the CPU, of the slices `predict` would take.
+        """Logits [n, K + 1, rows, cols] that labels are read from, on the CPU, for the slices of `predict`.
 
         Raises:
             DeviceError, CheckpointError: as `predict`.
@@ -178,7 +178,7 @@ class SlicePredictor:
         last: int,
         use: Callable[[list[Tensor]], Found],
     ) -> Found:
-        """Use the stages of as many slices as fit into memory."""
+        """Process the logits of as many slices as fit into memory."""
 
         def compute(start: int, stop: int) -> list[Tensor]:
             return self._slice_logits(source, framing, rules, start, stop)
@@ -260,7 +260,7 @@ class SlicePredictor:
         return 1 if self.device.startswith("cuda") else 2
 
     def _enlarge_batch(self) -> None:
-        """After one input on CUDA: take as many as its peak says that fit."""
+        """After the first input on CUDA, set the batch size from its peak memory."""
         peak = torch.cuda.max_memory_allocated(torch.device(self.device)) - self._used_before
         fitting = int(_MEMORY_PART * devices.free_memory(self.device) / max(peak, 1))
         self.batch_size = min(max(fitting, 1), _LARGEST_BATCH)
@@ -289,10 +289,10 @@ class SlicePredictor:
 
 
 class CancellableOperations(TorchFunctionMode):
-    """While entered, every torch operation of this thread first looks whether the work was cancelled.
+    """While active, every torch operation of this thread first checks for a cancel.
 
-    On a CPU one slice takes seconds and one block of a large encoder more than one, so looking between modules would be
-    too seldom. Only for work that may stop anywhere: what is changed in place is left half-changed.
+    On a CPU one slice takes seconds and a single block of a large encoder more than one, so checks between modules
+    would come too late. Only for work that may stop anywhere: in-place changes are left incomplete.
     """
 
     def __init__(self, cancel: CancelToken) -> None:
@@ -307,7 +307,7 @@ class CancellableOperations(TorchFunctionMode):
 
 @contextmanager
 def cancellable(network: nn.Module, cancel: CancelToken) -> Iterator[None]:
-    """Make a running forward pass stop at the next module after a cancel; nothing else is interrupted."""
+    """Make a running forward pass stop at the next module after a cancel, and nothing else."""
 
     def check(module: nn.Module, inputs: Any) -> None:
         cancel.raise_if_cancelled()
@@ -326,7 +326,7 @@ def _name_of(dtype: torch.dtype) -> str:
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Let torch use this many CPU threads meanwhile."""
+    """Limit torch to this many CPU threads within the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,4 +1,4 @@
-"""Several looks at one network input, turned and scaled, and the mean of what the network says to them."""
+"""Test-time augmentation: average the logits of rotated and scaled views of a network input."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from HSAMSegmentLib.preprocess.rules import PLAIN_VIEW, View
 Forward = Callable[[Tensor], Sequence[Tensor]]
 
 _UNSEEN_WEIGHT = 1e-3
-"""Of a place that lies outside of a view: next to nothing, but enough where no view has it."""
+"""Weight of pixels outside a view: almost nothing, but enough where no view covers them."""
 
 
 def mean_over_augmentations(forward: Forward, images: Tensor, views: Sequence[View]) -> list[Tensor]:
-    """Logits of all stages, averaged over views of the images; the plain view alone is not touched at all.
+    """Average the logits of all stages over views of the images; a single plain view is passed through.
 
-    A place that a view does not show, such as a corner that was turned out of it, has next to no weight there.
+    Pixels outside a view, such as corners rotated out of it, get almost no weight there.
 
     Args:
         forward: network input [n, 3, S, S] to the logits [n, C, s, s] of each stage.
@@ -28,7 +28,7 @@ def mean_over_augmentations(forward: Forward, images: Tensor, views: Sequence[Vi
         views: (rotation in degrees, scale) of each; one or more.
 
     Returns:
-        For each stage logits [n, C, s, s] that belong to `images`.
+        Logits [n, C, s, s] of each stage, aligned with `images`.
     """
     if tuple(views) == (PLAIN_VIEW,):
         return list(forward(images))
@@ -37,7 +37,7 @@ def mean_over_augmentations(forward: Forward, images: Tensor, views: Sequence[Vi
 
 
 def view_of(images: Tensor, view: View) -> Tensor:
-    """Images [n, C, S, S] turned counterclockwise and enlarged around their center, zero outside; bilinear."""
+    """Rotate images [n, C, S, S] counterclockwise and enlarge them around the center; bilinear, zero outside."""
     if view == PLAIN_VIEW:
         return images
     degrees, scale = view
@@ -46,29 +46,29 @@ def view_of(images: Tensor, view: View) -> Tensor:
 
 
 def seen_from(logits: Tensor, view: View) -> tuple[Tensor, Tensor]:
-    """Bring the logits of a view back to the plain one.
+    """Map the logits of a view back to the plain image.
 
     Args:
         logits: [n, C, s, s] of the view.
         view: rotation in degrees and scale.
 
     Returns:
-        Logits [n, C, s, s] of the plain view, those of the view's border where it does not reach, and the weight
-        [s, s] of each place.
+        Logits [n, C, s, s] aligned with the plain image, with border values outside the view, and the weight [s, s] of
+        each pixel.
     """
     side = logits.shape[-1]
     if view == PLAIN_VIEW:
         return logits, logits.new_ones(side, side)
     grid = _grid(logits, view[0], view[1])
     inside = (grid[0].abs() <= 1.0).all(dim=-1)
-    # Not by the padding mode of grid_sample, which Apple's graphics lack.
+    # Not with grid_sample's padding mode, which MPS lacks.
     nearest = grid.clamp(1.0 / side - 1.0, 1.0 - 1.0 / side)
     values = grid_sample(logits, nearest.expand(len(logits), -1, -1, -1), mode="bilinear", align_corners=False)
     return values, torch.where(inside, 1.0, _UNSEEN_WEIGHT).to(logits.dtype)
 
 
 def _grid(images: Tensor, degrees: float, factor: float) -> Tensor:
-    """Where to look [1, s, s, (x, y)], in -1 to 1, for an image turned clockwise and reduced by a factor."""
+    """Sampling grid [1, s, s, (x, y)] in -1 to 1 for an image rotated clockwise and shrunk by a factor."""
     cosine, sine = factor * math.cos(math.radians(degrees)), factor * math.sin(math.radians(degrees))
     turn = torch.tensor([[[cosine, sine, 0.0], [-sine, cosine, 0.0]]], device=images.device, dtype=images.dtype)
     return affine_grid(turn, [1, 1, *images.shape[-2:]], align_corners=False)
