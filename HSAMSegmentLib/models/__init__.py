@@ -1,1 +1,1 @@
-"""Networks: encoders, adapters, prompt-free heads. `architecture` and `official_keys` may be imported without torch."""
+"""Networks: encoders, adapters, prompt-free heads. `specification` and `sizes` import without torch."""

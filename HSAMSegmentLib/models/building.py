@@ -1,4 +1,4 @@
-"""From an `Architecture` to a network. The only place that knows which encoder and head a name means."""
+"""Build a network from an `Architecture`. The only place that maps names to encoders and heads."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ SAM_OUT_CHANNELS = 256
 
 
 def build_network(architecture: Architecture) -> SegmentationNetwork:
-    """Build an untrained network: the encoder under `.encoder`, the head under `.head`, in training mode.
+    """Build an untrained network: the encoder at `.encoder`, the head at `.head`, in training mode.
 
-    Options of the head that the architecture does not name follow the encoder: `embed_dim` is the width of its
-    embedding, `skip_channels` those of its finer feature maps (SAM's encoders have none).
+    Head options that the architecture leaves out follow the encoder: `embed_dim` is the width of its embedding,
+    `skip_channels` are those of its finer feature maps (SAM's encoders have none).
 
-    For each of the architecture's other planes there is one more such network under `.other_planes`.
+    Each of the architecture's other planes gets another such network under `.other_planes`.
 
     Raises:
-        CheckpointError: if the architecture names something unknown or parts that do not fit.
+        CheckpointError: if the architecture names something unknown, or parts that do not fit together.
     """
     of_one_plane = replace(architecture, planes=())
     encoder = _built(f"The encoder '{architecture.encoder.name}'", build_encoder, architecture.encoder)
@@ -48,7 +48,7 @@ def build_network(architecture: Architecture) -> SegmentationNetwork:
 
 
 def build_encoder(spec: EncoderSpec) -> nn.Module:
-    """Build an untrained encoder alone: images [B, 3, S, S] to an embedding [B, C, S / 16, S / 16] or `Features`.
+    """Build an untrained encoder: images [B, 3, S, S] to an embedding [B, C, S / 16, S / 16] or `Features`.
 
     Raises:
         CheckpointError: if its name is unknown.
@@ -95,7 +95,7 @@ def _attach_adapters(architecture: Architecture, encoder: nn.Module) -> None:
 
 
 def _built(what: str, build: Callable[..., Any], *arguments: Any) -> Any:
-    """Turn what a constructor says about wrong options into a sentence about the model."""
+    """Turn a constructor's complaint about invalid options into a `CheckpointError`."""
     try:
         return build(*arguments)
     except (TypeError, ValueError) as error:
@@ -103,5 +103,5 @@ def _built(what: str, build: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _tuples(options: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows lists only; constructors take tuples."""
+    """Convert JSON lists to the tuples that constructors take."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}

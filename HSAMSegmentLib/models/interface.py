@@ -1,4 +1,4 @@
-"""What every segmentation network of this package offers, whatever its encoder and head."""
+"""The interface of every segmentation network of this package, whatever its encoder and head."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 
 class Features(NamedTuple):
-    """What an encoder hands to a head.
+    """What an encoder passes to a head.
 
     Attributes:
         embedding: [B, 256 or head width, h, h] with h = S / 16.
-        skips: finer feature maps, coarsest first, for encoders that have them ([B, C, 2h, 2h], ...); empty for SAM's.
+        skips: finer feature maps, coarsest first ([B, C, 2h, 2h], ...); empty for SAM's encoders.
     """
 
     embedding: Tensor
@@ -34,9 +34,9 @@ class StageLogits(NamedTuple):
 class SegmentationNetwork(nn.Module):
     """An encoder and a head: images in, logits of every stage out.
 
-    `encode` and `decode` are apart since fine-tuning with a frozen encoder computes features once and decodes them many
-    times. What it computes is for slices of one plane; `other_planes` holds a network of the same kind for each other
-    plane that a volume shall be read along.
+    `encode` and `decode` are separate since fine-tuning with a frozen encoder computes features once and decodes them
+    many times. The network itself handles slices of one plane; `other_planes` holds a network of the same kind for each
+    further plane of multi-planar inference.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class SegmentationNetwork(nn.Module):
         Args:
             features: from `encode`.
             labels: [B, H, W] of any size, for heads that use them in training (H-SAM's "paper" form balances its
-                noise by them); values that are not a class mean unlabeled.
+                noise with them); values that are not a class mean unlabeled.
         """
         found: StageLogits = self.head(features, labels)
         return found

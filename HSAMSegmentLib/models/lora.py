@@ -1,5 +1,5 @@
-"""Low-rank adapters (LoRA, Hu et al., ICLR 2022) on the q and v projections of SAM's image encoder, as SAMed and H-SAM
-use them: rank r, no scaling factor, no bias, k untouched.
+"""Low-rank adapters (LoRA, Hu et al., ICLR 2022) on the q and v projections of SAM's image encoder, as in SAMed and
+H-SAM: rank r, no scaling factor, no bias, k untouched.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ ADAPTER_NAMES = ("lora_q_down", "lora_q_up", "lora_v_down", "lora_v_up")
 class AdaptedQkv(nn.Linear):
     """A `qkv` projection whose q and v thirds get ``up @ (down @ x)`` added.
 
-    `weight` and `bias` keep their names, and `bias` is still what a zero token is projected to.
+    `weight` and `bias` keep their names, and `bias` is still the projection of a zero token.
 
     Args:
-        qkv: the projection to adapt, dim to 3 * dim; its tensors are taken over, not copied.
+        qkv: the projection to adapt, dim to 3 * dim; its tensors are reused, not copied.
         rank: rank of both adapters.
     """
 
@@ -45,13 +45,13 @@ class AdaptedQkv(nn.Linear):
         return self.lora_q_down.shape[0]
 
     def reset_adapters(self) -> None:
-        """Start from adapters that change nothing: Kaiming-uniform (slope sqrt(5)) below, zero above."""
+        """Initialize the adapters to have no effect: Kaiming-uniform (slope sqrt(5)) down, zero up."""
         for down, up in ((self.lora_q_down, self.lora_q_up), (self.lora_v_down, self.lora_v_up)):
             nn.init.kaiming_uniform_(down, a=math.sqrt(5))
             nn.init.zeros_(up)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens [..., dim] to q, k and v side by side [..., 3 * dim]."""
+        """Tokens [..., dim] to concatenated q, k and v [..., 3 * dim]."""
         dim = self.in_features
         qkv = super().forward(x)
         low = F.linear(x, torch.cat([self.lora_q_down, self.lora_v_down]))
@@ -61,7 +61,7 @@ class AdaptedQkv(nn.Linear):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """The same projection as one plain matrix, equal to rounding."""
+        """The same projection as one plain matrix, equal up to rounding."""
         dim = self.in_features
         linear = nn.Linear(dim, self.out_features, device="meta")
         weight = self.weight.detach().clone()
@@ -73,15 +73,15 @@ class AdaptedQkv(nn.Linear):
 
 
 def attach_lora(encoder: nn.Module, *, rank: int, last_blocks: int | None = None) -> None:
-    """Freeze an encoder and put trainable adapters on its last blocks.
+    """Freeze an encoder and add trainable adapters to its last blocks.
 
     Args:
-        encoder: a `SamEncoder`, changed in place; its outputs stay the same until the adapters learn.
+        encoder: a `SamEncoder`, changed in place; its outputs stay the same until the adapters are trained.
         rank: rank of the adapters.
-        last_blocks: how many of the last blocks get adapters; None for all.
+        last_blocks: number of last blocks to adapt; None for all.
 
     Raises:
-        ValueError: if the rank or the number of blocks is out of range, or adapters are there already.
+        ValueError: if the rank or the number of blocks is out of range, or there are adapters already.
     """
     depth = len(blocks_of(encoder))
     count = depth if last_blocks is None else last_blocks
@@ -100,30 +100,30 @@ def blocks_of(encoder: nn.Module) -> list[SamBlock]:
 
 
 def adapted_blocks(encoder: nn.Module) -> Iterator[tuple[int, AdaptedQkv]]:
-    """Index and adapted projection of every block that has adapters, in order."""
+    """Index and adapted projection of every block with adapters, in order."""
     for index, block in enumerate(blocks_of(encoder)):
         if isinstance(block.attn.qkv, AdaptedQkv):
             yield index, block.attn.qkv
 
 
 def first_adapted_block(encoder: nn.Module) -> int | None:
-    """Index of the first block with adapters: what lies before it never changes. None without adapters."""
+    """Index of the first block with adapters, before which nothing is trained. None without adapters."""
     return next((index for index, _ in adapted_blocks(encoder)), None)
 
 
 def merge_lora(encoder: nn.Module) -> None:
-    """Fold the adapters into the projections, in place: the same outputs to rounding, no extra work per image.
+    """Merge the adapters into the projections in place: same outputs up to rounding, no extra work per image.
 
-    There is no way back and nothing left to train or to save; do it for inference only.
+    This cannot be undone and leaves no adapters to train or save; use it for inference only.
     """
     for index, qkv in list(adapted_blocks(encoder)):
         blocks_of(encoder)[index].attn.qkv = qkv.merged()
 
 
 def official_adapter_keys(encoder: nn.Module) -> dict[str, str]:
-    """Names of the adapters in official SAMed and H-SAM files -> keys in the encoder's own state dict.
+    """Map the names of adapters in official SAMed and H-SAM files to keys in the encoder's own state dict.
 
-    `w_a_NNN` (down) and `w_b_NNN` (up) are numbered over the adapted blocks in order, even for q and odd for v.
+    `w_a_NNN` (down) and `w_b_NNN` (up) are numbered over the adapted blocks in order: even for q, odd for v.
     """
     keys = {}
     for position, (index, _) in enumerate(adapted_blocks(encoder)):
@@ -141,10 +141,10 @@ def adapters_to_official(encoder: nn.Module) -> dict[str, Tensor]:
 
 
 def adapters_from_official(encoder: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load adapters by their official names; other tensors of the file are ignored.
+    """Load adapters by their official names, ignoring other tensors.
 
     Raises:
-        CheckpointError: if an adapter is missing, surplus, or of another rank or width.
+        CheckpointError: if an adapter is missing, unexpected, or of another rank or width.
     """
     keys = official_adapter_keys(encoder)
     given = {name for name in tensors if name.startswith(("w_a_", "w_b_"))}

@@ -1,6 +1,6 @@
-"""How large a network and what it keeps are, told from its description alone: said before anything is built. No torch.
+"""Estimate the size of a network and its caches from its description, before anything is built. No torch.
 
-The numbers of SAM's encoders are exact. Heads and the other encoders are counted in this version's networks.
+The counts of SAM's encoders are exact. Heads and other encoders were counted on this version's networks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SAM_SIZES: dict[str, dict[str, Any]] = {
     "sam_vit_l": {"embed_dim": 1024, "depth": 24, "num_heads": 16, "global_attn_indexes": (5, 11, 17, 23)},
     "sam_vit_h": {"embed_dim": 1280, "depth": 32, "num_heads": 16, "global_attn_indexes": (7, 15, 23, 31)},
 }
-"""Constructor arguments of the three published encoders."""
+"""Constructor arguments of SAM's three published encoders."""
 
 _OUT_CHANNELS, _WINDOW, _PATCH, _MLP_RATIO = 256, 14, 16, 4.0
 _OTHER_ENCODERS = {"mobile_sam": 5_750_000, "compact": 4_200_000}
@@ -25,7 +25,7 @@ _HEADS = {
     "cnn": (20_686_145, 65),
     "linear": (75_041, 33),
 }
-"""Numbers without classes and of each class, on embeddings of 256 channels."""
+"""Parameters of each head without classes and per class, for embeddings of 256 channels."""
 _COMPACT_HEADS = {
     "hsam": (1_244_340, 102_747),
     "samed": (1_443_185, 35_345),
@@ -33,15 +33,15 @@ _COMPACT_HEADS = {
     "cnn": (20_555_073, 65),
     "linear": (21_953, 17),
 }
-"""The same on the compact encoder's."""
+"""The same for the compact encoder's embeddings."""
 _FLOATS_PER_TOKEN = 30
-"""Of a block at work, in widths of a token: normalized, q, k and v with their position parts, windows, perceptron."""
+"""Activations of a running block, in token widths: normalized, q, k and v with positions, windows, MLP."""
 _TOKENS_AT_ONCE = 1024
 _PIXELS_AT_ONCE = 4 * 256 * 256
 
 
 def encoder_weights(spec: EncoderSpec) -> int:
-    """Numbers in an encoder."""
+    """Number of parameters of an encoder."""
     if spec.name in _OTHER_ENCODERS:
         return _OTHER_ENCODERS[spec.name]
     sizes = _sam_sizes(spec)
@@ -57,14 +57,14 @@ def encoder_weights(spec: EncoderSpec) -> int:
 
 
 def head_weights(architecture: Architecture) -> int:
-    """Numbers in a head."""
+    """Number of parameters of a head."""
     heads = _COMPACT_HEADS if architecture.encoder.name == "compact" else _HEADS
     base, each = heads[architecture.head]
     return base + each * architecture.num_classes
 
 
 def cached_bytes_per_view(spec: EncoderSpec) -> int:
-    """On the disk, of one view that a frozen encoder has seen: its embedding in half precision and its labels."""
+    """Disk space of one cached view of a frozen encoder: its embedding in half precision and its labels."""
     sizes = _sam_sizes(spec)
     grid = spec.image_size // sizes["patch_size"]
     count: int = 2 * sizes["out_chans"] * grid**2 + spec.image_size**2
@@ -72,7 +72,7 @@ def cached_bytes_per_view(spec: EncoderSpec) -> int:
 
 
 def encoding_bytes(spec: EncoderSpec) -> int:
-    """Memory beside its weights that a frozen encoder of SAM's kind works in on a processor."""
+    """Working memory of a frozen SAM encoder on a CPU, beyond its weights."""
     sizes = _sam_sizes(spec)
     tokens = (spec.image_size // sizes["patch_size"]) ** 2
     views = max(1, _PIXELS_AT_ONCE // spec.image_size**2)

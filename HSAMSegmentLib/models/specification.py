@@ -1,4 +1,4 @@
-"""What a network is built from, as plain data: it travels in the manifest of every bundle. No torch here."""
+"""The description of a network as plain data, stored in the manifest of every bundle. No torch here."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ MAX_OPTIONS = {
     "mlp_ratio": 64,
     "mlp_dim": 65536,
 }
-"""Sizes that no network has by far: more would only fill the memory of this computer."""
+"""Limits far above any real network: larger values would only exhaust memory."""
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Which image encoder, at which size.
+    """The image encoder and its input size.
 
     Attributes:
         name: "sam_vit_b", "sam_vit_l", "sam_vit_h", "mobile_sam", "compact", or "custom" for other SAM-like sizes.
         image_size: side S of the square network input in pixels, a multiple of 16.
-        options: constructor arguments that the name does not settle (for "custom" and "compact"), plain JSON values.
+        options: constructor arguments that the name does not determine (for "custom" and "compact"), plain JSON values.
     """
 
     name: str
@@ -53,12 +53,12 @@ class Architecture:
     Attributes:
         encoder: the image encoder.
         head: one of `HEADS`.
-        num_classes: foreground classes K; the network returns K + 1 channels, channel 0 is the background.
+        num_classes: foreground classes K; the network returns K + 1 channels, channel 0 being the background.
         form: "released" or "paper" for the "hsam" head, otherwise empty.
         lora_rank: rank of the adapters on q and v, 0 for none.
-        lora_blocks: how many of the encoder's last blocks are adapted; None for all of them.
+        lora_blocks: number of the encoder's last blocks with adapters; None for all of them.
         options: constructor arguments of the head that differ from its defaults, plain JSON values.
-        planes: planes other than the first one that another network of the same kind looks along.
+        planes: further planes, each with its own network of the same kind.
     """
 
     encoder: EncoderSpec
@@ -86,7 +86,7 @@ class Architecture:
             raise CheckpointError(f"A network looks along {', '.join(OTHER_PLANES)} slices, not {self.planes!r}.")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, complete enough for `from_json`; older versions read those of a single network, too."""
+        """Plain JSON values, complete enough for `from_json`; older versions can read single networks, too."""
         data = asdict(self)
         planes = data.pop("planes")
         return {**data, "planes": list(planes)} if planes else data
@@ -113,7 +113,7 @@ class Architecture:
 
 
 def _require_sizes(sizes: dict[str, Any], largest: dict[str, int]) -> None:
-    """Refuse sizes that would keep the computer busy before anybody could see that the weights do not fit.
+    """Reject sizes that would exhaust the computer before a mismatch with the weights could be detected.
 
     Raises:
         CheckpointError: naming the size.

@@ -1,15 +1,15 @@
-"""Self-attention over a grid of tokens with SAM's decomposed relative positions, exact and in bounded memory.
+"""Self-attention over a token grid with SAM's decomposed relative positions, exact and in bounded memory.
 
 For a query at (i, j) and a key at (u, v) the logit is ``q.k / sqrt(d) + q.Rh[i - u] + q.Rw[j - v]`` (Li et al.,
-"MViTv2", CVPR 2022; Kirillov et al., "Segment Anything", ICCV 2023). Two observations save most of the work of a plain
-implementation without changing a result:
+"MViTv2", CVPR 2022; Kirillov et al., "Segment Anything", ICCV 2023). Two observations avoid most of the work of a plain
+implementation without changing the result:
 
 * the position term is the sum of one number per (query, key row) and one per (query, key column), so the bias between
-  all pairs of tokens is built only for as many queries as are being attended;
-* SAM pads windows with tokens that are zero before the `qkv` projection. All of them have the projection's bias as key
-  and value and differ in their position only, so those of a padded column together weigh as much as one key whose
-  column term is the log of the sum of the exponentials of theirs. One extra row and one extra column of keys stand for
-  all padding, and no query is computed for it.
+  token pairs is built only for the queries being attended;
+* SAM pads windows with tokens that are zero before the `qkv` projection. Their keys and values all equal the
+  projection's bias and differ in position only, so those of a padded column together weigh as much as one key whose
+  column term is the logsumexp of theirs. One extra row and one extra column of keys stand for all padding, and no query
+  is computed for it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from torch.utils.checkpoint import checkpoint
 from HSAMSegmentLib.models.encoders.sam_layers import cut, put, tiles
 
 _CACHED_LOGITS = 2**20
-"""Logits attended at once on a CPU: 4 MiB in float32, which its cache holds."""
+"""Logits attended at once on a CPU: 4 MiB in float32, to fit in the cache."""
 
 _MANY_KEYS = 512
-"""In float32, with fewer keys (windows), the fused kernel of CPUs is faster than explicit products."""
+"""With fewer keys than this (windows), the fused CPU kernel beats explicit products in float32."""
 
 _HELD_LOGITS = 2**26
-"""Logits attended at once on other devices without CUDA's kernels, which hold them in memory: 256 MiB in float32."""
+"""Logits attended at once on other devices without CUDA's kernels, which materialize them: 256 MiB in float32."""
 
 _KEPT_LOGITS = 2**25
-"""With more logits than this (128 MiB in float32), the backward pass computes them again instead of keeping them."""
+"""With more logits than this (128 MiB in float32), the backward pass recomputes them instead of storing them."""
 
 
 class GridAttention(nn.Module):
@@ -42,10 +42,10 @@ class GridAttention(nn.Module):
     Args:
         dim: width of a token.
         num_heads: heads; each has dim / num_heads channels.
-        grid_side: side n of the square that attends to itself: the window, or the whole grid. The tables of relative
-            positions `rel_pos_h` and `rel_pos_w` have the shape [2n - 1, dim / num_heads].
-        windowed: whether larger grids are cut into windows of side n from the top left on, the last ones filled up with
-            zero tokens, as in SAM. Otherwise the grid must have n x n tokens.
+        grid_side: side n of the attended square: the window, or the whole grid. The relative position tables
+            `rel_pos_h` and `rel_pos_w` have the shape [2n - 1, dim / num_heads].
+        windowed: whether larger grids are cut into windows of side n from the top left, the last ones padded with zero
+            tokens, as in SAM. Otherwise the grid must have n x n tokens.
     """
 
     def __init__(self, *, dim: int, num_heads: int, grid_side: int, windowed: bool) -> None:
@@ -80,7 +80,7 @@ class GridAttention(nn.Module):
         return output
 
     def _head_chunks(self, logits_per_head: int, qkv: Tensor) -> Iterator[slice]:
-        """As many heads at once as stay within the budget; all of them on CUDA."""
+        """Split the heads so that the logits stay within the budget; all heads at once on CUDA."""
         step = self.num_heads if qkv.is_cuda else min(self.num_heads, max(1, _budget(qkv) // logits_per_head))
         for head in range(0, self.num_heads, step):
             yield slice(head, head + step)
@@ -102,13 +102,13 @@ class GridAttention(nn.Module):
         )
 
     def _table(self, rel_pos: Tensor, queries: int) -> Tensor:
-        """Relative positions [queries, n, d] between the first queries of an axis and all n keys of it."""
+        """Relative positions [queries, n, d] between the first queries of an axis and all of its n keys."""
         side = self.grid_side
         positions = torch.arange(side, device=rel_pos.device)
         return rel_pos[positions[:queries, None] - positions[None, :] + side - 1]
 
     def _with_padding(self, tokens: Tensor, bias: Tensor) -> Tensor:
-        """Add to keys or values the row and the column that stand for all padding; both equal the bias."""
+        """Append to keys or values the row and the column that stand for all padding; both equal the bias."""
         windows, heads, rows, columns, channels = tokens.shape
         shape = (windows, heads, _with_extra(rows, self.grid_side), _with_extra(columns, self.grid_side), channels)
         padded = bias[None, :, None, None, :].expand(shape).clone()
@@ -117,10 +117,9 @@ class GridAttention(nn.Module):
 
 
 def merge_padding(terms: Tensor, real: int) -> Tensor:
-    """Replace the position terms of padded keys by one: [..., n] to [..., real + 1], or unchanged if all are real.
+    """Merge the position terms of padded keys into one: [..., n] to [..., real + 1], or unchanged if all are real.
 
-    Keys that differ in their position term only contribute to the soft-max like one key whose term is the log of the
-    sum of the exponentials of theirs.
+    Keys that differ only in their position term act in the softmax like one key whose term is the logsumexp of theirs.
     """
     if real == terms.shape[-1]:
         return terms
@@ -130,7 +129,7 @@ def merge_padding(terms: Tensor, real: int) -> Tensor:
 
 
 def biased_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, column_terms: Tensor) -> Tensor:
-    """Scaled dot-product attention whose keys form a grid, with a term per key row and one per key column.
+    """Scaled dot-product attention over a grid of keys, with one bias per key row and one per key column.
 
     Args:
         q: queries [windows, heads, Q, d].
@@ -159,7 +158,7 @@ def biased_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, column_
 
 
 def _chunks(query_shape: torch.Size, keys: int, budget: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Parts (windows, all heads, queries) of the queries so small that their logits stay within the budget."""
+    """Split the queries into parts (windows, all heads, queries) whose logits stay within the budget."""
     windows, heads, queries, _ = query_shape
     per_query = heads * keys
     query_step = max(1, min(queries, budget // per_query))
@@ -170,16 +169,16 @@ def _chunks(query_shape: torch.Size, keys: int, budget: int) -> Iterator[tuple[s
 
 
 def _summed_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, column_terms: Tensor) -> Tensor:
-    """Build the bias of these queries and hand it to the fused kernel."""
+    """Build the bias of these queries and call the fused kernel."""
     bias = row_terms[..., :, None] + column_terms[..., None, :]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(-2))
 
 
 def _explicit_attention(q: Tensor, keys: Tensor, v: Tensor, row_terms: Tensor, column_terms: Tensor) -> Tensor:
-    """Two products and a soft-max in float32; `keys` are scaled and transposed, [windows, heads, d, rows * columns].
+    """Two products and a softmax in float32; `keys` are scaled and transposed, [windows, heads, d, rows * columns].
 
-    The fused kernel of CPUs takes its products in small blocks, in bfloat16 hardly faster than in float32; whole
-    products of a cache-sized part of the queries run at the rate of the linear layers.
+    The fused CPU kernel multiplies in small blocks, in bfloat16 hardly faster than in float32; whole products over a
+    cache-sized part of the queries run as fast as linear layers.
     """
     logits = (q @ keys).float().unflatten(-1, (row_terms.shape[-1], column_terms.shape[-1]))
     logits += row_terms[..., :, None]
@@ -189,7 +188,7 @@ def _explicit_attention(q: Tensor, keys: Tensor, v: Tensor, row_terms: Tensor, c
 
 
 def _widened_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, column_terms: Tensor) -> Tensor:
-    """Let a fused kernel do the sum: queries carry their terms, keys a one for their row and one for their column."""
+    """Let a fused kernel add the bias: queries carry the terms, keys a one for their row and one for their column."""
     rows, columns = row_terms.shape[-1], column_terms.shape[-1]
     scale = q.shape[-1] ** -0.5
     row_of_key = torch.eye(rows, dtype=q.dtype, device=q.device).repeat_interleave(columns, dim=0)
@@ -197,7 +196,7 @@ def _widened_attention(q: Tensor, k: Tensor, v: Tensor, row_terms: Tensor, colum
     place = torch.cat([row_of_key, column_of_key], dim=-1).expand(*k.shape[:2], -1, -1)
     wide_q = torch.cat([q * scale, row_terms, column_terms], dim=-1)
     wide_k = torch.cat([k, place], dim=-1)
-    # The memory-efficient kernels need widths that are multiples of 8; zeros change no product.
+    # The memory-efficient kernels need widths divisible by 8; zero padding changes no product.
     fill = -wide_q.shape[-1] % 8
     return F.scaled_dot_product_attention(F.pad(wide_q, (0, fill)), F.pad(wide_k, (0, fill)), v, scale=1.0)
 

@@ -1,9 +1,9 @@
 """Our compact image encoder: a convolutional stem, and attention where the map is small (in the spirit of TinyViT).
 
-Plain 3 x 3 convolutions do the work at strides 4 to 16, where they run near the peak of a CPU (depthwise ones do not);
-attention and wide perceptrons run at stride 32, where a 256-pixel slice has 64 tokens. A feature pyramid (Lin et al.,
-CVPR 2017) brings the wide view back to stride 16 and further to the finer maps that go out as skips, because a boundary
-at 1.25 mm cannot be drawn from stride 16 alone. There is no learned position: the encoder runs at every image size.
+Plain 3 x 3 convolutions work at strides 4 to 16, where they run near a CPU's peak (depthwise ones do not);
+attention and wide MLPs work at stride 32, where a 256-pixel slice has 64 tokens. A feature pyramid (Lin et al., CVPR
+2017) brings the wide context back to stride 16 and to the finer maps that are output as skips, because a boundary at
+1.25 mm cannot be drawn from stride 16 alone. There are no learned positions: the encoder runs at every image size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NORM_GROUPS = 8
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    """Group normalization: the same with a batch of one slice as with many, and no running statistics to go stale."""
+    """Group normalization: independent of the batch size, with no running statistics to go stale."""
     return nn.GroupNorm(NORM_GROUPS, channels)
 
 
@@ -50,10 +50,10 @@ class ResidualBlock(nn.Module):
 
 
 class TokenBlock(nn.Module):
-    """Pre-norm attention and perceptron over all positions of a small map (Dosovitskiy et al., ICLR 2021).
+    """Pre-norm attention and MLP over all positions of a small map (Dosovitskiy et al., ICLR 2021).
 
-    A depthwise 3 x 3 convolution in front gives the tokens their position without a table, so that any size works
-    (Chu et al., ICLR 2023).
+    A leading depthwise 3 x 3 convolution encodes positions without a table, so that any size works (Chu et al., ICLR
+    2023).
     """
 
     def __init__(self, *, dim: int, num_heads: int, mlp_ratio: float = 3.0) -> None:
@@ -92,7 +92,7 @@ def _stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:
 
 
 class PyramidStep(nn.Module):
-    """Bring a coarse map to twice its side and mix it with the finer map of the way down."""
+    """Upsample a coarse map by two and merge it with the finer map of the downward path."""
 
     def __init__(self, *, coarse_channels: int, fine_channels: int, channels: int) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class CompactEncoder(nn.Module):
     def forward(self, images: Tensor) -> Features:
         """Images [B, 3, S, S] in [0, 1] to embedding [B, out_chans, S/16, S/16], skips [B, C, S/8, S/8], ...
 
-        Any rows and columns that are multiples of 16 work, not only squares.
+        Any multiple of 16 works for rows and columns; the image need not be square.
         """
         half = self.stem(images - 0.5)
         quarter = self.stage4(half)
@@ -178,7 +178,7 @@ class CompactEncoder(nn.Module):
         return Features(embedding, tuple(skips[1:]))
 
     def initialize(self) -> None:
-        """Start the residual paths near zero and the convolutions by He's rule; call before training from scratch."""
+        """Initialize convolutions by He's rule and residual paths near zero; call before training from scratch."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.groups == 1:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

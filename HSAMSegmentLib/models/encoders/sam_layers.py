@@ -1,7 +1,7 @@
-"""Parts of SAM's image encoder that other encoders share: projection, MLP, norm, neck, and windows of tokens.
+"""Parts of SAM's image encoder that other encoders share: projection, MLP, norm, neck, and token windows.
 
-Tensors have SAM's names (Kirillov et al., "Segment Anything", ICCV 2023). The last windows of a row may be incomplete;
-they are not filled up.
+Tensors have SAM's names (Kirillov et al., "Segment Anything", ICCV 2023). Incomplete windows at the end of a row are
+not padded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PatchProjection(nn.Module):
         self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Tokens with the channels last."""
+        """Project patches; channels last."""
         tokens: Tensor = self.proj(images)
         return tokens.permute(0, 2, 3, 1)
 
@@ -50,7 +50,7 @@ class GeluMlp(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """Layer normalization over the channels of a map [B, channels, rows, columns], at each position by itself.
+    """Layer normalization over the channels of a map [B, channels, rows, columns], independently at each position.
 
     Args:
         channels: number of channels.
@@ -72,7 +72,7 @@ class ChannelNorm(nn.Module):
 
 
 def sam_neck(dim: int, out_chans: int) -> nn.Sequential:
-    """Bring maps [B, dim, h, h] to [B, out_chans, h, h] (Kirillov et al., "Segment Anything", ICCV 2023).
+    """SAM's neck: maps [B, dim, h, h] to [B, out_chans, h, h] (Kirillov et al., "Segment Anything", ICCV 2023).
 
     Args:
         dim: channels of the last block.
@@ -87,7 +87,7 @@ def sam_neck(dim: int, out_chans: int) -> nn.Sequential:
 
 
 class TokenRun(NamedTuple):
-    """Windows of equal length that lie side by side along one axis: `count` of them, `size` tokens each."""
+    """`count` adjacent windows of `size` tokens each along one axis."""
 
     start: int
     count: int  # type: ignore[assignment]  # hides tuple's method, which a run does not need
@@ -95,24 +95,24 @@ class TokenRun(NamedTuple):
 
     @property
     def span(self) -> slice:
-        """All tokens of the run."""
+        """Number of tokens in the run."""
         return slice(self.start, self.start + self.count * self.size)
 
 
 class Tile(NamedTuple):
-    """Windows of one shape: the product of a run of rows and a run of columns."""
+    """A block of equally shaped windows: a run of rows times a run of columns."""
 
     rows: TokenRun
     columns: TokenRun
 
     @property
     def area(self) -> int:
-        """Tokens in one window."""
+        """Number of tokens in one window."""
         return self.rows.size * self.columns.size
 
 
 def tiles(rows: int, columns: int, side: int) -> list[Tile]:
-    """Cut a grid from the top left on into windows of `side` x `side`; at most four different shapes come out."""
+    """Cut a grid into windows of `side` x `side` from the top left; yields at most four different shapes."""
     return [Tile(row_run, column_run) for row_run in _runs(rows, side) for column_run in _runs(columns, side)]
 
 
@@ -127,7 +127,7 @@ def cut(tokens: Tensor, tile: Tile) -> Tensor:
 
 
 def put(tokens: Tensor, tile: Tile, windows: Tensor) -> None:
-    """Write windows in the form that `cut` gives, or with all windows along one axis, back into the grid."""
+    """Write windows back into the grid, in the layout of `cut` or with all windows along one axis."""
     place = cut(tokens, tile)
     place.copy_(windows.reshape(place.shape))
 

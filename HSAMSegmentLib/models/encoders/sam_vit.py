@@ -1,9 +1,9 @@
 """SAM's image encoder: a plain vision transformer with windowed and global attention (Kirillov et al., ICCV 2023).
 
-The tensors are named as in SAM's checkpoints below `image_encoder.`, and the numbers are SAM's to rounding; the
-attention is ours (see `attention`).
+Tensors are named as in SAM's checkpoints below `image_encoder.`, and outputs equal SAM's to rounding; the attention is
+our own (see `attention`).
 
-`resize_encoder_tensors` brings these tensors to another image size, as SAMed and H-SAM do it with SAM's 1024 pixels.
+`resize_encoder_tensors` adapts these tensors to another image size, as SAMed and H-SAM do with SAM's 1024 pixels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from HSAMSegmentLib.models.sizes import SAM_SIZES
 __all__ = ["SAM_SIZES", "SamBlock", "SamEncoder"]
 
 _TOKENS_AT_ONCE = 1024
-"""Tokens that a processor takes through a block at once: enough for fast products, few enough for its cache."""
+"""Tokens that a CPU takes through a block at once: enough for fast products, few enough for its cache."""
 
 
 class SamEncoder(nn.Module):
@@ -38,7 +38,7 @@ class SamEncoder(nn.Module):
         out_chans: channels of the embedding.
         window_size: side of a window in tokens.
         patch_size: side of a patch in pixels.
-        mlp_ratio: hidden width of the perceptrons as a multiple of C.
+        mlp_ratio: hidden width of the MLPs as a multiple of C.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class SamEncoder(nn.Module):
     def forward_prefix(self, images: Tensor, blocks: int) -> Tensor:
         """Patch embedding, positions and the first `blocks` blocks: [B, 3, S, S] to tokens [B, h, h, C].
 
-        A frozen prefix gives the same tokens for the same image, so fine-tuning may keep them.
+        A frozen prefix yields the same tokens for the same image, so fine-tuning can cache them.
         """
         if images.shape[-2:] != (self.image_size, self.image_size):
             raise ValueError(
@@ -95,7 +95,7 @@ class SamEncoder(nn.Module):
         return output
 
     def forward_suffix(self, tokens: Tensor, blocks: int) -> Tensor:
-        """The blocks from index `blocks` on, and the neck: tokens [B, h, h, C] to embeddings [B, out_chans, h, h]."""
+        """Blocks from index `blocks` on, and the neck: tokens [B, h, h, C] to embeddings [B, out_chans, h, h]."""
         for block in self.blocks[blocks:]:
             tokens = block(tokens)
         output: Tensor = self.neck(tokens.permute(0, 3, 1, 2))
@@ -103,12 +103,12 @@ class SamEncoder(nn.Module):
 
 
 class SamBlock(nn.Module):
-    """Attention and perceptron, each with normalization in front of it and a residual around both.
+    """Attention and MLP, each pre-norm and with a residual.
 
     Args:
         dim: width of a token.
         num_heads: attention heads.
-        mlp_ratio: hidden width of the perceptron as a multiple of `dim`.
+        mlp_ratio: hidden width of the MLP as a multiple of `dim`.
         grid_side: side of the window, or of the whole grid for global attention.
         windowed: whether attention stays inside windows.
     """
@@ -140,7 +140,7 @@ class SamBlock(nn.Module):
         return output
 
     def _independent_parts(self, shape: torch.Size) -> Iterator[tuple[slice, slice]]:
-        """Images, or with windows also whole rows of windows, that do not see each other."""
+        """Parts of the batch that do not attend to each other: images, or rows of windows."""
         images, rows, columns, _ = shape
         together = max(1, _TOKENS_AT_ONCE // (rows * columns))
         height = rows
@@ -154,15 +154,15 @@ class SamBlock(nn.Module):
 
 
 def fit_encoder_tensors(tensors: Mapping[str, Tensor], encoder: SamEncoder, prefix: str = "") -> dict[str, Tensor]:
-    """Resize what depends on the image size to the size of `encoder`; everything else is handed on as it is.
+    """Resize the tensors that depend on the image size to that of `encoder`; pass on all others unchanged.
 
     Args:
         tensors: an encoder's tensors by name, of any image size.
-        encoder: the encoder that they shall be loaded into.
-        prefix: what stands before the encoder's own names, such as "image_encoder.".
+        encoder: the encoder to load them into.
+        prefix: prefix of the encoder's names, such as "image_encoder.".
 
     Raises:
-        CheckpointError: if a tensor that has to be resized has a shape that no SAM encoder has.
+        CheckpointError: if a tensor to resize has a shape that no SAM encoder has.
     """
     global_blocks = [index for index, block in enumerate(encoder.blocks) if not cast(SamBlock, block).attn.windowed]
     return resize_encoder_tensors(
@@ -173,21 +173,21 @@ def fit_encoder_tensors(tensors: Mapping[str, Tensor], encoder: SamEncoder, pref
 def resize_encoder_tensors(
     tensors: Mapping[str, Tensor], *, grid_side: int, global_blocks: Iterable[int], prefix: str = ""
 ) -> dict[str, Tensor]:
-    """Resize the absolute positions, and the relative ones of the blocks with global attention.
+    """Resize absolute positions, and relative positions of the blocks with global attention.
 
-    Windows keep their size, so the tables of the windowed blocks fit every image.
+    Windows keep their size, so the tables of windowed blocks fit every image.
 
     Args:
         tensors: an encoder's tensors by name, of any image size.
         grid_side: tokens per side h of the target, its image size / 16.
         global_blocks: the encoder's blocks with global attention.
-        prefix: what stands before the encoder's own names.
+        prefix: prefix of the encoder's names.
 
     Returns:
         A new dictionary with the same keys in the same order.
 
     Raises:
-        CheckpointError: if a tensor that has to be resized has a shape that no SAM encoder has.
+        CheckpointError: if a tensor to resize has a shape that no SAM encoder has.
     """
     tables = {
         f"{prefix}blocks.{index}.attn.rel_pos_{axis}": 2 * grid_side - 1 for index in global_blocks for axis in "hw"
@@ -212,7 +212,7 @@ def _resize_positions(key: str, positions: Tensor, side: int) -> Tensor:
 
 
 def _resize_table(key: str, table: Tensor, length: int) -> Tensor:
-    """Relative positions [2n - 1, d] to [length, d], linearly along the rows."""
+    """Relative positions [2n - 1, d] to [length, d], interpolated linearly along the rows."""
     if table.ndim != 2 or table.shape[0] % 2 == 0:
         raise CheckpointError(_wrong_shape(key, table, "[2n - 1, d]"))
     if table.shape[0] == length:

@@ -1,11 +1,11 @@
-"""MobileSAM's image encoder: TinyViT-5M whose last reduction is left out, with SAM's neck.
+"""MobileSAM's image encoder: TinyViT-5M without its last downsampling, with SAM's neck.
 
 Wu et al., "TinyViT: Fast Pretraining Distillation for Small Vision Transformers", ECCV 2022; Zhang et al., "Faster
-Segment Anything", arXiv 2306.14289. The tensors are named as in `mobile_sam.pt` below `image_encoder.`; the classifier
-that the file keeps beside them (`norm_head`, `head`) has no part in segmentation and no place here.
+Segment Anything", arXiv 2306.14289. Tensors are named as in `mobile_sam.pt` below `image_encoder.`; the classifier in
+that file (`norm_head`, `head`) plays no part in segmentation and is left out.
 
-The encoder has no absolute positions, and its relative ones live inside windows: every image size that is a multiple of
-16 works with the same weights. MobileSAM itself knows only 1024 pixels.
+The encoder has no absolute positions, and its relative ones are local to windows, so the same weights work at every
+image size that is a multiple of 16. MobileSAM itself supports only 1024 pixels.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class TinyViT(nn.Module):
     Args:
         image_size: side S of the square input in pixels, a multiple of 16.
         embed_dims: width of the four stages.
-        depths: blocks of the four stages; the first has convolutions, the others attention.
-        num_heads: attention heads of the four stages; that of the first is not used.
-        window_sizes: side of the windows of the four stages; that of the first is not used.
+        depths: blocks of the four stages; the first stage is convolutional, the others use attention.
+        num_heads: attention heads of the four stages; the first entry is unused.
+        window_sizes: side of the windows of the four stages; the first entry is unused.
         out_chans: channels of the embedding.
     """
 
@@ -74,14 +74,14 @@ class TinyViT(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias and batch normalization, which are one convolution outside of training.
+    """Convolution without bias and batch normalization, fused into one convolution for inference.
 
     Args:
         in_chans: channels of the input.
         out_chans: channels of the output.
-        kernel_size: odd side of the kernel; the size of the map is kept up to the stride.
+        kernel_size: odd side of the kernel; padded so that only the stride changes the size of the map.
         stride: step of the kernel.
-        groups: groups of channels that do not see each other.
+        groups: convolution groups.
     """
 
     def __init__(
@@ -116,17 +116,17 @@ class PatchEmbed(nn.Module):
         self.seq = nn.Sequential(ConvNorm(3, dim // 2, 3, stride=2), nn.GELU(), ConvNorm(dim // 2, dim, 3, stride=2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed."""
+        """Embed the images."""
         output: Tensor = self.seq(x)
         return output
 
 
 class Stage(nn.Module):
-    """Blocks at one resolution, and the reduction to the next one.
+    """Blocks at one resolution, followed by downsampling.
 
     Args:
         blocks: modules from maps to maps of the same shape.
-        downsample: what follows; None after the last stage.
+        downsample: module after the blocks; None for the last stage.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], downsample: nn.Module | None) -> None:
@@ -163,7 +163,7 @@ class MobileBlock(nn.Module):
 
 
 class Reduction(nn.Module):
-    """Widen the channels and, with stride 2, halve the map.
+    """Change the channels and, with stride 2, halve the map.
 
     Args:
         in_chans: channels of the input.
@@ -184,13 +184,13 @@ class Reduction(nn.Module):
 
 
 class WindowBlock(nn.Module):
-    """Attention inside windows, a depth-wise convolution across them, and a perceptron.
+    """Attention inside windows, a depthwise convolution across them, and an MLP.
 
     Args:
         dim: channels of the map.
         num_heads: attention heads.
         window_size: side of a window.
-        mlp_ratio: hidden width of the perceptron as a multiple of `dim`.
+        mlp_ratio: hidden width of the MLP as a multiple of `dim`.
     """
 
     def __init__(self, dim: int, num_heads: int, window_size: int, mlp_ratio: int = 4) -> None:
@@ -209,16 +209,16 @@ class WindowBlock(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Self-attention inside windows whose bias depends on the distance in rows and in columns only.
+    """Self-attention inside windows with a bias that depends only on the distance in rows and in columns.
 
-    Incomplete windows are filled up with zero tokens *before* the normalization, as in TinyViT. All of them have one
-    and the same key and value, and their biases do not depend on the query's content, so that one key stands for all
-    (its bias is the log of the sum of the exponentials of theirs) and no query is computed for them.
+    Incomplete windows are padded with zero tokens *before* the normalization, as in TinyViT. All padded tokens have
+    the same key and value, and their biases do not depend on the query's content, so one key stands for all of them
+    (its bias is the logsumexp of theirs) and no query is computed for them.
 
     Args:
         dim: width of a token.
         num_heads: heads.
-        window_size: side n of a window; `attention_biases` is [heads, n * n], by rows and columns apart.
+        window_size: side n of a window; `attention_biases` is [heads, n * n], indexed by row and column distance.
     """
 
     def __init__(self, dim: int, num_heads: int, window_size: int) -> None:
@@ -250,12 +250,12 @@ class WindowAttention(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].expand(len(q), -1, -1, -1))
 
     def _padding(self, dtype: torch.dtype) -> Tensor:
-        """What a zero token is projected to: [1, heads, 1, 3 * d]."""
+        """Projection of a zero token: [1, heads, 1, 3 * d]."""
         output: Tensor = self.qkv(self.norm.bias).view(1, self.num_heads, 1, -1).to(dtype)
         return output
 
     def _bias(self, tile: Tile) -> Tensor:
-        """[heads, tokens, tokens], with one more key where the windows of the tile are incomplete."""
+        """[heads, tokens, tokens], with one more key if the tile's windows are incomplete."""
         side, device = self.window_size, self.attention_biases.device
         places = torch.cartesian_prod(torch.arange(side, device=device), torch.arange(side, device=device))
         real = (places[:, 0] < tile.rows.size) & (places[:, 1] < tile.columns.size)

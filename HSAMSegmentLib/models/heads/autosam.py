@@ -23,8 +23,8 @@ MASK_TOKENS_PER_CLASS = 2
 class AutoSamHead(nn.Module):
     """Features to the logits of one stage, at 4h.
 
-    Each class has a quality token and two mask tokens of its own and shares everything else. The mask is read with the
-    first mask token; the second takes part in the attention only.
+    Each class has its own quality token and two mask tokens and shares everything else. The mask is read with the first
+    mask token; the second takes part in the attention only.
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class AutoSamHead(nn.Module):
             num_classes: foreground classes K; logits have K + 1 channels, background first.
             embed_dim: width of the encoder's embedding, a multiple of 8.
             num_heads: heads of every attention; divides `embed_dim / 2`.
-            mlp_dim: hidden width of the transformer's perceptrons.
+            mlp_dim: hidden width of the transformer's MLPs.
             depth: layers of the transformer.
-            skip_channels: channels of the encoder's finer maps at 2h and 4h, as many as are to be used.
+            skip_channels: channels of the encoder's finer maps at 2h and 4h, one for each map to use.
         """
         super().__init__()
         self.num_channels = num_classes + 1
@@ -62,11 +62,11 @@ class AutoSamHead(nn.Module):
         )
 
     def _repeat(self, x: Tensor) -> Tensor:
-        """[B, ...] to [B * (K + 1), ...], the classes of an image side by side."""
+        """Repeat for all classes: [B, ...] to [B * (K + 1), ...], classes of an image adjacent."""
         return x.repeat_interleave(self.num_channels, dim=0)
 
     def decode(self, features: Features) -> DecoderOutput:
-        """Run the decoder for each class: everything [B * (K + 1), ...] with one mask each."""
+        """Run the decoder per class: all inputs [B * (K + 1), ...], one mask each."""
         embedding = features.embedding
         grid = (embedding.shape[2], embedding.shape[3])
         image = self._repeat(embedding.flatten(2).transpose(1, 2))
@@ -80,7 +80,7 @@ class AutoSamHead(nn.Module):
         return DecoderOutput(logits, tokens[:, 1:], tokens[:, 0], image, upscaled)
 
     def quality(self, output: DecoderOutput) -> Tensor:
-        """Predicted quality of each mask [B * (K + 1), 1]; AutoSAM keeps SAM's values or chance ones."""
+        """Predicted quality of each mask [B * (K + 1), 1]; AutoSAM leaves it at SAM's values or at random ones."""
         result: Tensor = self.iou_prediction_head(output.quality_token)[:, :1]
         return result
 

@@ -14,7 +14,7 @@ def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def _block(width: int, *, doubles: bool) -> nn.Sequential:
-    """Two convolutions that halve the width; the second half of the blocks doubles the resolution as well."""
+    """Two convolutions that halve the width, optionally with twofold upsampling."""
     if not doubles:
         return nn.Sequential(_conv(width, width), nn.ReLU(), _conv(width, width // 2), nn.ReLU())
     enlarge = nn.ConvTranspose2d(width, width // 2, kernel_size=2, stride=2)

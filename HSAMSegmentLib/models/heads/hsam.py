@@ -17,8 +17,8 @@ from HSAMSegmentLib.models.interface import Features, StageLogits
 class HsamHead(nn.Module):
     """Features to the logits of both stages, at 4h and at 16h.
 
-    Form "released" is what the official weights need: the image embedding of the second decoder is doubled. Form
-    "paper" replaces the constant by a gate over positions (see `class_gate`).
+    Form "released" is what the official weights need: it doubles the second decoder's image embedding. Form "paper"
+    replaces that constant by a gate over positions (see `ClassGate`).
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class HsamHead(nn.Module):
             form: "released" or "paper".
             embed_dim: width of the encoder's embedding, a multiple of 16.
             num_heads: heads of every attention; divides `embed_dim / 2`.
-            mlp_dim: hidden width of the transformers' perceptrons.
+            mlp_dim: hidden width of the transformers' MLPs.
             depth: layers of each transformer.
-            dropout: of the second decoder's tokens-to-image results, in training.
-            embedding_noise: standard deviation of the noise on the second decoder's embedding in training, as a share
+            dropout: dropout on the second decoder's token-to-image results in training.
+            embedding_noise: standard deviation of the training noise on the second decoder's embedding, as a fraction
                 of the embedding's range.
             label_noise: see `ClassGate`; "paper" only.
             gate_dim: see `ClassGate`; "paper" only.
-            skip_channels: channels of the encoder's finer maps at 2h, 4h, 8h and 16h, as many as are to be used; the
+            skip_channels: channels of the encoder's finer maps at 2h, 4h, 8h and 16h, one for each map to use; the
                 official networks use none.
         """
         super().__init__()
@@ -73,13 +73,13 @@ class HsamHead(nn.Module):
         )
 
     def _disturbed(self, image: Tensor) -> Tensor:
-        """In training, add noise in proportion to the embedding's range over the whole batch."""
+        """In training, add noise scaled by the embedding's range over the whole batch."""
         if not self.training or self.embedding_noise == 0:
             return image
         return image + torch.randn_like(image) * (self.embedding_noise * (image.max() - image.min()))
 
     def _gate(self, first: DecoderOutput, weights: Tensor, grid: tuple[int, int], labels: Tensor | None) -> Tensor:
-        """The factor [B, N, 1] by which each position is enlarged beyond 1."""
+        """The gate [B, N, 1]: each position is scaled by 1 plus this."""
         gate = cast(ClassGate, self.gate)
         if labels is None:
             cells = weights.argmax(dim=1)
@@ -93,9 +93,9 @@ class HsamHead(nn.Module):
         """Decode both stages.
 
         Args:
-            features: embedding [B, embed_dim, h, w] and, if `skip_channels` was given, finer maps.
+            features: embedding [B, embed_dim, h, w] and, with `skip_channels`, finer maps.
             labels: [B, H, W] at any resolution, for the paper form's noise in training; values that are not a class
-                (unlabeled pixels) get none. Without labels the first stage's prediction takes their place.
+                (unlabeled pixels) get no noise. Without labels the first stage's prediction is used.
 
         Returns:
             logits [B, K + 1, 4h, 4w] and [B, K + 1, 16h, 16w].

@@ -1,24 +1,24 @@
-"""The second decoder of H-SAM: it refines what the first one found, at full resolution.
+"""The second decoder of H-SAM: it refines the first one's masks, at full resolution.
 
-`ClassGate` is H-SAM's class-balanced, mask-guided self-attention: where the second decoder should look harder.
-The paper (Cheng et al., CVPR 2024) lets the first stage's masks guide a self-attention whose result modulates the
-image embedding, and balances the classes by noise on that guidance: more for rare classes. In the released weights this
-branch ends in a soft-max over a single channel, which is 1 everywhere, so it never did anything. This is our form:
+`ClassGate` is H-SAM's class-balanced, mask-guided self-attention, which steers the second decoder to hard positions.
+In the paper (Cheng et al., CVPR 2024) the first stage's masks guide a self-attention whose result modulates the image
+embedding, and noise on that guidance, stronger for rare classes, balances the classes. In the released weights this
+branch ends in a softmax over a single channel, which is 1 everywhere, so it has no effect. Our form:
 
 - The self-attention runs over *positions*. Each position's features are its similarities to the class tokens, so
   neither the image size nor the number of classes is built in.
-- The gate is twice a sigmoid, between 0 and 2, and about 1 at the start. The embedding, enlarged by (1 + gate), thus
-  starts as the released form's factor of 2 and can never be silenced or blown up. A soft-max over positions would have
-  tied all positions to each other and to the image size (scaled by N it can put N on one position).
-- Labels come to the embedding's grid by nearest neighbor. Where no labels are given the first stage's own opinion takes
-  their place; a pixel whose label is not a class gets no noise.
-- How rare a class is, is learned from the labels seen in training, as a running mean.
+- The gate is twice a sigmoid, between 0 and 2, and about 1 at the start. The embedding, scaled by (1 + gate), thus
+  starts at the released form's factor of 2 and can be neither silenced nor blown up. A softmax over positions would
+  couple all positions to each other and to the image size (scaled by N it can put N on one position).
+- Labels are resampled to the embedding's grid by nearest neighbor. Without labels the first stage's prediction is used;
+  a pixel whose label is not a class gets no noise.
+- Class frequencies are learned from the labels seen in training, as a running mean.
 
-`upscaled_logits` is the last doubling of resolution and the reading of masks in one pass, for inference on a CPU.
-At full resolution a map of few channels costs more in memory traffic than in arithmetic: placing the pixels, the layer
-norm over 8 or 16 channels and the transposition for the masks each move all of it. Here the pixels stay in four planes
-(one per position inside of the 2x2 that a coarse pixel becomes) with channels first, a piece of the image that fits a
-cache at a time, and only the logits are placed. The mean of the layer norm is folded into the weights.
+`upscaled_logits` fuses the last upsampling and the mask readout, for inference on a CPU. At full resolution a map of
+few channels costs more in memory traffic than in arithmetic: placing the pixels, the layer norm over 8 or 16 channels
+and the transposition for the masks each move all of it. Here the pixels stay in four channels-first planes (one per
+position in the 2x2 block of a coarse pixel), one cache-sized piece of the image at a time, and only the logits are
+placed. The mean of the layer norm is folded into the weights.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from HSAMSegmentLib.models.heads.sam_decoder import (
 from HSAMSegmentLib.models.heads.two_way_transformer import Attention, TokenMlp, TwoWayTransformer
 
 _PIXELS_AT_ONCE = 4096
-"""Coarse pixels per piece: at 32 numbers each, 512 KiB in float32."""
+"""Coarse pixels per piece: 512 KiB in float32 at 32 numbers each."""
 
 FREQUENCY_MOMENTUM = 0.02
 RAREST_FREQUENCY = 1e-4
 
 
 def upscaled_logits(step: UpscalingStep, x: Tensor, classifiers: Tensor) -> Tensor:
-    """What the classifiers say to each pixel of ``step(x)``, in float32 to rounding the same as taking the long way.
+    """Apply the classifiers to each pixel of ``step(x)``; in float32 equal to the unfused computation up to rounding.
 
     Args:
-        step: with a layer norm and without a finer map.
+        step: an upscaling step with a layer norm and without a finer map.
         x: [B, h, w, in_channels].
         classifiers: [B, T, out_channels].
 
@@ -73,14 +73,14 @@ def upscaled_logits(step: UpscalingStep, x: Tensor, classifiers: Tensor) -> Tens
 
 
 def _centered(step: UpscalingStep) -> Tensor:
-    """Weight and, as its last column, bias [4 * out, in + 1] whose results have the mean 0 over a pixel's channels."""
+    """Weight and bias (last column) [4 * out, in + 1], centered so that results have mean 0 over a pixel's channels."""
     weight = step.expand.weight.float().permute(2, 3, 1, 0).flatten(0, 1)
     whole = torch.cat([weight, cast(Tensor, step.expand.bias).float().expand(4, -1)[..., None]], dim=-1)
     return (whole - whole.mean(dim=1, keepdim=True)).flatten(0, 1)
 
 
 def _normalized(step: UpscalingStep, channels: Tensor) -> Tensor:
-    """The rest of the layer norm, and the GELU: [4, out, pixels] of mean 0 to the same shape; changed in place."""
+    """The rest of the layer norm, and GELU: zero-mean [4, out, pixels] to the same shape, in place."""
     norm = cast(nn.LayerNorm, step.norm)
     spread = channels.square().mean(dim=1, keepdim=True).add_(norm.eps).rsqrt_()
     scaled = channels.mul_(spread).mul_(norm.weight.float()[:, None]).add_(norm.bias.float()[:, None])
@@ -88,16 +88,16 @@ def _normalized(step: UpscalingStep, channels: Tensor) -> Tensor:
 
 
 def class_weights(logits: Tensor) -> Tensor:
-    """How much each cell of the embedding belongs to each class, according to the first stage.
+    """Class probabilities of the first stage for each cell of the embedding.
 
-    The logits are reduced by bilinear interpolation, which at a factor of four is the mean of the central 2x2 pixels of
-    each 4x4; written so, its gradient is the same on every run on a GPU, too.
+    Downsampling is bilinear, which at a factor of four is the mean of the central 2x2 pixels of each 4x4 block; written
+    this way, its gradient is deterministic on GPUs, too.
 
     Args:
-        logits: of the first stage [B, T, 4h, 4w].
+        logits: first-stage logits [B, T, 4h, 4w].
 
     Returns:
-        [B, T, h * w], soft-maxed over the classes.
+        [B, T, h * w], softmax over the classes.
     """
     central = logits.unflatten(3, (-1, 4)).unflatten(2, (-1, 4))[:, :, :, 1:3, :, 1:3]
     output: Tensor = central.mean(dim=(3, 5)).softmax(dim=1).flatten(2)
@@ -107,9 +107,9 @@ def class_weights(logits: Tensor) -> Tensor:
 class RefiningDecoder(nn.Module):
     """H-SAM's second decoder (Cheng et al., CVPR 2024).
 
-    Its tokens look only at what the first stage takes for their class (mask cross-attention), and its masks are read
-    from the upscaled embeddings of both decoders, merged and brought to the resolution of the input (hierarchical
-    pixel decoder).
+    Each token attends only to what the first stage assigns to its class (mask cross-attention), and masks are read from
+    the upscaled embeddings of both decoders, merged and upsampled to the resolution of the input (hierarchical pixel
+    decoder).
     """
 
     def __init__(
@@ -128,10 +128,10 @@ class RefiningDecoder(nn.Module):
             num_masks: T, classes plus background.
             embed_dim: width of the embedding and of all tokens, a multiple of 16.
             num_heads: heads of every attention; divides `embed_dim / 2`.
-            mlp_dim: hidden width of the transformer's perceptrons.
+            mlp_dim: hidden width of the transformer's MLPs.
             depth: layers of the transformer.
-            dropout: of the tokens-to-image results, in training.
-            skip_channels: channels of the encoder's finer maps at 2h, 4h, 8h and 16h, as many as are to be used.
+            dropout: dropout on the token-to-image results in training.
+            skip_channels: channels of the encoder's finer maps at 2h, 4h, 8h and 16h, one for each map to use.
         """
         super().__init__()
         self.transformer = TwoWayTransformer(
@@ -174,7 +174,7 @@ class RefiningDecoder(nn.Module):
             image: image tokens [B, rows * columns, C].
             image_pe: their positions [1, rows * columns, C].
             grid: rows and columns of the embedding.
-            weights: of each class at each image token [B, T, rows * columns], from `class_weights`.
+            weights: weight of each class at each image token [B, T, rows * columns], from `class_weights`.
             first_upscaled: upscaled embedding of the first decoder [B, 4 rows, 4 columns, C / 8].
             skips: finer feature maps of the encoder, coarsest first.
         """
@@ -192,7 +192,7 @@ class RefiningDecoder(nn.Module):
         first_upscaled: Tensor,
         skips: Sequence[Tensor] = (),
     ) -> Tensor:
-        """The logits of `forward` alone, [B, T, 16 rows, 16 columns], faster where a CPU does not train."""
+        """Only the logits of `forward`, [B, T, 16 rows, 16 columns]; faster for inference on a CPU."""
         last = cast(UpscalingStep, self.skip_connect.steps[-1])
         if torch.is_grad_enabled() or image.device.type != "cpu" or last.skip is not None:
             return cast(Tensor, self(image, image_pe, grid, weights, first_upscaled, skips).logits)
@@ -209,13 +209,13 @@ class RefiningDecoder(nn.Module):
         first_upscaled: Tensor,
         skips: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens, image tokens, and the upscaled embeddings of both decoders side by side."""
+        """Tokens, image tokens, and the concatenated upscaled embeddings of both decoders."""
         tokens, image = self.transformer(self.mask_tokens[None], image, image_pe, weights)
         upscaled = self.upscaling(image.unflatten(1, grid), skips[:2])
         return tokens, image, torch.cat([upscaled, first_upscaled], dim=-1)
 
     def quality(self, output: DecoderOutput) -> Tensor:
-        """Predicted quality of each mask [B, T]; official training leaves it untrained."""
+        """Predicted quality of each mask [B, T]; the official training leaves it untrained."""
         result: Tensor = self.iou_prediction_head(output.quality_token)
         return result
 
@@ -226,12 +226,12 @@ def token_map(tokens: Tensor, image: Tensor) -> Tensor:
 
 
 def noise_strengths(frequencies: Tensor) -> Tensor:
-    """Relative strength of each class's noise: 1 for the rarest, towards 0 for one that fills everything.
+    """Relative noise strength per class: 1 for the rarest, toward 0 for one that fills everything.
 
-    The logarithm keeps organs of one and of ten percent of the pixels comparable.
+    The logarithm keeps organs that cover one and ten percent of the pixels comparable.
 
     Args:
-        frequencies: share of each class in the pixels [T].
+        frequencies: fraction of pixels of each class [T].
     """
     rarity = -frequencies.clamp(RAREST_FREQUENCY, 1 - RAREST_FREQUENCY).log()
     return rarity / rarity.max()
@@ -248,11 +248,11 @@ class ClassGate(nn.Module):
         """
         Args:
             num_masks: T, classes plus background.
-            embed_dim: width of the tokens that are compared; settles the scale of their products.
+            embed_dim: width of the tokens being compared; sets the scale of their products.
             gate_dim: width of the self-attention.
-            num_heads: its heads.
-            label_noise: standard deviation of the noise on the rarest class's positions in training, in units of the
-                similarities' own standard deviation.
+            num_heads: heads of the self-attention.
+            label_noise: standard deviation of the training noise at positions of the rarest class, relative to that of
+                the similarities.
         """
         super().__init__()
         self.scale = embed_dim**-0.5
@@ -269,7 +269,7 @@ class ClassGate(nn.Module):
 
     @torch.no_grad()
     def _observe(self, labels: Tensor) -> None:
-        """Update the running share of every class from labels [B, N]; values that are not a class are left out."""
+        """Update the running class frequencies from labels [B, N], ignoring values that are not a class."""
         num_masks = self.class_frequency.numel()
         known = labels[(labels >= 0) & (labels < num_masks)]
         if known.numel():
@@ -287,7 +287,7 @@ class ClassGate(nn.Module):
         """Compute the gate.
 
         Args:
-            similarities: of mask tokens to image tokens [B, T, N], from `token_map`.
+            similarities: similarities of mask tokens to image tokens [B, T, N], from `token_map`.
             labels: class of every position [B, N] (int64; other values: unknown); used in training only.
 
         Returns:

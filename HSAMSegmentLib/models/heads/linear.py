@@ -1,4 +1,4 @@
-"""AutoSAM's smallest head: upscaling and a perceptron per pixel (Hu et al., arXiv 2306.13731)."""
+"""AutoSAM's smallest head: upscaling and a per-pixel MLP (Hu et al., arXiv 2306.13731)."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class LinearHead(nn.Module):
         Args:
             num_classes: foreground classes K; logits have K + 1 channels, background first.
             embed_dim: width of the encoder's embedding, a multiple of 8.
-            skip_channels: channels of the encoder's finer maps at 2h and 4h, as many as are to be used.
-            rectified: logits pass a ReLU, as in the official network, where a pixel without any positive logit is
-                background and gives no gradient; better off for new models.
+            skip_channels: channels of the encoder's finer maps at 2h and 4h, one for each map to use.
+            rectified: apply a ReLU to the logits as in the official network, where a pixel without a positive logit is
+                background and gives no gradient; leave it off for new models.
         """
         super().__init__()
         self.rectified = rectified

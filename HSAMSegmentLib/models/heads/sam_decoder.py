@@ -1,7 +1,7 @@
-"""SAM's mask decoder without prompts, with one mask token per class, and its two ends.
+"""SAM's mask decoder without prompts and with one mask token per class, and the stages around it.
 
-These are its positional encoding of the embedding's grid, and the learned doublings of resolution from image tokens to
-pixels, with finer feature maps where an encoder has them.
+These are the positional encoding of the embedding's grid, and the learned upsampling from image tokens to pixels, with
+finer feature maps if the encoder has them.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from HSAMSegmentLib.models.heads.two_way_transformer import TwoWayTransformer
 class UpscalingStep(nn.Module):
     """A transposed 2x2 convolution of stride 2, the sum with a finer feature map, a layer norm, a GELU.
 
-    Maps are channels-last, where the convolution is a matrix product followed by placing 2x2 pixels, and the layer
-    norm over channels runs over contiguous memory. On a CPU, training takes less than half the time of the
-    channels-first form, and inference no more (Testing/Benchmarks/pixel_decoder.py).
+    Maps are channels-last, so that the convolution is a matrix product followed by placing 2x2 pixels, and the layer
+    norm runs over contiguous memory. On a CPU, training takes less than half the time of the channels-first form, and
+    inference no more (Testing/Benchmarks/pixel_decoder.py).
     """
 
     def __init__(self, *, in_channels: int, out_channels: int, norm: bool, skip_channels: int = 0) -> None:
         """
         Args:
             in_channels: channels of the coarse map.
-            out_channels: channels of the map of twice the side.
-            norm: whether a layer norm over channels comes before the GELU.
-            skip_channels: channels of the finer feature map that is added before the norm (as SAM 2 does with its
-                high resolution features, Ravi et al., 2024), 0 for none.
+            out_channels: channels of the map at twice the side.
+            norm: whether a layer norm over channels precedes the GELU.
+            skip_channels: channels of the finer feature map added before the norm (as SAM 2 does with its
+                high-resolution features, Ravi et al., 2024); 0 for none.
         """
         super().__init__()
         self.expand = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
@@ -45,7 +45,7 @@ class UpscalingStep(nn.Module):
 
         Args:
             x: [B, h, w, in_channels].
-            skip: [B, skip_channels, 2h, 2w], needed if `skip_channels` was given, otherwise not looked at.
+            skip: [B, skip_channels, 2h, 2w], required with `skip_channels`, otherwise ignored.
 
         Returns:
             [B, 2h, 2w, out_channels].
@@ -62,14 +62,14 @@ class UpscalingStep(nn.Module):
         return F.gelu(self.norm(x))
 
     def _with_skip(self, x: Tensor, skip: Tensor, convolution: nn.Conv2d) -> Tensor:
-        """Add the product of the 1x1 convolution, without its bias, of a channels-first map to a channels-last one."""
+        """Add a 1x1 convolution, without its bias, of a channels-first map to a channels-last one."""
         pixels = skip.flatten(2).transpose(1, 2)
         weight = convolution.weight.flatten(1).transpose(0, 1).expand(len(skip), -1, -1)
         return torch.baddbmm(x.flatten(1, 2), pixels, weight).view_as(x)
 
 
 class Upscaling(nn.Module):
-    """A row of upscaling steps."""
+    """A sequence of upscaling steps."""
 
     def __init__(self, *, channels: Sequence[int], norms: Sequence[bool], skip_channels: Sequence[int] = ()) -> None:
         """
@@ -90,7 +90,7 @@ class Upscaling(nn.Module):
         return self._through(self.steps, x, skips)
 
     def before_last(self, x: Tensor, skips: Sequence[Tensor] = ()) -> Tensor:
-        """What the last step is given."""
+        """The input of the last step."""
         return self._through(self.steps[:-1], x, skips)
 
     def _through(self, steps: nn.ModuleList, x: Tensor, skips: Sequence[Tensor]) -> Tensor:
@@ -100,7 +100,7 @@ class Upscaling(nn.Module):
 
 
 class HypernetworkMlp(nn.Module):
-    """Linear layers with a ReLU between each two."""
+    """Linear layers with ReLUs in between."""
 
     def __init__(self, *, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int) -> None:
         super().__init__()
@@ -116,14 +116,14 @@ class HypernetworkMlp(nn.Module):
 
 
 class DecoderOutput(NamedTuple):
-    """What a mask decoder computes.
+    """Output of a mask decoder.
 
     Attributes:
         logits: [B, T, H, W], one channel per class, background first.
         tokens: the mask tokens after the transformer [B, T, C].
-        quality_token: the token the quality of the masks is predicted from [B, C].
+        quality_token: the token that mask quality is predicted from [B, C].
         image: image tokens after the transformer [B, N, C].
-        upscaled: channels-last map the masks were read from [B, H, W, channels].
+        upscaled: channels-last map that masks are read from [B, H, W, channels].
     """
 
     logits: Tensor
@@ -137,7 +137,7 @@ def read_masks(hypernetworks: nn.ModuleList, tokens: Tensor, upscaled: Tensor) -
     """Turn each mask token into a linear classifier of pixels (MaskFormer, Cheng et al., NeurIPS 2021).
 
     Args:
-        hypernetworks: one perceptron per token.
+        hypernetworks: one MLP per token.
         tokens: [B, T, C].
         upscaled: [B, H, W, channels].
 
@@ -150,9 +150,9 @@ def read_masks(hypernetworks: nn.ModuleList, tokens: Tensor, upscaled: Tensor) -
 
 
 def mask_classifiers(hypernetworks: nn.ModuleList, tokens: Tensor) -> Tensor:
-    """Apply to each mask token [B, T, C] the perceptron of its own: [B, perceptrons, channels].
+    """Apply to each mask token [B, T, C] its own MLP: [B, MLPs, channels].
 
-    All perceptrons go through a layer together, since each alone is far too small to keep any device busy.
+    All MLPs run through a layer together, since one alone is far too small to keep any device busy.
     """
     x = tokens[:, : len(hypernetworks)].transpose(0, 1)
     layers = list(zip(*(net.layers for net in hypernetworks)))
@@ -182,10 +182,10 @@ class SamDecoder(nn.Module):
             num_masks: T, classes plus background.
             embed_dim: width of the embedding and of all tokens, a multiple of 8.
             num_heads: heads of every attention; divides `embed_dim / 2`.
-            mlp_dim: hidden width of the transformer's perceptrons.
+            mlp_dim: hidden width of the transformer's MLPs.
             depth: layers of the transformer.
             cross_first: order of the transformer's sublayers, see `TwoWayBlock`.
-            skip_channels: channels of the encoder's finer maps at 2h and 4h, if it has them and they are to be used.
+            skip_channels: channels of the encoder's finer maps at 2h and 4h, one for each map to use.
         """
         super().__init__()
         self.transformer = TwoWayTransformer(
@@ -227,10 +227,10 @@ class SamDecoder(nn.Module):
 
 
 class PositionalGrid(nn.Module):
-    """Encodes where each cell of a grid lies (Tancik et al., NeurIPS 2020, as used by SAM, Kirillov et al., ICCV 2023).
+    """Encodes the cell positions of a grid (Tancik et al., NeurIPS 2020, as used by SAM, Kirillov et al., ICCV 2023).
 
-    The frequencies are drawn once and never trained, but networks are trained with the ones they have: they belong to
-    the weights.
+    The frequencies are drawn once and never trained, but networks depend on the ones they were trained with: they
+    belong to the weights.
     """
 
     matrix: Tensor
@@ -247,10 +247,10 @@ class PositionalGrid(nn.Module):
 
     @contextmanager
     def at(self, cells: Tensor, grid: tuple[int, int]) -> Iterator[None]:
-        """While entered, encode some cells of a grid instead of a whole grid.
+        """Within the context, encode only some cells of a grid.
 
         Args:
-            cells: their numbers, row by row [B, n].
+            cells: cell indices in row-major order [B, n].
             grid: rows and columns of the grid.
         """
         self._cells, self._grid = cells, grid
@@ -260,10 +260,10 @@ class PositionalGrid(nn.Module):
             self._cells = None
 
     def forward(self, rows: int, columns: int) -> Tensor:
-        """Encode the centers of all cells, row by row, always in float32.
+        """Encode the centers of all cells in row-major order, always in float32.
 
         Returns:
-            [1, rows * columns, embed_dim], or inside of `at` [B, n, embed_dim] of the cells that were named there.
+            [1, rows * columns, embed_dim], or inside `at` [B, n, embed_dim] for the given cells.
         """
         if self._cells is not None:
             return self._encoded(*self._grid)[0][self._cells]
@@ -273,6 +273,6 @@ class PositionalGrid(nn.Module):
         matrix = self.matrix.float()
         y = (torch.arange(rows, device=matrix.device, dtype=torch.float32) + 0.5) / rows * 2 - 1
         x = (torch.arange(columns, device=matrix.device, dtype=torch.float32) + 0.5) / columns * 2 - 1
-        # Products rather than a matrix product: autocast would compute that one in half precision.
+        # Elementwise products, since autocast would run a matrix product in half precision.
         phase = 2 * math.pi * (x[None, :, None] * matrix[0] + y[:, None, None] * matrix[1])
         return torch.cat([phase.sin(), phase.cos()], dim=-1).flatten(0, 1)[None]

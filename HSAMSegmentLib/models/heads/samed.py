@@ -29,9 +29,9 @@ class SamedHead(nn.Module):
             num_classes: foreground classes K; logits have K + 1 channels, background first.
             embed_dim: width of the encoder's embedding, a multiple of 8.
             num_heads: heads of every attention; divides `embed_dim / 2`.
-            mlp_dim: hidden width of the transformer's perceptrons.
+            mlp_dim: hidden width of the transformer's MLPs.
             depth: layers of the transformer.
-            skip_channels: channels of the encoder's finer maps at 2h and 4h, as many as are to be used.
+            skip_channels: channels of the encoder's finer maps at 2h and 4h, one for each map to use.
         """
         super().__init__()
         self.positional_grid = PositionalGrid(embed_dim=embed_dim)

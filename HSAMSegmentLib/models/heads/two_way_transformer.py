@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Multi-head attention with its own projections, optionally narrower inside, optionally weighted per class."""
+    """Multi-head attention with its own projections, optionally with a narrower inner width and class weights."""
 
     def __init__(self, *, embed_dim: int, num_heads: int, downsample_rate: int = 1) -> None:
         """
@@ -38,8 +38,8 @@ class Attention(nn.Module):
             q: queries.
             k: keys.
             v: values.
-            weights: [B, n, m], multiplied to the attention of all heads after the soft-max, without renormalization
-                (the learnable mask cross-attention of H-SAM, Cheng et al., CVPR 2024).
+            weights: [B, n, m], multiplied to the attention of all heads after the softmax, without renormalization (the
+                learnable mask cross-attention of H-SAM, Cheng et al., CVPR 2024).
 
         Returns:
             [B, n, C].
@@ -72,7 +72,7 @@ class TokenMlp(nn.Module):
 
 
 class TwoWayBlock(nn.Module):
-    """One layer: self-attention of the tokens, tokens to image, perceptron, image to tokens."""
+    """One layer: token self-attention, token-to-image attention, MLP, image-to-token attention."""
 
     def __init__(
         self,
@@ -89,11 +89,11 @@ class TwoWayBlock(nn.Module):
         Args:
             embed_dim: width of all tokens.
             num_heads: heads of every attention.
-            mlp_dim: hidden width of the perceptron.
-            cross_first: tokens look at the image before they look at each other (H-SAM); otherwise after (SAM).
-            cross_downsample: how much narrower both cross attentions are inside.
+            mlp_dim: hidden width of the MLP.
+            cross_first: tokens attend to the image before attending to each other (H-SAM); otherwise after (SAM).
+            cross_downsample: factor by which both cross attentions are narrower inside.
             is_first: the first layer's self-attention has neither residual nor positions, as in SAM.
-            dropout: of the tokens-to-image result, in training.
+            dropout: dropout on the token-to-image result in training.
         """
         super().__init__()
         self.cross_first = cross_first
@@ -142,7 +142,7 @@ class TwoWayBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """Several two-way layers and a last look of the tokens at the image."""
+    """Two-way layers followed by a final token-to-image attention."""
 
     def __init__(
         self,
@@ -175,10 +175,10 @@ class TwoWayTransformer(nn.Module):
     def forward(
         self, tokens: Tensor, image: Tensor, image_pe: Tensor, class_weights: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Let tokens and image attend to each other.
+        """Run the transformer.
 
         Args:
-            tokens: [B or 1, n, C]; they serve as their own positions too.
+            tokens: [B or 1, n, C]; also used as their own positions.
             image: image tokens [B, N, C].
             image_pe: positions of the image tokens [1, N, C].
             class_weights: [B, n, N], weights of the layers' cross attentions, or None.
