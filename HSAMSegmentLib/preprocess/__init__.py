@@ -1,1 +1,1 @@
-"""From a volume to the input of a network: intensity rules, slices, resampling."""
+"""Convert a volume to network input: intensity rules, slices, resampling."""

@@ -1,8 +1,8 @@
-"""Gray values to the range 0 to 1, as a model's rule says, and warnings where a scan is not what the model expects.
+"""Scale intensities to 0 to 1 by a model's rule, and warn about scans unlike those that the model expects.
 
-Percentiles are exact, whatever the order of the voxels, and need little memory. A float32 read as an integer (with its
-sign handled) sorts like the number itself. Counting the upper and then the lower 16 bits of these integers finds any
-rank in two passes over the data without sorting or copying the volume; integers of 16 bits need one.
+Percentiles are exact, independent of the voxel order, and need little memory. Read as an integer (with its sign
+handled), a float32 sorts like the number itself. Counting the upper and then the lower 16 bits of these integers finds
+any rank in two passes over the data without sorting or copying the volume; 16-bit integers need one.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _HIGHEST_FAT_HU = -50.0
 def foreground_percentiles(array: np.ndarray, percentiles: tuple[float, ...]) -> tuple[float, ...]:
     """Percentiles of the values above the lowest value, linearly interpolated between ranks.
 
-    The lowest value is what scans are padded with, so that padding changes nothing; of a constant array it is the
-    answer itself.
+    Scans are padded with their lowest value, so leaving it out makes the result independent of padding; for a constant
+    array the result is that value.
 
     Args:
-        array: finite values of three dimensions, any type; compared as float32.
+        array: finite values with three dimensions, any type; compared as float32.
         percentiles: each 0 to 100.
     """
     lowest = array.min()
@@ -80,9 +80,9 @@ def _floats_of_rank(array: np.ndarray, ranks: list[int]) -> list[float]:
 
 
 def _key_blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Integers that sort like the values, block by block."""
+    """Sort keys of the values (integers in the same order), block by block."""
     for block in _blocks(array):
-        # Adding zero turns -0.0 into 0.0, which would sort apart.
+        # Adding zero turns -0.0 into 0.0, which would sort differently.
         bits = (np.ascontiguousarray(block, dtype=np.float32) + np.float32(0.0)).view(np.uint32).reshape(-1)
         yield np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
 
@@ -100,7 +100,7 @@ def _value_of_key(upper: int, lower: int) -> float:
 
 
 class ModelExpectations(Protocol):
-    """What a model's manifest says about its input."""
+    """The parts of a model's manifest that describe its input."""
 
     @property
     def modality(self) -> str:
@@ -108,7 +108,7 @@ class ModelExpectations(Protocol):
 
     @property
     def intensity(self) -> IntensityRule:
-        """How gray values are scaled."""
+        """How intensities are scaled."""
 
     @property
     def slices(self) -> SliceRule:
@@ -121,16 +121,16 @@ class ModelExpectations(Protocol):
 
 @dataclass(frozen=True)
 class IntensityScaler:
-    """Scales any part of one volume, with bounds that were measured on the whole of it.
+    """Scales any part of a volume, with bounds measured on the whole volume.
 
     Attributes:
-        bounds: gray values that become 0 and 1, or None where each slice has its own.
+        bounds: intensities that map to 0 and 1, or None if each slice has its own.
     """
 
     bounds: tuple[float, float] | None
 
     def __call__(self, slices: np.ndarray) -> np.ndarray:
-        """Scale slices [..., rows, columns] to float32 in 0 to 1, same shape; constant ones become 0."""
+        """Scale slices [..., rows, columns] to float32 in 0 to 1, same shape; constant slices become 0."""
         values = np.asarray(slices, dtype=np.float32)
         if self.bounds is not None:
             low, high = np.float32(self.bounds[0]), np.float32(self.bounds[1])
@@ -144,12 +144,12 @@ class IntensityScaler:
 
 
 def intensity_scaler(array: np.ndarray, rule: IntensityRule) -> IntensityScaler:
-    """Measure what a rule needs to know of a volume.
+    """Create a scaler for a volume, measuring what the rule needs.
 
     Args:
-        array: the whole volume, in any order of its axes.
-        rule: "window" needs nothing of it; "percentile" takes its percentiles over all voxels but those of the lowest
-            value (the padding; see `foreground_percentiles`); "slice_minmax" looks at each slice when it comes.
+        array: the whole volume, with its axes in any order.
+        rule: "window" measures nothing; "percentile" takes percentiles over all voxels except those of the lowest value
+            (the padding; see `foreground_percentiles`); "slice_minmax" measures each slice when it is scaled.
 
     Raises:
         RequestError: if the rule is unknown.
@@ -167,9 +167,9 @@ def scale_intensity(source: Volume | np.ndarray, rule: IntensityRule, *, plane: 
     """Scale a volume to float32 in 0 to 1, same shape.
 
     Args:
-        source: a volume, or an array whose first axis counts the slices.
-        rule: how.
-        plane: slices of a volume that "slice_minmax" looks at.
+        source: a volume, or an array with slices along its first axis.
+        rule: the intensity rule.
+        plane: slice plane of a volume for "slice_minmax".
 
     Raises:
         RequestError: if the rule or the plane is unknown.
@@ -182,7 +182,7 @@ def scale_intensity(source: Volume | np.ndarray, rule: IntensityRule, *, plane: 
 
 
 def plausibility_warnings(volume: Volume, expected: ModelExpectations) -> tuple[str, ...]:
-    """Sentences on what makes a volume an unlikely input of a model; none if nothing is odd.
+    """Return warnings about a volume that is an unlikely input of a model; none if nothing is unusual.
 
     Args:
         volume: the scan.

@@ -1,10 +1,10 @@
-"""Slices to network input and logits back to slices, on the device. Shared by segmenting and fine-tuning.
+"""Map slices to network input and logits back to slices, on the device. Shared by inference and fine-tuning.
 
-`SliceFraming` knows the geometry of one slice size; `NetworkInput` hands out batches of a stack of slices.
+`SliceFraming` handles the geometry of one slice size; `NetworkInput` yields batches of a stack of slices.
 
-How "stretch" resizes was settled by measurement, on the golden volume of the official route (H-SAM 512 with a tiny
+How "stretch" resizes was decided by measurement on the golden volume of the official pipeline (H-SAM 512 with a tiny
 encoder and random weights, 3 slices of 300 x 280; random logits change from pixel to pixel, so this is far stricter
-than organs are). Smallest Dice of the 8 classes against the golden labels, by how slices go in and labels come out:
+than real organs). Lowest Dice of the 8 classes against the golden labels, by resampling of slices and of logits:
 
     ==============================  ==============  ===================
     in                              nearest sample  interpolated logits
@@ -16,8 +16,8 @@ than organs are). Smallest Dice of the 8 classes against the golden labels, by h
     bilinear, half-pixel centers    0.979           0.234
     ==============================  ==============  ===================
 
-So slices go in by the spline itself, as one matrix per axis (see `resampling`), and where the network's samples are at
-least as dense as the pixels, a pixel takes the logits of the nearest sample.
+So slices are resampled by the spline itself, as one matrix per axis (see `slice_resampling`), and where the network's
+samples are at least as dense as the pixels, each pixel takes the logits of the nearest sample.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class SliceWindow:
 
 
 class SliceFraming:
-    """Puts slices of one size on the S x S input of a network, and its logits back on the slices.
+    """Resamples slices of one size to the S x S input of a network, and its logits back to the slices.
 
-    With "stretch", and with "spacing" where the slice fits, there is one tile per slice; larger slices have several.
+    "stretch" uses one tile per slice, as does "spacing" if the slice fits; larger slices have several.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class SliceFraming:
         """Lay out the tiles.
 
         Args:
-            rule: the model's rule; `framing` and `pixel_spacing_mm` matter here.
+            rule: the model's rule; only `framing` and `pixel_spacing_mm` are used.
             image_size: side S of the network input.
             slice_shape: rows and columns of the slices.
-            pixel_spacing_mm: distance of their rows and of their columns.
+            pixel_spacing_mm: spacing of their rows and columns.
         """
         self.image_size = image_size
         self.slice_shape = tuple(slice_shape)
@@ -103,7 +103,7 @@ class SliceFraming:
     def labels(self, labels: Tensor) -> Tensor:
         """Resample label maps [n, rows, cols] by nearest neighbor with the same geometry: [n, tiles, S, S].
 
-        What lies outside of the slice becomes 0.
+        Pixels outside the slice become 0.
         """
         padded = torch.nn.functional.pad(labels, (0, 1, 0, 1))
         framed = []
@@ -114,14 +114,14 @@ class SliceFraming:
         return torch.stack(framed, dim=1)
 
     def logits(self, logits: Tensor, window: SliceWindow | None = None) -> Tensor:
-        """Read logits [n * tiles, C, s, s] (s <= S) at the pixels of the slices: [n, C, rows, cols] in float32.
+        """Resample logits [n * tiles, C, s, s] (s <= S) to the pixels of the slices: [n, C, rows, cols] in float32.
 
         Args:
-            logits: of one stage, tiles of a slice one after the other.
-            window: read only this part of the slices.
+            logits: logits of one stage, tiles of a slice adjacent.
+            window: resample to this part of the slices only.
 
         Returns:
-            The bilinear interpolation (half-pixel centers in s, the framing's own geometry in S), tiles blended.
+            Bilinearly interpolated logits (half-pixel centers in s, the framing's own geometry in S), tiles blended.
         """
         box = window or SliceWindow(0, self.slice_shape[0], 0, self.slice_shape[1])
         tiled = logits.float().unflatten(0, (-1, self.tile_count))
@@ -163,7 +163,7 @@ class SliceFraming:
 
     @property
     def _reads_samples(self) -> bool:
-        """Whether every pixel lies on a sample of the network's own resolution."""
+        """Whether every pixel coincides with a sample at the network's own resolution."""
         return all(
             placement.corner_aligned and placement.length <= placement.samples
             for placement in (self.row_placements[0], self.column_placements[0])
@@ -180,7 +180,7 @@ class SliceFraming:
         return rows, columns
 
     def _grid(self, tile: int, resolution: int, box: SliceWindow) -> np.ndarray:
-        """Places [1, rows, cols, (x, y)] in the box, -1 and 1 being the outermost cells' centers."""
+        """Sampling grid [1, rows, cols, (x, y)] in the box; -1 and 1 are the centers of the outermost cells."""
         rows, columns = self._cells(tile, resolution, box)
         scale = 2.0 / max(resolution - 1, 1)
         y, x = np.meshgrid(rows * scale - 1.0, columns * scale - 1.0, indexing="ij")
@@ -199,13 +199,13 @@ class SliceFraming:
 
 
 class NetworkInput:
-    """Batches of network input from a stack of slices.
+    """Yields batches of network input from a stack of slices.
 
-    Gray values are scaled per batch, so that a volume of any size needs no float copy.
+    Intensities are scaled per batch, so a volume of any size needs no float copy.
 
     Attributes:
-        scale: gray values to float32 in [0, 1].
-        context_step: how many slices away the outer channels are, 0 for none.
+        scale: maps intensities to float32 in [0, 1].
+        context_step: distance in slices of the outer channels, 0 for none.
     """
 
     def __init__(
@@ -217,14 +217,14 @@ class NetworkInput:
         slice_spacing_mm: float,
         scale: Callable[[np.ndarray], np.ndarray],
     ) -> None:
-        """Keep what batches are made from.
+        """Store the inputs of all batches.
 
         Args:
-            stack: slices [n, rows, cols] of any numeric type, a view will do.
-            rule: the model's rule; `context` and `context_mm` matter here.
-            framing: made for these slices.
-            slice_spacing_mm: distance of the slices.
-            scale: gray values [m, rows, cols] of whole slices to float32 in [0, 1].
+            stack: slices [n, rows, cols] of any numeric type; may be a view.
+            rule: the model's rule; only `context` and `context_mm` are used.
+            framing: framing for these slices.
+            slice_spacing_mm: distance between slices.
+            scale: maps intensities [m, rows, cols] of whole slices to float32 in [0, 1].
         """
         self._stack = stack
         self._framing = framing
@@ -236,7 +236,7 @@ class NetworkInput:
         return count
 
     def batch(self, first: int, last: int, device: torch.device | str) -> Tensor:
-        """Network input [n * tiles, 3, S, S] of the slices first..last - 1, tiles of a slice one after the other."""
+        """Network input [n * tiles, 3, S, S] of the slices first..last - 1, tiles of a slice adjacent."""
         wanted = context_indices(np.arange(first, last), len(self), self.context_step)
         needed, position = np.unique(wanted, return_inverse=True)
         slices = to_tensor(np.asarray(self.scale(self._stack[needed]), dtype=np.float32), device)
@@ -248,7 +248,7 @@ class NetworkInput:
 
 
 def context_step(rule: SliceRule, slice_spacing_mm: float) -> int:
-    """How many slices away the outer channels are; 0 if the slice itself is repeated."""
+    """Distance in slices of the outer channels; 0 if the slice itself is repeated."""
     if rule.context == "repeat":
         return 0
     return max(1, round(rule.context_mm / slice_spacing_mm)) if slice_spacing_mm > 0.0 else 1
@@ -285,7 +285,7 @@ class StackRegion:
 
 
 def stack_region(roi: tuple[int, int, int, int, int, int], frame: SliceFrame) -> StackRegion:
-    """Where a voxel box (i0, i1, j0, j1, k0, k1), upper bounds excluded, lies in the stack."""
+    """Convert a voxel box (i0, i1, j0, j1, k0, k1), upper bounds excluded, to a region of the stack."""
     bounds = []
     for array_axis, backwards, count in zip(frame.axes, frame.reversed_axes, frame.stack_shape):
         voxel_axis = 2 - array_axis
@@ -296,5 +296,5 @@ def stack_region(roi: tuple[int, int, int, int, int, int], frame: SliceFrame) ->
 
 
 def voxel_axis_name(frame: SliceFrame) -> str:
-    """The voxel axis that the slices follow: "i", "j" or "k"."""
+    """The voxel axis across the slices: "i", "j" or "k"."""
     return "kji"[frame.axes[0]]

@@ -1,6 +1,6 @@
-"""How a model wants its input and its output read, and along which planes of a volume. No torch here.
+"""Rules for a model's input, its output, and the planes of multi-planar inference. No torch here.
 
-The rules are plain data that travels in the manifest of a bundle.
+The rules are plain data, stored in the manifest of a bundle.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _SCALES = (0.25, 4.0)
 _WIDEST_MM = 20.0
 
 _THICKEST = 2.0
-"""Slices further apart than this many pixels are too thick to be read across."""
+"""Slices further apart than this many pixels are too thick for other planes."""
 
 _FEWEST_SLICES = 16
-"""Fewer are too flat to be read across: one cell of the encoder."""
+"""Fewer slices are too few for other planes: one cell of the encoder."""
 
 
 @dataclass(frozen=True)
 class IntensityRule:
-    """How gray values become the range 0 to 1.
+    """How intensities are scaled to 0 to 1.
 
     Attributes:
-        kind: "window" (clip to `window_hu`), "percentile" (clip to percentiles of the volume's voxels, those of its
-            lowest value left out: the padding) or "slice_minmax" (minimum and maximum of each slice, as AutoSAM does).
+        kind: "window" (clip to `window_hu`), "percentile" (clip to percentiles of the volume, excluding voxels of its
+            lowest value, the padding) or "slice_minmax" (minimum and maximum of each slice, as in AutoSAM).
         window_hu: lower and upper bound in Hounsfield units for "window".
         percentiles: lower and upper percentile for "percentile".
     """
@@ -59,17 +59,17 @@ class IntensityRule:
 
 @dataclass(frozen=True)
 class SliceRule:
-    """How a volume is cut and framed for the network.
+    """How a volume is sliced and framed for the network.
 
     Attributes:
-        plane: "acquisition" (along the axis of the largest spacing; axial when isotropic), "axial", "coronal" or
-            "sagittal".
-        framing: "stretch" (the slice is resized to S x S whatever its aspect, as H-SAM, SAMed and AutoSAM do) or
-            "spacing" (resampled to `pixel_spacing_mm`, then centered on the S x S input with zero padding, or covered
-            by overlapping S x S tiles where it is larger).
+        plane: "acquisition" (stacked along the axis with the largest spacing; axial when isotropic), "axial",
+            "coronal" or "sagittal".
+        framing: "stretch" (resize the slice to S x S regardless of its aspect, as H-SAM, SAMed and AutoSAM do) or
+            "spacing" (resample to `pixel_spacing_mm`, then center on the S x S input with zero padding, or cover with
+            overlapping S x S tiles if it is larger).
         pixel_spacing_mm: for "spacing".
-        context: "repeat" (the slice in all three channels) or "adjacent" (the slices `context_mm` before and after
-            it, rounded to whole slices and at least one, in the first and the last channel; edge slices repeat).
+        context: "repeat" (the slice in all three channels) or "adjacent" (the slices `context_mm` before and after it,
+            rounded to whole slices and at least one, in the first and the last channel; edge slices repeat).
         context_mm: for "adjacent".
     """
 
@@ -91,13 +91,13 @@ class SliceRule:
 
 @dataclass(frozen=True)
 class PredictionRule:
-    """How the network's output becomes labels.
+    """How the network's output is turned into labels.
 
     Attributes:
         stages: "both" (the mean of all decoding stages' logits) or "last".
-        views: under which (rotation in degrees counterclockwise, scale) each network input is seen; the logits of all
-            views are averaged. (0, 1) is the input as it is.
-        neighbors_mm: standard deviation of the Gaussian by which logits are averaged across the slices; 0 for none.
+        views: test-time augmentation views as (rotation in degrees counterclockwise, scale); the logits of all views
+            are averaged. (0, 1) is the plain input.
+        neighbors_mm: standard deviation of the Gaussian for through-plane smoothing of logits; 0 for none.
     """
 
     stages: str = "both"
@@ -131,19 +131,19 @@ class PredictionRule:
 
 
 def readable_across(geometry: Geometry, rule: SliceRule) -> bool:
-    """Whether the slices of a volume lie so close, and are so many, that other planes can be read as well."""
+    """Whether the slices of a volume are close and numerous enough for multi-planar inference."""
     frame = slice_frame(geometry, rule.plane)
     pixel_mm = max(*frame.pixel_spacing_mm, rule.pixel_spacing_mm)
     return frame.stack_shape[0] >= _FEWEST_SLICES and frame.slice_spacing_mm <= _THICKEST * pixel_mm
 
 
 def is_other_plane(plane: str, geometry: Geometry, rule: SliceRule) -> bool:
-    """Whether slices of this plane are others than the ones that the rule cuts."""
+    """Whether this plane differs from the one that the rule slices."""
     return slice_frame(geometry, plane).axes[0] != slice_frame(geometry, rule.plane).axes[0]
 
 
 def too_thick(geometry: Geometry, rule: SliceRule) -> str:
-    """The sentence for a volume that is not `readable_across`."""
+    """The warning for a volume that is not `readable_across`."""
     frame = slice_frame(geometry, rule.plane)
     return (
         f"This model reads volumes along several planes, but this one has {frame.stack_shape[0]} slices, "
@@ -152,10 +152,10 @@ def too_thick(geometry: Geometry, rule: SliceRule) -> str:
 
 
 def other_plane(grids: Sequence[Geometry], rule: SliceRule) -> str:
-    """The plane of a second network for some volumes: sagittal, or axial where the first looks along sagittal slices.
+    """The plane of a second network for some volumes: sagittal, or axial if the first is sagittal.
 
     Returns:
-        "" where slices are too thick or too few to be read across, or where the volumes have no other plane in common.
+        "" if slices are too thick or too few for other planes, or if the volumes have no other plane in common.
     """
     if not all(readable_across(grid, rule) for grid in grids):
         return ""

@@ -1,9 +1,9 @@
-"""One axis of a slice against one axis of the network's input: where the samples lie, and the weights between both.
+"""Resample between one axis of a slice and one axis of the network's input: sample positions and weights.
 
-Every resampling here is linear in the gray values and separable, so it is one small matrix per axis. The matrices are
-built once per slice size, on the CPU in float64; applying them is two matrix products on whatever device there is. So
-the cubic spline of the official route runs on the device and yields the same numbers (measured against
-`scipy.ndimage.zoom` on the golden input of the volume route: largest difference 6e-7).
+All resampling here is linear in the intensities and separable, so it is one small matrix per axis. The matrices are
+built once per slice size, on the CPU in float64; applying them takes two matrix products on any device. This way the
+cubic spline of the official pipeline runs on the device and yields the same numbers (largest difference to
+`scipy.ndimage.zoom` on the golden input of the volume pipeline: 6e-7).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _KEYS = -0.5
 
 @dataclass(frozen=True)
 class AxisPlacement:
-    """Where the network's samples lie on one axis of a slice.
+    """Positions of the network's samples on one axis of a slice.
 
     Attributes:
         length: pixels of the slice on this axis.
         samples: samples of the network input on this axis (S).
         start: slice coordinate (in pixels, 0 = center of the first) of sample 0.
-        step: distance of two samples in pixels.
-        corner_aligned: the outermost samples are the outermost pixels ("stretch").
+        step: distance between samples in pixels.
+        corner_aligned: the outermost samples coincide with the outermost pixels ("stretch").
     """
 
     length: int
@@ -51,18 +51,18 @@ class AxisPlacement:
 
 
 def stretched(length: int, samples: int) -> AxisPlacement:
-    """The whole axis on all samples, first on first and last on last, as H-SAM, SAMed and AutoSAM have it."""
+    """Stretch the axis over all samples, first on first and last on last, as in H-SAM, SAMed and AutoSAM."""
     return AxisPlacement(length, samples, 0.0, (length - 1) / (samples - 1), corner_aligned=True)
 
 
 def spaced(length: int, samples: int, step: float, *, overlap: float = 0.25) -> tuple[AxisPlacement, ...]:
-    """Samples `step` pixels apart: one centered placement if the axis fits, overlapping ones from edge to edge if not.
+    """Place samples `step` pixels apart: centered if the axis fits, otherwise overlapping from edge to edge.
 
     Args:
         length: pixels of the axis.
         samples: samples of the network input.
-        step: wanted distance of the samples in pixels.
-        overlap: smallest common part of two neighbors, as a fraction of `samples`.
+        step: distance between samples in pixels.
+        overlap: minimum overlap of neighboring placements, as a fraction of `samples`.
     """
     extent = length / step
     first_center = -0.5 + step / 2.0
@@ -78,8 +78,8 @@ def spaced(length: int, samples: int, step: float, *, overlap: float = 0.25) -> 
 def image_matrix(placement: AxisPlacement) -> np.ndarray:
     """Weights [samples, length] that turn pixels into samples.
 
-    "Stretch" is the cubic spline of the official route (`scipy.ndimage.zoom` with its defaults, overshoot kept).
-    Otherwise Keys' cubic, widened by the step where it reduces (so that nothing aliases), zero outside of the slice.
+    "stretch" uses the cubic spline of the official pipeline (`scipy.ndimage.zoom` with its defaults, overshoot kept).
+    Otherwise Keys' cubic, widened by the step when downsampling (against aliasing), zero outside the slice.
     """
     if placement.corner_aligned:
         return _spline_matrix(placement.length, placement.samples)
@@ -87,18 +87,18 @@ def image_matrix(placement: AxisPlacement) -> np.ndarray:
 
 
 def nearest_pixels(placement: AxisPlacement) -> np.ndarray:
-    """Index of the pixel nearest to every sample, int64 [samples]; -1 outside of the slice."""
+    """Index of the pixel nearest to each sample, int64 [samples]; -1 outside the slice."""
     index = np.floor(placement.sample_positions + 0.5).astype(np.int64)
     return np.where((index >= 0) & (index < placement.length), index, -1)
 
 
 def pixel_cells(placement: AxisPlacement, resolution: int) -> np.ndarray:
-    """Where each pixel lies on a map of `resolution` cells that covers the network input: float64 [length].
+    """Position of each pixel on a map of `resolution` cells that covers the network input: float64 [length].
 
-    0 is the center of the first cell. The cells of a coarser map are centered in their share of the samples
-    (half-pixel centers), as in the networks; beyond the outermost centers the outermost cell counts. Where "stretch"
-    has samples at least as dense as the pixels, a pixel takes the nearest sample, as the official route does; where it
-    has fewer, interpolated logits give smoother edges than enlarged labels.
+    0 is the center of the first cell. The cells of a coarser map are centered in their share of the samples (half-pixel
+    centers), as in the networks; positions are clamped to the outermost centers. Where "stretch" has samples at least
+    as dense as the pixels, a pixel takes the nearest sample, as in the official pipeline; where it has fewer,
+    interpolated logits give smoother edges than enlarged labels.
     """
     positions = placement.pixel_positions
     if placement.corner_aligned and placement.length <= placement.samples:
@@ -108,9 +108,9 @@ def pixel_cells(placement: AxisPlacement, resolution: int) -> np.ndarray:
 
 
 def blend_weights(placements: tuple[AxisPlacement, ...]) -> np.ndarray:
-    """Share of each placement in each pixel, float32 [placements, length]; the shares of a pixel sum to 1.
+    """Blending weight of each placement at each pixel, float32 [placements, length]; the weights of a pixel sum to 1.
 
-    Within a placement the weight falls linearly from its middle to its edge: a network knows least there.
+    Within a placement the weight falls linearly from the middle to the edge, where the network has the least context.
     """
     length, samples = placements[0].length, placements[0].samples
     weights = np.zeros((len(placements), length))
