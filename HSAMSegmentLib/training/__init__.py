@@ -1,1 +1,1 @@
-"""Fine-tune models: from labeled cases to a bundle."""
+"""Fine-tune models from labeled cases to a bundle."""

@@ -28,14 +28,14 @@ def write_plot(
     validated_on: str = "",
     overwrite: bool = False,
 ) -> None:
-    """Draw the loss, and Dice per label where there is validation, to a PNG file.
+    """Plot the loss, and with validation the Dice per label, to a PNG file.
 
     Args:
         history: the validations.
-        path: of the PNG file.
-        title: above the picture.
-        validated_on: what the Dice was measured on, in words.
-        overwrite: whether an existing file may be replaced.
+        path: path of the PNG file.
+        title: title of the plot.
+        validated_on: source of the validation slices, in words.
+        overwrite: replace an existing file.
 
     Raises:
         OutputError: if the file exists or cannot be written.
@@ -76,8 +76,8 @@ def export(result: FinetuneResult, request: FinetuneRequest) -> None:
     """Write the bundle and, if requested, the report and the plot.
 
     Args:
-        result: with its model.
-        request: which files, and whether existing ones may be replaced.
+        result: result with its model.
+        request: names the files, and whether to replace existing ones.
 
     Raises:
         OutputError: if a file exists or cannot be written.
@@ -100,7 +100,7 @@ def export(result: FinetuneResult, request: FinetuneRequest) -> None:
 
 
 def write_report(result: FinetuneResult, path: Path, *, overwrite: bool = False) -> None:
-    """Write everything about a training as JSON.
+    """Write the report of a training as JSON.
 
     Raises:
         OutputError: if the file exists or cannot be written.
@@ -114,5 +114,5 @@ def write_report(result: FinetuneResult, path: Path, *, overwrite: bool = False)
 
 
 def _without_nan(metrics: ValidationMetrics) -> dict[str, Any]:
-    """JSON values; the loss before the first step becomes null."""
+    """Convert to JSON values; the loss before the first step becomes null."""
     return {**metrics.to_state(), "loss": metrics.loss if math.isfinite(metrics.loss) else None}

@@ -43,15 +43,15 @@ def finetune(
     events: FinetuneEvents = ignore_events,
     cancel: CancelToken | None = None,
 ) -> FinetuneResult:
-    """Fine-tune a model and write it. Under `torchrun`, several processes train it together, a batch each per step.
+    """Fine-tune a model and save it. Under `torchrun`, several processes train it together, each with its own batch.
 
     Args:
         request: the request.
         cases: training cases in memory, instead of the files of the request.
         validation: validation cases in memory, instead of the files of the request.
-        progress: called with the progress.
+        progress: called with progress reports.
         events: called with every `ValidationMetrics` and `ValidationPreview`.
-        cancel: to stop early; the best weights so far are written.
+        cancel: stops early; the best weights so far are saved.
 
     Returns:
         The result; `stopped` says why the training ended.
@@ -61,7 +61,7 @@ def finetune(
         VolumeError: if a scan cannot be read.
         CheckpointError: if the starting model cannot be used.
         OutputError: if an output exists or cannot be written; the training state is kept, so `resume` can try again.
-        CancelledError: if it was cancelled before the first step.
+        CancelledError: if canceled before the first step.
     """
     with ranks.joined(request.device) as device:
         run = prepare(
@@ -105,7 +105,7 @@ def train(run: FinetuneState) -> FinetuneResult:
 
 
 def _train_first_network(run: FinetuneState) -> bool:
-    """Train the network that the setup starts with; returns whether it has converged before the end of the budget."""
+    """Train the network that the setup starts with; return whether it converged before the end of the budget."""
     trainer, validator = run.trainer, run.validator
     with closing(_batches(run)) as batches:
         if validator.begin():
@@ -203,7 +203,7 @@ def _has_kept(run: FinetuneState) -> bool:
 
 
 def _finish(run: FinetuneState, stopped: str) -> FinetuneResult:
-    """Write the result; the training state is removed, unless a cancelled training may be resumed."""
+    """Write the result; delete the training state, unless a canceled training may be resumed."""
     if run.second_plane is not None:
         run.note([describe_second_plane(run.second_plane.plane, run.comparison)])
     if run.checkpointer.error:

@@ -1,4 +1,4 @@
-"""Everything that belongs to one fine-tuning in progress, and how it is prepared, saved, and resumed."""
+"""The state of one fine-tuning in progress: preparing, saving and resuming it."""
 
 from __future__ import annotations
 
@@ -42,28 +42,28 @@ _PLOT_SECONDS = 1.5
 
 
 class FinetuneState:
-    """One fine-tuning in progress: its parts, and what they share.
+    """One fine-tuning in progress and its shared parts.
 
     Attributes:
         request: the request.
         setup: data, recipe, initialized network.
         trainer: weights, optimizer, random draws, history.
-        validator: when and on what to validate.
+        validator: when to validate, and on what.
         checkpointer: saves the state that `resume` continues from.
         budget: minutes or epochs.
-        second_plane: a second network for another plane and its trainer, None without.
-        comparison: whether the second network helps, None before it is known.
-        notes: sentences for the result; `advice` are those that matter to users of the model.
+        second_plane: a second network for another plane and its trainer; None without one.
+        comparison: whether the second network helps; None until known.
+        notes: sentences for the result; `advice` holds those that matter to users of the model.
     """
 
     def __init__(
         self, request: FinetuneRequest, progress: ProgressCallback, cancel: CancelToken, budget: Budget | None = None
     ) -> None:
-        """Check the request; `attach` adds the rest once the data are read.
+        """Check the request; `attach` adds the rest after the data are read.
 
         Raises:
             OutputError: if an output exists and may not be replaced.
-            RequestError: if options are unknown or exclude each other.
+            RequestError: if options are unknown or mutually exclusive.
         """
         for path in (request.output, request.report, request.plot):
             if path is not None:
@@ -100,7 +100,7 @@ class FinetuneState:
         self.trainer.guard = self.guard
         self.budget.set_steps_per_epoch(setup.steps_per_epoch)
         self.budget.writing_seconds += self._writing_seconds()
-        # A rank that left a validation would be waited for, so several look for a cancel between steps only.
+        # Several ranks check for a cancel between steps only: the others would wait for one that left a validation.
         inner_cancel = self.cancel if ranks.world_size() == 1 else CancelToken()
         self.validator = Validator(setup, self.trainer, self.budget, events, inner_cancel)
         self.checkpointer = Checkpointer(state_path(request.output), self.state, every_seconds=request.save_seconds)
@@ -116,12 +116,12 @@ class FinetuneState:
         return bool(self.setup.recipe.second_plane and self.setup.validation_sets)
 
     def stepper(self, trainer: Trainer, batches: Batches, stage: str) -> Callable[[], None]:
-        """A function that takes one step, saves from time to time, and reports progress.
+        """Return a function that takes one step, saves from time to time, and reports progress.
 
         Args:
-            trainer: of either network.
+            trainer: trainer of either network.
             batches: its batches.
-            stage: for the progress report.
+            stage: stage name in progress reports.
         """
         probe = BatchSizeProbe(self.budget, batches)
         objective = Objective(batches, self.loss)
@@ -139,7 +139,7 @@ class FinetuneState:
         return step
 
     def loss(self, stages: Sequence[Tensor], labels: Tensor) -> Tensor:
-        """The loss of the head at the present step."""
+        """The loss of the head at the current step."""
         if len(stages) == 1 and self.setup.recipe.architecture.head != "samed":
             return autosam_loss(stages[0], labels)
         return 2.0 * hsam_loss(
@@ -151,7 +151,7 @@ class FinetuneState:
         )
 
     def augmentation_of(self, trainer: Trainer) -> Callable[[], AugmentRule]:
-        """A function that returns the augmentation at the trainer's present step."""
+        """Return a function that returns the augmentation at the trainer's current step."""
         return lambda: self.setup.recipe.augment_at(trainer.steps)
 
     def start_second_plane(self, first: SegmentationNetwork) -> SecondPlane:
@@ -167,9 +167,9 @@ class FinetuneState:
         return plane
 
     def guard(self) -> AbstractContextManager[Any]:
-        """Checks for a cancel in every operation of a slow step; quick steps are checked in between.
+        """Check for a cancel in every operation of a slow step; quick steps are checked in between.
 
-        Several ranks check between steps only: one that left a step would be waited for.
+        Several ranks check between steps only, since the others would wait for one that left a step.
         """
         if ranks.world_size() > 1:
             return nullcontext()
@@ -177,7 +177,7 @@ class FinetuneState:
         return CancellableComputation(self.cancel) if is_slow else nullcontext()
 
     def interruptible(self, work: Callable[[], Result]) -> Result:
-        """Run work that cannot check for a cancel itself; on a cancel it is abandoned."""
+        """Run work that cannot check for a cancel itself; a cancel abandons it."""
         return interruptible(work, self.cancel)
 
     def state(self) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class FinetuneState:
         }
 
     def resume(self) -> None:
-        """Continue from the saved state, if the request says so and there is one.
+        """Continue from the saved state, if there is one and the request allows it.
 
         Raises:
             RequestError: if the state belongs to other scans, labels or options.
@@ -220,22 +220,22 @@ class FinetuneState:
         self.note([f"Resumed at step {self.steps}."])
 
     def _steps_at_this_size(self, state: dict[str, Any]) -> int:
-        """Steps of the earlier runs, in steps of the present number of ranks: these see more or fewer slices in one."""
+        """Steps of earlier runs, converted to the current number of ranks, which changes the slices per step."""
         now = self.setup.steps_per_epoch
         before = state.get("steps_per_epoch", now)
         return self.steps if before == now else round(self.steps * now / before)
 
     def stored(self, cases: Iterable[Case]) -> list[Case]:
-        """The same cases, in files if the request says so."""
+        """The same cases, stored in files if the request says so."""
         return list(cases) if self.store is None else [self.store.case(case) for case in cases]
 
     def bank_of(self, case: Case, recipe: Recipe) -> SliceBank:
-        """The slices of a case, in files if the request says so."""
+        """The slices of a case, stored in files if the request says so."""
         bank = self.interruptible(lambda: slice_bank_of(case, recipe))
         return bank if self.store is None else self.store.bank(bank)
 
     def close(self) -> None:
-        """Remove the files that only the training needs."""
+        """Delete the files that only the training needs."""
         if self.store is not None:
             self.store.close()
 
@@ -248,11 +248,11 @@ class FinetuneState:
         self.notes += [sentence for sentence in sentences if sentence not in self.notes]
 
     def advise(self, sentences: Sequence[str]) -> None:
-        """Add sentences to the notes that matter to users of the model, too."""
+        """Add sentences to the notes and to the advice for users of the model."""
         self.note(sentences)
         self.advice += [sentence for sentence in sentences if sentence not in self.advice]
 
     def _writing_seconds(self) -> float:
-        """Estimated duration of writing the model in half precision and the plot."""
+        """Estimated time to write the model in half precision and the plot."""
         trained = sum(parameter.numel() for parameter in self.trainer.network.parameters() if parameter.requires_grad)
         return float(2.0 * trained / _WRITTEN_PER_SECOND + (_PLOT_SECONDS if self.request.plot else 0.0))

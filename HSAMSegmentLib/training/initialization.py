@@ -1,6 +1,6 @@
 """Initialize the network of a training from SAM's weights, a built-in model, or any bundle.
 
-Tensors of the same name and shape are copied, and classes by the names of their labels.
+Tensors are matched by name and shape, classes by the names of their labels.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ OWN_LICENSE = License("Terms of its scans", "Fine-tuned on your scans: their ter
 
 @dataclass(frozen=True)
 class TransferReport:
-    """The origin of every tensor of the new network.
+    """The origin of every tensor of a new network.
 
     Attributes:
-        taken: names of tensors copied whole.
-        by_class: names of tensors of which only the common classes were copied.
-        new: names of tensors that keep their initial values.
-        common_labels: names of the classes of both networks.
+        taken: tensors copied whole.
+        by_class: tensors of which only the common classes were copied.
+        new: tensors that keep their initial values.
+        common_labels: names of the classes that both networks have.
     """
 
     taken: tuple[str, ...]
@@ -64,7 +64,7 @@ class TransferReport:
 
 
 def class_map(old: LabelSet | None, new: LabelSet) -> dict[int, int]:
-    """Channel of the new network -> channel of the old one, for the background and labels of the same name."""
+    """Map channels of the new network to channels of the old one, for the background and labels of the same name."""
     pairs = {0: 0}
     if old is not None:
         channels = {label.name.lower(): number for number, label in enumerate(old, start=1)}
@@ -84,8 +84,8 @@ def transfer(
 ) -> TransferReport:
     """Copy the matching tensors of another network.
 
-    A tensor of the same name and shape is copied, unless it belongs to classes (one row or one perceptron per channel):
-    those follow the names of the labels.
+    A tensor of the same name and shape is copied, unless it is per class (one row or one MLP per channel): those are
+    matched by the names of the labels.
 
     Args:
         source: tensors of the old network by name.
@@ -115,7 +115,7 @@ def transfer(
 
 
 def _origin(name: str, channels: Mapping[int, int]) -> str | None:
-    """Name of the old tensor that a new one comes from; None where a class is new."""
+    """Name of the old tensor that a new one is copied from; None for new classes."""
     match = _PER_CLASS_ENTRY.search(name)
     if match is None:
         return name
@@ -126,7 +126,7 @@ def _origin(name: str, channels: Mapping[int, int]) -> str | None:
 
 
 def _is_per_row(found: Tensor, tensor: Tensor, old_count: int, new_count: int) -> bool:
-    """Whether the first axis counts classes on both sides and the rest agrees."""
+    """Whether the first axis counts classes in both tensors and the other axes agree."""
     return (
         tensor.ndim > 0
         and found.ndim == tensor.ndim
@@ -142,9 +142,9 @@ class InitialWeights:
     """Where the initial weights come from.
 
     Attributes:
-        model: the starting model, None without one.
-        encoder_id: id of an encoder in the store, "" for that of the starting model.
-        encoder: specification of that encoder, None without an id.
+        model: the starting model; None without one.
+        encoder_id: ID of an encoder in the store; "" for that of the starting model.
+        encoder: specification of that encoder; None without an ID.
     """
 
     model: LoadedModel | None
@@ -162,12 +162,12 @@ class InitialNetwork:
     """An initialized network.
 
     Attributes:
-        network: with all weights that fit.
+        network: network with all weights that fit.
         encoder_source: where its encoder is found when the model is loaded.
-        license: terms that the model inherits.
+        license: license that the model inherits.
         notes: sentences on the initialization.
-        facts: for the manifest.
-        old_labels: labels of the starting model, None without one.
+        facts: entries for the manifest.
+        old_labels: labels of the starting model; None without one.
         other_planes: tensors of its networks for other planes, by plane.
     """
 
@@ -219,7 +219,7 @@ def initialize_network(
     """Build the network of a recipe, and copy all weights that fit.
 
     Raises:
-        CheckpointError: if a file of weights cannot be used.
+        CheckpointError: if a weights file cannot be used.
     """
     store = store if store is not None else Store()
     network = build_network(recipe.architecture)
@@ -255,7 +255,7 @@ def initialize_network(
 
 
 def _lost_planes(source: InitialWeights, recipe: Recipe) -> tuple[str, ...]:
-    """A sentence on networks of the starting model for other planes that are not trained further."""
+    """A sentence on the starting model's networks for other planes that are not trained further."""
     lost = [plane for plane in _other_planes(source) if plane != recipe.second_plane]
     if not lost:
         return ()
@@ -266,7 +266,7 @@ def _lost_planes(source: InitialWeights, recipe: Recipe) -> tuple[str, ...]:
 
 
 def _other_planes(source: InitialWeights) -> dict[str, Mapping[str, Tensor]]:
-    """Networks for other planes of the starting model, unless its encoder is replaced."""
+    """The starting model's networks for other planes, unless its encoder is replaced."""
     if source.model is None or source.encoder_id:
         return {}
     return {plane: network.state_dict() for plane, network in source.model.network.other_planes.items()}
@@ -289,7 +289,7 @@ def _encoder_source(source: InitialWeights, recipe: Recipe, store: Store) -> Enc
 
 
 def _license(source: InitialWeights, store: Store) -> License:
-    """Terms of the starting model or encoder; the terms of the user's scans apply in addition."""
+    """License of the starting model or encoder; the terms of the user's scans apply in addition."""
     if source.manifest is not None:
         inherited = source.manifest.license
     elif source.encoder_id:

@@ -1,4 +1,4 @@
-"""Read and check the cases, derive the recipe, and build the network of a fine-tuning."""
+"""Prepare a fine-tuning: read and check the cases, derive the recipe, build the network."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def prepare(
     cancel: CancelToken | None = None,
     budget: Budget | None = None,
 ) -> FinetuneState:
-    """Prepare a fine-tuning up to its first step, or up to the step where it was interrupted.
+    """Prepare a fine-tuning up to its first step, or to the step where it was interrupted.
 
     Args:
         request: the request.
         cases: training cases in memory, instead of the files of the request.
         validation: validation cases in memory, instead of the files of the request.
-        progress: called with the progress.
+        progress: called with progress reports.
         events: called with every `ValidationMetrics` and `ValidationPreview`.
-        cancel: to interrupt it.
-        budget: instead of one from the minutes or epochs of the request.
+        cancel: interrupts the preparation.
+        budget: overrides the minutes or epochs of the request.
 
     Raises:
         HSAMSegmentError: as `finetune`.
@@ -58,7 +58,7 @@ def prepare(
     refuse_training_scans(training, given)
     training, given = run.stored(training), run.stored(given)
     run.advise([*doubled, *notes, *more_notes])
-    for sentence in run.advice:  # what is odd about the scans is told before the training, not after it
+    for sentence in run.advice:  # report anything unusual about the scans before the training, not after it
         events(FinetuneNote(sentence))
     run.report("Building the network")
     weights = run.interruptible(lambda: open_initial_weights(request))

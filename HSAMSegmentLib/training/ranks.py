@@ -1,9 +1,9 @@
-"""Several processes that train one model together (data parallel), as torchrun starts them. Alone, nothing changes.
+"""Data-parallel training in several processes, as torchrun starts them. A single process behaves as without it.
 
-Every rank draws the same random numbers for the batch of all ranks and computes its part of it. Sums of the loss go
-over all ranks, so that loss and gradients are those of one process with the whole batch; gradients are then added up.
-So all ranks hold the same weights and random draws at every step, one state on the disk is enough, and a training can
-go on with another number of ranks.
+Every rank draws the same random numbers for the combined batch and computes its part. Sums in the loss run over all
+ranks, so that loss and gradients equal those of one process with the whole batch; gradients are then summed. All ranks
+thus hold the same weights and random state at every step, one saved state is enough, and a training can be resumed with
+another number of ranks.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Drawn = TypeVar("Drawn", bound=Any)  # a tensor or a list
 
 
 def world_size() -> int:
-    """Number of processes that train together, 1 alone."""
+    """Number of processes that train together; 1 without torchrun."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Number of this process, from 0 on."""
+    """Index of this process, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
@@ -42,27 +42,27 @@ def is_first() -> bool:
 
 
 def local_rank() -> int:
-    """Number of this process among those of its computer."""
+    """Index of this process on its computer."""
     return int(os.environ.get("LOCAL_RANK", rank())) if world_size() > 1 else 0
 
 
 def is_launched() -> bool:
-    """Whether torchrun, or variables set by hand, asks for several processes."""
+    """Whether torchrun, or variables set by hand, request several processes."""
     return all(name in os.environ for name in _VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
 
 
 @contextmanager
 def joined(device: str) -> Iterator[str]:
-    """Join the other processes while inside, if there are any.
+    """Join the other processes within the context, if there are any.
 
     Args:
-        device: that was asked for: "auto", "cpu", "cuda" or another one.
+        device: the requested device: "auto", "cpu", "cuda" or another one.
 
     Yields:
-        The device of this rank: with "auto" or "cuda" one GPU for each rank of a computer, where there is CUDA.
+        The device of this rank: with "auto" or "cuda" on CUDA machines, one GPU per local rank.
 
     Raises:
-        DeviceError: if there are more ranks than GPUs, or the others cannot be reached.
+        DeviceError: if there are more ranks than GPUs, or the other processes cannot be reached.
     """
     if not is_launched() or world_size() > 1:
         yield device
@@ -91,7 +91,7 @@ def _device_of_rank(device: str) -> str:
 
 
 def part_of(items: Drawn) -> Drawn:
-    """The part of this rank of what was drawn for all ranks; all of it alone."""
+    """This rank's part of what was drawn for all ranks; everything on a single rank."""
     ranks = world_size()
     if ranks == 1:
         return items
@@ -101,9 +101,9 @@ def part_of(items: Drawn) -> Drawn:
 
 
 def own_generator(generator: torch.Generator) -> torch.Generator:
-    """A generator for draws that may differ between ranks; alone the given one.
+    """A generator for draws that may differ between ranks; on a single rank, the given one.
 
-    One draw of the shared generator seeds it, so that the shared one stays the same on all ranks.
+    It is seeded by one draw from the shared generator, so that the shared one stays the same on all ranks.
     """
     if world_size() == 1:
         return generator
@@ -112,7 +112,7 @@ def own_generator(generator: torch.Generator) -> torch.Generator:
 
 
 def separate_noise(seed: int) -> None:
-    """Let dropout differ between ranks; the first one keeps the draws of a single process."""
+    """Let dropout differ between ranks; the first rank keeps the draws of a single process."""
     if rank():
         torch.manual_seed(seed + _RESEED * rank())
 
@@ -122,19 +122,19 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, summand: Tensor) -> Tensor:
-        """Add up."""
+        """Sum over all ranks."""
         total = summand.detach().clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
-        """Pass the gradient on: `sum_gradients` adds those of the ranks up."""
+        """Pass the gradient through: `sum_gradients` sums over the ranks."""
         return gradient
 
 
 def sum_over_ranks(*summands: Tensor) -> tuple[Tensor, ...]:
-    """Sums over all ranks of tensors of one shape, differentiable; alone they come back as they are."""
+    """Differentiable sums over all ranks of equally shaped tensors; a single rank returns them unchanged."""
     if world_size() == 1:
         return summands
     summed: Tensor = _Sum.apply(torch.stack([item.float() for item in summands]))  # type: ignore[no-untyped-call]
@@ -142,7 +142,7 @@ def sum_over_ranks(*summands: Tensor) -> tuple[Tensor, ...]:
 
 
 def sum_gradients(network: nn.Module) -> None:
-    """Add up the gradients of all ranks, in one message.
+    """Sum the gradients of all ranks, in one message.
 
     Raises:
         TrainingError: if the ranks have gradients of different tensors.
@@ -159,7 +159,7 @@ def sum_gradients(network: nn.Module) -> None:
 
 
 def average_buffers(network: nn.Module) -> None:
-    """Average what a network observed of the batches, such as how frequent each class is, over all ranks."""
+    """Average running statistics of the batches, such as class frequencies, over all ranks."""
     if world_size() == 1:
         return
     for buffer in network.buffers():
@@ -169,10 +169,10 @@ def average_buffers(network: nn.Module) -> None:
 
 
 def in_turn_of_computer(work: Callable[[], object]) -> None:
-    """Let the first rank of each computer do work while the others wait; called by all of them.
+    """Let the first rank of each computer do work while its others wait; called by all ranks.
 
     Raises:
-        HSAMSegmentError: the one that the work raised; on other ranks one that says so.
+        HSAMSegmentError: the error raised by the work; on other ranks, one that reports it.
     """
     failure: HSAMSegmentError | None = None
     if local_rank() == 0:
@@ -185,14 +185,14 @@ def in_turn_of_computer(work: Callable[[], object]) -> None:
 
 
 def share_weights(network: nn.Module) -> None:
-    """Give all ranks the weights of the first one."""
+    """Broadcast the weights of the first rank."""
     if world_size() > 1:
         for tensor in (*network.parameters(), *network.buffers()):
             dist.broadcast(tensor.detach(), src=0)
 
 
 def sum_counts(counts: Tensor) -> Tensor:
-    """Sums of integers over all ranks, int64 on the CPU."""
+    """Sum integers over all ranks, int64 on the CPU."""
     if world_size() == 1:
         return counts
     device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
@@ -202,12 +202,12 @@ def sum_counts(counts: Tensor) -> Tensor:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether this is so on any rank; called by all of them."""
+    """Whether the condition holds on any rank; called by all ranks."""
     return flag if world_size() == 1 else bool(sum_counts(torch.tensor([int(flag)]))[0])
 
 
 def agree(number: int) -> bool:
-    """Whether all ranks have the same number; called by all of them."""
+    """Whether all ranks have the same number; called by all ranks."""
     ranks = world_size()
     if ranks == 1:
         return True
@@ -216,10 +216,10 @@ def agree(number: int) -> bool:
 
 
 def from_first(work: Callable[[], Found]) -> Found:
-    """Do work on the first rank, and give all ranks its result; called by all of them.
+    """Do work on the first rank, and broadcast its result; called by all ranks.
 
     Raises:
-        HSAMSegmentError: the one that the work raised, on all ranks.
+        HSAMSegmentError: the error raised by the work, on all ranks.
     """
     if world_size() == 1:
         return work()

@@ -45,27 +45,27 @@ _WIDENING_STEPS = 500
 _FEW_CASES_RATE = 7e-4
 _FEW_CASES_VIEWS = ((0.0, 1.0), (15.0, 1.0), (-15.0, 1.0))
 NEIGHBORS_MM = 1.25
-"""Two slices of the left atria, on which it was measured; no effect on slices more than 3.75 mm apart."""
+"""Two slices of the left atria that it was measured on; no effect on slices more than 3.75 mm apart."""
 _MANY_CASES_RULE = AugmentRule(rotation_degrees=20.0, scale=(0.8, 1.25), shift_px=6.0)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is built and how it is trained.
+    """The network to build and how to train it.
 
     Attributes:
-        architecture: of the network.
+        architecture: architecture of the network.
         adaptation: "frozen", "lora" or "full".
         slices: how volumes are sliced and framed.
         intensity: how intensities are scaled.
-        modality: of the scans.
+        modality: modality of the scans.
         augment: augmentation.
-        augment_first: augmentation at the first step, None for no change.
+        augment_first: augmentation at the first step; None for no change.
         rate: highest learning rate.
-        schedule: of the rate, see `FinetuneRequest`.
-        encoder_share: factor on it for the encoder.
+        schedule: learning rate schedule, see `FinetuneRequest`.
+        encoder_share: factor on the learning rate of the encoder.
         prediction: how the outputs are combined.
-        second_plane: plane of a second network, "" for none.
+        second_plane: plane of a second network; "" for none.
     """
 
     architecture: Architecture
@@ -93,17 +93,17 @@ def make_recipe(
     num_classes: int,
     encoder: EncoderSpec | None = None,
 ) -> Recipe:
-    """Decide everything that the request leaves open.
+    """Derive everything that the request leaves open.
 
     Args:
         request: the request.
         cases: the training cases.
-        start: manifest of the starting model, None without one.
+        start: manifest of the starting model; None without one.
         num_classes: foreground classes K.
-        encoder: specification of the requested encoder, None for that of the starting model or the default.
+        encoder: specification of the requested encoder; None for that of the starting model or the default.
 
     Raises:
-        RequestError: if options exclude each other.
+        RequestError: if options are mutually exclusive.
     """
     modality = request.modality or cases[0].volume.modality or (start.modality if start else "")
     if encoder is not None:
@@ -147,11 +147,11 @@ def make_recipe(
 
 
 def augment_rule(cases: int, adaptation: str = FULL) -> AugmentRule:
-    """The final augmentation: the fewer scans, the stronger.
+    """The final augmentation: stronger for fewer scans.
 
-    If the whole network is trained, augmentation starts with the ranges for many scans and widens over 500 steps: short
-    trainings learn the plain cases first, and long ones do not overfit to the few scans (Docs/finetuning.md). Several
-    scans need half of the range. Cached features have a fixed set of views, with half of the range as well.
+    If the whole network is trained, augmentation starts with the ranges for many scans and widens over 500 steps, so
+    that short trainings learn the plain cases first, and long ones do not overfit to few scans (Docs/finetuning.md).
+    Several scans need half of the range. Cached features have a fixed set of views, also with half of the range.
     """
     if cases > FEW_CASES:
         return _MANY_CASES_RULE
@@ -167,8 +167,8 @@ def widened(first: AugmentRule, last: AugmentRule, step: int) -> AugmentRule:
 def prediction_rule(architecture: Architecture, cases: int) -> PredictionRule:
     """How the outputs are combined: the mean of both stages, as in H-SAM, or what measured better.
 
-    With the compact encoder, the second stage alone with through-plane smoothing is better and, after training on few
-    scans, the mean of three views (test-time augmentation), for which SAM's encoders are too slow.
+    With the compact encoder, the second stage alone with through-plane smoothing is better; so is, after training on
+    few scans, averaging three views (test-time augmentation), for which SAM's encoders are too slow.
     """
     if not _is_small_hsam(architecture):
         return PredictionRule()

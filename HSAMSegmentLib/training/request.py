@@ -1,4 +1,4 @@
-"""The request, the events, and the result of a fine-tuning: plain data. Does not import torch."""
+"""Request, events and result of a fine-tuning, as plain data. Does not import torch."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ SCHEDULES = ("constant", "cosine", "hsam", "autosam")
 FEW_CASES = 5
 """Up to this number of scans, the recipe for few scans is used."""
 SECOND_PLANE_CASES = range(2, FEW_CASES + 1)
-"""Numbers of scans with thin slices that a second network is trained from; with a single scan it did not help."""
+"""Numbers of scans with thin slices for which a second network is trained; with a single scan it did not help."""
 
 
 @dataclass(frozen=True)
 class OrganInput:
-    """Where an organ that is learned is found in a case.
+    """Where to find an organ in a case.
 
     Attributes:
-        organ: name of the label that is learned.
-        source: name that the case has for it (two names may lead to one organ).
-        layer: number of the layer that holds it; of no meaning for label files.
-        value: its value there; of no meaning for label files.
+        organ: name of the label to learn.
+        source: its name in the case (two names may map to one organ).
+        layer: number of its layer; unused for label files.
+        value: its value in the layer; unused for label files.
     """
 
     organ: str
@@ -48,9 +48,9 @@ class FinetuneCase:
 
     Attributes:
         scan: the scan.
-        organs: what is learned of it, and everything else is background; empty for all labels of a label file.
+        organs: what to learn, everything else being background; empty for all labels of a label file.
         label_file: label map or segmentation file; empty if there are layers.
-        layers: label arrays, the smaller organ winning where some overlap.
+        layers: label arrays; where organs overlap, the smaller one wins.
     """
 
     scan: VolumeInput
@@ -70,44 +70,44 @@ class FinetuneCase:
 
 @dataclass(frozen=True)
 class FinetuneRequest:
-    """Fine-tune a model on labeled scans: what panel, command line and Python ask for.
+    """Request to fine-tune a model on labeled scans, from the panel, the command line or Python.
 
     Attributes:
-        output: the bundle to write. In the background it lies in the folder of a training run, with copies of arrays,
+        output: the bundle to write. In the background it is in the folder of a training run, with copies of arrays,
             training state and history, until it is in the store (see `workflows.finetune.training_run`).
-        cases: training scans; may be empty if `finetune` gets cases in memory.
-        validation: scans that select the best state; empty to hold out slices of the training scans.
-        names: names of label values, for label maps without.
-        title: of the model; empty for one made from its labels.
+        cases: training scans; may be empty if `finetune` is given cases in memory.
+        validation: scans for selecting the best checkpoint; empty to hold out slices of the training scans.
+        names: names of label values, for label maps without names.
+        title: title of the model; empty to derive it from the labels.
         modality: "CT", "MR" or "" for that of the first scan.
         head: "hsam", "autosam", "cnn", "linear" or "" for that of the starting model or the default.
-        encoder: id of an encoder, or "" for that of the starting model or the default.
-        start_from: id or file of a model whose matching weights are used; "" for the default, "scratch" for none.
+        encoder: ID of an encoder, or "" for that of the starting model or the default.
+        start_from: ID or file of a model whose matching weights are used; "" for the default, "scratch" for none.
         adaptation: "frozen", "lora", "full" or "" for the default of the encoder.
-        lora_blocks: adapters in the encoder's last k blocks; implies "lora".
+        lora_blocks: put adapters into the encoder's last k blocks; implies "lora".
         lora_rank: rank of the adapters.
         image_size: side of the network's input, or None for the default of the encoder.
-        minutes: length of the whole job; 10 if neither this nor `epochs` is given.
+        minutes: duration of the whole job; 10 if neither this nor `epochs` is given.
         epochs: passes over the slices instead of minutes.
-        seed: of all random numbers.
+        seed: random seed.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         batch_size: views per step.
         rate: highest learning rate, or None for the default of the adaptation.
-        schedule: of the learning rate: "constant", "cosine", "hsam" for the warm-up and polynomial decay of H-SAM's
-            training, "autosam" for AutoSAM's tenth after each plateau of the loss, or "" for the best measured one.
+        schedule: learning rate schedule: "constant", "cosine", "hsam" (warm-up and polynomial decay of H-SAM's
+            training), "autosam" (AutoSAM's division by ten after each plateau of the loss), or "" for the best
+            measured one.
         resume: continue an interrupted run with the same output.
-        overwrite: whether files may be replaced.
+        overwrite: replace existing files.
         report: JSON file to write, or None.
         plot: PNG file to write, or None.
-        save_seconds: pause between two writes of the state that `resume` continues from.
+        save_seconds: interval between saves of the state that `resume` continues from.
         cache_bytes: upper bound on the feature cache of a frozen encoder.
-        cache_folder: folder of the feature cache, None for the system's folder for temporary files.
-        stream_folder: keep scans and slices in files of this folder instead of in memory, for cohorts that do not fit;
+        cache_folder: folder of the feature cache; None for the system's temporary folder.
+        stream_folder: keep scans and slices in files in this folder instead of in memory, for cohorts that do not fit;
             None for memory.
-        labels: what the organs of the cases are learned as: names, colors and codes, values 1 to K; None for the labels
-            of the cases.
-        store_folder: the store that the model goes into in the background; empty for the user's own.
-        finish: in the background, do not learn any more: make a model of the best that the training run has.
+        labels: labels to learn, with names, colors and codes and values 1 to K; None for the labels of the cases.
+        store_folder: the store that the model is added to in the background; empty for the user's own.
+        finish: in the background, end the training and make a model of the best weights of the training run.
     """
 
     kind: ClassVar[str] = "finetune"
@@ -146,30 +146,30 @@ class FinetuneRequest:
 
     @property
     def folder(self) -> Path:
-        """The folder of the bundle: in the background that of the training run."""
+        """Folder of the bundle; in the background, that of the training run."""
         return self.output.parent
 
     @property
     def model_id(self) -> str:
-        """The id that the model gets in the store, if it is still free."""
+        """ID of the model in the store, if it is still free."""
         return self.output.name.removesuffix(BUNDLE_SUFFIX)
 
     def in_folder(self, folder: Path) -> FinetuneRequest:
-        """The same request for a folder that was moved."""
+        """The same request for a moved folder."""
         return replace(self, output=folder / self.output.name)
 
 
 @dataclass(frozen=True)
 class ValidationMetrics:
-    """Numbers of one validation.
+    """Metrics of one validation.
 
     Attributes:
         step: optimizer steps so far.
         epoch: passes over the slices so far.
         loss: running mean of the training loss; NaN before the first step.
-        dice: label name to Dice on the validation slices; empty if there are none.
+        dice: Dice on the validation slices by label name; empty without validation slices.
         kept: whether the weights of this step were kept: the best so far, or hardly worse and later (`Validator`).
-        eta_seconds: estimated remaining time, None while unknown.
+        eta_seconds: estimated remaining time; None while unknown.
     """
 
     step: int
@@ -181,7 +181,7 @@ class ValidationMetrics:
 
     @property
     def mean_dice(self) -> float | None:
-        """Mean over the labels, None without validation."""
+        """Mean over the labels; None without validation."""
         return sum(self.dice.values()) / len(self.dice) if self.dice else None
 
     def to_state(self) -> dict[str, Any]:
@@ -199,7 +199,7 @@ class ValidationMetrics:
 
 @dataclass(frozen=True)
 class ValidationPreview:
-    """One validation slice with the present prediction.
+    """One validation slice with the current prediction.
 
     Attributes:
         case: name of the scan.
@@ -218,10 +218,10 @@ class ValidationPreview:
 
 @dataclass(frozen=True)
 class FinetuneNote:
-    """Something that a user should know, told before the training.
+    """A note for the user before the training.
 
     Attributes:
-        sentence: what.
+        sentence: the note.
     """
 
     sentence: str
@@ -237,15 +237,15 @@ class FinetuneResult:
 
     Attributes:
         path: the bundle.
-        dice: label name to Dice of the kept weights on the validation slices; empty without validation.
+        dice: Dice of the kept weights on the validation slices by label name; empty without validation.
         validated_on: "given case", "held-out slices of the same scan" or "nothing".
         steps: optimizer steps.
         epochs: passes over the slices.
-        seconds: duration, interrupted runs included.
+        seconds: duration, including interrupted runs.
         stopped: why it ended: "budget", "no more progress", "cancelled" or "loss not a number".
-        notes: sentences on what was assumed, resampled, initialized, or left out.
+        notes: sentences on what was assumed, resampled, initialized or left out.
         history: all validations.
-        advice: the notes that matter to users of the model; the others say how it was made.
+        advice: the notes that matter to users of the model; the others describe how it was made.
         model: the network with its manifest, in memory.
     """
 
@@ -263,4 +263,4 @@ class FinetuneResult:
 
 
 def ignore_events(event: Any) -> None:
-    """Drop an event."""
+    """Ignore an event."""

@@ -1,4 +1,4 @@
-"""The result of a training: the kept weights, their manifest, the numbers, and what its structures were like."""
+"""The result of a training: kept weights, manifest, metrics, and the ranges of its structures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SUFFIX = ".safetensors"
 def training_ranges(cases: Iterable[Case], labels: LabelSet, intensity: IntensityRule) -> dict[str, StructureRange]:
     """Range of volume and intensity of each structure, 2.5 standard deviations around the mean.
 
-    Volumes are taken as log-normal, from structures that lie whole in a scan that is labeled in full. With a single
+    Volumes are taken as log-normal, from structures that lie completely inside a fully labeled scan. With a single
     scan the deviations are assumed: a factor of 1.6 in volume, 0.06 in intensity.
 
     Args:
@@ -46,7 +46,7 @@ def training_ranges(cases: Iterable[Case], labels: LabelSet, intensity: Intensit
         intensity: how the model scales intensities.
 
     Returns:
-        Name of the structure to its range; structures that occur in no scan are left out.
+        Range by structure name; structures that occur in no scan are left out.
     """
     logs: dict[str, list[float]] = {label.name: [] for label in labels}
     means: dict[str, list[float]] = {label.name: [] for label in labels}
@@ -66,7 +66,7 @@ def training_ranges(cases: Iterable[Case], labels: LabelSet, intensity: Intensit
 
 
 def _touches_border(mask: np.ndarray) -> bool:
-    """Whether a structure may go on outside of the scan."""
+    """Whether a structure may extend beyond the scan."""
     sides = (np.moveaxis(mask, axis, 0)[end] for axis in range(3) for end in (0, -1))
     return any(bool(side.any()) for side in sides)
 
@@ -115,12 +115,12 @@ def make_result(run: FinetuneState, stopped: str) -> FinetuneResult:
 
 
 def kept_dice(history: Sequence[ValidationMetrics]) -> dict[str, float]:
-    """Dice per label of the weights that were kept last."""
+    """Dice per label of the weights kept last."""
     return next((dict(item.dice) for item in reversed(history) if item.kept), {})
 
 
 def _is_still_the_start(history: Sequence[ValidationMetrics]) -> bool:
-    """Whether the starting model was validated, and no later weights were better."""
+    """Whether the starting model was validated and never surpassed."""
     return bool(history) and history[0].step == 0 and not any(item.kept for item in history[1:])
 
 
@@ -204,6 +204,6 @@ def versions() -> dict[str, str]:
 
 
 def safe_id(output: Path) -> str:
-    """A model id from the name of a file."""
+    """Derive a model ID from a file name."""
     stem = output.name[: -len(_SUFFIX)] if output.name.endswith(_SUFFIX) else output.stem
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.") or "fine-tuned-model"

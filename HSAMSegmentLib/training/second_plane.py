@@ -28,10 +28,10 @@ from HSAMSegmentLib.training.loop.trainer import Trainer
 from HSAMSegmentLib.training.training_setup import TrainingSetup, slice_bank_of, training_set_of
 
 FIRST_PLANE_SHARE = 0.75
-"""Part of a training for the first network; the second one then starts from its weights."""
+"""Fraction of a training for the first network; the second one then starts from its weights."""
 
 _COMPARED_SLICES = 24
-"""Slices of the second plane, for each case, on which both networks are compared with the first one alone."""
+"""Slices of the second plane per case for comparing both networks with the first one alone."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class PlaneComparison:
     """Mean Dice of one and of both networks on the same voxels.
 
     Attributes:
-        alone: of the first network.
-        together: of the mean of both networks' logits.
+        alone: Dice of the first network.
+        together: Dice of the mean of both networks' logits.
     """
 
     alone: float
@@ -53,7 +53,7 @@ class PlaneComparison:
 
 
 def describe_second_plane(plane: str, comparison: PlaneComparison | None) -> str:
-    """A sentence on the second network; `comparison` is None if the training ended before one."""
+    """A sentence on the second network; `comparison` is None if the training ended before it."""
     if comparison is None:
         return f"It ended before a second network was trained on {plane} slices: the model reads one plane."
     measured = f"Dice {comparison.together:.3f} instead of {comparison.alone:.3f}, where held-out slices cross these"
@@ -72,9 +72,9 @@ class SecondPlane:
 
         Args:
             plane: "axial", "coronal" or "sagittal".
-            setup: of the first plane; voxels held out there are held out here as well.
+            setup: setup of the first plane; voxels held out there are held out here, too.
             first: the trained network of the first plane.
-            seed: of all random draws.
+            seed: random seed.
             batch_size: slices per step.
         """
         self.plane, self._setup = plane, setup
@@ -99,7 +99,7 @@ class SecondPlane:
         )
 
     def compare(self, first: SegmentationNetwork, between_batches: Callable[[], None]) -> PlaneComparison | None:
-        """Dice of the first network alone and of both, where held-out slices and some slices of this plane intersect.
+        """Dice of the first network alone and of both, where held-out slices intersect some slices of this plane.
 
         Args:
             first: the first plane's network, in evaluation mode.
@@ -135,7 +135,7 @@ class SecondPlane:
         return [(case, sets[id(bank)]) for case, bank in self._training_cases() if id(bank) in sets]
 
     def _without_held(self, case: Case, bank: SliceBank) -> Case:
-        """A case whose held-out slices of the first plane count as unlabeled."""
+        """A case with the held-out slices of the first plane marked as unlabeled."""
         indices = [index for item in self._setup.validation_sets if item.bank is bank for index in item.slices]
         labels = case.labels.copy()
         slice_frame(case.volume.geometry, self._setup.recipe.slices.plane).to_stack(labels)[indices] = UNLABELED
@@ -160,7 +160,7 @@ class _Intersection:
         other_bank: SliceBank,
         between_batches: Callable[[], None],
     ) -> list[tuple[float, float]]:
-        """For each label that occurs there: Dice of the first network alone, and of both together."""
+        """Dice of the first network alone and of both, for each label that occurs there."""
         num_classes = len(self._setup.labels)
         sums = PlaneLogits(self._case.volume.array.shape, num_classes)
         known = np.zeros(self._case.volume.array.shape, dtype=bool)

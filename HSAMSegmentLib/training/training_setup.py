@@ -23,13 +23,13 @@ class TrainingSetup:
     """What a training starts from.
 
     Attributes:
-        labels: of the model.
-        recipe: what is built and how it is trained.
+        labels: labels of the model.
+        recipe: the network to build and how to train it.
         initial: the initialized network.
         training: training cases.
         validation: validation cases of the request; may be empty.
         training_set: slices to train on.
-        validation_sets: slices to validate on, of the validation cases or held out of the training cases.
+        validation_sets: slices to validate on, from the validation cases or held out of the training cases.
     """
 
     labels: LabelSet
@@ -42,11 +42,11 @@ class TrainingSetup:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of all ranks that draw as many slices as the training set has."""
+        """Steps in which all ranks together draw as many slices as the training set has."""
         return max(1, -(-len(self.training_set.sampler) // self.training_set.global_batch_size))
 
     def facts(self, request: FinetuneRequest) -> dict[str, Any]:
-        """What must be the same for a training to be resumed."""
+        """What must be unchanged for a training to be resumed."""
         start = {name: value for name, value in self.initial.facts.items() if isinstance(value, (str, int))}
         return {
             "cases": [case.hashes for case in self.training],

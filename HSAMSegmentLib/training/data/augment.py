@@ -1,8 +1,8 @@
 """Label-safe augmentation of slices, a whole batch at a time.
 
-One sampling grid per slice holds crop, rotation, scale, mirror and elastic deformation together, so that the image is
-interpolated once (bilinear) and its labels are looked up once (nearest neighbor: no value is ever invented). MONAI has
-the same transforms for one slice at a time, and takes two to three times as long (Testing/Benchmarks/bench_augment.py).
+One sampling grid per slice combines crop, rotation, scale, mirroring and elastic deformation, so that the image is
+interpolated once (bilinear) and its labels are sampled once (nearest neighbor: no new values). MONAI has the same
+transforms for one slice at a time and takes two to three times as long (Testing/Benchmarks/bench_augment.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LARGEST_ENHANCEMENT = 0.25
 
 
 class BatchDraws:
-    """Draws with the samples along the first dimension; alone exactly as torch's own functions with a generator."""
+    """Random draws with samples along the first dimension; on a single rank identical to torch's own functions."""
 
     def __init__(self, generator: torch.Generator) -> None:
         """
@@ -33,15 +33,15 @@ class BatchDraws:
         self.generator = generator
 
     def rand(self, count: int, *shape: int) -> Tensor:
-        """Uniform in [0, 1) for `count` samples of this rank."""
+        """Uniform in [0, 1), for `count` samples of this rank."""
         return ranks.part_of(torch.rand(count * ranks.world_size(), *shape, generator=self.generator))
 
     def randn(self, count: int, *shape: int) -> Tensor:
-        """Normal for `count` samples of this rank."""
+        """Standard normal, for `count` samples of this rank."""
         return ranks.part_of(torch.randn(count * ranks.world_size(), *shape, generator=self.generator))
 
     def whole_rand(self, count: int) -> Tensor:
-        """Uniform in [0, 1) for the samples of all ranks."""
+        """Uniform in [0, 1), for the samples of all ranks."""
         return torch.rand(count * ranks.world_size(), generator=self.generator)
 
     def one(self) -> Tensor:
@@ -51,28 +51,28 @@ class BatchDraws:
 
 @dataclass(frozen=True)
 class AugmentRule:
-    """Ranges of the augmentation. Every range is symmetric or (lowest, highest).
+    """Augmentation ranges. Every range is symmetric or (lowest, highest).
 
     Attributes:
-        rotation_degrees: largest rotation in plane.
-        any_turn_probability: how often the rotation is drawn from the full circle instead.
+        rotation_degrees: largest in-plane rotation.
+        any_turn_probability: probability of drawing the rotation from the full circle instead.
         scale: range of the magnification.
         shift_px: standard deviation of the shift of the view's center.
-        elastic_px: standard deviation of the deformation's control points.
-        elastic_cell_px: distance of the deformation's control points.
-        mirror_probability: how often columns are mirrored; 0 where left and right are different labels.
+        elastic_px: standard deviation of the control points of the elastic deformation.
+        elastic_cell_px: spacing of the control points.
+        mirror_probability: probability of mirroring columns; 0 if left and right are different labels.
         gamma: range of the exponent on intensities in [0, 1].
         contrast: range of the factor on the distance from the mean.
         brightness: largest offset.
-        bias_field: standard deviation of the logarithm of a smooth gain field.
+        bias_field: standard deviation of the logarithm of a smooth bias field.
         noise: largest standard deviation of white noise.
-        blur_probability: how often the view passes through a coarser grid.
-        lone_slice_probability: how often neighbors are replaced by the slice itself, as at the end of a stack.
-        swap_neighbors: whether the slice before and the slice after may change places.
+        blur_probability: probability of resampling the view through a coarser grid.
+        lone_slice_probability: probability of replacing the neighbors by the slice itself, as at the end of a stack.
+        swap_neighbors: whether the previous and the next slice may be swapped.
         structure_contrast: standard deviation of the intensity offset of single structures, 0 for none.
-        structure_contrast_probability: how often a view gets such offsets, each for about 60 % of its structures.
+        structure_contrast_probability: probability of such offsets in a view, each for about 60 % of its structures.
         enhancing_labels: label values that contrast medium brightens.
-        unenhanced_probability: how often these are darkened together, as before or long after contrast medium.
+        unenhanced_probability: probability of darkening these together, as before or long after contrast medium.
     """
 
     rotation_degrees: float = 15.0
@@ -101,12 +101,12 @@ class AugmentRule:
 
 
 def between(first: AugmentRule, second: AugmentRule, share: float) -> AugmentRule:
-    """Interpolate ranges and probabilities between two rules; everything else is from the second rule.
+    """Interpolate ranges and probabilities between two rules; all else comes from the second rule.
 
     Args:
-        first: the rule at share 0.
-        second: the rule at share 1.
-        share: 0 to 1.
+        first: rule at share 0.
+        second: rule at share 1.
+        share: position between the two, 0 to 1.
     """
 
     def mix(one: float, other: float) -> float:
@@ -137,18 +137,18 @@ def augment(
     """Draw one view of every slice.
 
     Args:
-        images: [B, 3, H, W] in [0, 1], on the device that does the work.
+        images: [B, 3, H, W] in [0, 1], on the device to compute on.
         labels: [B, H, W] integer, on the same device.
-        rule: the ranges.
+        rule: augmentation ranges.
         size: rows and columns of the views.
-        generator: source of randomness on the CPU, so that the draws do not depend on the device. Where several ranks
-            train together it is in the same state on all, and the slices are the part of this rank.
+        generator: random generator on the CPU, so that draws do not depend on the device. With several ranks it is in
+            the same state on all of them, and the slices are those of this rank.
         centers_px: [B, 2] center (column, row) of every view in the slice; None for the middle.
-        noise_generator: source of the white noise on the device of the images, which is faster there; None to use
+        noise_generator: generator of the white noise on the device of the images, which is faster there; None to use
             `generator`.
 
     Returns:
-        Views [B, 3, *size] in [0, 1] and their labels [B, *size], int64. What lies outside of the slice is 0.
+        Views [B, 3, *size] in [0, 1] and their labels [B, *size], int64; 0 outside the slice.
     """
     draws = BatchDraws(generator)
     grid = _sampling_grid(images, rule, size, draws, centers_px)
@@ -202,7 +202,7 @@ def _sampling_grid(
 
 
 def _smooth_field(shape: tuple[int, int, int, int], cell: int, draws: BatchDraws, device: torch.device) -> Tensor:
-    """Noise of unit size at control points `cell` pixels apart, smooth in between, of a shape [B, C, rows, columns]."""
+    """Smooth noise [B, C, rows, columns] of unit size, from control points `cell` pixels apart."""
     count, channels, *size = shape
     points = [max(2, math.ceil(length / cell) + 1) for length in size]
     quarter = [math.ceil(length / 4) for length in size]
@@ -231,7 +231,7 @@ def _change_neighbors(views: Tensor, rule: AugmentRule, draws: BatchDraws) -> Te
 
 
 def _change_structures(views: Tensor, labels: Tensor, rule: AugmentRule, draws: BatchDraws) -> Tensor:
-    """Change the intensity of single structures, as other phases of contrast medium do."""
+    """Change the intensity of single structures, as other contrast phases do."""
     if rule.structure_contrast <= 0:
         return views
     count = len(views)
@@ -249,7 +249,7 @@ def _change_structures(views: Tensor, labels: Tensor, rule: AugmentRule, draws: 
 def _change_intensities(
     views: Tensor, rule: AugmentRule, draws: BatchDraws, noise_generator: torch.Generator | None
 ) -> Tensor:
-    """Gamma, contrast, brightness, gain field, blur and noise, the same for all channels of a view."""
+    """Gamma, contrast, brightness, bias field, blur and noise, the same for all channels of a view."""
     count, device = len(views), views.device
 
     def draw(low: float, high: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Training batches that are augmented and encoded in every step.
 
-Most show a crop around the labels: a step on it costs a fraction of one on whole slices. Whole slices are still shown
-now and then, so that the network also learns what is not an organ.
+Most show a crop around the labels, since a step on it costs a fraction of one on whole slices. Whole slices are mixed
+in, so that the network also learns what is not an organ.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _LEAST = 96
 
 @dataclass(frozen=True)
 class LabelCrop:
-    """The crop.
+    """A crop around the labels.
 
     Attributes:
-        size: rows and columns, multiples of 32 and at most the input's.
-        centers_px: for each bank, the center (column, row) of its labels in the input.
+        size: rows and columns, multiples of 32 and no larger than the input.
+        centers_px: center (column, row) of the labels in the input, for each bank.
     """
 
     size: tuple[int, int]
@@ -41,14 +41,14 @@ class LabelCrop:
 
 
 def find_label_crop(banks: Sequence[SliceBank], image_size: int) -> LabelCrop | None:
-    """The crop that holds the labels of every bank, with a margin.
+    """Find a crop that covers the labels of every bank, with a margin.
 
     Args:
         banks: the training cases.
         image_size: side S of the network's input.
 
     Returns:
-        None if the labels take up the whole input, if there are none, or if a slice is more than one input.
+        None if the labels fill the whole input, if there are none, or if slices have several tiles.
     """
     if any(bank.tile_count > 1 for bank in banks):
         return None
@@ -66,7 +66,7 @@ def find_label_crop(banks: Sequence[SliceBank], image_size: int) -> LabelCrop | 
 
 
 def label_box(labels: Tensor) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """First and last row and column with a label in any of the slices [n, S, S], None without labels."""
+    """First and last row and column with a label in any of the slices [n, S, S]; None without labels."""
     drawn = ((labels != 0) & (labels != UNLABELED)).any(dim=0)
     if not drawn.any():
         return None
@@ -80,7 +80,7 @@ def _crop_length(extent: int, image_size: int) -> int:
 
 
 def gather(banks: Sequence[SliceBank], items: Sequence[Item]) -> tuple[Tensor, Tensor]:
-    """Inputs [B, 3, S, S] and labels [B, S, S] of drawn items."""
+    """Collect the inputs [B, 3, S, S] and labels [B, S, S] of drawn items."""
     images = torch.cat([banks[item.bank].inputs([item.slice_index], [item.tile]) for item in items])
     labels = torch.cat([banks[item.bank].targets([item.slice_index], [item.tile]) for item in items])
     return images, labels
@@ -88,14 +88,14 @@ def gather(banks: Sequence[SliceBank], items: Sequence[Item]) -> tuple[Tensor, T
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The training slices, how they are sampled, and how they are augmented.
+    """The training slices with their sampling and augmentation.
 
     Attributes:
         banks: the training cases.
-        sampler: which slices.
+        sampler: draws the slices.
         rule: augmentation.
         image_size: side of the network's input.
-        batch_size: slices per step of each rank.
+        batch_size: slices per step on each rank.
     """
 
     banks: tuple[SliceBank, ...]
@@ -106,7 +106,7 @@ class TrainingSet:
 
     @property
     def global_batch_size(self) -> int:
-        """Slices per step of all ranks together."""
+        """Slices per step on all ranks together."""
         return self.batch_size * ranks.world_size()
 
     def views(
@@ -119,13 +119,13 @@ class TrainingSet:
         rule: AugmentRule | None = None,
         noise_generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """One augmented view of each item on a device: images [B, 3, S, S], labels [B, S, S]; smaller with a crop.
+        """Draw one augmented view of each item: images [B, 3, S, S], labels [B, S, S]; smaller with a crop.
 
         Args:
             items: from the sampler.
             generator: source of all randomness.
-            device: that augments.
-            crop: the part of the slices that is shown; all of it if None.
+            device: device to augment on.
+            crop: the part of the slices to show; None for all of it.
             rule: augmentation; `self.rule` if None.
             noise_generator: see `augment`.
         """
@@ -149,16 +149,16 @@ class Batches(Protocol):
     training_set: TrainingSet
 
     def forward(self, generator: torch.Generator) -> tuple[StageLogits, Tensor]:
-        """Draw a batch and run the trained part: logits of all stages and labels [B, S, S]."""
+        """Draw a batch and run the trained part: logits of all stages, and labels [B, S, S]."""
 
     def close(self) -> None:
-        """Remove files."""
+        """Delete temporary files."""
 
 
 class LiveBatches:
-    """Augments and encodes in every step: for trained encoders.
+    """Augments and encodes in every step, for trained encoders.
 
-    Most steps show a crop around the labels, some the whole slices (see `label_crop`).
+    Most steps show a crop around the labels, some the whole slices (see `find_label_crop`).
     """
 
     def __init__(
@@ -173,11 +173,11 @@ class LiveBatches:
             network: in any mode.
             training_set: the slices.
             device: where the network is.
-            rule_now: gives the augmentation of the present step.
+            rule_now: returns the augmentation of the current step.
         """
         self.network, self.training_set, self.device, self.rule_now = network, training_set, device, rule_now
         any_size = getattr(network.encoder, "any_size", False)
-        # Ranks on GPUs need not draw the white noise of all of them on their CPUs.
+        # On GPUs, ranks need not draw the white noise of all of them on the CPU.
         draws_own_noise = ranks.world_size() > 1 and device.type == "cuda"
         self._noise = torch.Generator(device).manual_seed(ranks.rank()) if draws_own_noise else None
         self.crop = find_label_crop(training_set.banks, training_set.image_size) if any_size else None
@@ -193,4 +193,4 @@ class LiveBatches:
         return self.network(images.contiguous(memory_format=torch.channels_last), labels), labels
 
     def close(self) -> None:
-        """Nothing to remove."""
+        """Nothing to delete."""

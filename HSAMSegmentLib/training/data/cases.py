@@ -1,4 +1,4 @@
-"""Training cases: a volume with its labels on one grid, read from files or from copied arrays, and checked."""
+"""Training cases: a volume with its labels on one grid, from files or copied arrays, and checked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.training.request import FinetuneCase, OrganInput
 
 UNLABELED = 255
-"""Value of pixels without a label: they count in no loss and in no Dice."""
+"""Value of unlabeled pixels, which are ignored in every loss and Dice."""
 _FEW_SLICES = 5
 _LARGE_PART = 0.25
 _LEAST_PART_WITHIN = 0.5
@@ -32,11 +32,11 @@ class Case:
     Attributes:
         volume: the scan.
         labels: uint8 label values (k, j, i) on the volume's grid.
-        label_set: what the values mean; only labels that occur.
-        labeled: bool for each slice along `labeled_axis`, or None if every slice counts as labeled.
+        label_set: meaning of the values that occur.
+        labeled: bool for each slice along `labeled_axis`, or None if every slice is labeled.
         labeled_axis: array axis of `labeled`.
         notes: sentences on what was resampled, assumed or left out.
-        hashes: SHA-256 of the arrays, "volume" and "labels", and of the "voxels" whatever their order and type.
+        hashes: SHA-256 of the arrays "volume" and "labels", and of "voxels", which ignores their order and type.
     """
 
     volume: Volume
@@ -54,26 +54,26 @@ def read_case(image: Path | str, labels: Path | str, *, names: dict[int, str] | 
     Args:
         image: a volume file or DICOM folder.
         labels: a label map or segmentation file.
-        names: names of label values, for label maps without.
+        names: names of label values, for label maps without names.
 
     Raises:
         VolumeError: if a file cannot be read.
-        TrainingError: if the labels are empty or lie elsewhere.
+        TrainingError: if the labels are empty or located elsewhere.
     """
     return open_case(FinetuneCase.of_files(Path(image), Path(labels)), names=names)
 
 
 def open_case(source: FinetuneCase, labels: LabelSet | None = None, *, names: dict[int, str] | None = None) -> Case:
-    """Read a case and give its organs the values and names that are learned.
+    """Read a case and map its organs to the values and names to learn.
 
     Args:
-        source: where its scan and its labels are.
-        labels: what its organs are learned as; not needed where it names no organs.
-        names: names of label values, for label maps without.
+        source: locations of its scan and its labels.
+        labels: the labels to learn; not needed if the case names no organs.
+        names: names of label values, for label maps without names.
 
     Raises:
         VolumeError: if a file cannot be read.
-        TrainingError: if its labels are empty or lie elsewhere, or if a copy of the scene's arrays is gone.
+        TrainingError: if its labels are empty or located elsewhere, or if a copy of the scene's arrays is gone.
     """
     from HSAMSegmentLib.labels.segmentation_files import read_segmentation
 
@@ -115,7 +115,7 @@ def _of_file(found: Segmentation, organs: Sequence[OrganInput], named: dict[str,
 
 
 def _of_layers(source: FinetuneCase, volume: Volume, named: dict[str, Label]) -> Segmentation:
-    """All layers on the grid of the scan, in one array; where organs overlap, the smaller one stays visible."""
+    """Merge all layers on the grid of the scan; where organs overlap, the smaller one stays visible."""
     parts: list[tuple[np.ndarray, int]] = []
     for number, layer in enumerate(source.layers):
         wanted = [item for item in source.organs if item.layer == number]
@@ -136,7 +136,7 @@ def _of_layers(source: FinetuneCase, volume: Volume, named: dict[str, Label]) ->
 def _layer_on_grid(
     layer: LayerInput, volume: Volume, wanted: Iterable[OrganInput], named: dict[str, Label]
 ) -> np.ndarray:
-    """The wanted organs of a layer, with the values that are learned, on the grid of the scan."""
+    """The selected organs of a layer, with the values to learn, on the grid of the scan."""
     values = _load(layer.array_file, volume.name)
     learned = np.zeros(values.shape, dtype=np.uint8)
     for item in wanted:
@@ -146,13 +146,13 @@ def _layer_on_grid(
 
 
 def make_case(volume: Volume, segmentation: Segmentation) -> Case:
-    """Check labels against their volume and bring them to its grid.
+    """Check labels against their volume and resample them to its grid.
 
-    Labels on another grid are resampled by nearest neighbor. If some slices have labels and slices between them have
-    none, or only a few neighboring slices have, the other slices count as unlabeled, not as background.
+    Labels on another grid are resampled by nearest neighbor. If there are unlabeled slices between labeled ones, or
+    only a few neighboring slices are labeled, the other slices count as unlabeled, not as background.
 
     Raises:
-        TrainingError: if the labels are empty or lie elsewhere in space.
+        TrainingError: if the labels are empty or located elsewhere.
     """
     if not segmentation.array.any():
         raise TrainingError(
@@ -185,15 +185,15 @@ def make_case(volume: Volume, segmentation: Segmentation) -> Case:
 
 
 def labeled_slices(labels: np.ndarray, axis: int, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Tell a sparsely labeled volume from a fully labeled one.
+    """Distinguish a sparsely labeled volume from a fully labeled one.
 
     Args:
         labels: (k, j, i).
         axis: array axis across the slices.
-        name: of the volume, for the sentence.
+        name: name of the volume, for messages.
 
     Returns:
-        Which slices count as labeled, or None for all, and sentences on it.
+        Which slices count as labeled (None for all), and sentences about it.
     """
     others = tuple(other for other in range(3) if other != axis)
     filled = (labels != 0).any(axis=others)
@@ -208,10 +208,10 @@ def labeled_slices(labels: np.ndarray, axis: int, name: str) -> tuple[np.ndarray
 
 
 def common_labels(cases: Sequence[Case]) -> tuple[list[Case], LabelSet, tuple[str, ...]]:
-    """Give a label the same value, 1 to K, in all cases; labels are the same when their names are.
+    """Give each label the same value, 1 to K, in all cases, matching labels by name.
 
     Returns:
-        The cases with new values, the labels of all, and sentences on labels that some cases lack.
+        The cases with new values, their common labels, and sentences on labels that some cases lack.
 
     Raises:
         TrainingError: if there are no cases.
@@ -234,7 +234,7 @@ def common_labels(cases: Sequence[Case]) -> tuple[list[Case], LabelSet, tuple[st
 
 
 def matched_labels(cases: Sequence[Case], label_set: LabelSet) -> tuple[list[Case], tuple[str, ...]]:
-    """Give validation cases the label values of the training; other labels become background.
+    """Map the labels of validation cases to those of the training; other labels become background.
 
     Raises:
         TrainingError: if a case has none of the labels.
@@ -261,7 +261,7 @@ def array_hash(array: np.ndarray) -> str:
 
 
 def voxel_hash(volume: Volume) -> str:
-    """SHA-256 over the values of a scan in LPS order: the same for every copy, flip and file format of it."""
+    """SHA-256 over the values of a scan in LPS order: the same for all its copies, flips and file formats."""
     direction = volume.geometry.direction_matrix
     axes = [int(axis) for axis in np.abs(direction).argmax(axis=1)]
     if sorted(axes) != [0, 1, 2]:
@@ -274,7 +274,7 @@ def voxel_hash(volume: Volume) -> str:
 
 
 def distinct_cases(cases: Sequence[Case]) -> tuple[list[Case], tuple[str, ...]]:
-    """The cases without pairs that were given twice, and a sentence on each of these."""
+    """Remove pairs that were given twice, with a sentence on each of them."""
     kept: dict[tuple[str, str], Case] = {}
     notes = []
     for case in cases:
@@ -286,7 +286,7 @@ def distinct_cases(cases: Sequence[Case]) -> tuple[list[Case], tuple[str, ...]]:
 
 
 def refuse_training_scans(training: Sequence[Case], validation: Sequence[Case]) -> None:
-    """Make sure that no scan both trains and validates, by its voxels and not by its path.
+    """Ensure that no scan is used for both training and validation, comparing voxels rather than paths.
 
     Raises:
         TrainingError: naming the scan.
@@ -314,7 +314,7 @@ def _renumbered(case: Case, values: dict[str, int]) -> Case:
 
 
 def _on_grid(segmentation: Segmentation, volume: Volume) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The labels on the volume's grid, and a sentence if they had to be resampled."""
+    """Labels on the volume's grid, and a sentence if they had to be resampled."""
     try:
         resampled = resample_labels(segmentation, volume.geometry).array.astype(np.uint8, copy=False)
     except VolumeError as error:
@@ -333,7 +333,7 @@ def _on_grid(segmentation: Segmentation, volume: Volume) -> tuple[np.ndarray, tu
 
 
 def _outside_notes(segmentation: Segmentation, array: np.ndarray, volume: Volume) -> tuple[str, ...]:
-    """A sentence on the structures of which less than half lies within the scan: most often their place was lost."""
+    """A sentence on structures with less than half inside the scan, usually because their position was lost."""
     if same_grid(segmentation.geometry, volume.geometry):
         return ()
     before = np.bincount(segmentation.array.ravel(), minlength=256) * segmentation.geometry.voxel_volume_ml

@@ -1,6 +1,6 @@
-"""Which slices are trained on, balanced over labels so that small structures are seen as often; and which validate.
+"""Sample training slices, balanced over labels so that small structures are seen as often; select validation slices.
 
-Validation slices are those of given cases, or blocks held out of the training cases.
+Validation slices come from given cases, or are blocks held out of the training cases.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FEWEST_LABELED = 6
 
 @dataclass(frozen=True)
 class Item:
-    """One network input of the training set: index of its bank, slice, and tile."""
+    """One network input of the training set: indices of bank, slice and tile."""
 
     bank: int
     slice_index: int
@@ -31,7 +31,7 @@ class Item:
 
 
 class BalancedSampler:
-    """Draws a label uniformly and then a slice with it; some draws are from all slices, empty ones included."""
+    """Draws a label uniformly and then a slice with it; some draws are from all slices, including empty ones."""
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class BalancedSampler:
         Args:
             banks: the training cases.
             num_classes: foreground classes K.
-            any_slice_share: share of the draws that go over all labeled slices.
-            excluded: for each bank the slices to leave out (held out for validation); empty for none.
+            any_slice_share: fraction of draws from all labeled slices.
+            excluded: slices to leave out (held out for validation) for each bank; empty for none.
         """
         self.items: list[Item] = []
         self.by_label: list[list[Item]] = [[] for _ in range(num_classes)]
@@ -65,12 +65,12 @@ class BalancedSampler:
         return [self._one(generator) for _ in range(count)]
 
     def spread(self, generator: torch.Generator) -> list[Item]:
-        """Each item once, in an order in which labels are balanced in any first part."""
+        """Each item once, in an order in which any prefix is balanced over labels."""
         drawn = dict.fromkeys(self.draw(4 * len(self.items), generator))
         return [*drawn, *(item for item in self.items if item not in drawn)]
 
     def only(self, items: Sequence[Item]) -> BalancedSampler:
-        """A sampler over a part of the items."""
+        """A sampler over a subset of the items."""
         kept = set(items)
         other = copy.copy(self)
         other.items = [item for item in self.items if item in kept]
@@ -102,7 +102,7 @@ class ValidationSet:
     """Slices to validate on.
 
     Attributes:
-        bank: where they are.
+        bank: bank with the slices.
         slices: their indices, ascending.
         source: `GIVEN_CASE` or `SAME_SCAN`.
     """
@@ -118,13 +118,13 @@ def whole_case(bank: SliceBank) -> ValidationSet:
 
 
 def hold_out_blocks(bank: SliceBank, *, share: float = _HELD_OUT_SHARE) -> ValidationSet | None:
-    """Two contiguous blocks of slices of a volume, a third and two thirds along its labeled slices.
+    """Hold out two contiguous blocks of slices, a third and two thirds along the labeled slices of a volume.
 
-    Contiguous, because a slice between two training slices is almost known; two, because one block may miss an organ. A
-    slice that holds the last example of a label stays in the training set.
+    Contiguous, because a slice between two training slices is nearly known; two, because one block may miss an organ.
+    The last slice with a label is never held out.
 
     Returns:
-        None if too few slices have labels to spare some.
+        None if too few slices are labeled.
     """
     filled = np.flatnonzero((bank.reference.flatten(1) != 0).any(dim=1).numpy() & bank.labeled)
     if len(filled) < _FEWEST_LABELED:
@@ -139,7 +139,7 @@ def hold_out_blocks(bank: SliceBank, *, share: float = _HELD_OUT_SHARE) -> Valid
 
 
 def _without_last_ones(bank: SliceBank, chosen: Sequence[int]) -> list[int]:
-    """The chosen slices, but for those that would take the last slice of a label with them."""
+    """The chosen slices, except those that contain the last slice of a label."""
     counts = torch.stack([torch.bincount(labels.flatten(), minlength=256) > 0 for labels in bank.reference])
     left = counts[torch.from_numpy(bank.labeled)].sum(dim=0)
     spared = []
@@ -151,7 +151,7 @@ def _without_last_ones(bank: SliceBank, chosen: Sequence[int]) -> list[int]:
 
 
 def thinned(sets: Sequence[ValidationSet], most_inputs: float) -> tuple[ValidationSet, ...]:
-    """Evenly spaced slices of each set: at most `most_inputs` network inputs in all, but at least one slice each."""
+    """Evenly spaced slices of each set: at most `most_inputs` network inputs in total, at least one slice per set."""
     inputs = sum(len(item.slices) * item.bank.tile_count for item in sets)
     if inputs <= most_inputs:
         return tuple(sets)
@@ -164,5 +164,5 @@ def _spaced(slices: tuple[int, ...], share: float) -> tuple[int, ...]:
 
 
 def sources_of(sets: Sequence[ValidationSet]) -> str:
-    """What Dice is measured on, in words."""
+    """The source of the validation slices, in words."""
     return " and ".join(sorted({item.source for item in sets})) or "nothing"

@@ -1,8 +1,8 @@
 """The preprocessed slices of one case with their labels, in memory or in files.
 
-They are made by `preprocess.network_input`, like the inputs of inference. The slices of a cohort lie in files that are
-mapped into memory, so that a batch reads those that it shows, the system keeps what fits, and ranks of one computer
-share one copy. Every rank puts the same arrays in the same order.
+They are made by `preprocess.network_input`, like the inputs of inference. The slices of a cohort are stored in
+memory-mapped files, so that a batch reads only what it shows, the operating system caches what fits, and the ranks of
+one computer share one copy. Every rank stores the same arrays in the same order.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class SliceBank:
     """Framed slices of a case.
 
     Attributes:
-        name: of the case.
+        name: name of the case.
         images: float16 [n, tiles, S, S] in [0, 1], or uint8 in 0..255.
         labels: uint8 [n, tiles, S, S]; `UNLABELED` in slices without labels.
         reference: uint8 [n, rows, cols], labels on the grid of the slices, for validation.
-        framing: maps the network's output back to the slices.
-        context_step: how many slices away the outer channels are, 0 for none.
-        labeled: bool [n], which slices have labels (background counts).
-        slice_spacing_mm: distance of the slices.
-        pixel_spacing_mm: distance of rows and columns of `reference`.
+        framing: maps network output back to the slices.
+        context_step: distance in slices of the outer channels, 0 for none.
+        labeled: bool [n], which slices are labeled (background counts).
+        slice_spacing_mm: distance between slices.
+        pixel_spacing_mm: spacing of the rows and columns of `reference`.
     """
 
     name: str
@@ -68,14 +68,14 @@ class SliceBank:
         return self.images.shape[1]
 
     def inputs(self, slices: Sequence[int], tiles: Sequence[int] | None = None) -> Tensor:
-        """Network input float32 [n, 3, S, S] of the given slices; tile 0 unless told otherwise."""
+        """Network input float32 [n, 3, S, S] of the given slices; tile 0 by default."""
         index = context_indices(np.asarray(slices), len(self), self.context_step)
         tile = np.zeros(len(index), dtype=np.int64) if tiles is None else np.asarray(tiles)
         found = self.images[to_tensor(index.astype(np.int64)), to_tensor(tile.astype(np.int64))[:, None]].float()
         return found / 255.0 if self.images.dtype == torch.uint8 else found
 
     def all_tiles(self, slices: Sequence[int]) -> Tensor:
-        """Network input float32 [n * tiles, 3, S, S], the tiles of a slice one after the other, as `framing` wants."""
+        """Network input float32 [n * tiles, 3, S, S], tiles of a slice adjacent, as `framing` expects."""
         tiles = range(self.tile_count)
         return self.inputs([index for index in slices for _ in tiles], [tile for _ in slices for tile in tiles])
 
@@ -89,12 +89,12 @@ class SliceBank:
 
 
 def build_slice_bank(case: Case, *, slices: SliceRule, intensity: IntensityRule, image_size: int) -> SliceBank:
-    """Cut, scale and frame a case.
+    """Slice, scale and frame a case.
 
     Args:
         case: volume and labels on one grid.
-        slices: the model's rule for cutting and framing.
-        intensity: the model's rule for gray values.
+        slices: the model's rule for slicing and framing.
+        intensity: the model's rule for scaling intensities.
         image_size: side S of the network input.
     """
     stack, frame = to_slices(case.volume.array, case.volume.geometry, slices.plane)
@@ -128,7 +128,7 @@ def _framed(framing: SliceFraming, slices: np.ndarray) -> Tensor:
 
 
 def _labeled_slices(case: Case, axis: int, backwards: bool) -> np.ndarray:
-    """Which slices of the stack have labels: those of the case if it was labeled along this axis, else all."""
+    """Which slices of the stack are labeled: those of the case if it was labeled along this axis, else all."""
     count = case.labels.shape[axis]
     if case.labeled is None or case.labeled_axis != axis:
         return np.ones(count, dtype=bool)
@@ -136,25 +136,25 @@ def _labeled_slices(case: Case, axis: int, backwards: bool) -> np.ndarray:
 
 
 class ArrayStore:
-    """Arrays in files of a folder of its own."""
+    """Stores arrays in files of a private folder."""
 
     def __init__(self, parent: Path) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Args:
-            parent: on a fast disk, of the same name on all computers.
+            parent: on a fast disk, under the same path on all computers.
 
         Raises:
-            OutputError: if the folder cannot be made.
+            OutputError: if the folder cannot be created.
         """
         make_folder(parent)
-        # The number of the process lets a later start remove what a killed one left.
+        # The process ID in the name lets a later start remove what a killed process left.
         name = ranks.from_first(lambda: tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-slices-", dir=parent))
         self.folder = make_folder(Path(name))
         self._numbers = itertools.count()
 
     def array(self, array: np.ndarray) -> np.ndarray:
-        """The same array, mapped from a file; an array that is mapped already comes back as it is.
+        """The same array, memory-mapped from a file; mapped arrays are returned unchanged.
 
         Raises:
             OutputError: if the disk is full.
@@ -163,7 +163,7 @@ class ArrayStore:
             return array
         path = self.folder / f"{next(self._numbers)}.npy"
         ranks.in_turn_of_computer(lambda: _write(path, array))
-        # Copy-on-write: torch wants arrays that can be written to, and nothing that is written reaches the file.
+        # Copy-on-write: torch wants writable arrays, and writes never reach the file.
         mapped: np.ndarray = np.load(path, mmap_mode="c")
         return mapped
 
@@ -182,11 +182,11 @@ class ArrayStore:
         )
 
     def tensor(self, tensor: Tensor) -> Tensor:
-        """The same tensor, mapped from a file."""
+        """The same tensor, memory-mapped from a file."""
         return torch.from_numpy(self.array(tensor.contiguous().numpy()))
 
     def close(self) -> None:
-        """Remove the files; tensors of them can still be read where the system keeps open files."""
+        """Delete the files; tensors stay readable on systems that keep open files."""
         if ranks.local_rank() == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Which part of a network is trained, and where its frozen part ends, so that its results can be cached."""
+"""Freeze and split a network: which part is trained, and where the frozen part ends, so its output can be cached."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def set_trainable(network: SegmentationNetwork, adaptation: str) -> None:
     "frozen": the head is trained. "lora": the head and the adapters. "full": everything.
 
     Raises:
-        RequestError: if "lora" is asked for and the encoder has no adapters.
+        RequestError: if "lora" is requested and the encoder has no adapters.
     """
     if adaptation == FULL:
         network.requires_grad_(True)
@@ -40,8 +40,8 @@ def set_trainable(network: SegmentationNetwork, adaptation: str) -> None:
 class SplitNetwork:
     """A network split where its frozen part ends.
 
-    During a training, `frozen_part` gives the same result for the same image, so it can be cached; `trained_part`
-    continues from it.
+    During training, `frozen_part` gives the same result for the same image, so its output can be cached; `trained_part`
+    continues from there.
     """
 
     def __init__(self, network: SegmentationNetwork, adaptation: str) -> None:
@@ -59,12 +59,12 @@ class SplitNetwork:
     def trained_part(
         self, cached: tuple[Tensor, ...], labels: Tensor | None = None, tokens: TokenSubset | None = None
     ) -> StageLogits:
-        """From the result of `frozen_part` to the logits of all stages.
+        """Run the trained part, from the output of `frozen_part` to the logits of all stages.
 
         Args:
-            cached: result of `frozen_part`.
-            labels: [B, H, W] for heads that use them; only those of the tokens if there is a subset.
-            tokens: the part of the embedding to decode, None for all of it.
+            cached: output of `frozen_part`.
+            labels: [B, H, W] for heads that use them; with a subset, only those of its tokens.
+            tokens: the part of the embedding to decode; None for all of it.
         """
         if self.blocks is None:
             features = Features(cached[0], tuple(cached[1:]))

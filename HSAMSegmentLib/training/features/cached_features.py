@@ -1,6 +1,6 @@
 """The feature cache of a training: augmented views and validation slices, encoded once by the frozen part.
 
-Since the validation slices are encoded as well, a validation costs no more than the head.
+Validation slices are encoded as well, so a validation costs no more than the head.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ STRIDE = 16
 
 
 class EncodingLimits(Protocol):
-    """How much may be encoded."""
+    """Limits on how much is encoded."""
 
     def enough(self, views: float) -> bool:
-        """Whether this many views of each slice are enough (0.5: of every other slice)."""
+        """Whether this many views of each slice are enough (0.5: a view of every second slice)."""
 
     def views(self, seconds: float) -> float:
-        """Upper bound on the views of each slice if one view of all slices takes this many seconds."""
+        """Upper bound on the views per slice, if one view of all slices takes this many seconds."""
 
     def validation_inputs(self, seconds: float) -> float:
-        """How many network inputs may be encoded for validation if one takes this many seconds."""
+        """Upper bound on validation inputs, if encoding one takes this many seconds."""
 
 
 class UnlimitedEncoding:
-    """All views that fit, and all validation slices."""
+    """Encodes all views that fit, and all validation slices."""
 
     def enough(self, views: float) -> bool:
         """See `EncodingLimits`."""
@@ -78,16 +78,16 @@ class UnlimitedEncoding:
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """Where features are cached, and how many.
+    """Location and size of the feature cache.
 
     Attributes:
-        capacity_bytes: upper bound on the files.
-        parent: folder of the cache, None for the system's folder for temporary files.
+        capacity_bytes: upper bound on the size of the files.
+        parent: folder of the cache; None for the system's temporary folder.
         owner: the training, which finds its cache again after a kill; None if it cannot be resumed.
-        limits: how much may be encoded.
-        is_resumed: the validation slices were chosen by an earlier run, so that none may be left out.
+        limits: limits on how much is encoded.
+        is_resumed: the validation slices were chosen by an earlier run, so none may be left out.
         progress: called with (done, most) after each group of views; may raise to stop.
-        note_seconds: pause between two entries in the journal of the cache.
+        note_seconds: interval between entries in the cache's journal.
     """
 
     capacity_bytes: int
@@ -100,10 +100,10 @@ class CacheOptions:
 
 
 class CachedFeatures:
-    """Encodes on construction; afterwards maps views and slices to entries of the cache.
+    """Encodes on construction, then maps views and slices to cache entries.
 
-    View 0 of every slice is the slice itself, the others are augmented. The first group of views comes first in the
-    cache, then the validation slices, then the other views.
+    View 0 of every slice is the slice itself, the others are augmented. The cache holds the first group of views, then
+    the validation slices, then the other views.
     """
 
     def __init__(
@@ -121,8 +121,8 @@ class CachedFeatures:
             training_set: the training slices.
             validation_sets: the validation slices.
             device: where the network is.
-            generator: source of the augmentation.
-            options: how much, and where.
+            generator: generator of the augmentation.
+            options: size and location of the cache.
 
         Raises:
             OutputError: if the disk is too full.
@@ -148,12 +148,12 @@ class CachedFeatures:
 
     @property
     def cached_items(self) -> Sequence[Item]:
-        """The slices with at least one view in the cache."""
+        """Slices with at least one view in the cache."""
         return self.items[: self.views]
 
     @property
     def shortfalls(self) -> list[str]:
-        """Sentences on what could not be encoded for lack of time or space."""
+        """Sentences on what was not encoded for lack of time or space."""
         found = []
         if len(self.cached_items) < len(self.items):
             found.append(
@@ -165,7 +165,7 @@ class CachedFeatures:
         return found
 
     def entries(self, drawn: Sequence[Item], generator: torch.Generator) -> list[int]:
-        """An entry for each drawn slice: one of its views, at random."""
+        """Cache entries of drawn slices: one random view of each."""
         parts = torch.rand(len(drawn), generator=generator).tolist()
         found = []
         for item, part in zip(drawn, parts):
@@ -185,11 +185,11 @@ class CachedFeatures:
         return self._split.through(network).trained_part(kept).stages
 
     def close(self) -> None:
-        """Remove the files."""
+        """Delete the files."""
         self.cache.close()
 
     def _start(self, sets: Sequence[ValidationSet]) -> None:
-        """Encode the first views, measure that, and reserve the files."""
+        """Encode the first views while measuring, and reserve the files."""
         began = time.monotonic()
         kept, labels = self._encoded(0)
         self.encoding_seconds = seconds = (time.monotonic() - began) / self._at_once
@@ -209,7 +209,7 @@ class CachedFeatures:
         self._done = self._at_once
 
     def _continue(self, cache: FeatureCache, journal: dict[str, Any], sets: Sequence[ValidationSet]) -> None:
-        """Continue where a killed process stopped."""
+        """Continue after a killed process."""
         self.cache, self._done = cache, journal["done"]
         self._generator.set_state(journal["generator"])
         self._lay_out(tuple(replace(item, slices=tuple(kept)) for item, kept in zip(sets, journal["held"])))
@@ -250,7 +250,7 @@ class CachedFeatures:
         self._options.progress(self._done, len(self.cache))
 
     def _groups(self) -> Iterator[tuple[int, int]]:
-        """First and last entry of each group that is still to be encoded; none mixes validation slices and views."""
+        """First and last entry of each group still to be encoded; validation slices and views are never mixed."""
         first, validation_end = self._done, self._at_once + len(self._validation_items)
         while first < len(self.cache):
             last = first + self._at_once
@@ -263,7 +263,7 @@ class CachedFeatures:
             first = last
 
     def _encoded(self, view: int, count: int | None = None) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Encode views from the n-th of all on."""
+        """Encode views from the n-th on."""
         place = view % len(self.items)
         group = self.items[place : place + (count or self._at_once)]
         if view < len(self.items):
@@ -299,10 +299,10 @@ class CachedFeatureBatches:
     ) -> None:
         """
         Args:
-            split: the network in evaluation mode, cut where its frozen part ends.
+            split: the network in evaluation mode, split where its frozen part ends.
             training_set: the slices.
-            device: where the network is.
-            features: the cached results of the frozen part.
+            device: device of the network.
+            features: the cached output of the frozen part.
         """
         self.split, self.training_set, self.device, self.features = split, training_set, device, features
         self.sampler = training_set.sampler.only(features.cached_items)
@@ -318,7 +318,7 @@ class CachedFeatureBatches:
         return self.split.trained_part(cached, labels, tokens), labels
 
     def close(self) -> None:
-        """Remove the files."""
+        """Delete the files."""
         self.features.close()
 
     def _token_subset(self, labels: Tensor, generator: torch.Generator) -> TokenSubset | None:

@@ -1,8 +1,8 @@
 """Features of a frozen encoder for slices and augmented views, computed once and stored in memory-mapped files.
 
 An epoch then costs no more than the head (with LoRA: the adapted blocks and the head). Values are stored as float16,
-which is more precise than the noise that the heads get in training. The files are in a private folder that is removed
-with the cache. What a killed process leaves is removed with the next cache, unless a training can be resumed with it.
+whose rounding is below the noise that heads get in training. The files are in a private folder that is deleted with the
+cache. Leftovers of killed processes are deleted with the next cache, unless a training can be resumed with them.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _LARGEST_FLOAT16 = 65504.0
 
 @dataclass(frozen=True)
 class CacheOwner:
-    """The training that a cache belongs to, so that it can be found again after a kill.
+    """The training that owns a cache, to find it again after a kill.
 
     Attributes:
         key: hash of everything that the features depend on.
-        state: file of the training state; while it exists, for a week at most, the cache is not removed as abandoned.
+        state: file of the training state; while it exists, for at most a week, the cache is not deleted as abandoned.
     """
 
     key: str
@@ -53,19 +53,19 @@ class CacheOwner:
 def affordable_views(
     slices: int, bytes_per_view: int, *, capacity_bytes: int = DEFAULT_BYTES, most: int = MOST_VIEWS
 ) -> int:
-    """How many views of every slice fit; at least one, the slice itself.
+    """Number of views per slice that fit; at least one, the slice itself.
 
     Args:
         slices: training slices.
         bytes_per_view: features and labels of one view.
-        capacity_bytes: bound on the files together.
+        capacity_bytes: upper bound on all files together.
         most: more views than this help little.
     """
     return int(max(1, min(most, capacity_bytes // max(slices * bytes_per_view, 1))))
 
 
 class FeatureCache:
-    """Fixed number of entries, each with the same few feature maps and one label map.
+    """A fixed number of entries, each with the same feature maps and one label map.
 
     Use it as a context manager, or call `close`.
     """
@@ -85,11 +85,11 @@ class FeatureCache:
             entries: number of entries.
             feature_shapes: shape of each feature map of an entry.
             label_shape: rows and columns of an entry's labels.
-            parent: folder in which the private folder is made, by default the system's for temporary files.
+            parent: folder to create the private folder in; by default the system's temporary folder.
             owner: the training that may `adopt` the cache after a kill.
 
         Raises:
-            OutputError: if the disk has too little space.
+            OutputError: if there is too little disk space.
         """
         base = base_folder(parent)
         remove_abandoned(base)
@@ -112,7 +112,7 @@ class FeatureCache:
         """Take over the cache of a killed process of the same training.
 
         Returns:
-            The cache and the last note of its journal, or None if there is none.
+            The cache and the last note of its journal, or None if there is no cache.
         """
         base = base_folder(parent)
         for folder in _abandoned(base):
@@ -164,7 +164,7 @@ class FeatureCache:
         return features, to_tensor(self._labels[index], device).long()
 
     def close(self) -> None:
-        """Remove the files; may be called more than once."""
+        """Delete the files; may be called more than once."""
         self._features, self._labels = [], np.zeros((0,))
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -178,17 +178,17 @@ class FeatureCache:
 
 
 def base_folder(parent: Path | None) -> Path:
-    """Folder in which caches are made."""
+    """Folder that caches are created in."""
     return Path(parent) if parent else Path(tempfile.gettempdir())
 
 
 def entry_bytes(feature_shapes: Sequence[tuple[int, ...]], label_shape: tuple[int, int]) -> int:
-    """Bytes of one entry."""
+    """Size of one entry in bytes."""
     return 2 * sum(int(np.prod(shape)) for shape in feature_shapes) + int(np.prod(label_shape))
 
 
 def remove_abandoned(base: Path) -> None:
-    """Remove the folders of ended processes, unless a training can be resumed with them."""
+    """Delete the folders of ended processes, unless a training can be resumed with them."""
     for folder in _abandoned(base):
         state = _read_owner(folder).get("state", "")
         is_recent = time.time() - folder.stat().st_mtime < _ABANDONED_SECONDS
@@ -201,7 +201,7 @@ def _abandoned(base: Path) -> list[Path]:
 
 
 def _is_owned(folder: Path) -> bool:
-    """Whether the process that made a folder still runs; another one may have got its number since."""
+    """Whether the process that made a folder still runs; its process ID may have been reused since."""
     number = folder.name[len(PREFIX) :].split("-")[0]
     if not number.isdigit():
         return True
@@ -229,7 +229,7 @@ def _read_owner(folder: Path) -> dict[str, Any]:
 
 
 def _new_file(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """A memory-mapped array with its disk space reserved: a disk that is full later would kill the process."""
+    """A memory-mapped array with reserved disk space: a disk that fills up later would kill the process."""
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as stream:

@@ -1,10 +1,10 @@
 """Train the head on a subset of the image tokens, which makes steps on cached features faster.
 
-Except for attention, all heads but the convolutional one process the tokens (16 x 16 pixels each) one by one, so the
-head can be given a subset, each token with its true position. The logits then differ from those of the whole embedding
-only by the attention over fewer tokens. PatchDropout (Liu et al., WACV 2023) and losses on sampled points (Mask2Former,
-Cheng et al., CVPR 2022) use the same idea. One token is drawn from each tile of a coarse grid, so that all structures
-are seen often.
+Except for attention, all heads but the convolutional one process tokens (16 x 16 pixels each) one by one, so the head
+can be given a subset, each token with its true position. The logits then differ from those of the whole embedding only
+by attention over fewer tokens. PatchDropout (Liu et al., WACV 2023) and losses on sampled points (Mask2Former, Cheng et
+al., CVPR 2022) use the same idea. One token is drawn from each tile of a coarse grid, so that all structures are seen
+often.
 
 A convolution needs neighboring tokens; its subset is one rectangle, usually around a labeled pixel.
 """
@@ -64,7 +64,7 @@ class TokenSubset:
         return self.take(labels[:, None])[:, 0]
 
     def placed(self, head: nn.Module) -> AbstractContextManager[Any]:
-        """While entered, the head uses the true positions of the tokens."""
+        """Within the context, the head uses the true positions of the tokens."""
         if not hasattr(head, "positional_grid"):
             return nullcontext()
         positional_grid: Any = head.positional_grid
@@ -73,7 +73,7 @@ class TokenSubset:
 
 
 def scattered_shape(grid: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of tokens that a step decodes: all of a small grid, a part of a larger one."""
+    """Rows and columns of tokens that a step decodes: all of a small grid, part of a larger one."""
     rows, columns = (min(length, max(_LEAST_SIDE, int(_SIDE_SHARE * length))) for length in grid)
     return rows, columns
 
@@ -86,8 +86,8 @@ def scattered_subset(
     Args:
         count: views.
         grid: rows and columns of the embedding.
-        generator: on the CPU.
-        device: of the result.
+        generator: random generator on the CPU.
+        device: device of the result.
     """
     shape = (count, *scattered_shape(grid))
     places = []
@@ -106,7 +106,7 @@ def rectangular_subset(labels: Tensor, grid: tuple[int, int], generator: torch.G
     Args:
         labels: [B, S, S].
         grid: rows and columns of the embedding.
-        generator: on the CPU.
+        generator: random generator on the CPU.
     """
     size = [min(length, most) for length, most in zip(grid, RECTANGLE_TOKENS)]
     draws = torch.rand(len(labels), 4, generator=generator).tolist()

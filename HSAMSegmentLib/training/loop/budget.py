@@ -1,4 +1,4 @@
-"""The length of a training: minutes, which are kept to, or epochs. Does not import torch."""
+"""The budget of a training: minutes, which it keeps to, or epochs. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LATE_SHARE = 0.05
 
 
 class Budget:
-    """How much of a training is done, and when it ends.
+    """Tracks how much of a training is done, and when it ends.
 
     With minutes, everything since the start counts: reading, encoding, validating, and the time reserved for the last
-    validation and for writing the model. With epochs, only steps count, so that the same seed gives the same model.
+    validation and for writing the model. With epochs, only steps count, so the same seed gives the same model.
     """
 
     def __init__(
@@ -29,9 +29,9 @@ class Budget:
     ) -> None:
         """
         Args:
-            minutes: length of the whole job; `DEFAULT_MINUTES` if neither is given.
+            minutes: duration of the whole job; `DEFAULT_MINUTES` if neither is given.
             epochs: passes over the slices instead.
-            clock: seconds.
+            clock: returns seconds.
 
         Raises:
             RequestError: if both are given or one is not positive.
@@ -53,12 +53,12 @@ class Budget:
 
     @property
     def reserve_seconds(self) -> float:
-        """Reserved for the last validation and for writing the model."""
+        """Seconds reserved for the last validation and for writing the model."""
         return 1.1 * self.validation_seconds + self.writing_seconds
 
     @property
     def seconds(self) -> float:
-        """Used seconds, those of interrupted runs included."""
+        """Seconds used, including interrupted runs."""
         return self._earlier + self._clock() - self._started
 
     def set_steps_per_epoch(self, steps: int) -> None:
@@ -84,7 +84,7 @@ class Budget:
 
     @property
     def is_used_up(self) -> bool:
-        """Whether to end the training; with minutes also if the next step would exceed the budget by too much.
+        """Whether to end the training; with minutes also if the next step would overrun the budget by too much.
 
         Too much is more than half of the step or, for long steps, more than a twentieth of the budget.
         """
@@ -95,7 +95,7 @@ class Budget:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Estimated remaining seconds, None while unknown."""
+        """Estimated remaining seconds; None while unknown."""
         if self.minutes is not None:
             return max(60.0 * self.minutes - self.seconds, 0.0)
         if self._steps < 3:
@@ -105,7 +105,7 @@ class Budget:
 
 
 class BudgetedEncoding:
-    """Limits for the feature cache: one view per epoch, or as many as leave most of the minutes for training."""
+    """Limits the feature cache to one view per epoch, or to as many as leave most of the minutes for training."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget

@@ -1,4 +1,4 @@
-"""Saves a training at a steady pace, so that a killed process loses seconds of work. States are written atomically."""
+"""Save a training at regular intervals, so that a killed process loses seconds of work. Writes are atomic."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ logger = logging.getLogger(__name__)
 
 
 def state_path(output: Path) -> Path:
-    """Path of the training state of a model: beside the model, with another suffix."""
+    """Path of a model's training state: beside the model, with another suffix."""
     return output.with_name(output.name + STATE_SUFFIX)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a training state; an older one is replaced only when the new one is complete.
+    """Write a training state atomically; an older one is replaced only by a complete one.
 
     Args:
-        path: where to.
+        path: destination.
         state: nested dicts, lists, numbers, strings and tensors.
 
     Raises:
-        OutputError: if it cannot be written (permission, full disk); the older state is kept.
+        OutputError: if it cannot be written (permissions, full disk); the older state is kept.
     """
     with atomic_output(path, overwrite=True) as stream:
         torch.save(state, stream)
@@ -55,7 +55,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 class Checkpointer:
-    """Writes the state of a training to one file; a full disk is reported once and does not end the training."""
+    """Saves the state of a training to one file; a full disk is reported once and does not end the training."""
 
     def __init__(
         self,
@@ -68,9 +68,9 @@ class Checkpointer:
         """
         Args:
             path: the file; an older state is replaced.
-            state_of_training: collects what is saved: nested dicts, lists, numbers, strings, and tensors.
-            every_seconds: pause between two saves of `tick`.
-            clock: seconds.
+            state_of_training: returns what to save: nested dicts, lists, numbers, strings and tensors.
+            every_seconds: interval between saves by `tick`.
+            clock: returns seconds.
         """
         self.path = path
         self._state_of_training = state_of_training
@@ -80,13 +80,13 @@ class Checkpointer:
         self.error = ""
 
     def tick(self) -> bool:
-        """Save if it is time to; returns whether the state was saved."""
+        """Save if it is time; return whether the state was saved."""
         if self._clock() - self._saved_at < self._every:
             return False
         return self.save()
 
     def save(self) -> bool:
-        """Save now, on the first of several ranks; returns whether that worked, otherwise `error` holds the reason."""
+        """Save now, on the first of several ranks; return whether that worked, otherwise `error` holds the reason."""
         if not ranks.is_first():
             return True
         try:
@@ -101,7 +101,7 @@ class Checkpointer:
         return True
 
     def load(self) -> dict[str, Any] | None:
-        """The saved state, the same for all ranks; None if there is none.
+        """The saved state, the same on all ranks; None if there is none.
 
         Raises:
             CheckpointError: if the file is damaged.

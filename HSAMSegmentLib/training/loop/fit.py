@@ -1,4 +1,4 @@
-"""The training loop, and how a cancel interrupts a computation, forward or backward."""
+"""The training loop, and the mechanism that lets a cancel interrupt a forward or backward pass."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class Validation(Protocol):
 
     @property
     def has_converged(self) -> bool:
-        """Whether further steps are not worth their time."""
+        """Whether further steps are unlikely to help."""
 
     def validate(self) -> None:
-        """Validate the present weights."""
+        """Validate the current weights."""
 
 
 def fit(step: Callable[[], None], is_done: Callable[[], bool], validation: Validation | None = None) -> bool:
-    """Take steps, and validate when it is time to, until the training is done or has converged.
+    """Take steps, validating when due, until the training is done or has converged.
 
     Args:
         step: takes one step.
         is_done: whether the budget is used up.
-        validation: None to train without.
+        validation: when and how to validate; None to train without.
 
     Returns:
-        Whether it ended early because it has converged.
+        Whether training ended early because it converged.
     """
     while True:
         if validation is not None and validation.is_due:
@@ -47,10 +47,10 @@ def fit(step: Callable[[], None], is_done: Callable[[], bool], validation: Valid
 
 
 class CancellableComputation(TorchDispatchMode):
-    """While entered, every operation of this thread first checks for a cancel, gradients included.
+    """Within the context, every operation of this thread first checks for a cancel, including gradients.
 
-    On a CPU a training step of a large network takes many seconds, most of them in the backward pass, where no Python
-    code runs otherwise. Only for work that may stop anywhere: changes in place may be left incomplete.
+    On a CPU a training step of a large network takes many seconds, most of them in the backward pass, where no other
+    Python code runs. Only for work that may stop anywhere: in-place changes may be left incomplete.
     """
 
     def __init__(self, cancel: CancelToken) -> None:

@@ -1,8 +1,8 @@
 """Losses of H-SAM (Cheng et al., CVPR 2024) and AutoSAM (Hu et al., arXiv 2306.13731), sparse labels included.
 
 Labels are class numbers [B, H, W] of any integer type. Pixels with any other value, such as `data.cases.UNLABELED`, are
-left out of the mean of the cross-entropy and of the sums of Dice. A batch without a labeled pixel has loss zero.
-Where several ranks train together, the batch is that of all of them, and each has the same loss.
+excluded from the mean of the cross-entropy and from the sums of Dice. A batch without labeled pixels has loss zero.
+With several ranks, the loss is that of the combined batch and the same on each rank.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def hsam_loss(
     Args:
         stages: logits [B, T, s, s] of each stage, as in `StageLogits.stages`; one stage alone is weighted 1.
         labels: class numbers [B, S, S] at full resolution.
-        last_weight: weight of the last stage, see `schedules.hsam_last_stage_weight`; the others share the rest.
+        last_weight: weight of the last stage, see `optimizer.hsam_last_stage_weight`; the others share the rest.
         dice_weight: see `stage_loss`.
         smoothing: see `stage_loss`.
 
@@ -57,8 +57,8 @@ def stage_loss(
         logits: [B, T, h, w].
         labels: [B, h, w].
         dice_weight: weight of Dice, between 0 and 1.
-        smoothing: of Dice. With the official one, a class that is not in the batch costs 1 whatever is predicted, and
-            nothing is learned from its false positives; `DICE_SMOOTHING` makes them count.
+        smoothing: smoothing of Dice. With the official value, a class missing from the batch costs 1 whatever is
+            predicted, so nothing is learned from its false positives; `DICE_SMOOTHING` makes them count.
     """
     log_probabilities = logits.float().log_softmax(dim=1)
     belongs = class_masks(labels, logits.shape[1])
@@ -69,15 +69,14 @@ def stage_loss(
 def autosam_loss(logits: Tensor, labels: Tensor, *, undefined_is_nan: bool = False) -> Tensor:
     """AutoSAM's loss: cross-entropy plus Dice of the foreground classes.
 
-    Classes whose Dice term is exactly zero are dropped from the mean. Labels may be finer than the logits: each
-    pixel of these then belongs to every class by its share, which costs less than logits brought to the labels'
-    resolution.
+    Classes with a Dice term of exactly zero are dropped from the mean. Labels may be finer than the logits: each logit
+    pixel then belongs to every class by its share, which costs less than upsampling the logits.
 
     Args:
         logits: [B, T, h, w].
         labels: [B, n * h, n * w].
-        undefined_is_nan: what the official code does where no class is left (a batch of background, predicted
-            perfectly): the loss is NaN, and the training is lost. Otherwise Dice is then zero, which it is.
+        undefined_is_nan: as in the official code, return NaN, which ruins the training, if no class is left (a batch of
+            background, predicted perfectly). Otherwise the Dice term is zero then, its true value.
     """
     log_probabilities = logits.float().log_softmax(dim=1)
     belongs = class_shares(labels, logits.shape[1], logits.shape[-1])
@@ -88,21 +87,21 @@ def autosam_loss(logits: Tensor, labels: Tensor, *, undefined_is_nan: bool = Fal
 
 
 def class_masks(labels: Tensor, num_masks: int) -> Tensor:
-    """Which class every pixel [B, h, w] belongs to: bool [B, T, h, w], all false for other label values."""
+    """One-hot classes of the pixels [B, h, w]: bool [B, T, h, w], all false for other label values."""
     classes = torch.arange(num_masks, device=labels.device, dtype=labels.dtype)
     return labels[:, None] == classes[:, None, None]
 
 
 def class_shares(labels: Tensor, num_masks: int, columns: int) -> Tensor:
-    """Which part of every coarser pixel belongs to each class.
+    """Fraction of each class in every coarser pixel.
 
     Args:
         labels: [B, n * h, n * columns].
         num_masks: T.
-        columns: of the result.
+        columns: columns of the result.
 
     Returns:
-        float [B, T, h, columns], or bool where nothing is coarser.
+        float [B, T, h, columns], or bool if the resolution is the same.
     """
     masks = class_masks(labels, num_masks)
     factor = labels.shape[-1] // columns
@@ -110,7 +109,7 @@ def class_shares(labels: Tensor, num_masks: int, columns: int) -> Tensor:
 
 
 def dice_terms(probabilities: Tensor, belongs: Tensor, *, smoothing: float) -> Tensor:
-    """One minus Dice of each class over the whole batch, probabilities squared (V-Net, Milletari et al., 3DV 2016).
+    """One minus Dice per class over the whole batch, with squared probabilities (V-Net, Milletari et al., 3DV 2016).
 
     Args:
         probabilities: [B, T, h, w].
@@ -129,7 +128,7 @@ def dice_terms(probabilities: Tensor, belongs: Tensor, *, smoothing: float) -> T
 
 
 def reduced_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """Labels at a stage's resolution by nearest neighbor between aligned corners, as the official training does.
+    """Downsample labels to a stage's resolution by nearest neighbor with aligned corners, as in the official training.
 
     Args:
         labels: [B, H, W].
@@ -142,12 +141,12 @@ def reduced_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _nearest(source: int, target: int, device: torch.device) -> Tensor:
-    """Index of the source sample nearest to each target sample, first on first and last on last; halves round up."""
+    """Index of the source sample nearest to each target sample, with aligned ends; halves round up."""
     steps = torch.arange(target, device=device)
     return (2 * steps * (source - 1) + target - 1) // (2 * max(target - 1, 1))
 
 
 def _cross_entropy(log_probabilities: Tensor, belongs: Tensor) -> Tensor:
-    """Mean over labeled pixels; as a sum over masks it is the same on every run on a GPU, too."""
+    """Mean over labeled pixels; as a sum over masks, which is deterministic on GPUs, too."""
     total, count = ranks.sum_over_ranks((belongs * log_probabilities).sum(), belongs.sum())
     return -total / count.clamp(min=1)

@@ -33,7 +33,7 @@ def make_optimizer(network: nn.Module, rate: float, *, encoder_share: float = 1.
     Args:
         network: with `requires_grad` set.
         rate: highest learning rate.
-        encoder_share: factor on the rate of tensors below `encoder.`; each group remembers its own as "share".
+        encoder_share: factor on the rate of tensors below `encoder.`; each group stores its own as "share".
     """
     groups = []
     for in_encoder, share in ((True, encoder_share), (False, 1.0)):
@@ -55,27 +55,27 @@ def make_optimizer(network: nn.Module, rate: float, *, encoder_share: float = 1.
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group this rate times its own share."""
+    """Set the learning rate of every group to this rate times the group's share."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("share", 1.0)
 
 
 def cosine_share(progress: float) -> float:
-    """Share of the highest learning rate at a part (0 to 1) of the training (Loshchilov and Hutter, ICLR 2017)."""
+    """Fraction of the highest learning rate at a point (0 to 1) of the training (Loshchilov and Hutter, ICLR 2017)."""
     return LOWEST_RATE_SHARE + (1 - LOWEST_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """bfloat16 on CUDA, which needs no scaling of gradients; float32 elsewhere."""
+    """Autocast to bfloat16 on CUDA, which needs no gradient scaling; float32 elsewhere."""
     return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
 def hsam_rate(step: int, *, base_rate: float, total_steps: int, warmup_steps: int = WARMUP_STEPS) -> float:
-    """Learning rate that the official H-SAM training uses at a step, counted from 0.
+    """Learning rate of the official H-SAM training at a step, counted from 0.
 
-    The official loop sets the rate after a step from that step's own number. So every rate comes one step late: the
+    The official loop sets the rate after a step from that step's own number, so every rate comes one step late: the
     first two steps share one, and the base rate is used twice. The decay runs over `total_steps` from the end of the
-    warm-up on, hence does not quite reach zero.
+    warm-up on, so it does not quite reach zero.
 
     Args:
         step: number of the step.
@@ -90,11 +90,11 @@ def hsam_rate(step: int, *, base_rate: float, total_steps: int, warmup_steps: in
 
 
 def hsam_rate_share(step: int, progress: float) -> float:
-    """H-SAM's schedule as a share of the highest rate, for trainings whose number of steps is only estimated.
+    """H-SAM's schedule as a fraction of the highest rate, for trainings with an estimated number of steps.
 
     Args:
         step: number of the step, from 0.
-        progress: done part of the training, 0 to 1. In trainings of less than 1000 steps the warm-up takes a quarter.
+        progress: completed part of the training, 0 to 1. Below 1000 steps the warm-up takes a quarter of the training.
     """
     total = max(round(step / progress), 1) if progress > 0 else 1
     warmup = min(WARMUP_STEPS, total // 4) if step else WARMUP_STEPS
@@ -102,7 +102,7 @@ def hsam_rate_share(step: int, progress: float) -> float:
 
 
 def hsam_last_stage_weight(epoch: float) -> float:
-    """Weight of the second stage's loss: 0.6 at the start, towards 1; the first stage has the rest.
+    """Weight of the second stage's loss: 0.6 at the start, rising toward 1; the first stage gets the rest.
 
     Args:
         epoch: counted from 0; fractions are fine.
@@ -111,10 +111,10 @@ def hsam_last_stage_weight(epoch: float) -> float:
 
 
 def plateau_share(epoch_losses: Sequence[float]) -> float:
-    """AutoSAM's schedule as a share of the base rate: a tenth after each stretch of epochs without a lower loss.
+    """AutoSAM's schedule as a fraction of the base rate: divided by ten after each plateau of the loss.
 
-    A loss is lower if it undercuts the lowest one so far by a ten-thousandth of it. What is fed is the loss of the
-    last training batch of each epoch, as in the official training, and the first epochs do not count.
+    A loss counts as lower if it undercuts the lowest one so far by a ten-thousandth. As in the official training, the
+    input is the loss of the last training batch of each epoch, and the first epochs do not count.
 
     Args:
         epoch_losses: training loss of the last batch of each finished epoch, from the first on.
@@ -131,14 +131,14 @@ def plateau_share(epoch_losses: Sequence[float]) -> float:
 
 
 class WeightAverage:
-    """The average of the weights; the first updates count more, so that short trainings forget their start."""
+    """Moving average of the weights; early updates count more, so that short trainings forget their start."""
 
     def __init__(self, network: nn.Module, *, decay: float = 0.998) -> None:
-        """Copy the network; frozen weights are shared with it.
+        """Copy the network, sharing frozen weights.
 
         Args:
-            network: what is trained.
-            decay: weight of the past in each update once enough updates have passed.
+            network: the network being trained.
+            decay: weight of the past in each update, after enough updates.
         """
         frozen = {id(parameter): parameter for parameter in network.parameters() if not parameter.requires_grad}
         self.network: Any = copy.deepcopy(network, memo=frozen).eval()
@@ -149,7 +149,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Move towards the network's weights; buffers are copied."""
+        """Update the average; buffers are copied."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for mine, theirs in zip(self.network.parameters(), network.parameters()):

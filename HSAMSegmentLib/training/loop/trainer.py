@@ -31,7 +31,7 @@ from HSAMSegmentLib.training.request import ValidationMetrics
 WARMUP_STEPS = 20
 AVERAGE_DECAY = 0.99
 STEADY_AVERAGE_DECAY = 0.998
-"""At a constant rate only the average lets the weights settle, so it is longer."""
+"""Longer, since at a constant rate only averaging lets the weights settle."""
 _SMOOTHING = 0.9
 _LARGEST_FLOAT16 = 65504.0
 
@@ -57,11 +57,11 @@ class BatchSource(Protocol):
 
 @dataclass(frozen=True)
 class Objective:
-    """One term of a training step: a source of batches and the loss on them.
+    """One term of a training step: a batch source and its loss.
 
     Attributes:
         batches: draws a batch and runs the network.
-        loss_of: the loss.
+        loss_of: the loss function.
     """
 
     batches: BatchSource
@@ -69,7 +69,7 @@ class Objective:
 
 
 class Trainer:
-    """Holds everything that changes in training: network, average, optimizer, random draws, steps, best weights."""
+    """Holds everything that changes in training: network, average, optimizer, random state, steps, best weights."""
 
     def __init__(
         self,
@@ -86,14 +86,14 @@ class Trainer:
     ) -> None:
         """
         Args:
-            network: on its device; `requires_grad` says what is trained.
+            network: on its device; `requires_grad` marks what is trained.
             rate: highest learning rate.
-            seed: of all random draws.
-            device: where the network is.
+            seed: random seed.
+            device: device of the network.
             encoder_share: factor on the learning rate of the encoder.
-            schedule: of the learning rate, one of `request.SCHEDULES`.
-            steps_per_epoch: for the schedule "autosam", which compares the losses at the end of the epochs.
-            average_decay: of the weight average, None for the default of the schedule.
+            schedule: learning rate schedule, one of `request.SCHEDULES`.
+            steps_per_epoch: for the schedule "autosam", which compares the losses at the ends of epochs.
+            average_decay: decay of the weight average; None for the default of the schedule.
             warmup_steps: steps until the schedules "constant" and "cosine" reach the highest rate.
         """
         ranks.share_weights(network)
@@ -117,20 +117,20 @@ class Trainer:
         self.is_finished = False
         self.history: list[ValidationMetrics] = []
         self.validated_slices: list[list[int]] | None = None
-        """Slices of each validation set that the history was measured on, None before the first validation."""
+        """Slices of each validation set used for the history; None before the first validation."""
         self._trained_names = _trained_names(network)
         self.guard: Callable[[], AbstractContextManager[Any]] = nullcontext
-        """Entered while gradients are computed."""
+        """Context that gradients are computed in."""
 
     def step(self, objectives: Sequence[Objective], progress: float) -> None:
-        """Take one optimizer step; if it is interrupted, weights and random draws stay as they were.
+        """Take one optimizer step; if interrupted, weights and random state are left unchanged.
 
         Args:
-            objectives: their gradients are added up.
+            objectives: loss terms; their gradients are summed.
             progress: completed part of the training, 0 to 1, for the learning rate.
 
         Raises:
-            NonFiniteLossError: if a loss or a gradient is not finite; the weights are then as before the step.
+            NonFiniteLossError: if a loss or a gradient is not finite; the weights are left as before the step.
         """
         began = time.monotonic()
         set_rate(self.optimizer, self.rate * self._rate_share(progress))
@@ -153,7 +153,7 @@ class Trainer:
         self.seconds += time.monotonic() - began
 
     def _rate_share(self, progress: float) -> float:
-        """Share of the highest learning rate at the present step."""
+        """Fraction of the highest learning rate at the current step."""
         if self.schedule == "autosam":
             return plateau_share(self.epoch_losses)
         if self.schedule == "hsam":
@@ -181,16 +181,16 @@ class Trainer:
 
     @property
     def is_finite(self) -> bool:
-        """Whether all averaged weights are finite in half precision, in which they are stored."""
+        """Whether all averaged weights are finite in half precision, in which they are saved."""
         state = self.average.network.state_dict()
         return all(bool((state[name].abs() <= _LARGEST_FLOAT16).all()) for name in self._trained_names)
 
     def keep_if_best(self, dice: float | None, margin: float = 0.0) -> bool:
-        """Keep a copy of the averaged weights if they are the best so far; without a Dice the newest are kept.
+        """Keep a copy of the averaged weights if they are the best so far; without Dice, keep the newest.
 
         Args:
-            dice: of these weights, None without validation.
-            margin: how far a later state may fall below the best Dice and still be kept, but not below the start.
+            dice: Dice of these weights; None without validation.
+            margin: how far a later state may fall below the best Dice and still be kept, though never below the start.
         """
         if dice is not None and not self._is_better(dice, margin):
             return False
@@ -216,13 +216,13 @@ class Trainer:
         return self.average.network
 
     def finish(self) -> None:
-        """Free the memory that only further steps would need."""
+        """Free memory that only further steps need."""
         self.optimizer.zero_grad()
         self.optimizer.state.clear()
         self.is_finished = True
 
     def state(self) -> dict[str, Any]:
-        """Everything that `resume` needs, without frozen weights and without what `finish` freed."""
+        """Everything that `resume` needs, without frozen weights and what `finish` freed."""
         current, average = self.network.state_dict(), self.average.network.state_dict()
         return {
             "network": {name: current[name] for name in self._trained_names},
@@ -264,12 +264,12 @@ class Trainer:
 
 
 def warmed_cosine_share(step: int, progress: float, warmup_steps: int = WARMUP_STEPS) -> float:
-    """Share of the highest learning rate at a step, counted from 0, and a completed part of the training."""
+    """Fraction of the highest learning rate at a step, counted from 0, and a completed part of the training."""
     return warmed_constant_share(step, progress, warmup_steps) * cosine_share(progress)
 
 
 def warmed_constant_share(step: int, progress: float, warmup_steps: int = WARMUP_STEPS) -> float:
-    """Share of the highest learning rate at a step, counted from 0; `progress` has no influence."""
+    """Fraction of the highest learning rate at a step, counted from 0; `progress` is ignored."""
     del progress
     return min(1.0, (step + 1) / warmup_steps)
 
@@ -286,15 +286,15 @@ def _trained_names(network: nn.Module) -> list[str]:
 
 
 def _device_draws(device: torch.device) -> Tensor | None:
-    """State of the generator that dropout and noise on a CUDA device are drawn from."""
+    """State of the generator for dropout and noise on a CUDA device."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
 class BatchSizeProbe:
     """Chooses the batch size; with epochs it is the requested one.
 
-    With minutes, the first steps have a batch size of one, to measure them: one step, or two if the first is quick,
-    since the first pass is slower than the others.
+    With minutes, the first steps run with a batch size of one to measure them: one step, or two if the first is quick,
+    because the first pass is slower than the others.
     """
 
     def __init__(self, budget: Budget, batches: Batches) -> None:
@@ -306,7 +306,7 @@ class BatchSizeProbe:
             self._set_batch_size(1)
 
     def after_step(self) -> tuple[str, ...]:
-        """Record the duration of the last step, and choose the batch size once that is enough.
+        """Record the duration of the last step, and choose the batch size once enough is known.
 
         Returns:
             A sentence if the batch size is reduced.

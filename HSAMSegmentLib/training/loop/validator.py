@@ -1,4 +1,4 @@
-"""When to validate, on which slices, which weights to keep, and when to stop early; the Dice of validation slices."""
+"""Validation: Dice of validation slices, when to validate, which weights to keep, and when to stop early."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _BATCH = 4
 VALIDATIONS = 20
 PATIENCE = 7
 VALIDATION_SHARE = 0.05
-"""Part of a budget in minutes that one validation may take if the slices are encoded anew each time."""
+"""Fraction of a budget in minutes that one validation may take if slices are encoded anew each time."""
 SAME_SCAN_MARGIN = 0.02
 _ALL_VALIDATIONS_SHARE = 0.15
 _LEAST_FRACTION = 0.5
@@ -44,9 +44,9 @@ class ValidationResult:
     """Dice on the validation slices.
 
     Attributes:
-        dice: for each label value 1..K the mean over the validation sets in which it occurs (in the reference or in
+        dice: for each label value 1..K, the mean over the validation sets in which it occurs (in the reference or in
             the prediction); NaN if it occurs nowhere.
-        per_set: for each validation set a list of Dice per label, NaN where it occurs in neither.
+        per_set: for each validation set, the Dice per label; NaN if it occurs in neither.
     """
 
     dice: tuple[float, ...]
@@ -54,7 +54,7 @@ class ValidationResult:
 
     @property
     def mean(self) -> float:
-        """Mean over the labels that occur; 0 if none does."""
+        """Mean over the labels that occur; 0 if there are none."""
         known = [value for value in self.dice if not np.isnan(value)]
         return float(np.mean(known)) if known else 0.0
 
@@ -69,18 +69,18 @@ def predict_slices(
     stages_of: StagesOf | None = None,
     rule: PredictionRule | None = None,
 ) -> np.ndarray:
-    """Labels uint8 [n, rows, cols] of slices, read as in segmenting.
+    """Predict labels uint8 [n, rows, cols] of slices as in inference.
 
     Args:
         network: in evaluation mode.
-        bank: where the slices are.
+        bank: bank of the slices.
         slices: their indices.
-        device: where the network is.
+        device: device of the network.
         between_batches: called before each batch; may raise to stop.
-        stages_of: gives the logits of all stages for some slices, in place of the network; such slices are seen in
-            the plain view only.
-        rule: how the outputs are read; the mean of all stages in one plain view if None. Each slice is read by itself,
-            since those asked for need not be neighbors.
+        stages_of: returns the logits of all stages for some slices, instead of the network, without test-time
+            augmentation.
+        rule: prediction rule; None for the mean of all stages in one plain view. Slices are predicted independently,
+            since they need not be neighbors.
     """
     rule = rule or PredictionRule()
     found = []
@@ -110,14 +110,14 @@ def validate(
     stages_of: StagesOf | None = None,
     rule: PredictionRule | None = None,
 ) -> ValidationResult:
-    """Dice per label over all slices of each set; several ranks divide the slices among themselves.
+    """Compute Dice per label over all slices of each set; several ranks share the slices.
 
     Args:
         network: in evaluation mode.
-        sets: what to validate on.
+        sets: the validation sets.
         num_classes: foreground classes K.
-        device: where the network is.
-        step: take every n-th slice only, for a quick validation on thin slices.
+        device: device of the network.
+        step: use only every n-th slice, for a quick validation on thin slices.
         between_batches: called before each batch; may raise to stop.
         stages_of: see `predict_slices`.
         rule: see `predict_slices`.
@@ -157,10 +157,10 @@ def _mean(values: Sequence[float]) -> float:
 
 
 class Validator:
-    """Validates the averaged weights at a steady pace and keeps the best.
+    """Validates the averaged weights at regular intervals and keeps the best.
 
-    All validations of a training use the same slices. If the starting model knows one of the labels, the first
-    validation comes before the first step, so the result is never worse than the start.
+    All validations of a training use the same slices. If the starting model knows one of the labels, it is validated
+    before the first step, so the result is never worse than the start.
     """
 
     def __init__(
@@ -174,16 +174,16 @@ class Validator:
         self._validated_at = self._validation_seconds = 0.0
 
     def use_cache(self, features: CachedFeatures) -> None:
-        """From now on, decode cached features of the validation slices instead of encoding the slices each time."""
+        """Decode cached features of the validation slices from now on, instead of encoding them each time."""
         self._features, self.sets = features, features.validation_sets
 
     @property
     def encoding_seconds(self) -> float | None:
-        """Measured seconds of a frozen encoder for one view, None if unknown."""
+        """Measured seconds of a frozen encoder per view; None if unknown."""
         return None if self._features is None else self._features.encoding_seconds
 
     def resume(self) -> None:
-        """Continue with the slices of earlier validations; the pause until the next one starts now."""
+        """Continue with the slices of earlier validations; the interval until the next one starts now."""
         self._validated_at = self._budget.seconds
         slices = self._trainer.validated_slices
         if slices is not None:
@@ -193,7 +193,7 @@ class Validator:
         """Choose the slices, and validate the starting model if it knows one of the labels.
 
         Returns:
-            Whether only a part of the slices is used, since the budget in minutes is short for this network.
+            Whether only some of the slices are used, because the budget in minutes is short for this network.
         """
         if not self.sets or self.are_slices_fixed:
             return False
@@ -204,13 +204,13 @@ class Validator:
 
     @property
     def are_slices_fixed(self) -> bool:
-        """Whether there was a validation, so that the slices may not change any more."""
+        """Whether there was a validation, after which the slices must not change."""
         return self._trainer.validated_slices is not None
 
     def thin(self, seconds_per_input: float) -> bool:
-        """With minutes, reduce the slices until a validation is short; returns whether any were dropped.
+        """With minutes, drop slices until a validation is short; return whether any were dropped.
 
-        After the first validation the slices stay, since Dice on other slices could not be compared.
+        The slices are fixed after the first validation, since Dice on other slices could not be compared.
         """
         if self._budget.minutes is None or self.are_slices_fixed:
             return False
@@ -220,7 +220,7 @@ class Validator:
 
     @property
     def is_due(self) -> bool:
-        """With epochs at steps that do not depend on interruptions, with minutes at a steady pace."""
+        """With epochs, at steps that do not depend on interruptions; with minutes, at regular intervals."""
         if self._trainer.steps == 0 or self.is_up_to_date:
             return False
         if self._budget.minutes is None:
@@ -231,18 +231,18 @@ class Validator:
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether the last validation was at the present step."""
+        """Whether the last validation was at the current step."""
         return bool(self._trainer.history) and self._trainer.history[-1].step == self._trainer.steps
 
     @property
     def has_converged(self) -> bool:
-        """Whether many validations in a row found nothing better; never in the first half of the budget."""
+        """Whether many validations in a row brought no improvement; never in the first half of the budget."""
         if not self.sets or self._budget.fraction < _LEAST_FRACTION:
             return False
         return sum(1 for item in self._trainer.history if item.step > self._trainer.best_step) >= PATIENCE
 
     def validate(self) -> None:
-        """Validate the averaged weights, keep them if they are the best, and emit the numbers."""
+        """Validate the averaged weights, keep them if they are the best, and emit the metrics."""
         started = self._budget.seconds
         self._trainer.validated_slices = [list(item.slices) for item in self.sets]
         dice, mean = self._dice() if self.sets else ({}, None)
@@ -264,7 +264,7 @@ class Validator:
         self._budget.validation_seconds = max(self._budget.validation_seconds, self._validation_seconds)
 
     def _seconds_per_input(self) -> float:
-        """Seconds of the network for one input; the first pass is slower, so the faster of two counts."""
+        """Seconds of the network per input; the faster of two passes, since the first one is slower."""
         item, seconds = self.sets[0], float("inf")
         for _ in range(2):
             began = time.monotonic()
