@@ -1,4 +1,4 @@
-"""Where the voxels of a volume are in the patient: sizes, spacing, origin and direction, as ITK has them (LPS, mm)."""
+"""The geometry of a volume in patient space: size, spacing, origin and direction in ITK's convention (LPS, mm)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Geometry:
 
     Attributes:
         size: voxels along i, j, k (an array of this grid has the shape (k, j, i)).
-        spacing_mm: distance of voxel centers along i, j, k.
+        spacing_mm: distance between voxel centers along i, j, k.
         origin_mm: LPS position of the center of voxel (0, 0, 0).
         direction: row-major 3 x 3 matrix; column n is the unit LPS vector of axis n. May be left-handed.
     """
@@ -45,18 +45,18 @@ class Geometry:
 
     @property
     def ijk_to_ras(self) -> np.ndarray:
-        """4 x 4 float64 matrix from voxel indices (i, j, k, 1) to RAS mm, as Slicer has it."""
+        """4 x 4 float64 matrix from voxel indices (i, j, k, 1) to RAS mm, Slicer's convention."""
         array: np.ndarray = np.diag([-1.0, -1.0, 1.0, 1.0]) @ self.ijk_to_lps
         return array
 
     @property
     def voxel_volume_ml(self) -> float:
-        """Volume of one voxel in milliliters; of sheared slices (a tilted gantry) too."""
+        """Volume of one voxel in milliliters; correct for sheared grids (a tilted gantry), too."""
         return float(abs(np.linalg.det(self.ijk_to_lps[:3, :3]))) / 1000.0
 
 
 def same_grid(first: Geometry, second: Geometry, tolerance_voxels: float = GRID_TOLERANCE_VOXELS) -> bool:
-    """Whether two grids have the same size and no corner lies further apart than this part of the smallest spacing."""
+    """Whether two grids have the same size, with corners closer than this fraction of the smallest spacing."""
     if first.size != second.size:
         return False
     ends = [(0.0, length - 1.0) for length in first.size]

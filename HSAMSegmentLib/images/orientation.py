@@ -1,19 +1,19 @@
-"""Slices in a canonical orientation: the same stack for every flipped or permuted copy of a scan, and the way back.
+"""Slices in a canonical orientation: the same stack for every flipped or permuted copy of a scan, and its inverse.
 
-The stack is a view of the volume's own voxels (axes permuted and reversed, nothing resampled), chosen from where the
-axes point in the patient and not from how the file stores them. Three choices make it unique:
+The stack is a view of the volume's own voxels (axes permuted and reversed, nothing resampled). It depends on the
+directions of the axes in the patient, not on the order in which the file stores them. Three choices make it unique:
 
-1. Which voxel axis is the slice axis (`SliceRule.plane`).
-2. From which side the slices are seen. Slices go up along the normal that points to the head, the back and the right:
-   feet to head for axial, front to back for coronal, left to right for sagittal slices. In LPS this is the sign of
-   `_NORMAL_REFERENCE`. Common planes, and the short axis of the heart (whose normal lies between all three), are far
-   from where the sign changes.
-3. How the slice is turned, of four ways. Columns follow the in-plane axis closest to a target that changes smoothly
-   with the normal: patient left where the normal leans to the head, and the more it leans to the back and the right,
-   what makes rows go to the feet and columns to the back. That is columns left and rows posterior for axial slices,
-   left and feet for coronal, posterior and feet for sagittal ones, and a blend of these for oblique ones.
+1. The slice axis (`SliceRule.plane`).
+2. The side from which slices are viewed. Slices ascend along the normal that points toward superior, posterior and
+   right: inferior to superior for axial, anterior to posterior for coronal, left to right for sagittal slices. In LPS
+   this is the sign of `_NORMAL_REFERENCE`. Common planes, and the short axis of the heart (whose normal lies between
+   all three), are far from where the sign changes.
+3. The in-plane rotation, one of four. Columns follow the in-plane axis closest to a target that changes smoothly with
+   the normal: patient left if the normal is superior, and the more it turns posterior and right, whatever makes rows
+   inferior and columns posterior. This gives columns left and rows posterior for axial slices, left and inferior for
+   coronal, posterior and inferior for sagittal ones, and a blend of these for oblique ones.
 
-Columns, rows and slices are always right-handed, so no view is a mirror image of another.
+Columns, rows and slices always form a right-handed system, so no view is a mirror image of another.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from HSAMSegmentLib.runtime.serialization import triple
 
 PLANES = ("acquisition", "axial", "coronal", "sagittal")
 
-# An axis is the one of the acquisition when its spacing is this many times the next largest spacing.
+# An axis is the acquisition axis if its spacing is this many times the next largest spacing.
 _CLEARLY_LARGER = 1.2
 _LPS_AXIS_OF_PLANE = {"axial": 2, "coronal": 1, "sagittal": 0}
 _NORMAL_REFERENCE = np.array([-1.0, 1.5, 2.0])
@@ -39,14 +39,14 @@ _TIE = 1e-6
 
 @dataclass(frozen=True)
 class SliceFrame:
-    """How a stack of slices lies in its volume.
+    """The placement of a stack of slices in its volume.
 
     Attributes:
         shape: shape (k, j, i) of the volume's array.
-        axes: array axis of the volume (0 is k, 2 is i) that became the slices, rows and columns of the stack.
-        reversed_axes: whether slices, rows and columns run against their array axis.
-        spacing_mm: distance of slices, rows and columns.
-        directions: unit LPS vectors in which slice, row and column numbers grow.
+        axes: array axis of the volume (0 is k, 2 is i) of the slices, rows and columns of the stack.
+        reversed_axes: whether slices, rows and columns are reversed along their array axis.
+        spacing_mm: spacing of slices, rows and columns.
+        directions: unit LPS vectors of increasing slice, row and column index.
     """
 
     shape: tuple[int, int, int]
@@ -57,12 +57,12 @@ class SliceFrame:
 
     @property
     def pixel_spacing_mm(self) -> tuple[float, float]:
-        """Distance of rows and of columns."""
+        """Spacing of rows and of columns."""
         return self.spacing_mm[1:]
 
     @property
     def slice_spacing_mm(self) -> float:
-        """Distance of slice centers."""
+        """Distance between slice centers."""
         return self.spacing_mm[0]
 
     @property
@@ -72,32 +72,32 @@ class SliceFrame:
 
     @property
     def field_of_view_mm(self) -> tuple[float, float]:
-        """Extent of a slice along its rows' numbering and along its columns' numbering (height, width)."""
+        """Extent of a slice along rows and columns (height, width)."""
         _, rows, columns = self.stack_shape
         return (rows * self.spacing_mm[1], columns * self.spacing_mm[2])
 
     def to_stack(self, array: np.ndarray) -> np.ndarray:
-        """View an array [k, j, i] of the volume's grid as a stack [slices, rows, columns]; nothing is copied.
+        """View an array [k, j, i] on the volume's grid as a stack [slices, rows, columns], without a copy.
 
         Raises:
-            ValueError: if the array has another shape than the volume.
+            ValueError: if the array differs in shape from the volume.
         """
         _check_shape(array, self.shape)
         result: np.ndarray = array.transpose(self.axes)[self._steps()]
         return result
 
     def to_volume(self, stack: np.ndarray) -> np.ndarray:
-        """Bring a stack [slices, rows, columns] back onto the volume's grid: a contiguous array [k, j, i].
+        """Map a stack [slices, rows, columns] back to the volume's grid: a contiguous array [k, j, i].
 
         Raises:
-            ValueError: if the stack has another shape than `stack_shape`.
+            ValueError: if the stack differs in shape from `stack_shape`.
         """
         _check_shape(stack, self.stack_shape)
         inverse = np.argsort(self.axes)
         return np.ascontiguousarray(stack[self._steps()].transpose(inverse))
 
     def volume_slice_index(self, slice_index: int) -> int:
-        """Index along the volume's own slice axis of a slice of the stack."""
+        """Index of a slice of the stack along the volume's own slice axis."""
         count = self.stack_shape[0]
         return count - 1 - slice_index if self.reversed_axes[0] else slice_index
 
@@ -106,15 +106,15 @@ class SliceFrame:
 
 
 def to_slices(array: np.ndarray, geometry: Geometry, plane: str = "acquisition") -> tuple[np.ndarray, SliceFrame]:
-    """Cut a volume into slices in canonical orientation.
+    """Slice a volume in canonical orientation.
 
     Args:
         array: shape (k, j, i), on the grid of `geometry`.
-        geometry: the grid.
+        geometry: its grid.
         plane: "acquisition", "axial", "coronal" or "sagittal".
 
     Returns:
-        The stack [slices, rows, columns], a view of `array`, and the frame that leads back.
+        The stack [slices, rows, columns], a view of `array`, and the frame for the way back.
 
     Raises:
         RequestError: if the plane is unknown.
@@ -124,7 +124,7 @@ def to_slices(array: np.ndarray, geometry: Geometry, plane: str = "acquisition")
 
 
 def slice_frame(geometry: Geometry, plane: str = "acquisition") -> SliceFrame:
-    """Choose the slice, row and column axes of a grid and their directions.
+    """Choose the slice, row and column axes of a grid, and their directions.
 
     Raises:
         RequestError: if the plane is unknown.
@@ -150,7 +150,7 @@ def slice_frame(geometry: Geometry, plane: str = "acquisition") -> SliceFrame:
 def slice_axis(geometry: Geometry, plane: str = "acquisition") -> int:
     """The voxel axis (0 is i, 2 is k) across the slices of a plane.
 
-    "acquisition" is the only axis of one voxel, else the axis of clearly the largest spacing, else axial.
+    "acquisition" is the only axis with one voxel, else the axis with clearly the largest spacing, else axial.
 
     Raises:
         RequestError: if the plane is unknown.
@@ -169,7 +169,7 @@ def slice_axis(geometry: Geometry, plane: str = "acquisition") -> int:
 
 
 def _closest_axis(directions: np.ndarray, lps_axis: int) -> int:
-    """The voxel axis closest to an LPS axis, whatever its sign; at 45 degrees the products of components decide."""
+    """The voxel axis closest to an LPS axis, ignoring its sign; at 45 degrees the products of components decide."""
     others = [axis for axis in range(3) if axis != lps_axis]
     candidates = list(range(3))
     keys = [directions[lps_axis] ** 2]
@@ -185,14 +185,14 @@ def _plane_normal(directions: np.ndarray, in_plane: list[int]) -> np.ndarray:
 
 
 def _towards_reference(normal: np.ndarray) -> np.ndarray:
-    """The normal or its opposite, whichever looks to the head, the back and the right."""
+    """The normal or its opposite, whichever points toward superior, posterior and right."""
     sides = [normal, -normal]
     keys = np.array([[side @ _NORMAL_REFERENCE, side[2], side[1]] for side in sides])
     return sides[_first_by_keys([0, 1], keys)]
 
 
 def _column_axis(directions: np.ndarray, in_plane: list[int], normal: np.ndarray) -> tuple[int, int]:
-    """The voxel axis and the sign in which columns are numbered."""
+    """The voxel axis of the columns, and its sign."""
     target = _column_target(normal)
     candidates = [(axis, sign) for axis in in_plane for sign in (1, -1)]
     vectors = np.array([sign * directions[:, axis] for axis, sign in candidates])
@@ -201,9 +201,9 @@ def _column_axis(directions: np.ndarray, in_plane: list[int], normal: np.ndarray
 
 
 def _column_target(normal: np.ndarray) -> np.ndarray:
-    """Where columns should go, for slices with this normal: an LPS vector in the plane.
+    """Target direction of the columns for slices with this normal: an LPS vector in the plane.
 
-    Weight and power were chosen so that an axial slice tilted up to 45 degrees still counts as axial, and so that the
+    Weight and power were chosen so that an axial slice tilted by up to 45 degrees still counts as axial, and the
     25 short-axis scans of the development data are at least 15 degrees away from where the choice would change.
     """
     left = _LEFT - normal[0] * normal
@@ -215,7 +215,7 @@ def _column_target(normal: np.ndarray) -> np.ndarray:
 
 
 def _first_by_keys(candidates: list[int], keys: np.ndarray) -> int:
-    """The candidate with the largest first key; candidates within the tolerance go to the next key."""
+    """The candidate with the largest first key; candidates within the tolerance are compared by the next key."""
     remaining = list(candidates)
     for key in keys.T:
         best = max(key[index] for index in remaining)

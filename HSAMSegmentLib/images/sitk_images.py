@@ -1,4 +1,4 @@
-"""Between SimpleITK's images and our arrays and geometries."""
+"""Convert between SimpleITK images and our arrays and geometries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from HSAMSegmentLib.images.geometry import Geometry
 
 
 def geometry_of(image: sitk.Image) -> Geometry:
-    """The grid of an image of two or three dimensions; a flat image is one slice in the plane of LPS x and y."""
+    """The grid of a 2-D or 3-D image; a 2-D image is one slice in the LPS xy-plane."""
     if image.GetDimension() == 3:
         return Geometry(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     size, spacing, origin, flat = image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()
@@ -25,14 +25,14 @@ def geometry_of(image: sitk.Image) -> Geometry:
 
 
 def image_of(array: np.ndarray, geometry: Geometry) -> sitk.Image:
-    """A SimpleITK image that holds a copy of the array [k, j, i] on its grid."""
+    """A SimpleITK image with a copy of the array [k, j, i] on its grid."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(array))
     place_image(image, geometry)
     return image
 
 
 def place_image(image: sitk.Image, geometry: Geometry) -> None:
-    """Give a three-dimensional image the place of a grid."""
+    """Set spacing, origin and direction of a 3-D image from a grid."""
     image.SetSpacing([float(value) for value in geometry.spacing_mm])
     image.SetOrigin([float(value) for value in geometry.origin_mm])
     image.SetDirection([float(value) for value in geometry.direction])
@@ -40,7 +40,7 @@ def place_image(image: sitk.Image, geometry: Geometry) -> None:
 
 @contextmanager
 def quiet_itk() -> Iterator[None]:
-    """Keep ITK's warnings off the terminal for a while; what matters of them becomes a note or an error of ours."""
+    """Suppress ITK's warnings within the context; we report what matters as notes or errors."""
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:

@@ -1,4 +1,4 @@
-"""A volume as plain data: an array and where it is; where a job finds one; and whether it can only be a CT."""
+"""Volumes as plain data: an array with its geometry, its location for a job, and a check for CT."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Volume:
 
     Attributes:
         array: finite intensities, shape (k, j, i).
-        geometry: where they are.
+        geometry: its grid.
         name: file or node name, for reports.
-        modality: "CT", "MR" or "" when nothing tells.
+        modality: "CT", "MR" or "" if unknown.
         source: the file or folder it was read from, or None.
-        notes: sentences on what reading had to mend ("12 voxels were not finite and became 0").
-        series: id of the DICOM series it was read from (its instance UID, with "/2" for a second volume of it), or "".
-        dicom_files: its DICOM files in the order of the slices (one file may hold all slices); none for other formats.
+        notes: sentences on what reading had to repair ("12 voxels were not finite and became 0").
+        series: ID of the DICOM series it was read from (its instance UID, with "/2" for a second volume of it), or "".
+        dicom_files: its DICOM files in slice order (one file may hold all slices); none for other formats.
     """
 
     array: np.ndarray
@@ -47,8 +47,8 @@ class Volume:
 def guess_modality(array: np.ndarray) -> str:
     """ "CT" if the values can only be Hounsfield units, else "".
 
-    That is: air (around -1000) and soft tissue (around 0) both fill a good part of the volume, and nothing is outside
-    of what a CT stores. There is no sure sign of MR: a scan without negative values may be CT with an offset.
+    That is, air (around -1000) and soft tissue (around 0) both fill a good part of the volume, and no value is outside
+    the range of CT. There is no reliable sign of MR: a scan without negative values may be CT with an offset.
 
     Args:
         array: finite values, shape (k, j, i).
@@ -60,22 +60,22 @@ def guess_modality(array: np.ndarray) -> str:
 
 
 def _part_between(array: np.ndarray, bounds: tuple[float, float]) -> float:
-    """Part of the voxels within bounds, counted slice by slice to need little memory."""
+    """Fraction of the voxels within bounds, counted slice by slice to save memory."""
     low, high = bounds
     return sum(int(np.count_nonzero((part >= low) & (part <= high))) for part in array) / array.size
 
 
 @dataclass(frozen=True)
 class VolumeInput:
-    """Where the scan is: in a file or DICOM folder, or in an array file with its geometry (a volume of a scene).
+    """Location of a scan: a file or DICOM folder, or an array file with its geometry (a volume of a scene).
 
     Attributes:
-        path: file or DICOM folder, empty if the array is given.
+        path: file or DICOM folder; empty if the array is given.
         array_file: `.npy` file of the array (k, j, i), read memory-mapped.
         geometry: grid of the array.
         name: for reports.
-        modality: "CT", "MR" or "" when nothing tells.
-        series: which DICOM series of a folder to read, or the instance UID of the one an array came from; else "".
+        modality: "CT", "MR" or "" if unknown.
+        series: DICOM series of a folder to read, or the instance UID of the series that an array came from; else "".
     """
 
     path: str = ""
