@@ -1,6 +1,6 @@
-"""DICOM Segmentation objects: binary, fractional and label map ones, with names, codes, colors, and their true place.
+"""Read DICOM Segmentation objects: binary, fractional and label map, with names, codes, colors and geometry.
 
-Frames may come in any order, empty ones may be left out, and segments may overlap (PS3.3, C.8.20). Colors are stored as
+Frames may come in any order, empty ones may be omitted, and segments may overlap (PS3.3, C.8.20). Colors are stored as
 CIELab at D50 in three 16-bit numbers (PS3.3, C.10.7.1.1).
 """
 
@@ -41,7 +41,7 @@ _SAME_COSINE = 1e-4
 
 
 def srgb_of(stored: Sequence[float]) -> tuple[float, float, float]:
-    """Red, green and blue, each 0 to 1, of a stored color; colors that sRGB does not have are clipped."""
+    """Red, green and blue, each 0 to 1, of a stored color; colors outside sRGB are clipped."""
     lightness, a, b = (stored[0] / 65535 * 100, stored[1] / 65535 * 255 - 128, stored[2] / 65535 * 255 - 128)
     y = (lightness + 16) / 116
     roots = np.array([y + a / 500, y, y - b / 200])
@@ -53,7 +53,7 @@ def srgb_of(stored: Sequence[float]) -> tuple[float, float, float]:
 
 
 def cielab_of(color: Sequence[float]) -> tuple[float, float, float]:
-    """Lightness 0 to 100, a* and b* -128 to 127, of a color whose red, green and blue are 0 to 1."""
+    """Lightness 0 to 100, a* and b* -128 to 127, of a color with red, green and blue from 0 to 1."""
     gamma = np.asarray(color, dtype=float)
     linear = np.where(gamma <= 0.04045, gamma / 12.92, ((gamma + 0.055) / 1.055) ** 2.4)
     xyz = np.linalg.solve(_D50_TO_SRGB, linear) / _WHITE
@@ -65,7 +65,7 @@ def cielab_of(color: Sequence[float]) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where a frame is, and of which segment (0 where its pixels say so themselves)."""
+    """Position and segment of a frame (segment 0 if the pixels are segment numbers)."""
 
     index: int
     segment: int
@@ -73,14 +73,14 @@ class _Frame:
 
 
 def read_dicom_seg(path: Path, content: Dataset) -> Segmentation:
-    """One label map of all segments; the smaller one stays visible where two overlap.
+    """Read all segments into one label map; where two overlap, the smaller one stays visible.
 
     Args:
-        path: the file, for names and sentences.
+        path: the file, for names and messages.
         content: the file, read by pydicom with its pixels.
 
     Raises:
-        VolumeError: if the object does not say where its frames are, or they are not a stack.
+        VolumeError: if the object does not state the positions of its frames, or they are not a stack.
     """
     # Number 0 describes the background of a label map.
     described = {int(item.SegmentNumber): item for item in content.SegmentSequence if int(item.SegmentNumber)}
@@ -113,7 +113,7 @@ def _frames(path: Path, content: Dataset) -> Iterator[_Frame]:
 
 
 def _group(content: Dataset, groups: Dataset, name: str) -> Dataset | None:
-    """A functional group of a frame: its own, or the one that all frames share."""
+    """A functional group of a frame: its own, or the shared one."""
     for source in (groups, *content.get("SharedFunctionalGroupsSequence", [])):
         if name in source and len(source[name].value):
             found: Dataset | None = source[name].value[0]
@@ -126,7 +126,7 @@ def _kind(content: Dataset) -> str:
 
 
 def _geometry(path: Path, content: Dataset, frames: Sequence[_Frame]) -> tuple[Geometry, list[int]]:
-    """The grid, and the slice of each frame."""
+    """The grid, and the slice index of each frame."""
     if not frames:
         raise VolumeError(f'"{path.name}" holds no frame; all of its segments are empty.')
     every = content.PerFrameFunctionalGroupsSequence
@@ -165,7 +165,7 @@ def _orientation(path: Path, found: Sequence[Dataset | None]) -> tuple[np.ndarra
 
 
 def _step(positions: np.ndarray, depths: np.ndarray, normal: np.ndarray, measures: Dataset) -> np.ndarray:
-    """LPS mm from one slice to the next; frames may be missing between two that are there."""
+    """LPS mm from one slice to the next; frames in between may be missing."""
     distinct = np.unique(np.round(depths / _SAME_PLACE_MM)) * _SAME_PLACE_MM
     between, thickness = (float(measures.get(name, 0) or 0) for name in ("SpacingBetweenSlices", "SliceThickness"))
     if len(distinct) < 2:
@@ -175,7 +175,7 @@ def _step(positions: np.ndarray, depths: np.ndarray, normal: np.ndarray, measure
     is_even = len(gaps) > 1 and np.ptp(gaps) < _STEP_TOLERANCE * distance
     if _divides(between, gaps):
         distance = between
-    elif not is_even and _divides(thickness, gaps):  # empty frames were left out between those that are there
+    elif not is_even and _divides(thickness, gaps):  # empty frames were omitted in between
         distance = thickness
     low, high = positions[int(np.argmin(depths))], positions[int(np.argmax(depths))]
     array: np.ndarray = (high - low) / max(1, round(float(distinct[-1] - distinct[0]) / distance))
@@ -183,7 +183,7 @@ def _step(positions: np.ndarray, depths: np.ndarray, normal: np.ndarray, measure
 
 
 def _divides(length: float, gaps: np.ndarray) -> bool:
-    """Whether all distances are whole multiples of a length."""
+    """Whether all distances are integer multiples of a length."""
     if length <= 0:
         return False
     times = gaps / length
@@ -204,7 +204,7 @@ def _masks(content: Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
 def _merged(
     masks: np.ndarray, frames: Sequence[_Frame], slices: Sequence[int], geometry: Geometry, values: dict[int, int]
 ) -> tuple[np.ndarray, int]:
-    """uint8 labels (k, j, i), the smallest segment painted last, and how many voxels two segments share."""
+    """uint8 labels (k, j, i), the smallest segment painted last, and the number of shared voxels."""
     array = np.zeros(geometry.shape, dtype=np.uint8)
     if all(frame.segment == 0 for frame in frames):
         table = np.zeros(max(int(masks.max(initial=0)), *values) + 1, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Whether two grids are the same, and label maps brought from one to another."""
+"""Compare grids, and resample label maps from one to another."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ MOST_VOXELS = 2**31
 
 
 def resample_labels(segmentation: Segmentation, geometry: Geometry) -> Segmentation:
-    """The labels on another grid, by nearest neighbor; unchanged where the grid is the same.
+    """Resample labels to another grid by nearest neighbor; unchanged if the grid is the same.
 
     Raises:
-        VolumeError: if labeled voxels exist and none of them is on that grid.
+        VolumeError: if there are labeled voxels but none of them is on that grid.
     """
     if same_grid(segmentation.geometry, geometry):
         return replace(segmentation, geometry=geometry)
@@ -44,7 +44,7 @@ def resample_labels(segmentation: Segmentation, geometry: Geometry) -> Segmentat
 
 
 def voxel_offset(source: Geometry, target: Geometry) -> tuple[int, int, int] | None:
-    """Where voxel (0, 0, 0) of one grid lies on another one (i, j, k), if both are parts of one lattice, else None."""
+    """Index (i, j, k) of one grid's voxel (0, 0, 0) on another grid, or None if they do not share a lattice."""
     steps = np.linalg.solve(target.ijk_to_lps, source.ijk_to_lps)
     offset = np.round(steps[:3, 3])
     ends = np.array([[*corner, 1.0] for corner in np.ndindex(2, 2, 2)]) * [*source.size, 1.0]
@@ -54,7 +54,7 @@ def voxel_offset(source: Geometry, target: Geometry) -> tuple[int, int, int] | N
 
 
 def label_box(array: np.ndarray, geometry: Geometry, lattice: Geometry) -> tuple[np.ndarray, np.ndarray] | None:
-    """Bounds (i, j, k) on a lattice of the labeled voxels of an array (k, j, i), upper ones excluded; None if empty."""
+    """Bounds (i, j, k) on a lattice of the labeled voxels of an array (k, j, i), upper excluded; None if empty."""
     spans = [np.flatnonzero(array.any(axis=others)) for others in ((0, 1), (0, 2), (1, 2))]
     if spans[0].size == 0:
         return None
@@ -62,12 +62,12 @@ def label_box(array: np.ndarray, geometry: Geometry, lattice: Geometry) -> tuple
 
 
 def grid_box(geometry: Geometry, lattice: Geometry) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds (i, j, k) on a lattice of all voxels of a grid, upper ones excluded."""
+    """Bounds (i, j, k) on a lattice of all voxels of a grid, upper excluded."""
     return _placed_box([(-0.5, length - 0.5) for length in geometry.size], geometry, lattice)
 
 
 def part_of_lattice(lattice: Geometry, low: np.ndarray, high: np.ndarray) -> Geometry:
-    """The grid of the voxels low..high - 1 (i, j, k) of a lattice; they may lie outside of its own size.
+    """The grid of the voxels low..high - 1 (i, j, k) of a lattice; they may extend beyond its own size.
 
     Raises:
         VolumeError: if it would have more than `MOST_VOXELS`.
@@ -89,9 +89,9 @@ def _placed_box(
 
 
 def resample_array(array: np.ndarray, source: Geometry, target: Geometry) -> np.ndarray:
-    """Label values (k, j, i) of one grid on another one; 0 where the first has no voxel.
+    """Resample label values (k, j, i) to another grid; 0 outside the first one.
 
-    Nearest neighbor from index to index, so that no direction matrix (left-handed, sheared) matters to ITK.
+    Nearest neighbor from index to index, so ITK's limits on direction matrices (left-handed, sheared) do not matter.
     """
     to_source = np.linalg.solve(source.ijk_to_lps, target.ijk_to_lps)
     transform = sitk.AffineTransform(to_source[:3, :3].ravel().tolist(), to_source[:3, 3].tolist())

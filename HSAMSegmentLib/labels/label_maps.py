@@ -1,4 +1,4 @@
-"""Plain label maps: values checked, renumbered into 8 bits and named, and the JSON file with the names beside them."""
+"""Plain label maps: check values, renumber them to 8 bits, name them, and read and write their JSON sidecar."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ NAMES_SUFFIX = ".labels.json"
 def labels_of_values(
     array: np.ndarray, file: str, *, names: Mapping[int, str] | None = None, known: LabelSet | None = None
 ) -> tuple[np.ndarray, LabelSet, tuple[str, ...]]:
-    """uint8 label values of a label map, what they mean, and notes on what had to change.
+    """uint8 label values of a label map, their labels, and notes on changes.
 
     Args:
         array: label values in any numeric type.
         file: name of the label map, for errors.
-        names: what values mean, chosen by the user; values that are named but do not occur are labels, too.
+        names: names of values, chosen by the user; named values that do not occur become labels, too.
         known: labels that came with the label map.
 
     Raises:
@@ -49,7 +49,7 @@ def labels_of_values(
 
 
 def _check_values(present: list[int], file: str) -> None:
-    """Make sure that the values of a label map can be labels.
+    """Ensure that the values of a label map can be labels.
 
     Raises:
         VolumeError: naming those that cannot.
@@ -71,7 +71,7 @@ def _check_values(present: list[int], file: str) -> None:
 
 
 def _whole_numbers(array: np.ndarray, file: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Label values as whole numbers; scaled storage leaves them a little beside, which is mended with a note."""
+    """Round label values to integers; scaled storage leaves small errors, which are repaired with a note."""
     if array.dtype.kind != "f":
         return array, ()
     if not np.isfinite(array).all():
@@ -90,7 +90,7 @@ def _whole_numbers(array: np.ndarray, file: str) -> tuple[np.ndarray, tuple[str,
 
 
 def _new_numbers(values: list[int]) -> tuple[dict[int, int], tuple[str, ...]]:
-    """Values as they are if all fit into 8 bits, else numbered from 1, and then a note."""
+    """Values unchanged if all fit into 8 bits, else numbered from 1, with a note."""
     if not values or values[-1] <= LARGEST_VALUE:
         return {value: value for value in values}, ()
     numbers = {value: number for number, value in enumerate(values, start=1)}
@@ -107,23 +107,23 @@ def _renumbered(array: np.ndarray, numbers: Mapping[int, int]) -> np.ndarray:
 
 
 def _with_known(labels: LabelSet, known: LabelSet) -> LabelSet:
-    """Colors and codes of the file beside the label map, for labels of the same value and name."""
+    """Colors and codes from the sidecar, for labels with the same value and name."""
     stored = {(label.value, label.name): label for label in known}
     return LabelSet(tuple(stored.get((label.value, label.name), label) for label in labels))
 
 
 def names_path(path: Path) -> Path:
-    """Where the names of a label map are: "scan.nii.gz" has them in "scan.labels.json"."""
+    """Path of the sidecar with the names of a label map: "scan.labels.json" for "scan.nii.gz"."""
     return path.with_name(name_without_suffix(path) + NAMES_SUFFIX)
 
 
 def names_text(labels: LabelSet) -> str:
-    """The content of such a file: values, names, colors and codes."""
+    """Content of the sidecar: values, names, colors and codes."""
     return json.dumps({"labels": labels.to_json()}, indent=2, ensure_ascii=False) + "\n"
 
 
 def read_names(path: Path) -> LabelSet | None:
-    """The labels in the file beside a label map, or None if there is no such file.
+    """Read the labels from the sidecar of a label map; None if there is none.
 
     Raises:
         VolumeError: if the file is damaged.

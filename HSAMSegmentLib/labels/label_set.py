@@ -1,4 +1,4 @@
-"""Names, colors and terminology codes of what is segmented."""
+"""Names, colors and terminology codes of segmented structures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Terminology:
-    """What a structure is, in DICOM's segment terms.
+    """The identity of a structure, in DICOM's segment terms.
 
     Attributes:
         category: usually (SCT, 123037004, Anatomical Structure).
@@ -40,10 +40,10 @@ class Label:
     """One structure of a label map.
 
     Attributes:
-        value: its value in the label map, 1 to 255; 0 is the background.
-        name: as a user reads it.
+        value: value in the label map, 1 to 255; 0 is the background.
+        name: display name.
         color: red, green, blue, each 0 to 1.
-        terminology: its code, or None if there is none.
+        terminology: its code, or None.
         single_piece: whether the organ is one connected piece, so that stray islands may be dropped.
     """
 
@@ -82,9 +82,9 @@ class LabelSet:
         """Read what `to_json` wrote.
 
         Raises:
-            ValueError: with a reason in words, if a value is not a whole number from 1 to 255, values do not ascend, a
-                name is empty or occurs twice, or a color or code is none.
-            KeyError, TypeError: if the data has another form.
+            ValueError: stating the reason, if a value is not an integer from 1 to 255, values do not ascend, a name is
+                empty or occurs twice, or a color or code is invalid.
+            KeyError, TypeError: if the data has another structure.
         """
         labels = tuple(_label_from_json(item) for item in data)
         values = [label.value for label in labels]
@@ -126,7 +126,7 @@ def _label_from_json(item: dict[str, Any]) -> Label:
 
 
 def is_generic_name(name: str) -> bool:
-    """Whether a name says nothing but a number ("Label 3", "Segment_3", "3")."""
+    """Whether a name is nothing but a number ("Label 3", "Segment_3", "3")."""
     words = " ".join(re.findall(r"[^\W\d_]+|\d+", name.casefold()))
     return _GENERIC_NAME.fullmatch(words) is not None
 

@@ -1,4 +1,4 @@
-"""Segmentations whose structures lie on layers and may overlap, as Slicer keeps them; and layers in one label map."""
+"""Segmentations with layers, whose structures may overlap as in Slicer, and merging layers into one label map."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class LayeredStructure:
 
     Attributes:
         label: name, color and code.
-        layer: number of its layer, None if it has no voxels.
-        value: its value there.
+        layer: number of its layer, None without voxels.
+        value: its value in the layer.
     """
 
     label: Label
@@ -27,7 +27,7 @@ class LayeredStructure:
 
     @property
     def name(self) -> str:
-        """As a user reads it."""
+        """Display name."""
         return self.label.name
 
 
@@ -36,10 +36,10 @@ class LayeredSegmentation:
     """A segmentation whose structures may overlap.
 
     Attributes:
-        name: of the segmentation.
+        name: name of the segmentation.
         layers: label arrays (k, j, i), each with its grid in one coordinate system.
-        structures: what the values mean.
-        grid: of the scan that it was drawn on, if that is known.
+        structures: the structures of the layers.
+        grid: grid of the scan that it was drawn on, if known.
     """
 
     name: str
@@ -50,7 +50,7 @@ class LayeredSegmentation:
 
 @dataclass(frozen=True)
 class LayerInput:
-    """One label array in a file, on a grid of its own.
+    """A label array in a file, with its own grid.
 
     Attributes:
         array_file: `.npy` file of the label values (k, j, i).
@@ -64,15 +64,15 @@ class LayerInput:
 def painted(
     shape: tuple[int, ...], mask_of: Callable[[int], np.ndarray], values: Sequence[int]
 ) -> tuple[np.ndarray, int]:
-    """One label map of masks that may overlap: the smaller one stays visible, as a lesion in its organ.
+    """Merge masks that may overlap into one label map: the smaller one stays visible, as a lesion in its organ.
 
     Args:
-        shape: of the label map.
-        mask_of: the mask of a position in `values`, bool [*shape]; called twice for each, so that one is in memory.
-        values: what each mask becomes, 1 to 255.
+        shape: shape of the label map.
+        mask_of: returns the mask at a position in `values`, bool [*shape]; called twice each, to hold one at a time.
+        values: label value of each mask, 1 to 255.
 
     Returns:
-        uint8 [*shape], and how often a voxel was painted over.
+        uint8 [*shape], and the number of voxels painted over.
     """
     sizes = [int(np.count_nonzero(mask_of(index))) for index in range(len(values))]
     array, overlapping = np.zeros(shape, dtype=np.uint8), 0

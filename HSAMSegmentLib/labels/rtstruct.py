@@ -1,7 +1,7 @@
-"""DICOM RT Structure Sets: closed planar contours, rasterized on the grid of the scan that they were drawn on.
+"""Read DICOM RT Structure Sets: closed planar contours, rasterized on the grid of the scan that they were drawn on.
 
-A voxel belongs to a structure if its center lies inside of an odd number of its contours in that slice, so that a
-contour within another one is a hole, and a hole that is cut in by a keyhole works as well.
+A voxel belongs to a structure if its center is inside an odd number of its contours in that slice, so that a contour
+within another one is a hole; holes cut in by keyholes work as well.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _ROUNDING_VOXELS = 1e-3
 
 
 def read_rtstruct(path: Path, content: Dataset, grid: Geometry) -> Segmentation:
-    """The structures of a structure set as one label map; the smaller one stays visible where two overlap.
+    """Read a structure set into one label map; where two structures overlap, the smaller one stays visible.
 
     Args:
-        path: the file, for names and sentences.
+        path: the file, for names and messages.
         content: the file, read by pydicom.
-        grid: of the scan that the contours were drawn on.
+        grid: grid of the scan that the contours were drawn on.
 
     Raises:
-        VolumeError: if there is no closed contour, or if contours do not lie in the slices of the scan.
+        VolumeError: if there is no closed contour, or if contours are not in the slices of the scan.
     """
     regions = content.get("StructureSetROISequence", [])
     names = {int(item.ROINumber): str(item.get("ROIName", "") or "").strip() for item in regions}
@@ -75,7 +75,7 @@ def _label(number: int, name: str, item: Dataset, taken: list[str]) -> Label:
 
 
 def _color(item: Dataset, otherwise: tuple[float, float, float]) -> tuple[float, float, float]:
-    """The display color of a structure, if the file gives one of three parts."""
+    """The display color of a structure, if the file gives a valid one."""
     stored = item.get("ROIDisplayColor")
     if not isinstance(stored, Sequence) or isinstance(stored, str) or len(stored) != 3:
         return otherwise
@@ -84,7 +84,7 @@ def _color(item: Dataset, otherwise: tuple[float, float, float]) -> tuple[float,
 
 
 def _rasterized(path: Path, name: str, contours: list[Dataset], grid: Geometry) -> tuple[np.ndarray, int]:
-    """bool (k, j, i) of one structure, and how many of its contours are not closed."""
+    """bool (k, j, i) of one structure, and the number of its contours that are not closed."""
     to_index = np.linalg.inv(grid.ijk_to_lps)
     drawn: list[tuple[float, np.ndarray]] = []
     left_out = 0
@@ -106,7 +106,7 @@ def _rasterized(path: Path, name: str, contours: list[Dataset], grid: Geometry) 
     by_depth = _planes(drawn)
     depths = np.array(sorted(by_depth))
     planes = {depth: _filled(by_depth[depth], grid.shape[1:]) for depth in by_depth}
-    # Contours may be drawn on every other slice, or between two: a slice takes the nearest within half their distance.
+    # Contours may be on every other slice, or between two: a slice takes the nearest within half their distance.
     reach = max(0.5, float(np.diff(depths).min()) / 2) if len(depths) > 1 else 0.5
     for k in range(grid.size[2]):
         nearest = float(depths[int(np.argmin(np.abs(depths - k)))])
@@ -116,7 +116,7 @@ def _rasterized(path: Path, name: str, contours: list[Dataset], grid: Geometry) 
 
 
 def _beyond(contours: list[Dataset], grid: Geometry) -> int:
-    """How many closed contours have a point outside of the grid."""
+    """Number of closed contours with a point outside the grid."""
     to_index = np.linalg.inv(grid.ijk_to_lps)
     count = 0
     for item in contours:
@@ -127,7 +127,7 @@ def _beyond(contours: list[Dataset], grid: Geometry) -> int:
 
 
 def _planes(drawn: list[tuple[float, np.ndarray]]) -> dict[float, list[np.ndarray]]:
-    """Contours by the depth of their plane; depths that differ by less than a quarter of a slice are one plane."""
+    """Contours by depth of their plane; depths within a quarter of a slice are one plane."""
     planes: dict[float, list[np.ndarray]] = {}
     for depth, polygon in sorted(drawn, key=lambda item: item[0]):
         known = next((other for other in planes if abs(other - depth) <= _SAME_PLANE_VOXELS), None)
@@ -136,7 +136,7 @@ def _planes(drawn: list[tuple[float, np.ndarray]]) -> dict[float, list[np.ndarra
 
 
 def _filled(polygons: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """Which pixel centers lie inside of an odd number of polygons of (i, j) vertices."""
+    """Mask of pixel centers inside an odd number of polygons of (i, j) vertices."""
     inside = np.zeros(shape, dtype=bool)
     columns = np.arange(shape[1])
     for polygon in polygons:

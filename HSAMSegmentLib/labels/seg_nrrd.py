@@ -1,4 +1,4 @@
-"""How a .seg.nrrd file holds segments: fields with names, colors, codes and layers; and layers merged into one map."""
+"""Header fields of .seg.nrrd files (names, colors, codes, layers), and merging layers into one label map."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _MOST_SEGMENTS = 255
 
 @dataclass(frozen=True)
 class SegmentEntry:
-    """One segment as a header describes it.
+    """One segment of a header.
 
     Attributes:
         name: its name.
-        color: red, green, blue, each 0 to 1, or None if the file does not say.
-        layer: component of the image that it is in.
-        value: its value there.
+        color: red, green, blue, each 0 to 1, or None if the file has none.
+        layer: image component that holds it.
+        value: its value in the layer.
         terminology: its code, or None.
     """
 
@@ -46,7 +46,7 @@ class SegmentEntry:
     terminology: Terminology | None
 
     def label(self, value: int, name: str) -> Label:
-        """A label for this segment with the value and the (unique) name that it has among others."""
+        """A label for this segment with the given value and unique name."""
         known = find_structure(name)
         color = self.color or (known.color if known else fallback_color(value))
         terminology = self.terminology or (known.terminology if known else None)
@@ -54,7 +54,7 @@ class SegmentEntry:
 
 
 def header_fields(labels: LabelSet, array: np.ndarray) -> dict[str, str]:
-    """Header fields for a label map [k, j, i]; all segments share its one layer."""
+    """Header fields for a label map [k, j, i] with all segments in one layer."""
     fields = {
         "Segmentation_MasterRepresentation": "Binary labelmap",
         "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
@@ -78,10 +78,10 @@ def header_fields(labels: LabelSet, array: np.ndarray) -> dict[str, str]:
 
 
 def segment_entries(fields: Mapping[str, str]) -> list[SegmentEntry]:
-    """The segments that a header describes, in its order; none for a file that is not a segmentation of Slicer.
+    """The segments of a header, in order; none if the file is not a Slicer segmentation.
 
     Raises:
-        VolumeError: if a number is unreadable, or a label value is missing and could be any.
+        VolumeError: if a number is unreadable, or a missing label value is ambiguous.
     """
     fields = {readable_text(key): readable_text(text) for key, text in fields.items()}
     found = (re.match(r"Segment(\d+)_(ID|Name|LabelValue|Layer)$", key) for key in fields)
@@ -98,7 +98,7 @@ def segment_entries(fields: Mapping[str, str]) -> list[SegmentEntry]:
 
 
 def readable_text(text: str) -> str:
-    """Text of a header that is UTF-8 by its standard, and Latin-1 where it is not valid as such."""
+    """Header text decoded as UTF-8, its standard, or as Latin-1 if that is invalid."""
     try:
         text.encode("utf-8")
         return text
@@ -132,10 +132,10 @@ def _entry(fields: Mapping[str, str], index: int) -> SegmentEntry:
 
 
 def _whole_number(text: str, meaning: str, segment: str) -> int:
-    """The number of a field, also where another tool wrote it as "1.0" or "1,0".
+    """The integer in a field, even if another tool wrote it as "1.0" or "1,0".
 
     Raises:
-        VolumeError: if it is not a whole number.
+        VolumeError: if it is not an integer.
     """
     try:
         number = float(text.replace(",", "."))
@@ -160,15 +160,15 @@ def _color(text: str) -> tuple[float, float, float] | None:
 def merge_layers(
     array: np.ndarray, entries: list[SegmentEntry], file_name: str
 ) -> tuple[np.ndarray, LabelSet, tuple[str, ...]]:
-    """One label map of all segments.
+    """Merge all segments into one label map.
 
-    Where segments overlap, the smaller one stays visible (a lesion in its organ). Values stay as they are where all
-    segments have different ones, else segments are numbered from 1 in the order of the file.
+    Where segments overlap, the smaller one stays visible (a lesion in its organ). Values are kept if all segments have
+    different ones; otherwise segments are numbered from 1 in the order of the file.
 
     Args:
         array: [k, j, i] or, with several layers, [k, j, i, layer].
-        entries: what the header says of the segments.
-        file_name: for the sentences.
+        entries: the segments from the header.
+        file_name: for messages.
 
     Returns:
         uint8 [k, j, i], labels, notes.
@@ -201,7 +201,7 @@ def _background_notes(entries: list[SegmentEntry]) -> tuple[str, ...]:
 
 
 def _described_values(layer: np.ndarray, values: list[int]) -> np.ndarray:
-    """The layer without values that no segment has."""
+    """The layer without values that belong to no segment."""
     table = np.zeros(_MOST_SEGMENTS + 1, dtype=np.uint8)
     table[values] = values
     array: np.ndarray = table[layer]

@@ -1,4 +1,4 @@
-"""A segmentation as plain data: a label map, where it is, and what its values mean."""
+"""A segmentation as plain data: a label map, its geometry, and its labels."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Segmentation:
 
     Attributes:
         array: uint8 label values, shape (k, j, i).
-        geometry: exactly the geometry of the volume it came from.
-        labels: what the values mean.
+        geometry: exactly the geometry of the source volume.
+        labels: meaning of the values.
         name: for files and nodes.
         notes: sentences on what reading had to change ("segments overlap in 12 voxels ...").
     """

@@ -1,7 +1,7 @@
-"""Segmentations from and to files: .seg.nrrd, DICOM Segmentations, RT Structure Sets, and plain label maps.
+"""Read and write segmentations: .seg.nrrd, DICOM Segmentations, RT Structure Sets, and plain label maps.
 
-A label map in a format without a place for names (NIfTI, MetaImage) gets a small ".labels.json" file beside it, which
-is read back with it. Other DICOM objects are refused.
+Label maps in formats that cannot store names (NIfTI, MetaImage) get a small ".labels.json" sidecar, which is read back
+with them. Other DICOM objects are rejected.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ def read_dicom_segmentation(path: Path, grid: Geometry | None) -> Segmentation:
 
     Args:
         path: the file.
-        grid: of the scan, for a structure set; looked for beside the file if None.
+        grid: grid of the scan, for a structure set; None to look for the scan beside the file.
 
     Raises:
-        VolumeError: if the file is another kind of DICOM object, damaged, or if its scan is needed and missing.
+        VolumeError: if the file is another kind of DICOM object or damaged, or if its scan is needed and missing.
     """
     import pydicom
 
@@ -80,7 +80,7 @@ def read_dicom_segmentation(path: Path, grid: Geometry | None) -> Segmentation:
                 return read_dicom_seg(path, content)
         except VolumeError:
             raise
-        except Exception as error:  # pydicom raises whatever its parsers and decoders do
+        except Exception as error:  # pydicom's parsers and decoders may raise anything
             raise VolumeError(
                 f'The DICOM file "{path.name}" is damaged, or compressed in a way that is not supported ({error}).'
             ) from error
@@ -94,7 +94,7 @@ def read_dicom_segmentation(path: Path, grid: Geometry | None) -> Segmentation:
 
 
 def _grid_beside(path: Path, content: Dataset) -> Geometry:
-    """The grid of the series that a structure set refers to, from the files of its folder."""
+    """The grid of the series that a structure set references, from the files in its folder."""
     uids = {
         str(series.SeriesInstanceUID)
         for frame in content.get("ReferencedFrameOfReferenceSequence", [])
@@ -118,18 +118,18 @@ def read_segmentation(
     """Read a segmentation.
 
     Args:
-        path: a .seg.nrrd file of Slicer, a DICOM Segmentation or RT Structure Set, or a label map in any image format.
-        names: what the values of a label map mean; they win over names that the file has. Values that are named but do
-            not occur are labels, too.
-        grid: of the scan, which the contours of a structure set are rasterized on; without it the scan is looked for
+        path: a Slicer .seg.nrrd file, a DICOM Segmentation or RT Structure Set, or a label map in any image format.
+        names: names of label map values; they override names in the file. Named values that do not occur become labels,
+            too.
+        grid: grid of the scan, to rasterize the contours of a structure set on; without it the scan is looked for
             beside the file.
 
     Returns:
         The labels on the file's grid. Segments on several layers become one label map, the smaller one winning where
-        two overlap; values above 255 are numbered anew; both is told in `Segmentation.notes`.
+        two overlap; values above 255 are renumbered; both are recorded in `Segmentation.notes`.
 
     Raises:
-        VolumeError: if there is no such file, or if it is not a segmentation.
+        VolumeError: if the file does not exist or is not a segmentation.
     """
     path = Path(path)
     if path.is_dir():
@@ -154,11 +154,11 @@ def read_segmentation(
 def read_two_segmentations(
     first: str | Path, second: str | Path, *, names: Mapping[int, str] | None = None
 ) -> tuple[Segmentation, Segmentation]:
-    """Read two segmentations of one scan; contours are rasterized on the grid of the other one.
+    """Read two segmentations of one scan; contours are rasterized on the other one's grid.
 
     Args:
         first, second: the files.
-        names: what values of a label map mean, for files that have no names of their own.
+        names: names of label map values, for files without names of their own.
 
     Raises:
         VolumeError: if a file cannot be read.
@@ -171,7 +171,7 @@ def read_two_segmentations(
 
 
 def with_names(path: Path, names: Mapping[int, str] | None, grid: Geometry | None) -> Segmentation:
-    """A segmentation; names given by the user are for files that have none of their own."""
+    """Name the labels of a segmentation; the user's names apply to files without names of their own."""
     found = read_segmentation(path, grid=grid)
     if names and all(is_generic_name(label.name) for label in found.labels):
         return read_segmentation(path, names=names, grid=grid)
@@ -179,20 +179,20 @@ def with_names(path: Path, names: Mapping[int, str] | None, grid: Geometry | Non
 
 
 def write_segmentation(segmentation: Segmentation, path: str | Path, *, overwrite: bool = False) -> tuple[Path, ...]:
-    """Write a segmentation; the file appears when it is complete.
+    """Write a segmentation atomically.
 
     Args:
-        segmentation: what to write.
+        segmentation: the segmentation.
         path: .seg.nrrd (or .nrrd) keeps names, colors and codes in the file; .nii.gz, .nii and .mha get a
-            ".labels.json" file beside them.
-        overwrite: whether existing files may be replaced.
+            ".labels.json" sidecar.
+        overwrite: replace existing files.
 
     Returns:
-        The files that were written, the one with the voxels first.
+        The written files, the one with the voxels first.
 
     Raises:
-        OutputError: if the suffix is unknown, if that format has no place for the grid, if a file exists, or if it
-            cannot be written.
+        OutputError: if the suffix is unknown, if the format cannot store the grid, or if a file exists or cannot be
+            written.
     """
     path = Path(path)
     suffix = output_suffix(path)
@@ -213,7 +213,7 @@ def write_segmentation(segmentation: Segmentation, path: str | Path, *, overwrit
 
 
 def output_suffix(path: Path) -> str:
-    """The suffix by which a segmentation is written.
+    """The suffix that determines the format of a segmentation.
 
     Raises:
         OutputError: if there is no such format.
@@ -228,7 +228,7 @@ def output_suffix(path: Path) -> str:
 
 
 def require_geometry_fits(path: Path, geometry: Geometry) -> None:
-    """Make sure that the format of a file can hold a grid; NIfTI would lose the shear of a tilted gantry.
+    """Ensure that the file format can store a grid; NIfTI would lose the shear of a tilted gantry.
 
     Raises:
         OutputError: if it cannot.
@@ -252,7 +252,7 @@ def _write_image(image: sitk.Image, path: Path, suffix: str, overwrite: bool) ->
 
 
 def _check_written_nifti(path: Path) -> None:
-    """ITK says nothing when the disk is full while it writes NIfTI, so the length is checked."""
+    """Check the file length, since ITK does not report a full disk when writing NIfTI."""
     try:
         header = read_nifti_header(path)
         if header is None:
@@ -263,7 +263,7 @@ def _check_written_nifti(path: Path) -> None:
 
 
 def renamed(labels: LabelSet, names: Mapping[int, str] | None) -> LabelSet:
-    """Labels with the names that were given for their values."""
+    """Labels with the given names for their values."""
     if not names:
         return labels
     renamed = []

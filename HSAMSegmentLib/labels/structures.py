@@ -1,9 +1,9 @@
-"""Anatomical structures that are known by name: their SNOMED CT codes and their colors.
+"""Anatomical structures that are known by name, with their SNOMED CT codes and colors.
 
-Codes are those of Slicer's General Anatomy list and of the DICOM master list that comes with Slicer; the myocardium is
-coded as SNOMED CT's "Myocardium". The colors are ours, since Slicer's list gives the liver and both kidneys nearly the
-same one, and both ventricles: structures that are seen together are told apart by color, and neighbors by their
-brightness as well, for a print in gray.
+Codes are from Slicer's General Anatomy list and from the DICOM master list that comes with Slicer; the myocardium has
+SNOMED CT's "Myocardium". The colors are our own, since Slicer's list gives nearly the same one to the liver and both
+kidneys, and to both ventricles: structures that are seen together differ in color, and neighbors also in brightness,
+for grayscale prints.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from HSAMSegmentLib.runtime.serialization import triple
 
 ANATOMICAL_STRUCTURE = Code("SCT", "123037004", "Anatomical Structure")
 TISSUE = Code("SCT", "85756007", "Tissue")
-"""What Slicer and DICOM objects call a structure until its terminology is known."""
+"""The name that Slicer and DICOM objects use for a structure without terminology."""
 RIGHT = Code("SCT", "24028007", "Right")
 LEFT = Code("SCT", "7771000", "Left")
 
@@ -25,7 +25,7 @@ class Structure:
     """A known structure.
 
     Attributes:
-        name: as a user reads it.
+        name: display name.
         terminology: its code.
         color: red, green, blue, each 0 to 1.
         single_piece: whether it is one connected piece in any usual field of view.
@@ -61,7 +61,7 @@ def _pair(
     left_color: tuple[int, int, int],
     *synonyms: str,
 ) -> tuple[Structure, ...]:
-    """The structure on the right, on the left, and without a side (then it may be two pieces)."""
+    """The structure on the right, on the left, and without a side (which may be two pieces)."""
     right = _structure(f"right {name}", code, meaning, right_color, *(f"right {s}" for s in synonyms), side=RIGHT)
     left = _structure(f"left {name}", code, meaning, left_color, *(f"left {s}" for s in synonyms), side=LEFT)
     return (right, left, _structure(name, code, meaning, right_color, *synonyms, pieces=True))

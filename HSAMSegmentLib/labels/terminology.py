@@ -1,10 +1,10 @@
-"""From names to labels with colors, codes and sides, and Slicer's text form of a code.
+"""Map names to labels with colors, codes and sides, and convert codes to and from Slicer's text form.
 
-A name is only taken for a known structure when its words are exactly those of one of its names, in any order: "Left
-kidney", "kidney_left" and "KidneyLeft" are; "left kidney tumor", "LK" or "kidney 1" are not, and stay without a code.
+A name matches a known structure only if its words are exactly those of one of its names, in any order: "Left kidney",
+"kidney_left" and "KidneyLeft" match; "left kidney tumor", "LK" and "kidney 1" do not, and get no code.
 
-Models keep the colors of their labels. A label with the color that its structure had by default in earlier versions
-(that of Slicer's anatomy list) gets the present one; a color that a user chose stays.
+Models keep the colors of their labels. A label with the former default color of its structure (that of Slicer's anatomy
+list) gets the current one; a color that a user chose is kept.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ _WORDS = {"right": RIGHT_SIDE, "r": RIGHT_SIDE, "left": LEFT_SIDE, "l": LEFT_SID
 
 
 def find_structure(name: str) -> Structure | None:
-    """The known structure that a name means, or None if that is not sure."""
+    """The known structure that a name stands for, or None if that is uncertain."""
     return _structures_by_words().get(_words(name))
 
 
 def label_for(value: int, name: str) -> Label:
-    """A label with this name, and the color and code of the structure that the name means, if it is known."""
+    """A label with this name, and the color and code of the known structure that it stands for, if any."""
     structure = find_structure(name)
     if structure is None:
         return Label(value, name, fallback_color(value), None, single_piece=False)
@@ -78,7 +78,7 @@ def label_for(value: int, name: str) -> Label:
 
 
 def label_set_of(names: Mapping[int, str]) -> LabelSet:
-    """Labels for values and names, ascending; a name that occurs again gets its value added."""
+    """Labels for values and names, ascending; repeated names get their value appended."""
     labels: list[Label] = []
     for value in sorted(names):
         name = unique_name(names[value].strip() or f"Label {value}", [label.name for label in labels], value)
@@ -87,7 +87,7 @@ def label_set_of(names: Mapping[int, str]) -> LabelSet:
 
 
 def unique_name(name: str, taken: Iterable[str], value: int) -> str:
-    """The name, with the value added if it is taken already."""
+    """The name, with the value appended if it is already taken."""
     taken = set(taken)
     candidate = name
     while candidate in taken:
@@ -96,7 +96,7 @@ def unique_name(name: str, taken: Iterable[str], value: int) -> str:
 
 
 def fallback_color(value: int) -> tuple[float, float, float]:
-    """A color for a structure that is not known: different for neighboring values, the same each time."""
+    """A reproducible color for an unknown structure, different for neighboring values."""
     hue = (0.55 + value * _GOLDEN_RATIO) % 1.0
     saturation = (0.75, 0.5, 0.95)[value % 3]
     brightness = (0.95, 0.8)[value // 3 % 2]
@@ -104,13 +104,13 @@ def fallback_color(value: int) -> tuple[float, float, float]:
 
 
 def terminology_tag(terminology: Terminology) -> str:
-    """Slicer's text for a code: seven parts separated by "~", of which the anatomic region stays empty."""
+    """Slicer's text for a code: seven parts separated by "~"; the anatomic region stays empty."""
     codes = [terminology.category, terminology.type, terminology.modifier]
     return "~".join([CATEGORY_CONTEXT, *(_code_text(code) for code in codes), ANATOMIC_CONTEXT, _NO_CODE, _NO_CODE])
 
 
 def terminology_from_tag(text: str) -> Terminology | None:
-    """Read Slicer's text for a code; None if it holds no category or no type."""
+    """Parse Slicer's text for a code; None without a category or a type."""
     parts = text.split("~")
     if len(parts) < 3:
         return None
@@ -125,7 +125,7 @@ def _code_text(code: Code | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text without the characters that separate parts in Slicer's tags."""
+    """Text without the separators of Slicer's tags."""
     return re.sub(r"[~^|\r\n]", " ", text)
 
 
@@ -148,7 +148,7 @@ def _structures_by_words() -> dict[tuple[str, ...], Structure]:
 
 
 def with_present_colors(labels: LabelSet) -> LabelSet:
-    """The same labels; those with the former color of their structure have its present one."""
+    """The same labels, with former default colors replaced by current ones."""
     return LabelSet(tuple(_with_present_color(label) for label in labels))
 
 
@@ -160,7 +160,7 @@ def _with_present_color(label: Label) -> Label:
     for side in _SIDES:
         name = name if name in _FORMER else name.removeprefix(side)
     former = tuple(part / 255.0 for part in _FORMER.get(name, (0, 0, 0)))
-    given = (former, fallback_color(label.value))  # the latter where the structure was not known by this name
+    given = (former, fallback_color(label.value))  # the latter if the structure was unknown under this name
     is_default = any(math.dist(color, label.color) < _ALIKE for color in given)
     return replace(label, color=structure.color) if is_default else label
 
@@ -168,13 +168,13 @@ def _with_present_color(label: Label) -> Label:
 def side_of(label: Label) -> str:
     """ "right" or "left" by the code, or by the name of a structure without a code; "" for neither.
 
-    Sides inside of one organ, such as the ventricles of the heart, are structures of their own and have none.
+    Sides within one organ, such as the ventricles of the heart, are structures of their own and have none.
     """
     return _organ_and_side(label)[1]
 
 
 def sided_pairs(labels: Iterable[Label]) -> list[tuple[Label, Label]]:
-    """The structures that are one organ on the right and on the left, the right one first."""
+    """The structures that are the right and left of one organ, the right one first."""
     sides: dict[tuple[str, ...], dict[str, Label]] = {}
     for label in labels:
         organ, side = _organ_and_side(label)
