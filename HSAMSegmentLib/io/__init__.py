@@ -1,1 +1,1 @@
-"""Reading scans: NIfTI, NRRD, MetaImage and DICOM."""
+"""Read scans: NIfTI, NRRD, MetaImage and DICOM."""

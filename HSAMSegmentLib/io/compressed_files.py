@@ -1,7 +1,7 @@
-"""Is what a compressed image file holds what was once put into it?
+"""Check the integrity of compressed image files.
 
-ITK's readers stop as soon as they have all voxels, before the checksum (NRRD), or look at no error of unpacking
-at all (MetaImage, which then hands out whatever is in memory), so that one damaged byte changes voxels without a word.
+ITK's readers stop once they have all voxels, before the checksum (NRRD), or ignore decompression errors (MetaImage,
+which then returns whatever is in memory), so a single damaged byte silently changes voxels.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from HSAMSegmentLib.errors import VolumeError
 _BLOCK_BYTES = 1 << 20
 _LONGEST_LINE = 1 << 20
 _MOST_LINES = 100_000
-_ANY_WRAPPER = zlib.MAX_WBITS | 32  # zlib or gzip, as the first bytes say
+_ANY_WRAPPER = zlib.MAX_WBITS | 32  # zlib or gzip, detected from the first bytes
 GZIP = b"\x1f\x8b"
 _METAIMAGE_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """Where compressed voxels are, and how many bytes they are at least when unpacked."""
+    """Position of compressed voxels, and their minimum size when decompressed."""
 
     path: Path
     offset: int
@@ -33,12 +33,12 @@ class _Packed:
 
 
 def check_compressed(path: Path) -> None:
-    """Make sure that the voxels of a compressed file unpack to the end and agree with their checksum.
+    """Ensure that the voxels of a compressed file decompress completely and match their checksum.
 
-    Files that are not compressed, and whatever this does not understand, are left to the reader.
+    Uncompressed files, and anything unknown, are left to the reader.
 
     Raises:
-        VolumeError: if the compressed voxels are damaged or some are missing.
+        VolumeError: if the compressed voxels are damaged or incomplete.
     """
     packed = _packed_voxels(path)
     if packed is None or not packed.path.is_file():
@@ -61,12 +61,12 @@ def _damaged(path: Path) -> VolumeError:
 
 
 def unpacked_blocks(file: BinaryIO, block_bytes: int = _BLOCK_BYTES) -> Iterator[bytes]:
-    """The content of all the compressed streams from here on, block by block.
+    """Decompress all streams from here on, block by block.
 
-    Never holds more than a block: a background of zeros is packed a thousandfold.
+    Never holds more than a block, since a background of zeros is compressed a thousandfold.
 
     Raises:
-        zlib.error: if a stream is damaged or cut off, or does not agree with its checksum.
+        zlib.error: if a stream is damaged, truncated, or does not match its checksum.
     """
     unpacker = zlib.decompressobj(_ANY_WRAPPER)
     waiting = file.read(_BLOCK_BYTES)
@@ -76,7 +76,7 @@ def unpacked_blocks(file: BinaryIO, block_bytes: int = _BLOCK_BYTES) -> Iterator
             yield piece
         if unpacker.eof:
             rest = unpacker.unused_data + (file.read(_BLOCK_BYTES) if len(unpacker.unused_data) < 2 else b"")
-            if not rest.startswith(GZIP):  # a gzip file may have several parts; anything else is padding
+            if not rest.startswith(GZIP):  # a gzip file may have several members; anything else is padding
                 return
             waiting, unpacker = rest, zlib.decompressobj(_ANY_WRAPPER)
             continue
@@ -128,7 +128,7 @@ def _packed_metaimage(path: Path, file: BinaryIO) -> _Packed | None:
 
 
 def _metaimage_bytes(fields: dict[str, str]) -> int:
-    """Bytes of all voxels at least, 0 if the header does not say."""
+    """Minimum size of all voxels in bytes; 0 if the header does not say."""
     kind = fields.get("ElementType", "").upper()
     for prefix in ("MET_", "U"):
         kind = kind[len(prefix) :] if kind.startswith(prefix) else kind
@@ -140,7 +140,7 @@ def _metaimage_bytes(fields: dict[str, str]) -> int:
 
 
 def _attached_or_beside(path: Path, named: str, offset: int, bytes_needed: int) -> _Packed | None:
-    """The voxels behind the header, or those of the one file that it names; None for lists and patterns of files."""
+    """The voxels after the header, or in the one file that it names; None for lists and patterns of files."""
     if not named:
         return _Packed(path, offset, bytes_needed)
     if "%" in named or named.upper().startswith("LIST"):

@@ -1,11 +1,10 @@
-"""One image file into one SimpleITK image, checked: NIfTI, NRRD, MetaImage and whatever else ITK reads.
+"""Read an image file into a validated SimpleITK image: NIfTI, NRRD, MetaImage and whatever else ITK reads.
 
-Voxels and geometry are those of the file. What has to be mended is told in a note; what cannot be used is refused with
-a reason: a pointer, a web page or an archive with the name of an image, a picture that does not say where it is in the
-patient.
+Voxels and geometry are those of the file. Repairs are reported in notes; unusable files are rejected with a reason: a
+pointer, a web page or an archive named like an image, a picture without a position in the patient.
 
-A header may name a file beside it for its voxels. ITK and its libraries take a "%" in that name for the pattern of a
-series, and then hand out whatever is in memory. Such a header is read through a copy that names its data plainly.
+A header may name a separate file with its voxels. ITK and its libraries take a "%" in that name for the pattern of a
+series, and then return whatever is in memory. Such a header is read through a copy with a plain data file name.
 """
 
 from __future__ import annotations
@@ -66,17 +65,17 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img")
 SEGMENTATION_SUFFIXES = (".seg.nrrd", ".seg.nhdr")
 
-# Axes this close to right angles are a matter of rounding and not worth a word.
+# Axes this close to right angles are merely rounded and not reported.
 ROUNDING_SHEAR_DEGREES = 0.01
 _LARGEST_MENDED_SHEAR_DEGREES = 3.0
 _NRRD_HEADER_BYTES = 1 << 16
 _PLAUSIBLE_VOXEL_MM = (0.005, 200.0)
-# ITK's own switch for NIfTI files whose axes are not exactly at right angles; Slicer sets it too.
+# ITK's own switch for NIfTI files with axes that are not exactly perpendicular; Slicer sets it too.
 _PERMISSIVE_VARIABLE = "ITK_NIFTI_SFORM_PERMISSIVE"
 
 
 def placement_notes(path: Path) -> tuple[str, ...]:
-    """Sentences on an orientation or voxel size that a file does not give; ITK then takes the axes of LPS and 1 mm."""
+    """Sentences on a missing orientation or voxel size, for which ITK assumes the axes of LPS and 1 mm."""
     name = path.name.lower()
     if name.endswith(_PICTURES):
         return (NO_PLACE_NOTE,)
@@ -113,7 +112,7 @@ def _metaimage_notes(header: str) -> tuple[str, ...]:
 
 @contextmanager
 def readable_header(path: Path) -> Iterator[Path]:
-    """The path under which ITK reads a file as what it is: itself, or a copy of its header for the time of the block.
+    """Yield a path that ITK reads correctly: the file itself, or a temporary copy of its header.
 
     Raises:
         VolumeError: if the file with the voxels is missing; names it.
@@ -135,7 +134,7 @@ def readable_header(path: Path) -> Iterator[Path]:
 
 
 def _data_file(path: Path) -> Path | None:
-    """The one file beside a detached header that holds its voxels; None if there is none, or a list or series."""
+    """The one data file of a detached header; None if it is missing, or a list or series."""
     field = _FIELDS.get(path.suffix.lower())
     if field is None:
         return None
@@ -151,7 +150,7 @@ def _data_file(path: Path) -> Path | None:
 
 
 def _plain_copy(path: Path, data: Path, folder: Path) -> Path:
-    """A header in `folder` that names its data `voxels`; the data are linked, or copied where links do not work."""
+    """A header in `folder` with the data file name `voxels`; the data are linked, or copied if links do not work."""
     suffix = ".zraw" if data.suffix.lower() == ".zraw" else ".gz" if data.suffix.lower() == ".gz" else ".raw"
     beside = folder / f"voxels{suffix}"
     try:
@@ -167,10 +166,10 @@ def _plain_copy(path: Path, data: Path, folder: Path) -> Path:
 
 
 def content_problem(path: Path) -> str:
-    """Why a file is not an image, as a sentence; empty if its first bytes do not tell.
+    """A sentence on why a file is not an image; empty if its first bytes look plausible.
 
     Args:
-        path: a readable file, or a link without content.
+        path: a readable file, or a broken link.
     """
     if path.is_symlink() and not path.exists():
         return f'"{path.name}" is a link without content{_where_to_get(os.readlink(path))}.'
@@ -194,7 +193,7 @@ def _where_to_get(target: str) -> str:
 
 
 def check_readable_file(path: Path) -> None:
-    """Make sure that a file is there, may be read and has content.
+    """Ensure that a file exists, is readable and has content.
 
     Raises:
         VolumeError: if not.
@@ -212,7 +211,7 @@ def check_readable_file(path: Path) -> None:
 
 
 def name_without_suffix(path: Path) -> str:
-    """A file's name without the suffixes of image formats."""
+    """File name without the suffixes of image formats."""
     for suffix in SEGMENTATION_SUFFIXES + IMAGE_SUFFIXES + (".dcm", ".ima"):
         if path.name.lower().endswith(suffix) and len(path.name) > len(suffix):
             return path.name[: -len(suffix)]
@@ -220,12 +219,12 @@ def name_without_suffix(path: Path) -> str:
 
 
 def read_image(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
-    """Read a file as one image of three dimensions; flat images become one slice.
+    """Read a file as one 3-D image; 2-D images become one slice.
 
-    What the content is decides how it is read, not the name.
+    The format is detected from the content, not the name.
 
     Returns:
-        The image (it may have several components per voxel) and notes on what had to be mended.
+        The image (possibly with several components per voxel) and notes on repairs.
 
     Raises:
         VolumeError: if it is not an image, has more dimensions, or is damaged.
@@ -247,11 +246,11 @@ def read_image(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
 
 
 def _read_by_itk(path: Path, plain: Path) -> sitk.Image:
-    """Read `plain`, which holds what `path` does."""
+    """Read `plain`, which has the content of `path`."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(plain))
     image_io = _format_by_content(plain)
-    if image_io:  # else ITK takes "a" with NRRD content for "a.nii" beside it
+    if image_io:  # otherwise ITK takes "a" with NRRD content for "a.nii" beside it
         reader.SetImageIO(image_io)
     with quiet_libraries():
         try:
@@ -263,16 +262,16 @@ def _read_by_itk(path: Path, plain: Path) -> sitk.Image:
 
 
 def _format_by_content(path: Path) -> str:
-    """ITK's name for the format of a file, empty where its first bytes do not tell."""
+    """ITK's name for the format of a file; empty if its first bytes do not tell."""
     with open(path, "rb") as file:
         return "NrrdImageIO" if file.read(4) == b"NRRD" else ""
 
 
 def check_scalar(path: Path, image: sitk.Image) -> None:
-    """Make sure that each voxel is one real number.
+    """Ensure that each voxel is one real number.
 
     Raises:
-        VolumeError: if it is a color, a vector or a complex number.
+        VolumeError: if voxels are colors, vectors or complex numbers.
     """
     components = image.GetNumberOfComponentsPerPixel()
     if components in (3, 4) and image.GetPixelIDValue() == sitk.sitkVectorUInt8:
@@ -286,7 +285,7 @@ def check_scalar(path: Path, image: sitk.Image) -> None:
 
 
 def as_three_dimensional(image: sitk.Image) -> sitk.Image:
-    """The image with exactly three dimensions: trailing dimensions of one dropped, a flat image as one slice."""
+    """Make an image exactly 3-D: drop trailing dimensions of length one; a 2-D image becomes one slice."""
     while image.GetDimension() > 3:
         size = list(image.GetSize())
         image = sitk.Extract(
@@ -296,10 +295,10 @@ def as_three_dimensional(image: sitk.Image) -> sitk.Image:
 
 
 def geometry_notes(image: sitk.Image, header: NiftiHeader | None = None) -> tuple[str, ...]:
-    """Sentences on axes that are not at right angles and on transforms that are absent or contradict each other.
+    """Sentences on axes that are not perpendicular, and on missing or contradictory transforms.
 
     Raises:
-        VolumeError: if a NIfTI file's axes are so far from right angles that no grid of ITK comes close.
+        VolumeError: if a NIfTI file's axes are too far from perpendicular for any ITK grid.
     """
     if header is not None and header.shear_degrees > ROUNDING_SHEAR_DEGREES:
         return (_mended_shear_note(header),)
@@ -308,7 +307,7 @@ def geometry_notes(image: sitk.Image, header: NiftiHeader | None = None) -> tupl
 
 
 def grid_notes(geometry: Geometry) -> tuple[str, ...]:
-    """Sentences on axes that are not at right angles and on voxels of sizes that no scanner makes."""
+    """Sentences on axes that are not perpendicular and on implausible voxel sizes."""
     notes = []
     shear = axes_shear_degrees(geometry.direction_matrix)
     if shear > ROUNDING_SHEAR_DEGREES:
@@ -346,7 +345,7 @@ def _check_dimensions(path: Path, size: tuple[int, ...]) -> None:
 
 @contextmanager
 def _permissive_nifti(header: NiftiHeader | None) -> Iterator[None]:
-    """Let ITK read a NIfTI file whose axes are not at right angles; the variable is only looked at while reading."""
+    """Let ITK read a NIfTI file with axes that are not perpendicular; the variable is read only while reading."""
     if header is None or header.shear_degrees == 0.0 or _PERMISSIVE_VARIABLE in os.environ:
         yield
         return
@@ -371,7 +370,7 @@ def _mended_shear_note(header: NiftiHeader) -> str:
 
 
 def _itk_differs_from_sform(image: sitk.Image, header: NiftiHeader) -> bool:
-    """Whether ITK, which takes the voxel size from elsewhere, placed the image differently than the sform."""
+    """Whether ITK, which takes the voxel size from elsewhere, placed the image differently from the sform."""
     if header.sform_code <= 0:
         return False
     ras = geometry_of(image).ijk_to_ras[:3]

@@ -1,8 +1,8 @@
-"""NIfTI and Analyze files: told by their content, unpacked once, with the geometry that ITK gives the header.
+"""Read NIfTI and Analyze files: detected by content, decompressed once, with ITK's interpretation of the geometry.
 
-ITK opens a sibling of the same stem in place of the file, fills a truncated file up with zeros, and replaces values
-that are not finite by zero, all without a word. So it only ever sees the header, under a name of ours: the voxels are
-read here. Headers are parsed by nibabel. Slicer and this program mean the same voxel, since both go by ITK's geometry.
+ITK silently opens a sibling with the same stem instead of the file, pads truncated files with zeros, and replaces
+non-finite values by zero. So it only ever sees the header, under a name of our own, and voxels are read here. Headers
+are parsed by nibabel. Using ITK's geometry, Slicer and this program agree on every voxel.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAGIC = {348: (slice(344, 347), (b"n+1", b"ni1")), 540: (slice(4, 7), (b"n+2", 
 _PAIR_SUFFIXES = (".hdr", ".img", ".hdr.gz", ".img.gz")
 NIFTI_SUFFIXES = (".nii", ".nii.gz", *_PAIR_SUFFIXES)
 _READ_BLOCK = 1 << 22
-# Deflate packs at most 1032 bytes into one; a header that claims more is damaged, and memory is not asked for it.
+# Deflate compresses at most 1032-fold; a header that claims more is damaged, and no memory is allocated for it.
 _MOST_PACKED = 1040
 _VOXEL_TYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
@@ -45,26 +45,26 @@ _NO_SCAN_TYPES = {
     1536: "floating-point numbers of 128 bits; save it with 32 or 64 bits",
 }
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}
-"""Millimeters per unit of length, by the header's code: meters and micrometers."""
+"""Millimeters per unit of length, by header code: meters and micrometers."""
 
 
 @dataclass(frozen=True)
 class NiftiHeader:
-    """The fields of a NIfTI or Analyze header that are needed here.
+    """The fields of a NIfTI or Analyze header that are used here.
 
     Attributes:
         size: lengths of all dimensions.
         byte_order: "<" or ">".
-        data_type: the standard's number of the voxel type.
-        bits_per_voxel: storage of one voxel.
+        data_type: code of the voxel type in the standard.
+        bits_per_voxel: bits of one voxel.
         data_offset: bytes before the first voxel.
         slope, intercept: from stored to real values.
-        qform_code: 0 if there is no rigid transform.
-        sform_code: 0 if there is no affine transform.
+        qform_code: 0 without a rigid transform.
+        sform_code: 0 without an affine transform.
         sform: 3 x 4 matrix from voxel indices to RAS mm.
         qform: quaternion (b, c, d) and offset (x, y, z), as stored.
-        pixdim: distance of voxels along the first three dimensions, as stored.
-        is_single: whether the voxels follow in the same file.
+        pixdim: voxel spacing along the first three dimensions, as stored.
+        is_single: whether the voxels are in the same file.
     """
 
     size: tuple[int, ...]
@@ -83,18 +83,18 @@ class NiftiHeader:
 
     @property
     def voxel_bytes(self) -> int:
-        """Length of all voxels."""
+        """Size of all voxels in bytes."""
         return math.prod(self.size) * self.bits_per_voxel // 8
 
     @property
     def is_scaled(self) -> bool:
-        """Whether stored values are not yet the real ones; a slope of 0 means that there is none."""
+        """Whether stored values need rescaling; a slope of 0 means no rescaling."""
         usable = math.isfinite(self.slope) and math.isfinite(self.intercept) and self.slope != 0.0
         return usable and (self.slope, self.intercept) != (1.0, 0.0)
 
     @property
     def shear_degrees(self) -> float:
-        """By how much the axes of the affine transform differ from right angles, or 0 without one."""
+        """Deviation of the axes of the affine transform from right angles; 0 without one."""
         lengths = np.linalg.norm(self.sform[:, :3], axis=0)
         if self.sform_code <= 0 or not np.all(lengths > 0):
             return 0.0
@@ -102,16 +102,16 @@ class NiftiHeader:
 
 
 def axes_shear_degrees(directions: np.ndarray) -> float:
-    """By how much the angle between any two unit columns of a 3 x 3 matrix differs from 90 degrees, at most."""
+    """Largest deviation from 90 degrees of the angles between the unit columns of a 3 x 3 matrix."""
     cosines = np.abs(directions.T @ directions)[np.triu_indices(3, 1)]
     return float(np.degrees(np.arcsin(np.clip(cosines.max(), 0.0, 1.0))))
 
 
 def read_nifti_header(path: Path) -> NiftiHeader | None:
-    """The header of a NIfTI file, whatever its name, or of an Analyze file; None if it is neither.
+    """Read the header of a NIfTI file, whatever its name, or of an Analyze file; None if it is neither.
 
     Raises:
-        VolumeError: if the file ends before its header does, or the header contradicts itself.
+        VolumeError: if the header is truncated or contradicts itself.
     """
     start = _first_bytes(header_file(path))
     length, order = _header_length(start)
@@ -127,12 +127,12 @@ def read_nifti_header(path: Path) -> NiftiHeader | None:
 
 
 def read_nifti_image(path: Path, header: NiftiHeader) -> sitk.Image:
-    """Voxels and geometry of a file of up to three dimensions, as one SimpleITK image.
+    """Read voxels and geometry of a file with up to three dimensions as one SimpleITK image.
 
-    Values keep the type of the file; scaled ones become float32 (float64 if they were stored so), as ITK has them.
+    Values keep the type of the file; rescaled ones become float32 (float64 if stored so), as in ITK.
 
     Raises:
-        VolumeError: if the voxels are of a kind that is not a scan, or if the file is damaged or cut off.
+        VolumeError: if the voxel type is not that of a scan, or if the file is damaged or truncated.
     """
     array = read_nifti_voxels(path, header)
     image = sitk.GetImageFromArray(array)
@@ -145,10 +145,10 @@ def read_nifti_image(path: Path, header: NiftiHeader) -> sitk.Image:
 
 
 def nifti_geometry(path: Path) -> sitk.ImageFileReader:
-    """ITK's reader with what it makes of a header: size, spacing, origin and direction of an image.
+    """ITK's interpretation of a header: size, spacing, origin and direction of an image.
 
-    It is given the bare header under a name that it cannot mistake. A negative voxel size, which the standard does not
-    allow and which ITK would take for a flip, counts as positive, as in nibabel.
+    ITK reads the bare header under an unambiguous name. A negative voxel size, which the standard forbids and ITK would
+    take for a flip, counts as positive, as in nibabel.
 
     Raises:
         VolumeError: if ITK does not understand the header.
@@ -178,7 +178,7 @@ def nifti_geometry(path: Path) -> sitk.ImageFileReader:
 
 
 def _first_version(start: bytes) -> bytes:
-    """A NIfTI-2 header as NIfTI-1, which every ITK reads."""
+    """Convert a NIfTI-2 header to NIfTI-1, which every ITK reads."""
     import nibabel
 
     length, order = _header_length(start)
@@ -192,7 +192,7 @@ def _first_version(start: bytes) -> bytes:
 
 
 def read_nifti_voxels(path: Path, header: NiftiHeader) -> np.ndarray:
-    """Real values, shape (k, j, i) or (j, i), unpacked once and compared with the checksum on the way.
+    """Read real values, shape (k, j, i) or (j, i), decompressed once and verified against the checksum.
 
     Raises:
         VolumeError: as `read_nifti_image`.
@@ -212,7 +212,7 @@ def read_nifti_voxels(path: Path, header: NiftiHeader) -> np.ndarray:
 
 
 def check_nifti_length(path: Path, header: NiftiHeader) -> None:
-    """Make sure that all voxels are in the file.
+    """Ensure that the file holds all voxels.
 
     Raises:
         VolumeError: if some are missing.
@@ -221,7 +221,7 @@ def check_nifti_length(path: Path, header: NiftiHeader) -> None:
 
 
 def header_file(path: Path) -> Path:
-    """The file with the header: of a pair it is the one whose name says so."""
+    """The file with the header: in a pair, the one named so."""
     name = path.name
     for voxels, header in ((".img", ".hdr"), (".img.gz", ".hdr.gz")):
         if name.lower().endswith(voxels):
@@ -231,7 +231,7 @@ def header_file(path: Path) -> Path:
 
 
 def _voxel_file(path: Path, header: NiftiHeader) -> Path:
-    """The file with the voxels: of a pair it is the one beside the header."""
+    """The file with the voxels: in a pair, the one beside the header."""
     name = path.name
     if header.is_single:
         return path
@@ -251,7 +251,7 @@ def _like(example: str, suffix: str) -> str:
 
 
 def _scaled(array: np.ndarray, header: NiftiHeader) -> np.ndarray:
-    """Slope and intercept in double precision, slice by slice."""
+    """Apply slope and intercept in double precision, slice by slice."""
     result = np.empty(array.shape, np.float64 if array.dtype.itemsize == 8 and array.dtype.kind == "f" else np.float32)
     for index in range(len(array)):
         result[index] = array[index].astype(np.float64) * header.slope + header.intercept
@@ -259,7 +259,7 @@ def _scaled(array: np.ndarray, header: NiftiHeader) -> np.ndarray:
 
 
 def _voxel_bytes(path: Path, header: NiftiHeader) -> bytearray:
-    """All stored voxels of a file.
+    """Read all stored voxels of a file.
 
     Raises:
         VolumeError: if some are missing, or a compressed file is damaged.
@@ -299,10 +299,10 @@ def _starts_with_gzip(path: Path) -> bool:
 
 
 def _first_bytes(path: Path) -> bytes:
-    """The beginning of the content, unpacked if it is compressed.
+    """The beginning of the content, decompressed if needed.
 
     Raises:
-        VolumeError: if it cannot be unpacked, or is packed twice.
+        VolumeError: if it cannot be decompressed, or is compressed twice.
     """
     with open(path, "rb") as file:
         start = file.read(_HEADER_BYTES)
@@ -324,7 +324,7 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _header_length(start: bytes | bytearray) -> tuple[int, str]:
-    """Length of the header and its byte order; 0 if it is not one."""
+    """Length of the header and its byte order; 0 if it is not a header."""
     for order in "<>":
         length = struct.unpack_from(order + "i", start)[0] if len(start) >= 4 else 0
         if length in _MAGIC:
@@ -366,7 +366,7 @@ def _parsed(path: Path, start: bytes, order: str, has_mark: bool) -> NiftiHeader
 
 
 def _consistent(path: Path, header: NiftiHeader) -> NiftiHeader:
-    """ITK goes by the type of the voxels, the length of a file by their bits: if these differ, both would be wrong."""
+    """Check that type and bits agree: ITK uses the voxel type, file lengths use the bits."""
     if header.data_type in _VOXEL_TYPES:
         expected = 8 * np.dtype(_VOXEL_TYPES[header.data_type]).itemsize
         if header.bits_per_voxel != expected:

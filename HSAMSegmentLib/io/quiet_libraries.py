@@ -1,4 +1,4 @@
-"""Keep what C libraries write to the standard error away from the terminal, where our one line belongs."""
+"""Keep output of C libraries on stderr away from the terminal, so that our own one line stands out."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _depth = 0
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Hold back what GDCM, ITK, their decoders and pydicom write while a file is read; it goes to the debug log.
+    """Redirect what GDCM, ITK, their decoders and pydicom print while a file is read to the debug log.
 
-    Decoders print to the file descriptor, past Python's streams and ITK's own switch, so the descriptor itself is
-    turned to a temporary file. Only the outermost caller does this; threads that read at the same time share it.
+    Decoders print to the file descriptor, bypassing Python's streams and ITK's own switch, so the descriptor itself is
+    redirected to a temporary file. Only the outermost caller does this; threads that read concurrently share it.
     """
     if not _enter():
         try:
@@ -43,7 +43,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def _enter() -> bool:
-    """Count a caller; whether it is the outermost one."""
+    """Count a caller; return whether it is the outermost one."""
     global _depth
     with _state:
         _depth += 1
@@ -58,7 +58,7 @@ def _leave() -> None:
 
 @contextmanager
 def _quiet_pydicom() -> Iterator[None]:
-    """pydicom logs what it warns of, and Python prints such a record where no handler is set up."""
+    """Silence pydicom, which logs its warnings: Python prints such records if no handler is installed."""
     library = logging.getLogger("pydicom")
     before = library.level
     library.setLevel(logging.CRITICAL)
@@ -74,7 +74,7 @@ def _held_back() -> Iterator[None]:
         try:
             caught = stack.enter_context(tempfile.TemporaryFile())
             before = os.dup(_STANDARD_ERROR)
-        except OSError:  # a program with a window may have no standard error, and a full disk has no place to write
+        except OSError:  # a program with a window may have no stderr, and a full disk no space
             caught = None
         if caught is not None:
             stack.callback(_log, caught)

@@ -1,6 +1,6 @@
-"""The scans of a folder: volume files and DICOM series, at any depth, each with a name for its results.
+"""Find the scans of a folder: volume files and DICOM series, at any depth, each with a name for its results.
 
-Label maps among them are told by where they lie, by their names and by their content.
+Label maps among them are recognized by location, name and content.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from HSAMSegmentLib.io.volume_files import list_series
 _NNUNET_FOLDER = re.compile(r"labels(Tr|Ts|Va|Val)", re.IGNORECASE)
 _BIDS_SUFFIX = re.compile(r"_(dseg|probseg)$", re.IGNORECASE)
 _LIKELY_SUFFIX = re.compile(r"[_-](mask|seg|segmentation|labels?)$", re.IGNORECASE)
-# Whole numbers that a scan of the body never has so few of.
+# Scans of the body always have more distinct integer values than this.
 _MOST_LABELS = 150
 _HIGHEST_LABEL = 2000
 _NIFTI_INTEGERS = {2, 4, 8, 256, 512, 768, 1024, 1280}
@@ -44,11 +44,11 @@ _ITK_INTEGERS = {
 
 
 def label_maps(files: Sequence[Path], root: Path) -> dict[Path, str]:
-    """Which files of one folder are label maps and not scans, each with a sentence that says why.
+    """Find the label maps among the files of one folder, each with a sentence on the reason.
 
     Args:
-        files: image files that lie in the same folder.
-        root: the folder that was chosen; its own name and those above it do not matter.
+        files: image files in the same folder.
+        root: the selected folder; its own name and those of its parents are ignored.
     """
     reasons = {file: reason for file in files if (reason := _reason_by_name(file, root))}
     reasons.update(_reasons_by_content([file for file in files if file not in reasons]))
@@ -71,7 +71,7 @@ def _reason_by_name(file: Path, root: Path) -> str:
 
 
 def _reasons_by_content(files: Sequence[Path]) -> dict[Path, str]:
-    """Only files of one size are read, since a label map is told by the scan on its grid."""
+    """Read only files of equal size, since a label map is recognized by the scan on its grid."""
     by_size: dict[tuple[int, ...], list[tuple[Path, bool]]] = defaultdict(list)
     for file in files:
         size, is_integer = _size_and_kind(file)
@@ -91,7 +91,7 @@ def _label_maps_of_one_size(group: Sequence[tuple[Path, bool]]) -> dict[Path, st
     for scan in scans:
         try:
             place = geometry_of(read_image(scan)[0])
-        except VolumeError:  # it gets a line of its own when its turn comes
+        except VolumeError:  # reported when the file itself is processed
             continue
         for file, grid in grids.items():
             if file not in reasons and same_grid(grid, place):
@@ -102,7 +102,7 @@ def _label_maps_of_one_size(group: Sequence[tuple[Path, bool]]) -> dict[Path, st
 
 
 def _size_and_kind(file: Path) -> tuple[tuple[int, ...], bool]:
-    """Lengths of a file's dimensions and whether it stores whole numbers; no lengths if its header cannot be read."""
+    """Dimensions of a file and whether it stores integers; no dimensions if its header is unreadable."""
     try:
         header = read_nifti_header(file)
     except (VolumeError, OSError):
@@ -120,7 +120,7 @@ def _size_and_kind(file: Path) -> tuple[tuple[int, ...], bool]:
 
 
 def _labels_grid(file: Path) -> Geometry | None:
-    """The grid of a file whose voxels are few whole numbers from 0 on, mostly 0; None for any other file."""
+    """The grid of a file with few integer values from 0 on, mostly 0; None for any other file."""
     try:
         image, _ = read_image(file)
     except (VolumeError, OSError):
@@ -148,7 +148,7 @@ def _holds_labels(array: np.ndarray) -> bool:
 
 
 def _is_patchy(array: np.ndarray) -> bool:
-    """Whether neighbors inside of what is not 0 mostly have one value, as in labels and unlike in a noisy scan."""
+    """Whether nonzero neighbors mostly share a value, as in labels and unlike in a noisy scan."""
     left, right = array[..., :-1], array[..., 1:]
     inside = (left != 0) & (right != 0)
     pairs = np.count_nonzero(inside)
@@ -160,12 +160,12 @@ class Scan:
     """One scan of a folder.
 
     Attributes:
-        path: file, or the folder that its DICOM files are in.
-        name: path below the input folder without suffix, unique; results are named by it.
-        series: which series of the folder, or None for a file or an only series.
-        problem: why it cannot be read, as far as that is known already; else empty.
-        uid: what only files of the same DICOM series have in common, empty for other files or without a series UID.
-        skipped: why it is left out though nothing is wrong with it (a label map, say); else empty.
+        path: file, or the folder with its DICOM files.
+        name: unique path below the input folder without suffix; names the results.
+        series: series in the folder, or None for a file or a single series.
+        problem: why it cannot be read, if already known; else empty.
+        uid: shared only by files of the same DICOM series; empty for other files or without a series UID.
+        skipped: why it is skipped though nothing is wrong with it (a label map, for example); else empty.
     """
 
     path: Path
@@ -177,17 +177,17 @@ class Scan:
 
 
 def find_scans(folder: str | Path, *, ignored: Path | None = None) -> tuple[Scan, ...]:
-    """All scans of a folder, sorted by name, and after them what is skipped; scout images are left out.
+    """Find all scans of a folder, sorted by name and followed by what is skipped; localizers are left out.
 
-    Label maps, links to folders and DICOMDIR files are skipped, each with a sentence. Links without content and folders
-    that cannot be opened are scans with a problem: what they should hold is missing from the results.
+    Label maps, links to folders and DICOMDIR files are skipped, each with a sentence. Broken links and unreadable
+    folders are scans with a problem, since the scans they stand for are missing from the results.
 
     Args:
-        folder: where to look, the folders in it included.
-        ignored: folder that is left out: that of the results, where it lies in `folder`.
+        folder: folder to search, including subfolders.
+        ignored: folder to ignore: that of the results, if it is inside `folder`.
 
     Raises:
-        RequestError: if there is no such folder, or no scan in it.
+        RequestError: if the folder does not exist or holds no scan.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -224,7 +224,7 @@ def _walk(folder: Path, root: Path, ignored: Path | None) -> Iterator[Scan]:
 
 
 def _volumes(files: list[Path], root: Path) -> Iterator[Scan]:
-    """The files with a volume, label maps and lists of DICOM files as skipped ones."""
+    """The volume files; label maps and lists of DICOM files are marked as skipped."""
     volumes = [file for file in files if _is_volume(file)]
     segmentations = [file for file in files if file.name.lower().endswith(SEGMENTATION_SUFFIXES)]
     labels = label_maps(volumes + segmentations, root)
@@ -238,7 +238,7 @@ def _volumes(files: list[Path], root: Path) -> Iterator[Scan]:
 
 
 def _no_file(entry: Path, root: Path) -> Iterator[Scan]:
-    """Links that lead nowhere, and links to a folder, which are not followed: they may lead in circles."""
+    """Broken links, and links to folders, which are not followed because they may be circular."""
     if not entry.is_symlink():
         return
     if entry.is_dir():
@@ -260,7 +260,7 @@ def _name(path: Path, root: Path) -> str:
 
 
 def _series_of(folder: Path, root: Path) -> Iterator[Scan]:
-    """The series whose files lie in this very folder."""
+    """The series with files directly in this folder."""
     name = str(folder.relative_to(root)) if folder != root else folder.resolve().name
     try:
         below = list_series(folder)
@@ -281,7 +281,7 @@ def _series_of(folder: Path, root: Path) -> Iterator[Scan]:
 
 
 def _unreadable(folder: Path, root: Path) -> Iterator[Scan]:
-    """One line for the files of a folder that are named like DICOM and are none."""
+    """One line for the files of a folder with DICOM names but other content."""
     reasons = unreadable_files(folder)
     if reasons:
         name, reason = next(iter(reasons.items()))
@@ -292,7 +292,7 @@ def _unreadable(folder: Path, root: Path) -> Iterator[Scan]:
 
 
 def _whole_series(scans: list[Scan]) -> Iterator[Scan]:
-    """Give a problem to series with files in several folders: each would be taken for a scan, and be a part only."""
+    """Mark series with files in several folders as a problem: each part would be taken for a whole scan."""
     folders: dict[str, list[str]] = {}
     for scan in scans:
         folders.setdefault(scan.uid, []).append(str(scan.path))
@@ -316,9 +316,9 @@ def _is_volume(file: Path) -> bool:
 
 
 def with_unique_names(scans: Sequence[Scan]) -> Iterator[Scan]:
-    """Two files that differ in their suffix only get it into their name; what is left gets a number.
+    """Make names unique: add the suffix to files that differ only in suffix, and a number to the rest.
 
-    Names that differ in upper and lower case only count as the same: on some disks their results would be one file.
+    Names that differ only in case count as equal, since on some disks their results would be one file.
     """
     often = Counter(scan.name.casefold() for scan in scans if not scan.skipped)
     used: set[str] = set()

@@ -1,4 +1,4 @@
-"""Lists of scans: a folder, a BIDS data set, a glob pattern, a CSV file with ids, or paths on standard input."""
+"""Lists of scans: a folder, a BIDS data set, a glob pattern, a CSV file with IDs, or paths on standard input."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ _MAGIC = frozenset("*?[")
 
 _BIDS_FILE = "dataset_description.json"
 _BIDS_TYPES = frozenset({"anat", "ct", "pet"})
-"""Folders of a session with images of the anatomy; func, dwi and others hold series over time or directions."""
+"""Session folders with anatomical images; func, dwi and others hold series over time or directions."""
 
 
 def is_list(source: str) -> bool:
-    """Whether this names many scans, though it is not a folder: a glob pattern, a CSV file or standard input."""
+    """Whether this names many scans without being a folder: a glob pattern, a CSV file or standard input."""
     return source == STANDARD_INPUT or source.lower().endswith(".csv") or is_pattern(source)
 
 
 def is_pattern(source: str) -> bool:
-    """Whether this is a glob pattern; a file or folder of that very name is none."""
+    """Whether this is a glob pattern and not an existing file or folder of that name."""
     return bool(_MAGIC & set(source)) and not Path(source).exists()
 
 
 def find_listed_scans(source: str, *, ignored: Path | None = None) -> tuple[Scan, ...]:
-    """All scans of a folder or list, in an order that stays the same from run to run.
+    """Find all scans of a folder or list, in a reproducible order.
 
     Args:
-        source: a folder; a BIDS data set (its images of the anatomy, without derivatives); a glob pattern (`**` for any
-            depth); a CSV file with a column "path" (or image, scan, file) and, if wanted, "id" (or case, name, subject)
-            and "series", paths relative to the CSV file; or "-" for paths on standard input, one in a line.
-        ignored: folder that is left out: that of the results.
+        source: a folder; a BIDS data set (its anatomical images, without derivatives); a glob pattern (`**` for any
+            depth); a CSV file with a column "path" (or image, scan, file) and optionally "id" (or case, name, subject)
+            and "series", with paths relative to the CSV file; or "-" for paths on standard input, one per line.
+        ignored: folder to ignore: that of the results.
 
     Returns:
-        The scans. Names of results are the ids of a CSV file; else paths below the folder, below the fixed part of the
-        pattern, or below the current folder.
+        The scans. Results are named by the IDs of a CSV file, or else by paths below the folder, below the fixed part
+        of the pattern, or below the current folder.
 
     Raises:
-        RequestError: if there is no such folder or list, no scan in it, or if a list is malformed.
+        RequestError: if the folder or list does not exist, holds no scan, or is malformed.
     """
     if source == STANDARD_INPUT:
         return _of_paths([line.rstrip("\r\n") for line in sys.stdin], Path.cwd(), "standard input")
@@ -93,7 +93,7 @@ def _series_of_folder(folder: Path, name: str) -> Iterator[Scan]:
 
 
 def _name(path: Path, root: Path) -> str:
-    """The path below the root without suffix, or the whole path where it is elsewhere."""
+    """The path below the root without suffix, or the whole path if it is elsewhere."""
     absolute = path.absolute()
     plain = absolute if path.is_dir() else absolute.with_name(name_without_suffix(absolute))
     base = root.absolute()
@@ -102,7 +102,7 @@ def _name(path: Path, root: Path) -> str:
 
 
 def _fixed_part(pattern: str) -> Path:
-    """The folder above the first part of a pattern with a wildcard."""
+    """The folder above the first wildcard component of a pattern."""
     parts = Path(pattern).parts
     first = next(number for number, part in enumerate(parts) if _MAGIC & set(part))
     return Path(*parts[:first])
@@ -113,7 +113,7 @@ def _is_inside(path: Path, folder: Path | None) -> bool:
 
 
 def _of_table(path: Path) -> tuple[Scan, ...]:
-    """The scans of a CSV file, in its order."""
+    """The scans of a CSV file, in order."""
     rows = _read_table(path)
     often = Counter(name.casefold() for _, name, _ in rows if name)
     for _, name, _ in rows:
@@ -158,7 +158,7 @@ def _cell(row: dict[str, str], column: str | None) -> str:
 
 
 def _checked_id(name: str, path: Path) -> str:
-    """An id that can be the name of files in the output folder."""
+    """Check that an ID can name files in the output folder."""
     parts = name.replace("\\", "/").split("/")
     if name and any(part in ("", ".", "..") or part.startswith(".") or ":" in part for part in parts):
         raise RequestError(f"The id '{name}' of {path} cannot be the name of a file; use letters, digits, '-' and '_'.")
@@ -176,7 +176,7 @@ def _is_bids(folder: Path) -> bool:
 
 
 def _of_bids(folder: Path) -> tuple[Scan, ...]:
-    """The images of the anatomy of all subjects and sessions; derivatives and source data are left out."""
+    """The anatomical images of all subjects and sessions, without derivatives and source data."""
     files = sorted(
         path
         for pattern in ("sub-*/*/*.nii*", "sub-*/ses-*/*/*.nii*")

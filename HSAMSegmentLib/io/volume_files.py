@@ -1,8 +1,8 @@
-"""Volumes from files and from memory.
+"""Read volumes from files and from memory.
 
-Files are NIfTI, NRRD, MetaImage and other images, DICOM files and folders; in memory are images of SimpleITK and
-nibabel, a `Volume`, or an array with its geometry. Values that are not finite are replaced the same way each time and
-told in `Volume.notes`.
+Files are NIfTI, NRRD, MetaImage and other images, DICOM files and folders; sources in memory are SimpleITK and nibabel
+images, a `Volume`, or an array with its geometry. Non-finite values are always replaced the same way, with an entry in
+`Volume.notes`.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def read_volume(path: str | Path, *, series: str | None = None) -> Volume:
 
     Args:
         path: a file (NIfTI, NRRD, MetaImage, a DICOM file) or a folder with DICOM files.
-        series: instance UID (or its end), number or description of the series, where a folder holds several.
+        series: instance UID (or its end), number or description of the series, if a folder holds several.
 
     Returns:
-        The volume on the grid of the file; images of two dimensions become one slice.
+        The volume on the grid of the file; 2-D images become one slice.
 
     Raises:
-        VolumeError: if there is no such file, if it is not a scalar volume, or if it is damaged.
+        VolumeError: if the file does not exist, is not a scalar volume, or is damaged.
     """
     path = Path(path)
     if path.is_dir():
@@ -62,10 +62,9 @@ def read_volume(path: str | Path, *, series: str | None = None) -> Volume:
 
 
 def finite_array(array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The array with finite values only, and a note if some were not.
+    """Replace non-finite values, with a note if there were any.
 
-    What is not a number, and minus infinity, becomes the lowest finite value (background in any scan), infinity the
-    highest.
+    NaN and minus infinity become the lowest finite value (background in any scan), infinity the highest.
 
     Raises:
         VolumeError: if no value is finite.
@@ -99,7 +98,7 @@ def _volume(image: sitk.Image, name: str, modality: str, notes: tuple[str, ...],
 
 
 def volume_of(scan: Any, *, series: str = "") -> Volume:
-    """A scan from any source.
+    """Convert a scan from any source to a volume.
 
     Args:
         scan: a path, a SimpleITK or nibabel image, a `Volume`, or (array (k, j, i), `Geometry`).
@@ -122,10 +121,10 @@ def volume_of(scan: Any, *, series: str = "") -> Volume:
 
 
 def array_and_geometry(source: Any) -> tuple[np.ndarray, Geometry] | None:
-    """Voxels (k, j, i) and grid of an image in memory; None for another kind of object.
+    """Voxels (k, j, i) and grid of an image in memory; None for any other object.
 
     Raises:
-        RequestError: if it does not have three dimensions and one value per voxel, or the shapes do not match.
+        RequestError: if it is not 3-D with one value per voxel, or the shapes do not match.
     """
     if isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], Geometry):
         return _checked(np.asarray(source[0]), source[1])
@@ -155,7 +154,7 @@ def _of_sitk(image: sitk.Image) -> tuple[np.ndarray, Geometry]:
 
 
 def _of_nibabel(image: nibabel.spatialimages.SpatialImage) -> tuple[np.ndarray, Geometry]:
-    """nibabel's arrays are (i, j, k), and its affine leads to RAS mm."""
+    """Convert from nibabel, whose arrays are (i, j, k) and whose affine maps to RAS mm."""
     array = np.asanyarray(image.dataobj)
     if array.ndim != 3:
         raise RequestError(f"A scan or label map has three dimensions; this image has {array.ndim}.")

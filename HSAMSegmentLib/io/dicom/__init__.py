@@ -1,1 +1,1 @@
-"""Scans from DICOM files: recognized, grouped into series, placed in space, decoded."""
+"""Read scans from DICOM files: detect, group into series, place in space, decode."""

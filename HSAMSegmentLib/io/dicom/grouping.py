@@ -1,8 +1,8 @@
-"""Which DICOM files form a volume, and what the volumes of a folder are called.
+"""Group DICOM files into volumes, and name the volumes of a folder.
 
-Files are grouped by series, size, orientation and pixel spacing (near is the same); where several images share a place
-(echoes, time points, b-values), each set becomes a volume of its own. Where slices do not lie at even distances on one
-line, the error names the cause.
+Files are grouped by series, size, orientation and pixel spacing, with a tolerance; if several images share a position
+(echoes, time points, b-values), each set becomes a volume of its own. If slices are not evenly spaced on a line, the
+error names the cause.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.io.dicom.header import SPLITTING, DicomHeader
 
 SAME_PLACE_MM = 1e-3
-# Cosines and pixel spacings (in mm) that differ by less belong to one volume.
+# Direction cosines and pixel spacings (in mm) that differ by less belong to one volume.
 _SAME_COSINE, _SAME_SPACING_MM = 0.01, 1e-3
 _SCOUT_WORDS = ("localizer", "localiser", "scout", "topogram", "survey")
-# Shorter ends of a UID may be meant as the number of a series that is not there.
+# Shorter UID endings may be mistaken series numbers.
 _SHORTEST_END = 5
 _NO_UID = "unnamed"
 
-# Distances of slices may differ by this part without a word, and with a note.
+# Relative deviation of slice distances that is accepted silently, and with a note.
 _EVEN, _NEARLY_EVEN = 0.02, 0.10
-# So many pixels may a slice lie beside the line through the others without a word, and with a note.
+# Pixels that a slice may be off the line through the others: silently, and with a note.
 _IN_LINE, _NEARLY_IN_LINE = 0.1, 0.5
-# Cosines that differ by more are told.
+# Direction cosines that differ by more are reported.
 _SAME_DIRECTION = 1e-3
 _SHORTEST_RUN = 3
 
@@ -40,11 +40,11 @@ class Series:
     """Files that form one volume.
 
     Attributes:
-        id: series instance UID ("unnamed" without one); with "/2", "/3", ... for further volumes of the same series.
+        id: series instance UID ("unnamed" without one), with "/2", "/3", ... for further volumes of the same series.
         number: series number as text, may be empty.
-        description: series description, and what tells this volume from others of its series.
+        description: series description, and what distinguishes this volume from others of its series.
         modality: DICOM's modality.
-        headers: of its files, in the order of the slices.
+        headers: headers of its files, in slice order.
     """
 
     id: str
@@ -55,18 +55,18 @@ class Series:
 
     @property
     def slice_count(self) -> int:
-        """How many slices the volume has."""
+        """Number of slices of the volume."""
         return sum(header.frames for header in self.headers)
 
     @property
     def is_localizer(self) -> bool:
-        """Whether these are scout images, which are not chosen where there is something else."""
+        """Whether these are localizer images, which are chosen only if there is nothing else."""
         words = self.description.lower()
         return any(header.is_localizer for header in self.headers) or any(word in words for word in _SCOUT_WORDS)
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What tells this volume from those of other folders."""
+        """Identifies this volume across folders."""
         return (*self.headers[0].series_key, self.id)
 
     def __str__(self) -> str:
@@ -79,7 +79,7 @@ class Series:
 
 
 def group_files(headers: Sequence[DicomHeader]) -> list[Series]:
-    """The volumes that files form, sorted by series number."""
+    """Group files into volumes, sorted by series number."""
     groups: dict[tuple[Any, ...], list[DicomHeader]] = defaultdict(list)
     for header in headers:
         several = header.instance if header.frames > 1 else ""
@@ -95,17 +95,17 @@ def group_files(headers: Sequence[DicomHeader]) -> list[Series]:
 
 
 def depths_mm(headers: Sequence[DicomHeader]) -> np.ndarray:
-    """Position of each slice along the normal of the first, 0 where a file does not say."""
+    """Position of each slice along the normal of the first; 0 if a file does not say."""
     normal = headers[0].normal
     return np.array([0.0 if header.position is None else float(normal @ header.position) for header in headers])
 
 
 def listed(found: Sequence[Series], among: Sequence[Series] = ()) -> str:
-    """Each volume with something that names it and no other: its number, or its id where others have that too.
+    """Pair each volume with a unique name: its number, or its ID if others share the number.
 
     Args:
         found: the volumes to list.
-        among: all volumes that a name is looked up in, where these are more.
+        among: all volumes that a name is looked up in, if these are more.
     """
     often = Counter(volume.number for volume in among or found)
     return ", ".join(
@@ -115,7 +115,7 @@ def listed(found: Sequence[Series], among: Sequence[Series] = ()) -> str:
 
 
 def matching(found: Sequence[Series], wanted: str) -> list[Series]:
-    """The volumes that are meant by an id, a number, a description, or the end of an id."""
+    """The volumes matching an ID, a number, a description, or the end of an ID."""
     wanted = wanted.strip()
     exact: tuple[Callable[[Series], bool], ...] = (
         lambda volume: volume.id == wanted,
@@ -136,7 +136,7 @@ def _date(volume: Series) -> str:
 
 
 def _near_together(headers: list[DicomHeader]) -> Iterator[list[DicomHeader]]:
-    """Sets of images whose orientation and pixel spacing are nearly those of the first of the set."""
+    """Cluster images whose orientation and pixel spacing nearly equal those of the first of the cluster."""
     sets: list[list[DicomHeader]] = []
     for header in headers:
         for members in sets:
@@ -172,18 +172,18 @@ def _series(headers: list[DicomHeader], name: str, uid: str) -> Series:
 
 
 def _numbered(volumes: list[Series]) -> list[Series]:
-    """Tell volumes of one series apart: the largest keeps the UID, further ones get a number."""
+    """Distinguish volumes of one series: the largest keeps the UID, further ones get a number."""
     volumes = sorted(volumes, key=lambda volume: -volume.slice_count)
     return [volume if n == 0 else replace(volume, id=f"{volume.id}/{n + 1}") for n, volume in enumerate(volumes)]
 
 
 def _without_copies(headers: list[DicomHeader]) -> list[DicomHeader]:
-    """One file per image, where a folder holds copies of the same file."""
+    """One file per image, if a folder holds copies of the same file."""
     return list({header.instance: header for header in reversed(headers)}.values())[::-1]
 
 
 def _split_shared_places(headers: list[DicomHeader]) -> list[tuple[list[DicomHeader], str]]:
-    """Sets of images without two at the same place, by the first element or pair of elements that tells them apart."""
+    """Split images at shared positions by the first element, or pair of elements, that distinguishes them."""
     most = _most_at_one_place(headers)
     if most == 1 or headers[0].is_mosaic:
         return [(headers, "")]
@@ -193,7 +193,7 @@ def _split_shared_places(headers: list[DicomHeader]) -> list[tuple[list[DicomHea
         sets: dict[tuple[str, ...], list[DicomHeader]] = defaultdict(list)
         for header in headers:
             sets[tuple(header.splitting[n] for n in chosen)].append(header)
-        # An element that has a value of its own for each slice (a time) tells no volumes apart.
+        # An element with a different value for each slice (a time) does not distinguish volumes.
         if len(sets) <= 2 * most and all(_most_at_one_place(members) == 1 for members in sets.values()):
             names = {values: [f"{meanings[n]} {value}" for n, value in zip(chosen, values)] for values in sets}
             return [(members, ", ".join(name.strip() for name in names[values])) for values, members in sets.items()]
@@ -207,13 +207,13 @@ def _most_at_one_place(headers: list[DicomHeader]) -> int:
 
 
 def check_distances(series: Series) -> tuple[str, ...]:
-    """Make sure that the slices are at even distances on one line.
+    """Ensure that the slices are evenly spaced on one line.
 
     Returns:
-        Notes on what is not exactly so.
+        Notes on small deviations.
 
     Raises:
-        VolumeError: if slices are missing, doubled, unevenly spaced, or shifted sideways.
+        VolumeError: if slices are missing, duplicated, unevenly spaced, or shifted sideways.
     """
     _check_places(series)
     gaps = np.diff(depths_mm(series.headers))
@@ -249,7 +249,7 @@ def _check_places(series: Series) -> None:
 
 
 def _cause(series: Series, gaps: np.ndarray, span: str) -> str:
-    """Why the slices are unevenly spaced, as a sentence."""
+    """A sentence on why the slices are unevenly spaced."""
     steps = _steps(gaps)
     if _thicknesses(series) > 1 or len(steps) > 1:
         shown = ", then ".join(f"{len(step)} of {np.median(step):.2f} mm" for step in steps or [gaps])
@@ -271,25 +271,25 @@ def _cause(series: Series, gaps: np.ndarray, span: str) -> str:
 
 
 def _is_one_hole(lacking: np.ndarray) -> bool:
-    """Whether slices lack at one place only, with a stack on either side."""
+    """Whether slices are missing in one place only, with a stack on either side."""
     holes = np.flatnonzero(lacking)
     return len(holes) == 1 and _SHORTEST_RUN <= holes[0] < len(lacking) - _SHORTEST_RUN
 
 
 def _thicknesses(series: Series) -> int:
-    """How many slice thicknesses the files name that differ by more than rounding."""
+    """Number of distinct slice thicknesses in the files, beyond rounding."""
     known = sorted({header.slice_thickness_mm for header in series.headers if header.slice_thickness_mm > 0})
     return 1 + sum(b / a > 1 + _NEARLY_EVEN for a, b in zip(known, known[1:])) if known else 0
 
 
 def _steps(gaps: np.ndarray) -> list[np.ndarray]:
-    """The distances that runs of slices have, without runs that are too short: the gaps of each."""
+    """Distinct slice distances, each with its gaps; runs that are too short are ignored."""
     borders = np.flatnonzero(np.abs(np.diff(gaps)) > _NEARLY_EVEN * gaps[:-1]) + 1
     steps: list[np.ndarray] = []
     for run in np.split(gaps, borders):
         if len(run) < _SHORTEST_RUN:
             continue
-        # The same distance before and after a hole is one step.
+        # The same distance before and after a hole counts once.
         known = [n for n, step in enumerate(steps) if abs(np.median(run) / np.median(step) - 1) < _NEARLY_EVEN]
         if known:
             steps[known[0]] = np.concatenate([steps[known[0]], run])
@@ -307,7 +307,7 @@ def _direction_notes(series: Series) -> tuple[str, ...]:
 
 
 def _check_line(series: Series) -> tuple[str, ...]:
-    """Make sure that the first pixels of the slices are on one line."""
+    """Ensure that the first pixels of the slices are on one line."""
     positions = np.array([header.position for header in series.headers])
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
     offsets = positions - positions[0] - np.arange(len(positions))[:, np.newaxis] * step

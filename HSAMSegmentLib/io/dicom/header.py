@@ -1,6 +1,6 @@
-"""What the header of a DICOM file says about its image: a scan or not, which series, where, how stored.
+"""Parse the header of a DICOM file: whether it is a scan, its series, its position, and its pixel storage.
 
-It is read once, by pydicom, up to the pixels; their place is kept, so that plain ones need no second parsing.
+It is read once, by pydicom, up to the pixels, whose offset is kept so that uncompressed ones need no second parsing.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 
-# Kinds of objects that describe a scan and are none: segmentations, presentation states, radiotherapy objects, reports,
-# key objects, registrations, fiducials, real-world values, documents, plans.
+# Objects that describe a scan but are none: segmentations, presentation states, radiotherapy objects, reports, key
+# objects, registrations, fiducials, real-world values, documents, plans.
 _NO_SCAN_MODALITIES = {
     "SEG", "PR", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "SR", "KO", "REG", "FID", "RWV", "DOC", "PLAN", "M3D",
     "STAIN", "ANN", "AU", "ECG", "HD", "EPS", "SMR",
 }  # fmt: skip
 
-# The same by their SOP classes, for a file whose modality says otherwise (a SEG is often written with that of its
-# scan). A number with a point at its end stands for all classes below it.
+# The same by SOP class, for files with another modality (a SEG often has that of its scan). A number that ends with a
+# point stands for all classes below it.
 _CLASS = "1.2.840.10008.5.1.4.1.1."
 _NO_SCAN_CLASSES = {
     "SEG": (f"{_CLASS}66.4", f"{_CLASS}66.5", f"{_CLASS}66.7", f"{_CLASS}66.8"),
@@ -73,7 +73,7 @@ _NO_SCAN_CLASSES = {
 _PIXEL_GROUP, _PIXEL_DATA = 0x7FE0, 0x0010
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 
-# Elements that tell apart images at the same place, and what they are called in a list of volumes.
+# Elements that distinguish images at the same position, and their names in a list of volumes.
 SPLITTING = {
     "EchoNumbers": "echo",
     "TemporalPositionIdentifier": "time point",
@@ -118,7 +118,7 @@ def is_scan_class(object_class: str, modality: str) -> bool:
 
 
 def kind_name(object_class: str, modality: str) -> str:
-    """What to call such an object: its kind by SOP class, else its modality."""
+    """Name of such an object: its kind by SOP class, else its modality."""
     return _kind_by_class(object_class) or modality or "unknown"
 
 
@@ -131,11 +131,11 @@ def _kind_by_class(object_class: str) -> str:
 
 @dataclass(frozen=True)
 class PixelPlace:
-    """Where the pixels of a file are.
+    """Position of the pixels in a file.
 
     Attributes:
-        offset: of the first byte, 0 where the pixels are not plain little-endian integers.
-        length: in bytes, 0 likewise.
+        offset: first byte, 0 unless the pixels are plain little-endian integers.
+        length: length in bytes, 0 likewise.
     """
 
     offset: int = 0
@@ -143,7 +143,7 @@ class PixelPlace:
 
 
 def find_pixels(file: BinaryIO, data: Dataset) -> PixelPlace | None:
-    """Where the pixels are in a file that was read up to them; None if it ended without any."""
+    """Find the pixels in a file that was read up to them; None if there are none."""
     syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
     if syntax is not None and syntax.is_deflated:
         return PixelPlace()
@@ -155,7 +155,7 @@ def find_pixels(file: BinaryIO, data: Dataset) -> PixelPlace | None:
         return PixelPlace() if head[:2] == struct.pack(">H", _PIXEL_GROUP) else None
     if element != _PIXEL_DATA or syntax is None or syntax.is_encapsulated:
         return PixelPlace()
-    # Some files are encoded otherwise than they say; the type in the element itself shows it (as a length it were odd).
+    # Some files use another encoding than declared; the type in the element itself reveals it (as a length it is odd).
     has_type = head[4:6] in (b"OW", b"OB")
     if not has_type and not syntax.is_implicit_VR:
         return PixelPlace()
@@ -166,16 +166,16 @@ def find_pixels(file: BinaryIO, data: Dataset) -> PixelPlace | None:
 
 @dataclass(frozen=True)
 class Storage:
-    """How the values of one file are stored.
+    """Pixel storage of one file.
 
     Attributes:
         bits_allocated: bits that a value takes in the file.
-        bits_stored: bits of them that belong to it.
+        bits_stored: bits that belong to the value.
         high_bit: the highest of these.
-        is_described: whether the file says how many bits a value takes and whether it has a sign.
-        is_signed: whether the values have a sign.
+        is_described: whether the file declares the bits and the sign of its values.
+        is_signed: whether values are signed.
         rescale: slope and intercept from stored to real values.
-        has_table: whether a table (modality LUT) gives the real values instead.
+        has_table: whether a table (modality LUT) defines the real values instead.
         photometric: DICOM's photometric interpretation.
         samples: values per pixel.
     """
@@ -193,31 +193,31 @@ class Storage:
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """What one DICOM file says about its image.
+    """The content of one DICOM file's header.
 
     Attributes:
         path: the file.
         series_uid: series instance UID, empty if the file has none.
-        series_key: what files of one series have in common (patient, study, and more where there is no UID).
+        series_key: shared by all files of one series (patient, study, and more without a UID).
         series_number: as text, may be empty.
         description: series description, may be empty.
-        study_date: as DICOM has it (YYYYMMDD), may be empty.
+        study_date: as in DICOM (YYYYMMDD), may be empty.
         modality: DICOM's modality ("CT", "MR", "SEG", ...).
-        instance: what only copies of the same image have in common.
+        instance: shared only by copies of the same image.
         size: columns, rows; (0, 0) without an image.
         frames: images in this file.
         position: LPS mm of the first pixel, or None.
-        orientation: six numbers, direction of a row and of a column, or None.
-        is_skewed: whether the file has an orientation, but not of two directions at right angles.
-        thickness_mm: distance of slices or thickness of one, 0 if unknown.
-        slice_thickness_mm: thickness of the slice, 0 if unknown.
-        pixel_spacing_mm: distance of rows and of columns, or None.
-        frame_places: place of each frame of a file of several, else empty.
-        storage: how the values are stored.
+        orientation: six numbers, directions of a row and of a column, or None.
+        is_skewed: whether the file's orientation is not two perpendicular directions.
+        thickness_mm: distance between slices or thickness of one, 0 if unknown.
+        slice_thickness_mm: slice thickness, 0 if unknown.
+        pixel_spacing_mm: spacing of rows and of columns, or None.
+        frame_places: placement of each frame of a multi-frame file, else empty.
+        storage: pixel storage.
         object_class: SOP class UID.
-        is_localizer: whether the file is a scout image.
+        is_localizer: whether the file is a localizer image.
         is_mosaic: whether all slices of a volume are tiles of this one picture.
-        pixels: where the image is in the file, None if there is none.
+        pixels: position of the pixels in the file, None without an image.
         splitting: values of `SPLITTING`.
     """
 
@@ -247,7 +247,7 @@ class DicomHeader:
 
     @property
     def is_scan(self) -> bool:
-        """Whether this is an image of a patient, not a segmentation, a plan, a report, ... of one."""
+        """Whether this is an image of a patient, as opposed to a segmentation, a plan, a report, ..."""
         return is_scan_class(self.object_class, self.modality)
 
     @property
@@ -262,12 +262,12 @@ class DicomHeader:
 
     @property
     def kind(self) -> str:
-        """What kind of object this is, for a sentence."""
+        """The kind of object, for messages."""
         return kind_name(self.object_class, self.modality)
 
     @property
     def is_picture(self) -> bool:
-        """Whether this is a color picture or one without a place, such as a dose report."""
+        """Whether this is a color picture or one without a position, such as a dose report."""
         if self.storage.samples > 1 or self.storage.photometric == "PALETTE COLOR":
             return True
         captured = self.modality == "OT" or self.object_class.startswith(SECONDARY_CAPTURE)
@@ -284,7 +284,7 @@ class DicomHeader:
 
 
 def read_dicom_header(path: Path) -> DicomHeader | None:
-    """Read the header of a DICOM file; None if its content is not DICOM or is damaged."""
+    """Read the header of a DICOM file; None if it is not DICOM or is damaged."""
     from pydicom import dcmread
 
     with quiet_libraries():
@@ -345,7 +345,7 @@ def _header(path: Path, data: Dataset, pixels: PixelPlace | None) -> DicomHeader
 
 
 def _series_key(data: Dataset) -> tuple[str, ...]:
-    """What tells the series of a file from others: its UID (a bad export may use one for two patients), or the rest."""
+    """Key of the file's series: its UID with more (a bad export may share a UID between patients), or the rest."""
     uid = text(data, "SeriesInstanceUID")
     if uid:
         return (uid, text(data, "PatientID"), text(data, "StudyInstanceUID"))
@@ -357,7 +357,7 @@ def _series_key(data: Dataset) -> tuple[str, ...]:
 
 
 def _positive(data: Dataset, *keywords: str) -> float:
-    """The first positive number of these elements, at the top or among what all frames share; 0 without any."""
+    """The first positive number of these elements, at the top level or in the shared functional groups; else 0."""
     shared = [
         measures
         for group in items(data, "SharedFunctionalGroupsSequence")

@@ -1,7 +1,7 @@
-"""The values of a DICOM file as its own header has them: bits, sign and scale of every file and every frame.
+"""Decode the pixels of DICOM files by their own headers: bits, sign and scale of every file and every frame.
 
-ITK gives all slices of a series the type of the first and scales some SOP classes only, so pydicom reads what it can;
-for compressions that need a decoder, GDCM (through ITK) gives the stored values, checked against the header.
+ITK gives all slices of a series the type of the first and rescales only some SOP classes, so pydicom reads what it can;
+for compressions that need a decoder, GDCM (through ITK) yields the stored values, which are checked against the header.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _RESCALING = ("RescaleSlope", "RescaleIntercept", "RealWorldValueMappingSequence
 
 
 def read_values(headers: Sequence[DicomHeader]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The real values [k, j, i] of the images of files, in their order, and notes.
+    """Read the real values [k, j, i] of the images of files, in order, with notes.
 
     Raises:
-        VolumeError: if a file cannot be decoded, or holds other values than its header says.
+        VolumeError: if a file cannot be decoded, or its values contradict its header.
     """
     for header in headers:
         _check_scale(header)
@@ -54,7 +54,7 @@ def read_values(headers: Sequence[DicomHeader]) -> tuple[np.ndarray, tuple[str, 
 
 
 def value_type(storage: Storage, rescale: tuple[float, float]) -> np.dtype:
-    """The smallest usual type that holds every value that a file may hold."""
+    """The smallest usual type for all values that a file can hold."""
     if storage.has_table:
         return np.dtype(np.float32)
     slope, intercept = rescale
@@ -86,7 +86,7 @@ def _check_described(header: DicomHeader) -> None:
 
 
 def _scales(header: DicomHeader) -> list[tuple[float, float]]:
-    """Slope and intercept of each image of a file."""
+    """Slope and intercept of each image in a file."""
     if header.frame_places:
         return [place.rescale for place in header.frame_places]
     return [header.storage.rescale] * header.frames
@@ -118,7 +118,7 @@ def _stored_or_reason(header: DicomHeader) -> tuple[np.ndarray, bool]:
 
 
 def _stored(header: DicomHeader) -> tuple[np.ndarray, bool]:
-    """Stored values [frame, j, i] of a file, and whether bits had to be cut off."""
+    """Stored values [frame, j, i] of a file, and whether excess bits were masked."""
     if _is_plain(header):
         stored, is_cut = _significant(_plain(header), header.storage)
         return stored, is_cut and not _has_overlay_bits(_whole(header))
@@ -148,7 +148,7 @@ def _shape(header: DicomHeader) -> tuple[int, int, int]:
 
 
 def _is_plain(header: DicomHeader) -> bool:
-    """Whether the pixels are the numbers themselves, one after the other; most files are so."""
+    """Whether the pixels are plain consecutive integers, as in most files."""
     storage = header.storage
     usual = storage.bits_allocated in (8, 16, 32) and storage.samples == 1 and not storage.has_table
     return usual and header.pixels is not None and header.pixels.offset > 0
@@ -164,7 +164,7 @@ def _plain(header: DicomHeader) -> np.ndarray:
 
 
 def _transfer_syntax(data: Dataset) -> Any:
-    """How the file is encoded; put into its meta information where an old archive left that out."""
+    """The transfer syntax, added to the file's meta information if an old archive omitted it."""
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -178,7 +178,7 @@ def _transfer_syntax(data: Dataset) -> Any:
 
 
 def _decoded(header: DicomHeader, data: Dataset) -> np.ndarray:
-    """Stored values of a compressed file, by GDCM: which SOP classes it scales is its own rule, so no scale is left."""
+    """Stored values of a compressed file from GDCM, without its rescaling, which depends on the SOP class."""
     _check_described(header)
     if header.storage.rescale == (1.0, 0.0) and not any(keyword in data for keyword in _RESCALING[2:]):
         stored = _by_gdcm(header.path)
@@ -197,9 +197,9 @@ def _decoded(header: DicomHeader, data: Dataset) -> np.ndarray:
 
 
 def _kind_in_jpeg_2000(data: Dataset) -> str:
-    """ "i" or "u" for values with or without a sign as a JPEG 2000 image says it itself; empty for other compressions.
+    """ "i" or "u" for signed or unsigned values as declared in a JPEG 2000 image; empty for other compressions.
 
-    The sign is in the last byte of the marker segment SIZ (ISO/IEC 15444-1, A.5.1), which begins the image.
+    The sign is in the last byte of the SIZ marker segment (ISO/IEC 15444-1, A.5.1), which begins the image.
     """
     start = data.PixelData.find(_JPEG_2000_START, 0, _SEARCHED_BYTES)
     if start < 0:
@@ -227,7 +227,7 @@ def _by_gdcm(path: Path) -> np.ndarray:
 
 
 def _significant(stored: np.ndarray, storage: Storage) -> tuple[np.ndarray, bool]:
-    """The bits that belong to the values, with their sign, and whether others above them were in use."""
+    """The values reduced to their stored bits, with their sign, and whether higher bits were in use."""
     spare_above = storage.bits_allocated - 1 - storage.high_bit
     spare = storage.bits_allocated - storage.bits_stored
     if spare == 0 or stored.dtype.kind == "f":

@@ -1,7 +1,7 @@
-"""Where an image of a DICOM file lies, how large its pixels are, and how its values are scaled.
+"""Position, pixel spacing and rescaling of an image in a DICOM file.
 
-Classic files say so at the top, enhanced ones in functional groups: of each frame, or shared by all. Elements are read
-leniently: numbers where only one meaning is possible, text that can be written.
+Classic files state these at the top level, enhanced ones in functional groups, per frame or shared. Elements are parsed
+leniently: numbers where only one meaning is possible, text that can be encoded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _TEXT_TYPES = ("DS", "IS", "UI", "CS", "LO", "SH", "PN", "DA", "TM", "DT")
 
-# Directions this near to unit length and to right angles are a matter of rounding; the looser ones are mended.
+# Within this tolerance of unit length and right angles, directions are merely rounded; looser ones are repaired.
 _EXACT, _MENDED = 1e-4, 0.02
 _GROUPS = {
     "PlanePositionSequence": ("ImagePositionPatient",),
@@ -32,9 +32,9 @@ _GROUPS = {
 
 
 def numbers_of(text: str, count: int) -> tuple[float, ...] | None:
-    """The numbers of a multi-valued text, or None if there are not exactly so many finite ones.
+    """Parse a multi-valued text into exactly this many finite numbers, or None.
 
-    A decimal comma is read as a point: values are separated by backslashes, so nothing else can be meant.
+    A decimal comma is read as a point: values are separated by backslashes, so it is unambiguous.
     """
     try:
         values = tuple(float(part.replace(",", ".")) for part in text.split("\\"))
@@ -44,7 +44,7 @@ def numbers_of(text: str, count: int) -> tuple[float, ...] | None:
 
 
 def numbers(data: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """The numbers of an element, or None if it is absent or does not hold exactly so many finite ones."""
+    """The numbers of an element; None if it is absent or does not hold exactly this many finite ones."""
     stored = _stored_text(data, keyword)
     if stored is not None:
         return numbers_of(stored.decode("ascii", "replace").strip("\0 "), count)
@@ -65,7 +65,7 @@ def number(data: Dataset, keyword: str, default: float = 0.0) -> float:
 
 
 def is_given(data: Dataset, keyword: str) -> bool:
-    """Whether an element is there and not empty, readable or not."""
+    """Whether an element exists and is not empty, readable or not."""
     tag, _ = _dictionary(keyword)
     if tag not in data:
         return False
@@ -74,7 +74,7 @@ def is_given(data: Dataset, keyword: str) -> bool:
 
 
 def text(data: Dataset, keyword: str) -> str:
-    """An element as text, decoded by the character set of the file, without characters that cannot be written."""
+    """An element as text, decoded by the file's character set, without characters that cannot be encoded."""
     stored = _stored_text(data, keyword)
     if stored is not None and _is_plain(stored):
         return " ".join(stored.decode("ascii").strip("\0 ").split())
@@ -85,13 +85,13 @@ def text(data: Dataset, keyword: str) -> str:
 
 
 def items(data: Dataset, keyword: str) -> list[Dataset]:
-    """The items of a sequence, none if it is absent or cannot be read."""
+    """The items of a sequence; none if it is absent or unreadable."""
     found = _value(data, keyword)
     return [] if found is None or isinstance(found, (str, bytes)) else list(found)
 
 
 def clean_text(value: str) -> str:
-    """Text on one line that every encoding of Unicode can hold: no control characters, no halves of characters."""
+    """Single-line text that every Unicode encoding can hold: no control characters, no lone surrogates."""
     shown = "".join(" " if character.isspace() else character for character in value)
     kept = (
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(character) == "Cs" else character
@@ -114,7 +114,7 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _stored_text(data: Dataset, keyword: str) -> bytes | None:
-    """The bytes of an element that is stored as text, as long as pydicom, which refuses odd ones, has not read them."""
+    """Raw bytes of a text element, available until pydicom, which rejects malformed ones, has parsed it."""
     tag, usual_type = _dictionary(keyword)
     if tag not in data:
         return None
@@ -140,13 +140,13 @@ def _dictionary(keyword: str) -> Any:
 
 @dataclass(frozen=True)
 class FramePlace:
-    """Place and scale of one image.
+    """Placement and rescaling of one image.
 
     Attributes:
         position: LPS mm of the first pixel, or None.
-        orientation: six numbers, as the file has them, or None.
-        spacing: distance of rows and of columns in mm, or None.
-        rescale: slope and intercept from stored to real values, NaN where the file has one that cannot be read.
+        orientation: six numbers, as in the file, or None.
+        spacing: spacing of rows and of columns in mm, or None.
+        rescale: slope and intercept from stored to real values; NaN if the file has unreadable ones.
     """
 
     position: tuple[float, ...] | None
@@ -156,14 +156,14 @@ class FramePlace:
 
 
 def place_of(data: Dataset) -> FramePlace:
-    """The place of the only or first image of a file."""
+    """The placement of the only or first image of a file."""
     shared = _first(items(data, "SharedFunctionalGroupsSequence"))
     own = _first(items(data, "PerFrameFunctionalGroupsSequence"))
     return _place([*_groups(own), *_groups(shared), data])
 
 
 def frame_places(data: Dataset, frames: int) -> tuple[FramePlace, ...]:
-    """The place of each frame of a file, in their order; empty if the file does not have one item for each."""
+    """The placement of each frame of a file, in order; empty unless the file has one item per frame."""
     shared = _groups(_first(items(data, "SharedFunctionalGroupsSequence")))
     own = items(data, "PerFrameFunctionalGroupsSequence")
     if len(own) != frames:
@@ -172,7 +172,7 @@ def frame_places(data: Dataset, frames: int) -> tuple[FramePlace, ...]:
 
 
 def usable_orientation(found: tuple[float, ...] | None) -> tuple[float, ...] | None:
-    """Directions of a row and a column: as they are, mended where they are nearly right; None if they are no such."""
+    """Directions of a row and a column: unchanged, repaired if nearly right, or None if unusable."""
     if found is None:
         return None
     row, column = np.array(found[:3]), np.array(found[3:])
@@ -217,7 +217,7 @@ def _number_in(sources: Iterable[Dataset], keyword: str, count: int) -> tuple[fl
 
 
 def _scale(sources: list[Dataset], keyword: str, default: float) -> float:
-    """Slope or intercept; NaN where there is one that is not a number, since no other value may stand for it."""
+    """Slope or intercept; NaN if present but not a number, since no default may replace it."""
     found = _number_in(sources, keyword, 1)
     if found is not None:
         return found[0]
@@ -225,7 +225,7 @@ def _scale(sources: list[Dataset], keyword: str, default: float) -> float:
 
 
 def _spacing(sources: list[Dataset]) -> tuple[float, ...] | None:
-    """Pixel spacing in the patient; at the detector it is divided by the magnification, as far as that is known."""
+    """Pixel spacing in the patient; spacing at the detector is divided by the magnification if that is known."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         found = _number_in(sources, keyword, 2)
         if found is None or min(found) <= 0:

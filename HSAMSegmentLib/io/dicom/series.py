@@ -1,10 +1,10 @@
-"""DICOM series as volumes: found in a folder, chosen, and read with the place and the values that the files name.
+"""Read DICOM series as volumes: find them in a folder, choose one, and read its geometry and values.
 
-A volume needs slices of one size and orientation at even distances. Missing or unevenly spaced slices are refused,
+A volume needs slices of one size and orientation at even distances. Missing or unevenly spaced slices are rejected,
 since a segmentation of them would be in the wrong place.
 
-The grid of a multi-frame file comes from what its functional groups say of each frame: ITK places frames evenly in any
-case.
+The grid of a multi-frame file comes from the functional groups of each frame, since ITK always assumes evenly spaced
+frames.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ __all__ = ["Series", "is_dicom_file", "list_series", "read_file", "read_folder",
 
 
 def geometry_of_frames(header: DicomHeader) -> Geometry:
-    """The grid of the frames of a file, in their order.
+    """The grid of the frames of a file, in order.
 
     Raises:
-        VolumeError: if a frame does not say where it is, or if the frames, in their order, are not an even stack.
+        VolumeError: if a frame has no position, or if the frames, in order, are not evenly spaced.
     """
     places = header.frame_places
     positions = [place.position for place in places]
@@ -94,16 +94,16 @@ def _even_step(positions: np.ndarray, normal: np.ndarray, header: DicomHeader) -
 
 @dataclass(frozen=True)
 class DicomVolume:
-    """What was read of a series.
+    """A series that was read.
 
     Attributes:
         array: real values [k, j, i].
         geometry: its grid.
         name: for reports.
         modality: "CT", "MR" or "".
-        notes: sentences on what had to be mended.
-        series: id of the series.
-        files: the files, in the order of the slices; the only one holds all slices where there are several.
+        notes: sentences on what had to be repaired.
+        series: ID of the series.
+        files: the files in slice order; a single one may hold all slices.
     """
 
     array: np.ndarray
@@ -116,19 +116,19 @@ class DicomVolume:
 
 
 def list_series(folder: str | Path) -> list[Series]:
-    """The volumes in the DICOM files of a folder and the folders in it, by series number.
+    """List the volumes in the DICOM files of a folder and its subfolders, by series number.
 
     Raises:
-        VolumeError: if there is no such folder or no DICOM image in it.
+        VolumeError: if there is no such folder, or no DICOM image in it.
     """
     return _list_series(Path(folder))[0]
 
 
 def read_folder(folder: Path, series: str | None = None) -> DicomVolume:
-    """Read the series that is asked for, or the only one there is.
+    """Read the requested series, or the only one.
 
     Raises:
-        VolumeError: if it is not clear which series is meant, or if it forms no volume.
+        VolumeError: if the choice of series is ambiguous, or the series forms no volume.
     """
     found, unreadable = _list_series(folder)
     chosen = _choose(found, series, folder)
@@ -142,9 +142,9 @@ def read_folder(folder: Path, series: str | None = None) -> DicomVolume:
 
 
 def read_file(path: Path, series: str | None = None) -> DicomVolume:
-    """Read the volume that a DICOM file belongs to: itself if it holds several frames, else its series beside it.
+    """Read the volume of a DICOM file: its own frames, or its series in the same folder.
 
-    The index of a disc (DICOMDIR) stands for the folder that it lies in.
+    The index of a disc (DICOMDIR) stands for its folder.
 
     Raises:
         VolumeError: if the file holds no image, or if its series forms no volume.
@@ -168,13 +168,13 @@ def read_file(path: Path, series: str | None = None) -> DicomVolume:
 
 
 def unreadable_files(folder: Path) -> dict[str, str]:
-    """Files in this very folder that are named like DICOM and are none: what each is, by name."""
+    """Files directly in this folder with DICOM names but other content: what each is, by name."""
     reasons = {path.name: why_not_dicom(path) for path in _files_in(folder) if is_dicom_file(path)}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _list_series(folder: Path) -> tuple[list[Series], dict[str, str]]:
-    """The volumes below a folder, and what cannot be read of its DICOM files."""
+    """The volumes below a folder, and the DICOM files that cannot be read."""
     if not folder.is_dir():
         raise VolumeError(f'There is no folder "{folder}"; check the path.')
     headers, unreadable = _headers_below(folder)
@@ -216,7 +216,7 @@ def _headers_below(folder: Path) -> tuple[list[DicomHeader], dict[str, str]]:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """Files that may be DICOM; not the index of a disc, nor what macOS puts beside each file."""
+    """Files that may be DICOM; neither the index of a disc nor the companion files of macOS."""
     for path in sorted(folder.iterdir()):
         is_there = path.is_file() or (path.is_symlink() and not path.exists())
         if is_there and not path.name.startswith("._") and path.name.upper() != "DICOMDIR":
@@ -224,7 +224,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
 
 def _series_beside(header: DicomHeader) -> Series:
-    """The volume of a file: the files of its folder that belong to its series, or itself."""
+    """The volume of a file: the files of its series in its folder, or itself."""
     if header.frames == 1:
         with quiet_libraries():
             others = [read_dicom_header(path) for path in _files_in(header.path.parent)]
@@ -274,7 +274,7 @@ def _read_series(series: Series, name: str) -> DicomVolume:
 
 
 def _without_doubles(series: Series) -> tuple[Series, tuple[str, ...]]:
-    """The series without slices that lie where another does and hold the same values, and a note if there were any."""
+    """The series without slices that duplicate position and values of another, and a note if there were any."""
     kept: list[DicomHeader] = []
     for header, gap in zip(series.headers, np.diff(depths_mm(series.headers), prepend=-np.inf)):
         if gap >= SAME_PLACE_MM or header.position is None or not _hold_the_same(kept[-1], header):
@@ -290,7 +290,7 @@ def _hold_the_same(one: DicomHeader, other: DicomHeader) -> bool:
 
 
 def _check_kind(series: Series) -> None:
-    """Make sure that the images are slices with one gray value per pixel.
+    """Ensure that the images are slices with one gray value per pixel.
 
     Raises:
         VolumeError: if they are mosaics or color pictures.
@@ -306,7 +306,7 @@ def _check_kind(series: Series) -> None:
 
 
 def _place_of_single_slice(header: DicomHeader) -> tuple[Geometry, tuple[str, ...]]:
-    """The grid of one slice: its place and its thickness, as far as the file says."""
+    """The grid of one slice: its position and thickness, as far as the file states them."""
     size = (*header.size, 1)
     thickness = header.thickness_mm or 1.0
     if header.position is None or header.orientation is None:
@@ -320,12 +320,12 @@ def _place_of_single_slice(header: DicomHeader) -> tuple[Geometry, tuple[str, ..
 
 
 def _place_of_slices(series: Series) -> Geometry:
-    """The grid of slices, from the first and the last of them, a tilted gantry included."""
+    """The grid of slices, from the first and the last of them, including a tilted gantry."""
     first, last = series.headers[0], series.headers[-1]
     step = (np.array(last.position) - np.array(first.position)) / (len(series.headers) - 1)
     distance = float(np.linalg.norm(step))
     row, column = _pixel_spacing(first)
-    orientation = first.orientation or ()  # slices without a place are not a series of slices
+    orientation = first.orientation or ()  # slices without a position are not a series of slices
     return Geometry(
         size=(*first.size, len(series.headers)),
         spacing_mm=(column, row, distance),

@@ -1,4 +1,4 @@
-"""Whether a file is DICOM, told by its content, and what it is instead where only its name says so."""
+"""Detect DICOM files by content, and identify files that only have a DICOM name."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _VALUE_TYPES = {
     b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"OB", b"OW", b"PN", b"SH",
     b"SL", b"SQ", b"SS", b"ST", b"TM", b"UI", b"UL", b"UN", b"US", b"UT",
 }  # fmt: skip
-# The first groups of a file without preamble: its meta information, commands, identification.
+# First groups of a file without preamble: meta information, commands, identification.
 _FIRST_GROUPS = (0x0002, 0x0008)
 _CHAIN = 3
 _LAST_FIRST_ELEMENT = 0x0070
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Whether the content of a file is DICOM, or its name says so (`why_not_dicom` tells what else it is then)."""
+    """Whether the content or the name of a file is DICOM (if only the name, `why_not_dicom` says what it is)."""
     return path.suffix.lower() in DICOM_SUFFIXES or has_dicom_content(path)
 
 
 def has_dicom_content(path: Path) -> bool:
-    """Whether a file has DICOM's mark after its preamble, or begins with elements of DICOM without a preamble."""
+    """Whether a file has the DICOM prefix after its preamble, or begins with DICOM elements without a preamble."""
     try:
         with open(path, "rb") as file:
             return begins_like_dicom(file.read(FIRST_BYTES))
@@ -33,12 +33,12 @@ def has_dicom_content(path: Path) -> bool:
 
 
 def begins_like_dicom(start: bytes) -> bool:
-    """Whether the first bytes of a file are those of DICOM."""
+    """Whether the first bytes of a file are DICOM."""
     return start[128:132] == b"DICM" or _is_element(start)
 
 
 def why_not_dicom(path: Path) -> str:
-    """What a file is that is named like DICOM, as the end of a sentence; empty if its content is DICOM."""
+    """What a file with a DICOM name really is, as the end of a sentence; empty if its content is DICOM."""
     if path.is_symlink() and not path.exists():
         return "is a link to a file that is not here (fetch it, with git annex get if it is one of git-annex)"
     if not os.access(path, os.R_OK):
@@ -62,7 +62,7 @@ def why_not_dicom(path: Path) -> str:
 
 
 def _is_element(start: bytes) -> bool:
-    """Whether bytes are the first element of a data set, in one of the three encodings without compression."""
+    """Whether the bytes are the first element of a data set in one of the three uncompressed encodings."""
     if len(start) < 16:
         return False
     for order in "<>":
@@ -77,7 +77,7 @@ def _is_element(start: bytes) -> bool:
 
 
 def _is_chain(start: bytes) -> bool:
-    """Whether elements of the encoding without types follow each other: tags ascend, which voxels seldom do."""
+    """Whether implicit-VR elements follow each other: tags ascend, which voxels seldom do."""
     offset, count, before = 0, 0, (0, 0)
     while offset + 8 <= len(start):
         group, element, length = struct.unpack("<HHI", start[offset : offset + 8])
