@@ -1,1 +1,1 @@
-"""Files of weights: bundles with their manifests, the catalog, and the store."""
+"""Weights files: bundles with their manifests, the catalog, and the store."""

@@ -1,9 +1,9 @@
-"""Bundles: one `.safetensors` file is one model, its tensors and, in the metadata, its manifest.
+"""Bundles: one `.safetensors` file per model, with its tensors and, in the metadata, its manifest.
 
-Writing and reading the manifest need no package that Slicer does not bring, so that models can be listed before
-anything is installed. The file is written by this module, piece by piece: a large network is not held twice in memory,
-and an error of the disk is seen as what it is. The tensors are read by the safetensors library, which also serves as
-the check of the writer in the tests.
+Writing a bundle and reading its manifest need no package beyond those of Slicer, so that models can be listed before
+anything is installed. This module writes the file tensor by tensor: a large network is never held twice in memory, and
+disk errors are reported as such. Tensors are read by the safetensors library, which also verifies the writer in the
+tests.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _CODES = {
     "bool": "BOOL",
 }
 _CONVERSIONS = {"float32": "float", "float16": "half", "bfloat16": "bfloat16"}
-"""Methods of a torch tensor: this module is imported where torch may not be installed."""
+"""Methods of a torch tensor, since torch may not be installed when this module is imported."""
 
 
 def _ignore_piece(written_bytes: int) -> None:
-    """Do nothing between two pieces: the default of `save_bundle`."""
+    """Do nothing between two tensors: the default of `save_bundle`."""
 
 
 def save_bundle(
@@ -56,22 +56,22 @@ def save_bundle(
     dtype: str | None = None,
     between_pieces: Callable[[int], None] = _ignore_piece,
 ) -> Path:
-    """Write a model to one file; it appears under its name only when it is complete.
+    """Save a model to one file, atomically.
 
     Args:
-        path: name of the file; `.safetensors` is expected by everybody and added if there is no suffix.
-        network_or_tensors: a network (its whole state dict is written; see `loading.bundle_tensors` for leaving out an
-            encoder that others have) or a mapping from names to torch tensors or numpy arrays.
-        manifest: what the bundle says about itself.
-        overwrite: whether an existing file may be replaced.
-        dtype: "float32", "float16" or "bfloat16" to store all floating tensors so; None keeps their types.
-        between_pieces: told before each tensor how many bytes it has; may raise to stop (cancel).
+        path: file name; `.safetensors` is the convention and is appended if there is no suffix.
+        network_or_tensors: a network (its whole state dict is saved; see `loading.bundle_tensors` for omitting a shared
+            encoder) or a mapping from names to torch tensors or numpy arrays.
+        manifest: manifest of the bundle.
+        overwrite: replace an existing file.
+        dtype: "float32", "float16" or "bfloat16" to convert all floating-point tensors; None keeps their types.
+        between_pieces: called before each tensor with its size in bytes; may raise to stop (cancel).
 
     Returns:
         The path of the file.
 
     Raises:
-        OutputError: if the file exists and may not be overwritten, or cannot be written (permission, full disk).
+        OutputError: if the file exists and may not be overwritten, or cannot be written (permissions, full disk).
     """
     path = Path(path)
     if not path.suffix:
@@ -91,12 +91,12 @@ def save_bundle(
 
 
 def _dtype_name(tensor: Any) -> str:
-    """Name of the number type of a torch tensor ("torch.float32") or numpy array ("float32")."""
+    """Name of the dtype of a torch tensor ("torch.float32") or numpy array ("float32")."""
     return str(tensor.dtype).replace("torch.", "")
 
 
 def _as_type(tensor: Any, dtype: str | None) -> Any:
-    """The tensor with the number type it is stored in; integers stay what they are."""
+    """Convert a tensor to the dtype it is stored in; integers are left unchanged."""
     if dtype is None or not _dtype_name(tensor).startswith(("float", "bfloat")) or _dtype_name(tensor) == dtype:
         return tensor
     if hasattr(tensor, "data_ptr"):
@@ -110,7 +110,7 @@ def _byte_count(tensor: Any) -> int:
 
 
 def _bytes_of(tensor: Any) -> bytes:
-    """The numbers in C order, little-endian; without torch's numpy bridge, which old torch lacks under NumPy 2."""
+    """Bytes in C order, little-endian, without torch's numpy bridge, which old torch lacks under NumPy 2."""
     if not hasattr(tensor, "data_ptr"):
         found: bytes = tensor.tobytes()
         return found
@@ -119,7 +119,7 @@ def _bytes_of(tensor: Any) -> bytes:
 
 
 def _header(tensors: Mapping[str, Any], metadata: dict[str, str]) -> tuple[bytes, list[str]]:
-    """The safetensors header and the order in which the tensors follow it (wide types first, so all are aligned)."""
+    """The safetensors header and the order of the tensors after it (wide types first, so all are aligned)."""
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     table: dict[str, Any] = {"__metadata__": metadata}
     offset = 0
@@ -138,7 +138,7 @@ def _packed_header(table: dict[str, Any]) -> bytes:
 
 
 def read_manifest(path: Path | str) -> Manifest:
-    """Read what a bundle says about itself; only the header of the file is read.
+    """Read the manifest of a bundle from the header of the file.
 
     Raises:
         CheckpointError: if the file is not a bundle, is truncated, or was made by a newer version.
@@ -156,7 +156,7 @@ def read_manifest(path: Path | str) -> Manifest:
 def copy_with_manifest(
     source: Path, target: Path, manifest: Manifest, overwrite: bool, between_chunks: Callable[[], None]
 ) -> str:
-    """Copy a bundle with another manifest; the tensors stay as they are. Returns the SHA-256 of the copy.
+    """Copy a bundle with another manifest and unchanged tensors; return the SHA-256 of the copy.
 
     Raises:
         CheckpointError: if the source is not a bundle.
@@ -172,7 +172,7 @@ def copy_with_manifest(
 
 
 def read_shapes(path: Path | str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a bundle's tensors; only the header of the file is read.
+    """Read names and shapes of a bundle's tensors from the header of the file.
 
     Raises:
         CheckpointError: if the file is not a safetensors file or is truncated.
@@ -182,7 +182,7 @@ def read_shapes(path: Path | str) -> dict[str, tuple[int, ...]]:
 
 
 def read_tensors(path: Path | str) -> dict[str, Tensor]:
-    """Read all tensors of a bundle on the CPU, in the number types of the file.
+    """Read all tensors of a bundle on the CPU, with the dtypes of the file.
 
     Raises:
         CheckpointError: if the file is not a safetensors file or is truncated.
@@ -205,16 +205,16 @@ def _header_of(path: Path) -> dict[str, Any]:
 
 
 def require_fit(found: Mapping[str, Any], wanted: Mapping[str, Any], *, file: str, network: str) -> None:
-    """Make sure that the tensors of a file are exactly those that a network needs, by name and shape.
+    """Ensure that the tensors of a file are exactly those that a network needs, by name and shape.
 
     Args:
-        found: names to something with a `shape`: what the file has.
-        wanted: names to something with a `shape`: what the network needs.
-        file: what to call the file in the sentence.
-        network: what to call the network in the sentence.
+        found: names to objects with a `shape`: the content of the file.
+        wanted: names to objects with a `shape`: the needs of the network.
+        file: name of the file in messages.
+        network: name of the network in messages.
 
     Raises:
-        CheckpointError: naming what is missing, what is unexpected and which shapes differ, on both sides.
+        CheckpointError: naming what is missing or unexpected, and both sides of differing shapes.
     """
     complaints = list(_complaints(found, wanted))
     if complaints:
@@ -239,6 +239,6 @@ def _complaints(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator
 
 
 def _some(names: list[str], most: int = 3) -> str:
-    """The first few of many names and how many more there are."""
+    """The first few of many names, and the number of the others."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""The catalog: which files of weights the program knows, where they are, how large, on which terms. No torch here."""
+"""The catalog of known weights files: where they are, their sizes, and their licenses. No torch here."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.(pth|pt|safetensors)")
 
 RENAMED_MODELS = {"abdomen-mr-t2": "abdomen-mr"}
-"""Earlier id to the id of the model that took its place."""
+"""Maps former IDs to the IDs of the models that replaced them."""
 
 MOVED_ENCODERS = {"9f53fc18e82c23498ab70514cb7ab4bf98405c8988aced9c75798ceed0211698": "cardiac-mr-bssfp"}
-"""SHA-256 of an earlier bundle to the id of the model whose bundle holds the same encoder. Models that were fine-tuned
-with that encoder refer to the earlier bundle."""
+"""Maps the SHA-256 of former bundles to the ID of the model whose bundle holds the same encoder. Models that were
+fine-tuned with that encoder refer to the former bundle."""
 
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One file of weights that the program knows.
+    """One known weights file.
 
     Attributes:
-        id: short name by which the command line and other entries call it.
-        title: as a user reads it.
+        id: short name, used by the command line and by other entries.
+        title: display name.
         kind: `ENCODER` (segments nothing by itself) or `MODEL`.
         file_name: name of the file in the store.
-        urls: addresses of the very same file, best first; empty if it can only be imported.
-        page: web page where a person gets the file or reads about it.
+        urls: addresses of the identical file, best first; empty if it can only be imported.
+        page: web page to get the file from or read about it.
         size_bytes: exact size, or None if unknown.
-        approximate_bytes: size to show and to check the disk with where the exact one is unknown.
+        approximate_bytes: size for display and disk checks if the exact one is unknown.
         sha256: hash of the file, empty if unknown.
-        license: terms of the weights.
-        encoder: for a model, id of the encoder it stands on ("" if it holds its own); for an encoder, its own id.
-        organs: what a model segments, in the order of its channels.
+        license: license of the weights.
+        encoder: for a model, ID of the encoder it needs ("" if included); for an encoder, its own ID.
+        organs: organs that a model segments, in the order of its channels.
         modality: "CT", "MR" or "".
         citation: papers and data sets to cite.
-        description: a paragraph for a user.
-        manifest: for a model whose file has none of its own.
+        description: a paragraph for users.
+        manifest: for a model whose file has none.
     """
 
     id: str
@@ -73,15 +73,15 @@ class CatalogEntry:
 
     @property
     def expected_bytes(self) -> int:
-        """Exact size where it is known, else the approximate one."""
+        """Exact size if known, else the approximate one."""
         return self.size_bytes if self.size_bytes is not None else self.approximate_bytes
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> CatalogEntry:
-        """Read one entry of the catalog and check every field.
+        """Read one entry of the catalog, validating every field.
 
         Raises:
-            CheckpointError: naming the entry, the field and what is wrong with it.
+            CheckpointError: naming the entry, the field and the problem.
         """
         name = str(data.get("id", "without id"))
         try:
@@ -106,7 +106,7 @@ class CatalogEntry:
 
 
 def _complaints(entry: CatalogEntry) -> Iterator[str]:
-    """What is wrong with the values of an entry, one sentence part each."""
+    """Problems with the values of an entry, as parts of a sentence."""
     texts = (entry.id, entry.title, entry.kind, entry.file_name, entry.page, entry.sha256, entry.encoder)
     if not all(isinstance(text, str) for text in (*texts, *entry.urls, *entry.organs, *entry.citation)):
         yield "a text is not a text"
@@ -152,7 +152,7 @@ def _complaints_about_manifest(entry: CatalogEntry, manifest: Manifest) -> Itera
 
 @dataclass(frozen=True)
 class Catalog:
-    """All known files of weights, ids unique."""
+    """All known weights files, with unique IDs."""
 
     entries: tuple[CatalogEntry, ...]
 
@@ -163,7 +163,7 @@ class Catalog:
         return any(entry.id == entry_id for entry in self.entries)
 
     def find(self, entry_id: str) -> CatalogEntry:
-        """The entry of this id.
+        """The entry with this ID.
 
         Raises:
             ModelNotFoundError: if there is none.
@@ -180,10 +180,10 @@ class Catalog:
 
 
 def parse_catalog(text: str) -> Catalog:
-    """Read a catalog from JSON text.
+    """Parse a catalog from JSON text.
 
     Raises:
-        CheckpointError: if it is not JSON, of a newer schema, or an entry is wrong.
+        CheckpointError: if it is not JSON, has a newer schema, or an invalid entry.
     """
     try:
         data = json.loads(text)
@@ -212,10 +212,10 @@ def _require_consistent(entries: tuple[CatalogEntry, ...]) -> None:
 
 @lru_cache(maxsize=4)
 def load_catalog(path: Path | None = None) -> Catalog:
-    """Read the catalog that comes with the program, or another one.
+    """Read the catalog of the program, or another one.
 
     Raises:
-        CheckpointError: if it is wrong.
+        CheckpointError: if it is invalid.
     """
     path = path if path is not None else builtin_models_folder() / CATALOG_FILE
     try:

@@ -1,4 +1,4 @@
-"""A model of the store becomes one file for another computer. Only an official model needs torch for that."""
+"""Export a model of the store to one file for another computer. Only official models need torch for that."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def export_model(
     progress: ProgressCallback = ignore_progress,
     cancel: CancelToken | None = None,
 ) -> Path:
-    """Write a model or encoder to a file: a bundle as it is; an official model becomes a bundle.
+    """Write a model or encoder to a file: bundles are copied, official models converted to a bundle.
 
     Args:
-        store: where the model is.
-        model_id: its id.
-        path: the file to write; the suffix is added if there is none.
-        overwrite: whether an existing file may be replaced.
-        progress: gets the written fraction.
-        cancel: answered within a second; what was under the name before is still there then.
+        store: store with the model.
+        model_id: ID of the model.
+        path: output file; the suffix is appended if there is none.
+        overwrite: replace an existing file.
+        progress: called with the written fraction.
+        cancel: takes effect within a second, leaving any existing file unchanged.
 
     Returns:
         The path of the file.
 
     Raises:
-        ModelNotFoundError: if the model or the encoder that it stands on is not on this computer.
-        CheckpointError: if the file of the model is broken.
+        ModelNotFoundError: if the model or the encoder that it needs is not on this computer.
+        CheckpointError: if the file of the model is damaged.
         OutputError: if the target exists and may not be overwritten, or cannot be written.
-        CancelledError: if `cancel` asked for it.
+        CancelledError: on cancel.
     """
     cancel = cancel or CancelToken()
     entry = store.find(model_id)
@@ -63,7 +63,7 @@ def export_model(
         target = target.with_suffix(entry.path.suffix if is_plain_copy and entry.path is not None else BUNDLE_SUFFIX)
     check_output(target, overwrite=overwrite)
     progress(Progress(0.0, f"Checking {entry.title}"))
-    source = interruptible(lambda: store.path_of(model_id), cancel)  # compares a hash, which takes seconds
+    source = interruptible(lambda: store.path_of(model_id), cancel)  # verifies a hash, which takes seconds
     if entry.manifest is not None and not entry.is_bundle:
         return _export_official(store, entry, target, overwrite, progress, cancel)
     _copy(source, target, entry.title, overwrite, progress, cancel)
@@ -84,10 +84,10 @@ def _copy(
 def _export_official(
     store: Store, entry: ModelEntry, target: Path, overwrite: bool, progress: ProgressCallback, cancel: CancelToken
 ) -> Path:
-    """Write an official model as a bundle; the encoder that it stands on is referred to by its hash."""
+    """Write an official model as a bundle that refers to its encoder by hash."""
     progress(Progress(0.0, "Loading the model"))
     loaded, manifest = interruptible(lambda: _loaded(store, entry.id), cancel)
-    from HSAMSegmentLib.weights.loading import bundle_tensors  # loaded by now
+    from HSAMSegmentLib.weights.loading import bundle_tensors  # already loaded
 
     tensors = bundle_tensors(loaded.network, manifest)
     tracker = ProgressTracker(

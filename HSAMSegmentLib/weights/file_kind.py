@@ -1,6 +1,6 @@
-"""What kind of file this is, told by its first bytes and its directory, before anything in it is interpreted.
+"""Detect the kind of a weights file from its first bytes and its directory, before anything in it is interpreted.
 
-Files of weights come from colleagues, proxies and broken downloads. Everything here reads a few kilobytes, runs
+Weights files come from colleagues, proxies and broken downloads. Everything here reads a few kilobytes, executes
 nothing and needs no torch.
 """
 
@@ -21,7 +21,7 @@ TORCH_LEGACY = "torch pickle"
 MAX_ZIP_ENTRIES = 20_000
 MAX_PICKLE_BYTES = 4 << 20
 MAX_JSON_HEADER_BYTES = 100 << 20
-# Weights hardly compress and torch stores them as they are; an archive that claims to unfold further is a trap.
+# Weights hardly compress, and torch stores them uncompressed; an archive that claims more is a zip bomb.
 MAX_UNFOLDING = 4.0
 
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -29,13 +29,13 @@ _TEXT_BYTES = set(range(32, 127)) | {9, 10, 13}
 
 
 def file_kind(path: Path) -> str:
-    """Tell the container format of a file of weights by its content.
+    """Detect the container format of a weights file by its content.
 
     Returns:
         `SAFETENSORS`, `TORCH_ZIP` or `TORCH_LEGACY`.
 
     Raises:
-        CheckpointError: if the file cannot be read or is none of these; the sentence says what it is instead.
+        CheckpointError: if the file is unreadable or none of these; the message says what it is instead.
     """
     path = Path(path)
     start, size = _read_start(path)
@@ -44,7 +44,7 @@ def file_kind(path: Path) -> str:
     if start.startswith(b"PK\x03\x04"):
         _check_zip(path, size)
         return TORCH_ZIP
-    # The first bytes are the length of a header, and some lengths are those of a pickle's start.
+    # The first bytes are the length of a header, and some lengths equal the start of a pickle.
     if _looks_like_safetensors(start, size):
         return SAFETENSORS
     if start.startswith(_PICKLE_STARTS):
@@ -53,7 +53,7 @@ def file_kind(path: Path) -> str:
 
 
 def _read_start(path: Path) -> tuple[bytes, int]:
-    """The first kilobyte of a file and its size in bytes."""
+    """The first kilobyte of a file, and its size in bytes."""
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; choose a file of weights (.safetensors, .pth, .pt).")
     try:
@@ -72,7 +72,7 @@ def looks_like_web_page(start: bytes) -> bool:
 
 
 def _what_else(path: Path, start: bytes) -> str:
-    """The sentence for a file that holds no weights."""
+    """The message for a file that holds no weights."""
     if looks_like_web_page(start):
         return (
             f"{path.name} is a web page, not a file of weights: a login page or a proxy answered in place of the "
@@ -90,12 +90,12 @@ def _what_else(path: Path, start: bytes) -> str:
 
 
 def _looks_like_safetensors(start: bytes, size: int) -> bool:
-    """Whether the file begins as safetensors does: the length of its JSON header, then the header."""
+    """Whether the file begins like safetensors: the length of its JSON header, then the header."""
     return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= MAX_JSON_HEADER_BYTES
 
 
 def read_safetensors_header(path: Path) -> dict[str, Any]:
-    """Read the JSON header of a safetensors file, and make sure that the file is as long as it says.
+    """Read the JSON header of a safetensors file, and check the length of the file against it.
 
     Returns:
         `__metadata__` (texts by name) and, for each tensor, its dtype, shape and data_offsets.
@@ -126,10 +126,10 @@ def read_safetensors_header(path: Path) -> dict[str, Any]:
 
 
 def _check_zip(path: Path, size: int) -> None:
-    """Compare a zip's directory with the file before anything is unfolded.
+    """Check a zip's directory against the file before anything is decompressed.
 
     Raises:
-        CheckpointError: if the file is truncated, unfolds to far more than its size, or is not a file of torch.
+        CheckpointError: if the file is truncated, expands to far more than its size, or is not a torch file.
     """
     try:
         with zipfile.ZipFile(path) as archive:

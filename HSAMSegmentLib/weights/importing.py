@@ -1,6 +1,6 @@
-"""A file of weights from somewhere becomes one of the store: recognized, compared, copied atomically. No torch here.
+"""Import a weights file into the store: recognize, verify, copy atomically. No torch here.
 
-Hashes are kept by size and time of a file, so that a large one is not read again at every start.
+Hashes are cached by size and modification time of a file, so that large ones are not read again at every start.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _log = logging.getLogger(__name__)
 
 
 class VerifiedHashes:
-    """SHA-256 by file name, valid as long as the file's size and modification time stay the same.
+    """Cache of SHA-256 by file name, valid while the file's size and modification time are unchanged.
 
     Args:
-        folder: the folder of the files; the notes are kept in it as `verified.json`.
+        folder: folder of the files; the cache is stored in it as `verified.json`.
     """
 
     FILE = "verified.json"
@@ -42,7 +42,7 @@ class VerifiedHashes:
         self._path = folder / self.FILE
 
     def sha256(self, path: Path, between_chunks: Callable[[], None] = lambda: None) -> str:
-        """Hash of a file in the folder, computed only if it changed since the last time."""
+        """Hash of a file in the folder, computed only if the file changed since the last time."""
         stamp = _stamp(path)
         noted = self._read().get(path.name)
         if isinstance(noted, dict) and {key: noted.get(key) for key in stamp} == stamp:
@@ -52,11 +52,11 @@ class VerifiedHashes:
         return sha256
 
     def remember(self, path: Path, sha256: str) -> None:
-        """Note a hash that was computed while the file was written."""
+        """Store a hash that was computed while writing the file."""
         self._write({**self._read(), path.name: {**_stamp(path), "sha256": sha256}})
 
     def forget(self, name: str) -> None:
-        """Drop the note of a file that is gone; the last one takes the notes' file with it."""
+        """Drop the entry of a deleted file; with the last entry the cache file is deleted."""
         notes = self._read()
         if name in notes:
             del notes[name]
@@ -88,12 +88,12 @@ def _stamp(path: Path) -> dict[str, int]:
 
 
 def sidecar_path(path: Path) -> Path:
-    """Where the manifest of a stored official file lies."""
+    """Path of the manifest of a stored official file."""
     return path.with_name(path.name + ".json")
 
 
 def read_sidecar(path: Path) -> Manifest | None:
-    """The manifest beside a stored official file, or None if there is none that can be read."""
+    """The manifest next to a stored official file; None if it is missing or unreadable."""
     if not sidecar_path(path).is_file():
         return None
     try:
@@ -105,15 +105,15 @@ def read_sidecar(path: Path) -> Manifest | None:
 
 @dataclass(frozen=True)
 class _Incoming:
-    """A file on its way into the store.
+    """A file being imported.
 
     Attributes:
-        source: the file as it was given.
+        source: the given file.
         sha256: its hash.
-        id: the id it gets.
-        target: the name it gets.
-        sidecar: manifest to write beside an official file.
-        renamed: manifest to write into a bundle whose id changes.
+        id: ID in the store.
+        target: path in the store.
+        sidecar: manifest to write next to an official file.
+        renamed: manifest to write into a bundle whose ID changes.
     """
 
     source: Path
@@ -125,13 +125,13 @@ class _Incoming:
 
 
 class Importer:
-    """One import; the store hands in what it has.
+    """One import; the store passes its parts.
 
     Args:
         catalog: known files.
-        folder: where the files go; created when needed.
-        hashes: notes of computed hashes.
-        entries: lists what the store has now.
+        folder: destination; created when needed.
+        hashes: cache of hashes.
+        entries: lists the current content of the store.
     """
 
     def __init__(
@@ -153,9 +153,9 @@ class Importer:
         progress: ProgressCallback,
         cancel: CancelToken,
     ) -> str:
-        """Check and copy; returns the id under which the file is stored (see `Store.import_file`)."""
+        """Check and copy; return the ID under which the file is stored (see `Store.import_file`)."""
         recognize_file(path)
-        # Read twice: once to know what it is, and once to copy it.
+        # Read twice: once to identify it, and once to copy it.
         watch = chunk_watcher(progress, cancel, stage=f"Importing {path.name}", total_bytes=2 * path.stat().st_size)
         incoming = self._incoming(path, sha256_of(path, watch), model_id, labels, image_size)
         self._take(incoming, overwrite, watch)
@@ -164,7 +164,7 @@ class Importer:
     def _incoming(
         self, path: Path, sha256: str, model_id: str | None, labels: LabelSet | None, image_size: int | None
     ) -> _Incoming:
-        """Where a file goes and what has to be written beside or into it."""
+        """The destination of a file, and the manifest to write next to or into it."""
         found = recognize_file(path)
         known = self._catalog_entry(found, sha256, model_id, path)
         if known is None and found is not None and model_id is None and labels is None:
@@ -181,7 +181,7 @@ class Importer:
         return _Incoming(path, sha256, own_id, self._folder / f"{own_id}.pth", sidecar=sidecar)
 
     def _awaited(self, found: OfficialFile) -> CatalogEntry | None:
-        """The one model of the catalog that has no known hash, is not here yet, and whose layout the file has."""
+        """The only catalog model with this layout that has no known hash and is not here yet."""
         present = {entry.id for entry in self._entries() if entry.is_present}
         fitting = [
             entry
@@ -200,10 +200,10 @@ class Importer:
     def _catalog_entry(
         self, found: OfficialFile | None, sha256: str, model_id: str | None, path: Path
     ) -> CatalogEntry | None:
-        """Which file of the catalog this is: by its hash, or because the user says so and nothing speaks against it.
+        """The catalog entry of the file: by its hash, or because the user says so and nothing contradicts it.
 
         Raises:
-            CheckpointError: if the user names an entry that the file is not.
+            CheckpointError: if the file is not the entry that the user names.
         """
         if model_id is None or model_id not in self._catalog:
             return self._catalog.with_sha256(sha256)
@@ -216,7 +216,7 @@ class Importer:
         return wanted
 
     def _take(self, incoming: _Incoming, overwrite: bool, between_chunks: Callable[[], None]) -> None:
-        """Copy atomically, the manifest (if any) beside it; the same file again is not an error."""
+        """Copy atomically, together with the manifest, if any; importing the same file again is not an error."""
         target = incoming.target
         overwrite |= self._may_take(incoming.id, target)
         same = incoming.renamed is None and self._is_there(incoming, between_chunks)
@@ -230,14 +230,14 @@ class Importer:
                 self._hashes.remember(target, _copy_file(incoming, overwrite, between_chunks))
 
     def _is_there(self, incoming: _Incoming, between_chunks: Callable[[], None]) -> bool:
-        """Whether the store has this very file under its name."""
+        """Whether the store has exactly this file under its name."""
         target = incoming.target
         if not target.is_file() or target.stat().st_size != incoming.source.stat().st_size:
             return False
         return self._hashes.sha256(target, between_chunks) == incoming.sha256
 
     def _may_take(self, model_id: str, target: Path) -> bool:
-        """Whether the target may be replaced anyway, because what is there is broken.
+        """Whether the target may be replaced anyway, because the existing file is damaged.
 
         Raises:
             OutputError: if another file has this id.
@@ -255,9 +255,9 @@ class Importer:
 
 @contextmanager
 def _sidecar_beside(target: Path, manifest: Manifest | None) -> Iterator[None]:
-    """Write the manifest of an official file, which appears when the block ends without an error, as the file does.
+    """Write the manifest of an official file; it appears, like the file, if the block ends without an error.
 
-    After an error the manifest of the file that was there before is still there; one of an older file goes.
+    After an error the manifest of a previous file is restored; an outdated one is deleted.
     """
     if manifest is None:
         yield
@@ -269,7 +269,7 @@ def _sidecar_beside(target: Path, manifest: Manifest | None) -> Iterator[None]:
 
 
 def _copy_file(incoming: _Incoming, overwrite: bool, between_chunks: Callable[[], None]) -> str:
-    """Copy under the final name; returns the SHA-256 of the copy."""
+    """Copy to the final name; return the SHA-256 of the copy."""
     source = incoming.source
     if incoming.renamed is not None:
         return copy_with_manifest(source, incoming.target, incoming.renamed, overwrite, between_chunks)

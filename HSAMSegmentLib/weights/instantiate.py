@@ -1,4 +1,4 @@
-"""A network from its architecture and its tensors, without computing initial values that are overwritten."""
+"""Build a network from its architecture and tensors, without computing initial values that are overwritten."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from HSAMSegmentLib.weights.bundle import require_fit
 def filled_network(
     architecture: Architecture, collect: Callable[[SegmentationNetwork], Mapping[str, Tensor]], *, file: str
 ) -> SegmentationNetwork:
-    """Build a network that has exactly these tensors, in evaluation mode.
+    """Build a network with exactly these tensors, in evaluation mode.
 
-    It is built without memory first, so that what does not fit is refused before anything large is allocated, and so
-    that a large encoder is not initialized for nothing.
+    It is first built without memory (on the meta device), so that mismatches are found before anything large is
+    allocated, and a large encoder is not initialized for nothing.
 
     Args:
-        architecture: what to build.
-        collect: given the network without memory, returns its tensors by its own names; floating ones of any
-            precision become float32. They are copied, so that the file they come from may go away.
-        file: what to call the source of the tensors in a sentence.
+        architecture: the architecture.
+        collect: called with the network without memory, returns its tensors by network name; floating-point ones of any
+            precision become float32. They are copied, so that their file may be closed.
+        file: name of the source of the tensors in messages.
 
     Raises:
         CheckpointError: naming what is missing, unexpected or of another shape, or what cannot be built.
@@ -50,7 +50,7 @@ def filled_network(
 
 
 def _has_hidden_buffers(network: SegmentationNetwork) -> bool:
-    """Whether the network computes tensors at construction that no file holds."""
+    """Whether the network computes tensors at construction that are in no file."""
     saved = network.state_dict()
     return any(name not in saved for name, _ in network.named_buffers())
 

@@ -1,4 +1,4 @@
-"""From an id or a file to a network that is ready to segment, and back to a bundle."""
+"""Load models by ID or file, and save networks as bundles."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class LoadedModel:
     """A network with its weights, on the CPU, in evaluation mode.
 
     Attributes:
-        network: what `models.building.build_network` built, filled.
-        manifest: what it is and how it wants its input.
-        path: the file it came from.
-        notes: what was assumed about the file and could be wrong, one sentence each, for the user.
+        network: network from `models.building.build_network`, with its weights.
+        manifest: its manifest.
+        path: its file.
+        notes: assumptions about the file that could be wrong, one sentence each, for the user.
     """
 
     network: SegmentationNetwork
@@ -49,17 +49,17 @@ class LoadedModel:
 
 
 def load_model(reference: str | Path, *, store: Store | None = None, image_size: int | None = None) -> LoadedModel:
-    """Load a model by its id or from a file.
+    """Load a model by ID or from a file.
 
     Args:
-        reference: id of a built-in or stored model, or path of a bundle or of an official file (H-SAM, SAMed,
-            AutoSAM), whose labels are then those of the catalog's model of the same layout, or "class 1" and so on.
-        store: where ids and encoders are looked up; None for the default one.
-        image_size: for an official file that does not tell it.
+        reference: ID of a built-in or stored model, or path of a bundle or of an official file (H-SAM, SAMed, AutoSAM),
+            whose labels are then those of the catalog's model with the same layout, or "class 1" and so on.
+        store: where IDs and encoders are looked up; None for the default store.
+        image_size: for an official file that does not determine it.
 
     Raises:
         ModelNotFoundError: if the model, or the encoder that it needs, is not on this computer; says how to get it.
-        CheckpointError: if a file is broken, unsafe, unknown, an encoder only, or does not fit.
+        CheckpointError: if a file is damaged, unsafe, unknown, an encoder only, or does not fit.
     """
     store = store if store is not None else Store()
     path = _as_path(reference)
@@ -73,7 +73,7 @@ def load_model(reference: str | Path, *, store: Store | None = None, image_size:
 
 
 def _as_path(reference: str | Path) -> Path | None:
-    """The file that is meant, or None if it is an id."""
+    """The file that a reference names, or None if it is an ID."""
     path = Path(reference).expanduser()
     if isinstance(reference, Path) or path.suffix in WEIGHT_SUFFIXES or path.is_file() or len(path.parts) > 1:
         return path
@@ -95,7 +95,7 @@ def _load_file(path: Path, store: Store, manifest: Manifest | None, image_size: 
 
 
 def _with_encoder_sizes(manifest: Manifest, encoder: OfficialWeights | None) -> Manifest:
-    """Complete the description of an adapter file's encoder, if only the encoder's own file tells its sizes."""
+    """Complete the specification of an adapter file's encoder with sizes from the encoder's own file."""
     spec = manifest.architecture.encoder
     if encoder is None or encoder.found.encoder is None or spec.options or spec.name != "custom":
         return manifest
@@ -115,7 +115,7 @@ def _network_of_bundle(path: Path, manifest: Manifest, store: Store) -> Segmenta
 
 
 def _encoder_for(manifest: Manifest, network: SegmentationNetwork, store: Store) -> dict[str, Tensor]:
-    """The encoder's tensors that a bundle only refers to, by the network's names."""
+    """The encoder's tensors that a bundle refers to, by the network's names."""
     source = manifest.encoder_source
     path = _encoder_path(source, store, manifest.title)
     if file_kind(path) == SAFETENSORS:
@@ -129,11 +129,11 @@ def _official_encoder(source: EncoderSource, store: Store, needed_by: str) -> Of
 
 
 def _encoder_path(source: EncoderSource, store: Store, needed_by: str) -> Path:
-    """The file with the encoder that a model stands on, compared with the hash that the model names.
+    """The file with the encoder that a model needs, verified against the hash in the model.
 
     Raises:
         ModelNotFoundError: if it is not on this computer.
-        CheckpointError: if it is another file than the model was made with.
+        CheckpointError: if it differs from the file that the model was made with.
     """
     if source.sha256 in MOVED_ENCODERS:
         return store.path_of(encoder_id(source), needed_by)
@@ -162,18 +162,18 @@ def _is_adapter(name: str) -> bool:
 def starting_tensors(
     model_id: str | Path, network: SegmentationNetwork, head: str, *, store: Store | None = None
 ) -> dict[str, Tensor]:
-    """What a new network can start from, by the network's own names; parts that have no counterpart are left out.
+    """Tensors that a new network can start from, by the network's own names; parts without a counterpart are omitted.
 
     Args:
-        model_id: an encoder (SAM, MobileSAM: the encoder at the network's image size, and what SAM's decoder has for
-            the head) or a model (all its tensors). A path is accepted as well.
-        network: the network that shall be filled.
+        model_id: an encoder (SAM, MobileSAM: the encoder at the network's image size, and the tensors of SAM's decoder
+            for the head) or a model (all its tensors). A path works as well.
+        network: the network to initialize.
         head: its kind of head, one of `models.specification.HEADS`.
-        store: where ids are looked up; None for the default one.
+        store: where IDs are looked up; None for the default store.
 
     Raises:
         ModelNotFoundError: if it is not on this computer; says how to get it.
-        CheckpointError: if a file is broken, unsafe or unknown.
+        CheckpointError: if a file is damaged, unsafe or unknown.
     """
     store = store if store is not None else Store()
     path = _as_path(model_id) or store.path_of(str(model_id))
@@ -185,9 +185,9 @@ def starting_tensors(
 
 
 def bundle_tensors(network: nn.Module, manifest: Manifest) -> dict[str, Tensor]:
-    """The tensors that belong into the bundle of a network: all, or all but the encoder that others have.
+    """The tensors of a network's bundle: all, or all but a shared encoder.
 
-    Adapters inside of the encoder are always among them.
+    Adapters inside the encoder are always included.
     """
     state = network.state_dict()
     if manifest.encoder_source.included:
@@ -198,13 +198,13 @@ def bundle_tensors(network: nn.Module, manifest: Manifest) -> dict[str, Tensor]:
 def save_model(
     path: Path | str, network: nn.Module, manifest: Manifest, *, overwrite: bool = False, dtype: str | None = None
 ) -> Path:
-    """Write a network as a bundle, with its encoder or, where the manifest refers to one, without.
+    """Save a network as a bundle, with its encoder unless the manifest refers to one elsewhere.
 
     Args:
-        path: name of the file.
+        path: output file.
         network: the network, with unmerged adapters.
-        manifest: what the bundle says about itself.
-        overwrite: whether an existing file may be replaced.
+        manifest: manifest of the bundle.
+        overwrite: replace an existing file.
         dtype: "float16" or "bfloat16" for half the size; None keeps the types.
 
     Raises:

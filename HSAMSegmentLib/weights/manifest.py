@@ -1,4 +1,4 @@
-"""The manifest: what a bundle says about itself. Plain data, JSON in the metadata of the safetensors file."""
+"""The manifest, which describes a bundle. Plain data, stored as JSON in the metadata of the safetensors file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class StructureRange:
-    """One structure in the training scans.
+    """Range of a structure in the training scans.
 
     Attributes:
         volume_ml: plausible volume (lowest, highest) in milliliters, None if no training scan
@@ -47,11 +47,11 @@ class StructureRange:
 
 @dataclass(frozen=True)
 class EncoderSource:
-    """Where the tensors of the encoder are.
+    """Location of the encoder's tensors.
 
     Attributes:
         included: whether the bundle holds them itself.
-        model_id: catalog id of the file that holds them otherwise ("sam_vit_b", "compact-encoder").
+        model_id: otherwise the catalog ID of the file with them ("sam_vit_b", "compact-encoder").
         sha256: hash of that file, empty if unknown.
     """
 
@@ -62,12 +62,12 @@ class EncoderSource:
 
 @dataclass(frozen=True)
 class License:
-    """Terms of the weights.
+    """License of the weights.
 
     Attributes:
         name: short name ("CC-BY-NC-SA-4.0").
-        terms: one or two sentences a user reads before the use.
-        url: where the full text is, may be empty.
+        terms: one or two sentences to read before use.
+        url: address of the full text, may be empty.
         research_only: whether any use beyond research is excluded.
     """
 
@@ -79,25 +79,25 @@ class License:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that is needed to rebuild a model and to trust it.
+    """Everything needed to rebuild and assess a model.
 
     Attributes:
         id: unique short name (letters, digits, '-', '_', '.').
-        title: as a user reads it.
+        title: display name.
         modality: "CT", "MR" or "" for any.
-        architecture: what to build.
-        encoder_source: where its encoder's tensors are.
-        intensity: how gray values are scaled.
-        slices: how the volume is cut and framed.
-        labels: what the channels 1..K mean, in this order.
-        license: terms of the weights.
-        description: a paragraph: what it is for, where it fails.
+        architecture: architecture of the network.
+        encoder_source: location of its encoder's tensors.
+        intensity: how intensities are scaled.
+        slices: how volumes are sliced and framed.
+        labels: labels of the channels 1..K, in order.
+        license: license of the weights.
+        description: a paragraph on its purpose and its weak points.
         citation: papers and data sets to cite.
-        field_of_view_mm: plausible in-plane extent (lowest, highest), or None if anything goes.
-        training: facts of the training: data hashes, settings, versions, split.
-        metrics: measured quality, with what it was measured on.
-        prediction: how the outputs are read.
-        training_ranges: what the structures of the training scans were like, by name; empty if it was not measured.
+        field_of_view_mm: plausible in-plane extent (lowest, highest), or None for any.
+        training: facts about the training: data hashes, settings, versions, split.
+        metrics: measured quality, and the data it was measured on.
+        prediction: how the outputs are combined.
+        training_ranges: ranges of the structures in the training scans, by name; empty if not measured.
     """
 
     id: str
@@ -118,7 +118,7 @@ class Manifest:
     training_ranges: dict[str, StructureRange] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """One JSON object as text, keys sorted."""
+        """Serialize to one JSON object, with sorted keys."""
         data = {
             "schema_version": SCHEMA_VERSION,
             "id": self.id,
@@ -146,7 +146,7 @@ class Manifest:
         """Read what `to_json` wrote.
 
         Raises:
-            CheckpointError: if the text is not a manifest, or one of a newer schema.
+            CheckpointError: if the text is not a manifest, or has a newer schema.
         """
         try:
             data = json.loads(text)

@@ -1,4 +1,4 @@
-"""Where the files that come with the program are: catalog, built-in bundles, terminologies."""
+"""Locate the files that come with the program: catalog, built-in bundles, terminologies."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ CATALOG_FILE = "catalog.json"
 
 
 def _candidates() -> tuple[Path, ...]:
-    """Places of the folder, for each way in which the program can be installed.
+    """Possible locations of the folder, one per kind of installation.
 
-    A wheel ships it inside of the package. In a source tree and in an installed Slicer extension it lies beside the
-    package (there, in `qt-scripted-modules`, merged with the module's own icons and forms).
+    A wheel ships it inside the package. In a source tree and in an installed Slicer extension it is next to the package
+    (there, in `qt-scripted-modules`, merged with the module's own icons and forms).
     """
     package = Path(HSAMSegmentLib.__file__).resolve().parent
     return (package / "Resources", package.parent / "Resources")
@@ -23,7 +23,7 @@ def _candidates() -> tuple[Path, ...]:
 
 @lru_cache(maxsize=1)
 def resource_folder() -> Path:
-    """The folder `Resources` with `Models/catalog.json` in it.
+    """The folder `Resources`, which contains `Models/catalog.json`.
 
     Raises:
         HSAMSegmentError: if the installation is incomplete.

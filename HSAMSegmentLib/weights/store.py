@@ -1,4 +1,4 @@
-"""The store: one folder of the user's with all files of weights, and what can be done with them. No torch here."""
+"""The store: the user's folder with all weights files, and the operations on it. No torch here."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from HSAMSegmentLib.weights.store_entries import (
 )
 
 SETTLED_SECONDS = 2.0
-"""A younger file may change again within one tick of its file system's clock (FAT: 2 s), which no stamp would show."""
+"""A younger file may change again within one tick of its file system's clock (FAT: 2 s) without a new timestamp."""
 
 _Stamp = tuple[int, ...]
 
@@ -45,7 +45,7 @@ WEIGHT_SUFFIXES = (BUNDLE_SUFFIX, ".pth", ".pt")
 
 @dataclass(frozen=True)
 class _Kept:
-    """An entry, and what it was made from."""
+    """An entry, and the state of the files it was made from."""
 
     stamps: tuple[_Stamp | None, _Stamp | None]
     known: CatalogEntry | None
@@ -53,9 +53,9 @@ class _Kept:
 
 
 class FileListing:
-    """Entries by file, valid as long as the file, its sidecar and what the catalog says of it stay the same.
+    """Caches entries by file, valid while the file, its sidecar and its catalog entry are unchanged.
 
-    May be used by several threads, while other programs add, replace and remove files.
+    Thread-safe, also while other programs add, replace and delete files.
     """
 
     def __init__(self) -> None:
@@ -63,12 +63,12 @@ class FileListing:
         self._lock = threading.Lock()
 
     def entry(self, path: Path, status: str, known: CatalogEntry | None = None) -> ModelEntry | None:
-        """What a file is; None if it is gone.
+        """The entry of a file; None if it is gone.
 
         Args:
             path: the file.
-            status: `BUILT_IN` or `STORED`, for a file that is not broken.
-            known: the entry of the catalog whose file name it has, if any.
+            status: `BUILT_IN` or `STORED`, for a file that is not damaged.
+            known: the catalog entry with this file name, if any.
         """
         stamps = _stamps(path)
         if stamps[0] is None:
@@ -83,7 +83,7 @@ class FileListing:
         except FileNotFoundError:
             self._forget(path, status)
             return None
-        # A file that changed while it was read, or is broken (which may be the disk's fault), is read again.
+        # A file that changed while being read, or is damaged (possibly by the disk), is read again.
         if entry.status != BROKEN and _are_settled(stamps) and _stamps(path) == stamps:
             with self._lock:
                 self._kept[path, status] = _Kept(stamps, known, entry)
@@ -109,7 +109,7 @@ def _stamps(path: Path) -> tuple[_Stamp | None, _Stamp | None]:
 
 
 def _stamp(path: Path) -> _Stamp | None:
-    """Changes whenever a file is written or replaced; None if there is none."""
+    """A value that changes whenever a file is written or replaced; None if there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -122,7 +122,7 @@ def _are_settled(stamps: tuple[_Stamp | None, _Stamp | None], clock: Callable[[]
 
 
 def default_folder() -> Path:
-    """Where the store is: `HSAMSEGMENT_HOME`, else the platform's place for data of a user's programs."""
+    """Location of the store: `HSAMSEGMENT_HOME`, else the platform's folder for user data."""
     override = os.environ.get(HOME_VARIABLE)
     if override:
         return Path(override).expanduser()
@@ -134,14 +134,14 @@ def default_folder() -> Path:
 
 
 class Store:
-    """All models and encoders: built-in ones, those in the user's folder, and those the catalog could bring.
+    """All models and encoders: built-in ones, those in the user's folder, and those that the catalog can provide.
 
-    Nothing is created on the disk before something is stored.
+    Nothing is created on disk until something is stored.
 
     Args:
         folder: the user's folder; None for `default_folder()`.
-        catalog: known files; None for the one that comes with the program.
-        builtin: folder with the bundles that come with the program; None for the installed one.
+        catalog: known files; None for the catalog of the program.
+        builtin: folder with the built-in bundles; None for the installed one.
     """
 
     def __init__(
@@ -154,21 +154,20 @@ class Store:
 
     @property
     def models_folder(self) -> Path:
-        """The folder of the files themselves; it may not exist yet."""
+        """Folder of the files themselves; it may not exist yet."""
         return self.folder / "models"
 
     def models(self, kind: str | None = None) -> list[ModelEntry]:
-        """Everything there is or could be downloaded: built-in first, then stored, then available.
+        """List everything that exists or can be downloaded: built-in first, then stored, then available.
 
-        A file is read when it is new or changed; asking again costs a look at its date and size.
+        A file is read only if it is new or changed; further calls check its date and size.
 
-        Broken files, and models whose encoder is unknown, are listed with their problem; they never make the list
-        fail.
+        Damaged files, and models with an unknown encoder, are listed with their problem; they never make the list fail.
 
         Args:
-            kind: "model" or "encoder" to see only those.
+            kind: "model" or "encoder" to list only those.
         """
-        # Of two files with one id, the one that is named after it is the original.
+        # Of two files with the same ID, the one named after it is the original.
         stored = sorted(
             self._stored_entries(), key=lambda entry: entry.path is not None and entry.path.stem != entry.id
         )
@@ -199,10 +198,10 @@ class Store:
                 yield entry_from_catalog(known, None, part.stat().st_size if part.is_file() else 0)
 
     def find(self, model_id: str) -> ModelEntry:
-        """The entry of this id, or of the model that took its place, whether its file is there or not.
+        """The entry with this ID, or of the model that replaced it, whether its file exists or not.
 
         Raises:
-            ModelNotFoundError: if it is unknown; names similar ids.
+            ModelNotFoundError: if it is unknown; suggests similar IDs.
         """
         entries = self.models()
         for wanted in (model_id, RENAMED_MODELS.get(model_id)):
@@ -214,15 +213,15 @@ class Store:
         raise ModelNotFoundError(f"There is no model '{model_id}'. Did you mean {' or '.join(similar)}?")
 
     def path_of(self, model_id: str, needed_by: str = "") -> Path:
-        """The usable file of a model or encoder; a file that the catalog knows is compared with its hash (once).
+        """The usable file of a model or encoder; files in the catalog are verified by hash (once).
 
         Args:
-            model_id: its id.
-            needed_by: title of the model that needs it, for the sentence.
+            model_id: ID of the model or encoder.
+            needed_by: title of the model that needs it, for messages.
 
         Raises:
-            ModelNotFoundError: if it is not on this computer; says its name, size and how to get it.
-            CheckpointError: if the file is broken or not the one that the catalog describes.
+            ModelNotFoundError: if it is not on this computer; gives its name, size and how to get it.
+            CheckpointError: if the file is damaged or not the one in the catalog.
         """
         entry = self.find(model_id)
         if entry.status == BROKEN:
@@ -239,7 +238,7 @@ class Store:
         return entry.path
 
     def how_to_get(self, entry: ModelEntry, needed_by: str = "") -> str:
-        """The sentence for a model or encoder that is not on this computer."""
+        """The message for a model or encoder that is not on this computer."""
         known = entry.catalog
         if known is None or entry.status == BROKEN:
             return entry.problem or f"{entry.title} is not on this computer."
@@ -253,7 +252,7 @@ class Store:
         """What is missing to use a model: itself, its encoder (known or not), both or nothing.
 
         Raises:
-            ModelNotFoundError: if the id is unknown.
+            ModelNotFoundError: if the ID is unknown.
         """
         entry = self.find(model_id)
         needed = [entry]
@@ -263,20 +262,20 @@ class Store:
         return [item for item in needed if not item.is_present]
 
     def sha256(self, path: Path) -> str:
-        """Hash of a stored or built-in file; remembered for files in the store."""
+        """Hash of a stored or built-in file; cached for files in the store."""
         return self._hashes.sha256(path) if path.parent == self.models_folder else sha256_of(path)
 
     def download(
         self, model_id: str, progress: ProgressCallback = ignore_progress, cancel: CancelToken | None = None
     ) -> Path:
-        """Download a model or encoder of the catalog, or continue an earlier download; returns the file.
+        """Download a model or encoder of the catalog, or resume; return the file.
 
         Raises:
             ModelNotFoundError: if the catalog does not have it.
-            CheckpointError: if a broken file is in the way.
+            CheckpointError: if a damaged file is in the way.
             DownloadError, OutputError, CancelledError: as `download_file`.
         """
-        # The HTTP library takes a tenth of a second to import; opening the panel lists models and downloads nothing.
+        # The HTTP library takes a tenth of a second to import; opening the panel lists models without downloading.
 
         from HSAMSegmentLib.weights.download.downloader import RemoteFile, download_file
 
@@ -315,21 +314,20 @@ class Store:
         progress: ProgressCallback = ignore_progress,
         cancel: CancelToken | None = None,
     ) -> ModelEntry:
-        """Copy a file of weights into the store, after the same checks as a download.
+        """Copy a weights file into the store, after the same checks as for a download.
 
         Args:
             path: a bundle, or an official file of SAM, MobileSAM, H-SAM, SAMed or AutoSAM.
-            model_id: which model of the catalog it shall be, or an id of the user's choice for an official file;
-                None to tell by content.
-            labels: what the classes of an official file are, where the user knows it.
-            image_size: for an official file that does not tell it.
-            overwrite: whether a stored model of the same id may be replaced.
-            progress: gets the copied fraction.
-            cancel: looked at between two megabytes.
+            model_id: ID of the catalog model that it is, or a custom ID for an official file; None to recognize it.
+            labels: classes of an official file, if the user knows them.
+            image_size: for an official file that does not determine it.
+            overwrite: replace a stored model with the same ID.
+            progress: called with the copied fraction.
+            cancel: checked every megabyte.
 
         Raises:
-            CheckpointError: if the file is broken, unsafe, unknown, or not the wanted one.
-            OutputError: if the model is there already, or the file cannot be written.
+            CheckpointError: if the file is damaged, unsafe, unknown, or not the requested one.
+            OutputError: if the model already exists, or the file cannot be written.
         """
         importer = Importer(self.catalog, self.models_folder, self._hashes, self.models)
         name = importer.run(
@@ -344,11 +342,11 @@ class Store:
         return self.find(name)
 
     def remove(self, model_id: str) -> None:
-        """Delete a stored model or encoder, a broken file, or the rest of an unfinished download.
+        """Delete a stored model or encoder, a damaged file, or an unfinished download.
 
         Raises:
-            ModelNotFoundError: if the id is unknown, or nothing of it is on this computer.
-            RequestError: if it comes with the program.
+            ModelNotFoundError: if the ID is unknown, or nothing of it is on this computer.
+            RequestError: if it is built in.
         """
         entry = self.find(model_id)
         if entry.status == BUILT_IN:
@@ -366,7 +364,7 @@ class Store:
         self._remove_if_empty()
 
     def _remove_if_empty(self) -> None:
-        """Leave no empty folders; the user's own choice of a folder stays."""
+        """Delete empty folders, except one that the user chose."""
         folders = [self.models_folder] + ([self.folder] if self.folder == default_folder() else [])
         for folder in folders:
             if folder.is_dir() and not any(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""What the store lists: one entry per model or encoder, whether it is there or could be downloaded. No torch here."""
+"""Entries of the store: one per model or encoder, present or available for download. No torch here."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ NO_LICENSE = License("unknown", "The file does not tell its terms; ask its autho
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One model or encoder, as lists show it.
+    """One model or encoder, as listed.
 
     Attributes:
         id: name for the command line and for other models.
-        title: as a user reads it.
+        title: display name.
         kind: "model" or "encoder".
         status: `BUILT_IN` (comes with the program), `STORED` (downloaded, imported or fine-tuned), `AVAILABLE` (in the
-            catalog, not on this computer) or `BROKEN` (a file that cannot be used; `problem` says why).
-        path: the file, or None if it is not there.
+            catalog, not on this computer) or `BROKEN` (an unusable file; `problem` says why).
+        path: the file, or None if there is none.
         size_bytes: size of the file, or of the download.
-        organs: names of what a model segments.
+        organs: names of the organs that a model segments.
         modality: "CT", "MR" or "".
-        encoder: id of the encoder that a model needs beside it, "" if it holds its own.
-        license: terms of the weights.
-        manifest: full description of a model, or None for encoders and broken files.
-        catalog: what the catalog says, or None for files it does not know.
-        problem: why the file cannot be used, or (of a model that is not broken itself) that nobody knows the encoder
-            it needs; "" if all is well.
-        partial_bytes: how much of an unfinished download is there.
+        encoder: ID of the encoder that a model needs in addition, "" if included.
+        license: license of the weights.
+        manifest: manifest of a model; None for encoders and damaged files.
+        catalog: catalog entry, or None for files that are not in the catalog.
+        problem: why the file is unusable, or (for an intact model) that the encoder it needs is unknown; "" if all is
+            well.
+        partial_bytes: size of an unfinished download.
     """
 
     id: str
@@ -68,7 +68,7 @@ class ModelEntry:
 
     @property
     def is_bundle(self) -> bool:
-        """Whether the file is here and holds its own description."""
+        """Whether the file is here and contains its own manifest."""
         return self.path is not None and self.path.suffix == BUNDLE_SUFFIX
 
     @property
@@ -78,7 +78,7 @@ class ModelEntry:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was assumed about the model and could be wrong."""
+        """Assumptions about the model that could be wrong."""
         notes = notes_of(self.manifest)
         if self.catalog is not None and not self.catalog.sha256 and self.path is not None:
             notes += (f"No hash of {self.title} is known; the file was recognized by its layout only.",)
@@ -86,15 +86,15 @@ class ModelEntry:
 
 
 def notes_of(manifest: Manifest | None) -> tuple[str, ...]:
-    """What was assumed when a manifest was made for a file that had none."""
+    """Assumptions made when creating the manifest for a file that had none."""
     return tuple(manifest.training.get(NOTES_KEY, ())) if manifest is not None else ()
 
 
 def recognize_file(path: Path) -> OfficialFile | None:
-    """What a file of weights is, from its first kilobytes; None for a bundle.
+    """Recognize a weights file from its first kilobytes; None for a bundle.
 
     Raises:
-        CheckpointError: if it is not a file of weights, unsafe or unknown.
+        CheckpointError: if it is not a weights file, unsafe or unknown.
     """
     if file_kind(path) == SAFETENSORS:
         return None
@@ -138,15 +138,15 @@ def _problem_of(known: CatalogEntry, path: Path) -> str:
 
 
 def require_known(known: CatalogEntry, path: Path, file: str) -> None:
-    """Make sure, by content, that a file is what the catalog describes; it is all that can be told without a hash.
+    """Ensure, by content, that a file matches its catalog entry, for files without a known hash.
 
     Args:
-        known: the description.
+        known: the catalog entry.
         path: the file.
-        file: what to call it in the sentence.
+        file: name of the file in messages.
 
     Raises:
-        CheckpointError: if it is not; names both sides.
+        CheckpointError: if it does not; names both sides.
     """
     found = recognize_file(path)
     if found is None:
@@ -159,7 +159,7 @@ def require_known(known: CatalogEntry, path: Path, file: str) -> None:
 
 
 def entry_from_manifest(manifest: Manifest, path: Path, status: str) -> ModelEntry:
-    """The entry of a bundle, or of an official file with a manifest beside it."""
+    """The entry of a bundle, or of an official file with a manifest next to it."""
     return ModelEntry(
         id=manifest.id,
         title=manifest.title,
@@ -176,17 +176,17 @@ def entry_from_manifest(manifest: Manifest, path: Path, status: str) -> ModelEnt
 
 
 def encoder_id(source: EncoderSource) -> str:
-    """Id of the file that holds an encoder today."""
+    """Current ID of the file that holds an encoder."""
     return MOVED_ENCODERS.get(source.sha256, source.model_id)
 
 
 def entry_from_file(path: Path, status: str, manifest: Manifest | None) -> ModelEntry:
-    """The entry of a file that the catalog does not know; a broken one is described, not raised.
+    """The entry of a file that is not in the catalog; a damaged one is described instead of raising.
 
     Args:
         path: the file.
         status: `BUILT_IN` or `STORED`.
-        manifest: what lies beside an official file, if anything.
+        manifest: manifest next to an official file, if any.
     """
     try:
         if path.suffix == BUNDLE_SUFFIX:
@@ -203,7 +203,7 @@ def entry_from_file(path: Path, status: str, manifest: Manifest | None) -> Model
 
 
 def unknown_encoder(encoder: str, needed_by: str) -> ModelEntry:
-    """The entry of an unknown encoder: neither a file here nor in the catalog; `needed_by` is a title."""
+    """The entry of an unknown encoder, which is neither here nor in the catalog; `needed_by` is a title."""
     problem = (
         f"{needed_by} needs the encoder '{encoder}', which is unknown here. Get its file from the author of the model "
         f"and import it under the id '{encoder}'."
@@ -212,7 +212,7 @@ def unknown_encoder(encoder: str, needed_by: str) -> ModelEntry:
 
 
 def with_unknown_encoders_named(entries: list[ModelEntry]) -> list[ModelEntry]:
-    """Say of each model that needs an unknown encoder that it does, so that it does not harm the others."""
+    """Mark each model that needs an unknown encoder, so that it does not affect the others."""
     known = {"", *(entry.id for entry in entries)}
     return [
         entry if entry.encoder in known else replace(entry, problem=unknown_encoder(entry.encoder, entry.title).problem)
@@ -221,7 +221,7 @@ def with_unknown_encoders_named(entries: list[ModelEntry]) -> list[ModelEntry]:
 
 
 def without_repetitions(entries: list[ModelEntry]) -> list[ModelEntry]:
-    """Keep the first of several files with one id usable, and say so of the others."""
+    """Keep the first of several files with one ID usable, and mark the others."""
     first: dict[str, ModelEntry] = {}
     kept = []
     for entry in entries:

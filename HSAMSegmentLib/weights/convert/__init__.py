@@ -1,1 +1,1 @@
-"""Official `.pth` files as networks of this package."""
+"""Convert official `.pth` files to networks of this package."""

@@ -1,4 +1,4 @@
-"""Official `.pth` and `.pt` files as our networks: read safely, recognized by content, renamed, checked for fit."""
+"""Convert official `.pth` and `.pt` files: read safely, recognize by content, rename tensors, check the fit."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class OfficialWeights:
 
     Attributes:
         path: the file.
-        found: what it is.
-        state: its tensors by official name, without "module." and wrappers.
+        found: its recognized kind.
+        state: tensors by official name, without wrappers and the prefix "module.".
     """
 
     path: Path
@@ -48,10 +48,10 @@ class OfficialWeights:
 
 
 def read_official(path: Path | str) -> OfficialWeights:
-    """Recognize an official file and read its tensors, without running anything in it.
+    """Recognize an official file and read its tensors, without executing anything in it.
 
     Raises:
-        CheckpointError: if the file is none, is unsafe, broken or unknown.
+        CheckpointError: if it is not an official file, or is unsafe, damaged or unknown.
     """
     path = Path(path)
     found = recognize(plain_state(read_torch_header(path), path.name), path.name)
@@ -59,7 +59,7 @@ def read_official(path: Path | str) -> OfficialWeights:
 
 
 def _load(path: Path) -> object:
-    """Read the tensors; those of a plain zip are mapped, so that only what is used is read from the disk."""
+    """Read the tensors; those in a plain zip are memory-mapped, so only what is used is read from disk."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -77,15 +77,15 @@ def _can_be_mapped(path: Path) -> bool:
 def network_from_official(
     weights: OfficialWeights, architecture: Architecture, encoder: OfficialWeights | None = None
 ) -> SegmentationNetwork:
-    """Build the network of an official file and fill every tensor of it, in evaluation mode.
+    """Build the network of an official file and fill all of its tensors, in evaluation mode.
 
     Args:
         weights: the file with the head (and, for AutoSAM, the encoder).
-        architecture: what to build, from its manifest.
-        encoder: for adapter files, the SAM checkpoint they stand on.
+        architecture: architecture from its manifest.
+        encoder: for adapter files, the SAM checkpoint that they need.
 
     Raises:
-        CheckpointError: if the files do not belong together, or a tensor is missing or of another shape.
+        CheckpointError: if the files do not belong together, or a tensor is missing or has another shape.
     """
     source = weights if encoder is None else encoder
     require_encoder(weights.found, source.found, file=weights.path.name, encoder_file=source.path.name)
@@ -105,10 +105,10 @@ def network_from_official(
 
 
 def encoder_tensors(source: OfficialWeights, encoder: nn.Module) -> dict[str, Tensor]:
-    """The encoder's tensors of an official file at the image size of `encoder`, by the names inside of it.
+    """The encoder's tensors of an official file, resized to the image size of `encoder`, by encoder-internal names.
 
-    SAM's tables of positions are interpolated where the file was made for another size. What the encoder has no use
-    for (MobileSAM's file keeps the classifier it was distilled with) is left out.
+    SAM's position tables are interpolated if the file was made for another size. Tensors that the encoder does not use
+    (MobileSAM's file has the classifier it was distilled with) are omitted.
 
     Raises:
         CheckpointError: if the file holds no encoder.

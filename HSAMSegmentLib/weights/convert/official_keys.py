@@ -1,4 +1,4 @@
-"""How the tensors of official files are called here. Names only; no torch.
+"""Map the tensor names of official files to ours. Names only; no torch.
 
 Official files: SAM's own checkpoints, adapter files of H-SAM and SAMed, whole models of AutoSAM. See parity section 8.
 """
@@ -13,7 +13,7 @@ _PROMPT = {
     "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix": "positional_grid.matrix",
     "prompt_encoder.no_mask_embed.weight": "no_mask",
 }
-# Inside of a mask decoder, official part -> ours; the first that fits is taken.
+# Inside a mask decoder, official part -> ours; the first match is used.
 _UPSCALING_PARTS = (
     ("output_upscaling.0.", "upscaling.steps.0.expand."),
     ("output_upscaling.1.", "upscaling.steps.0.norm."),
@@ -49,7 +49,7 @@ _TABLES: dict[str, tuple[dict[str, str], tuple[tuple[str, str, tuple[tuple[str, 
     "linear": ({}, (("mask_decoder.", "", _LINEAR_PARTS),)),
 }
 
-# Tensors of official files that have no effect on any mask (parity 8.2), or are said twice.
+# Tensors of official files that affect no mask (parity 8.2), or are stored twice.
 _PROMPTS_NEVER_GIVEN = r"prompt_encoder2?\.(mask_downscaling|point_embeddings|not_a_point_embed)\."
 _DEAD = {
     "hsam": (
@@ -69,14 +69,14 @@ _ENCODER_PREFIX = "image_encoder."
 
 @dataclass(frozen=True)
 class KeyMap:
-    """What the keys of an official file are to us.
+    """The keys of an official file, mapped to ours.
 
     Attributes:
-        head: our key inside of the head -> official key.
-        encoder: our key inside of the encoder -> official key.
-        adapters: (index, "a" or "b") of a low-rank adapter -> official key; index 2i belongs to q of block i, 2i + 1
-            to v.
-        dead: official keys without effect on any mask.
+        head: our key inside the head -> official key.
+        encoder: our key inside the encoder -> official key.
+        adapters: (index, "a" or "b") of a low-rank adapter -> official key; index 2i belongs to q of block i, 2i + 1 to
+            v.
+        dead: official keys that affect no mask.
         unknown: official keys that this head does not have.
     """
 
@@ -88,10 +88,10 @@ class KeyMap:
 
 
 def map_official_keys(head: str, keys: Iterable[str]) -> KeyMap:
-    """Sort the keys of an official file, given the head it is for (one of `architecture.HEADS`).
+    """Map the keys of an official file for a given head (one of `architecture.HEADS`).
 
-    H-SAM's files say `prompt_encoder` twice; where both are there, the second, `prompt_encoder2`, is taken, as the
-    official loader does, and the first is among the dead.
+    H-SAM's files store `prompt_encoder` twice; if both exist, the second one, `prompt_encoder2`, is used, as in the
+    official loader, and the first counts as dead.
     """
     found = KeyMap()
     dead, unknown = [], []
@@ -116,7 +116,7 @@ def map_official_keys(head: str, keys: Iterable[str]) -> KeyMap:
 
 
 def head_key(head: str, official_key: str) -> str | None:
-    """Our key inside of the head for an official key, or None where the head has no such tensor."""
+    """Our key inside the head for an official key, or None if the head has no such tensor."""
     if head == "hsam":
         official_key = official_key.replace("prompt_encoder2.", "prompt_encoder.")
     single, decoders = _TABLES[head]
@@ -130,16 +130,16 @@ def head_key(head: str, official_key: str) -> str | None:
 
 
 def is_dead(head: str, official_key: str) -> bool:
-    """Whether an official tensor has no effect on any mask of this head."""
+    """Whether an official tensor affects no mask of this head."""
     return any(re.match(pattern, official_key) for pattern in _DEAD[head])
 
 
 def initial_head_keys(head: str, sam_keys: Iterable[str]) -> dict[str, str]:
-    """Which tensors of SAM's own checkpoint start a new head: our key inside of the head -> SAM's key.
+    """Map tensors of SAM's own checkpoint to those of a new head: our key inside the head -> SAM's key.
 
-    H-SAM's second decoder, the mask tokens and what follows from them, and the convolutional head start from chance
-    (parity 8.3). Two things differ from the official loaders: AutoSAM's positional matrix is taken as well, because
-    SAM's transformer was trained with it (the official one stays random), and the perceptrons that H-SAM's failed
+    H-SAM's second decoder, the mask tokens with what depends on them, and the convolutional head start from random
+    values (parity 8.3). Two things differ from the official loaders: AutoSAM's positional matrix is copied as well,
+    because SAM's transformer was trained with it (the official one stays random), and the MLPs that H-SAM's failed
     strict load copies by accident are not.
     """
     excluded = ("mask_tokens", "iou") if head == "autosam" else ("mask_tokens", "iou_prediction_head", "hypernetworks")

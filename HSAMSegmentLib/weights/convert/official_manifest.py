@@ -1,4 +1,4 @@
-"""Manifests for official files, which have none of their own. No torch here."""
+"""Create manifests for official files, which have none. No torch here."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ NOTES_KEY = "notes"
 def official_architecture(
     found: OfficialFile, *, image_size: int | None = None, encoder: EncoderSpec | None = None
 ) -> Architecture:
-    """What to build for an official file.
+    """The architecture of an official file.
 
     Args:
-        found: what the file is; it must have a head.
-        image_size: for a file that does not tell; must agree with one that does. 512 by default.
-        encoder: description of the encoder it stands on, needed for sizes that have no name.
+        found: the recognized file; it must have a head.
+        image_size: for a file that does not determine it; must agree with one that does. Default: 512.
+        encoder: specification of the encoder it needs, required for sizes without a name.
 
     Raises:
         CheckpointError: if the file is an encoder, or was made for another image size.
@@ -59,17 +59,17 @@ def manifest_for(
     labels: LabelSet | None = None,
     encoder: EncoderSpec | None = None,
 ) -> Manifest:
-    """Describe an official file: as the catalog does where it fits one of its models, else in general terms.
+    """Describe an official file: by the catalog if it matches one of its models, else in general terms.
 
-    What was assumed, and could be wrong, is said in `training["notes"]`.
+    Assumptions that could be wrong are listed in `training["notes"]`.
 
     Args:
-        found: what the file is.
+        found: the recognized file.
         catalog: the known models.
-        name: file name without suffix, for the id and the title of an unknown model.
-        image_size: for a file that does not tell.
-        labels: names of the classes, if the user knows them; the catalog's models are not looked at then.
-        encoder: description of the encoder it stands on, needed for sizes that have no name.
+        name: file name without suffix, for the ID and the title of an unknown model.
+        image_size: for a file that does not determine it.
+        labels: names of the classes, if the user knows them; the catalog is then ignored.
+        encoder: specification of the encoder it needs, required for sizes without a name.
 
     Raises:
         CheckpointError: if the file is an encoder, was made for another image size, or the labels do not fit.
@@ -88,7 +88,7 @@ def manifest_for(
 
 
 def _known_manifest(architecture: Architecture, catalog: Catalog) -> Manifest | None:
-    """The catalog's description of a model of exactly this architecture, if there is one and only one."""
+    """The catalog's manifest of the model with exactly this architecture, if there is only one."""
     fitting = [entry.manifest for entry in catalog if entry.manifest and entry.manifest.architecture == architecture]
     return fitting[0] if len(fitting) == 1 else None
 
@@ -128,13 +128,13 @@ def _general_manifest(
 
 
 def safe_id(name: str) -> str:
-    """A short name with letters, digits, '-', '_' and '.' only, made from any text."""
+    """Derive a short name from any text, with letters, digits, '-', '_' and '.' only."""
     text = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-._")
     return text or "model"
 
 
 def general_labels(count: int) -> LabelSet:
-    """Labels "class 1" to "class K" in colors that differ as much as possible in hue."""
+    """Labels "class 1" to "class K" in colors of maximally different hue."""
     hues = [(index * 0.618034) % 1.0 for index in range(count)]
     colors = [triple(round(part, 4) for part in colorsys.hsv_to_rgb(hue, 0.6, 0.9)) for hue in hues]
     return LabelSet(tuple(Label(i + 1, f"class {i + 1}", color, single_piece=False) for i, color in enumerate(colors)))

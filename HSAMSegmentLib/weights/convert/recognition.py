@@ -1,7 +1,7 @@
-"""Which official file of weights this is, told by the names and shapes of its tensors, never by its file name.
+"""Recognize official weights files by the names and shapes of their tensors, never by file name.
 
-Works on real tensors and on the `TensorInfo`s of `torch_header` alike, so it needs no torch. The layouts: SAM's own
-checkpoints, MobileSAM's, adapter files of H-SAM and SAMed (which need a SAM encoder beside them), and whole models of
+Works on real tensors as well as on `TensorInfo`s of `torch_header`, so it needs no torch. The layouts: SAM's own
+checkpoints, MobileSAM's, adapter files of H-SAM and SAMed (which need a SAM encoder in addition), and whole models of
 AutoSAM.
 """
 
@@ -53,17 +53,17 @@ _BESIDE_ENCODER = re.compile(
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """What an official file holds.
+    """The content of an official file.
 
     Attributes:
         encoder_name: the encoder that it holds or needs: "sam_vit_b", ..., "mobile_sam", or "custom" for other sizes.
         encoder_width: width C of the encoder's tokens; 0 for MobileSAM.
         encoder_depth: number of the encoder's blocks; 0 for MobileSAM.
-        encoder: complete description of the encoder if the file holds one, else None.
+        encoder: full specification of the encoder if the file holds one, else None.
         head: "hsam", "samed", "autosam", "cnn", "linear", or "" for an encoder file (SAM, MobileSAM).
         num_classes: foreground classes K, 0 for an encoder file.
-        lora_rank: rank of the adapters, 0 without.
-        image_size: side S for which the file was made, or None if it does not tell.
+        lora_rank: rank of the adapters, 0 without adapters.
+        image_size: side S that the file was made for, or None if it cannot be determined.
     """
 
     encoder_name: str
@@ -77,18 +77,18 @@ class OfficialFile:
 
     @property
     def holds_encoder(self) -> bool:
-        """Whether the encoder's tensors are in the file."""
+        """Whether the file holds the encoder's tensors."""
         return self.encoder is not None
 
     @property
     def encoder_title(self) -> str:
-        """The encoder as a user reads it: "SAM ViT-B", or its sizes."""
+        """Display name of the encoder: "SAM ViT-B", or its sizes."""
         size = f"an encoder of width {self.encoder_width} with {self.encoder_depth} blocks"
         return ENCODER_TITLES.get(self.encoder_name, size)
 
     @property
     def title(self) -> str:
-        """The file as a user reads it: "H-SAM for SAM ViT-B, 8 classes, rank 5, 512 pixels"."""
+        """Display name of the file: "H-SAM for SAM ViT-B, 8 classes, rank 5, 512 pixels"."""
         parts = [f"{HEAD_TITLES[self.head]} for {self.encoder_title}" if self.head else self.encoder_title]
         if self.head:
             parts.append(f"{self.num_classes} classes")
@@ -99,7 +99,7 @@ class OfficialFile:
         return ", ".join(parts)
 
     def differences(self, architecture: Architecture) -> list[str]:
-        """Where the file is not of this architecture, each as "8 classes instead of 13"."""
+        """Differences between the file and an architecture, each as "8 classes instead of 13"."""
         pairs: tuple[tuple[str, str], ...] = (
             (HEAD_TITLES.get(self.head, "no head"), HEAD_TITLES[architecture.head]),
             (self.encoder_title, ENCODER_TITLES.get(architecture.encoder.name, architecture.encoder.name)),
@@ -115,9 +115,9 @@ class OfficialFile:
 
 
 def plain_state(content: Any, file: str) -> dict[str, Any]:
-    """Find the state dict in what a file holds: names without "module." to tensors (or `TensorInfo`s).
+    """Find the state dict in a file: names without "module." to tensors (or `TensorInfo`s).
 
-    Training checkpoints wrap it ("model", "state_dict", ...), data-parallel training prefixes its names.
+    Training checkpoints wrap it ("model", "state_dict", ...), and data-parallel training prefixes its names.
 
     Raises:
         CheckpointError: if there are no named tensors.
@@ -141,14 +141,14 @@ def _without_prefixes(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def recognize(state: Mapping[str, Any], file: str) -> OfficialFile:
-    """Tell which official file these tensors are.
+    """Recognize the official file that these tensors are from.
 
     Args:
-        state: what `plain_state` returned.
-        file: what to call the file in a sentence.
+        state: result of `plain_state`.
+        file: name of the file in messages.
 
     Raises:
-        CheckpointError: if it is none of the known layouts, or an incomplete one.
+        CheckpointError: if it matches none of the known layouts, or is incomplete.
     """
     try:
         found = _recognize(state, file)
@@ -183,7 +183,7 @@ def _recognize(state: Mapping[str, Any], file: str) -> OfficialFile | None:
 
 
 def _refuse_foreign_parts(state: Mapping[str, Any], known: re.Pattern[str], file: str) -> None:
-    """Refuse a file with tensors that would be dropped: the encoder computes something else without them.
+    """Reject a file with tensors that would be dropped, since its encoder computes something else without them.
 
     Raises:
         CheckpointError: naming them.
@@ -228,14 +228,14 @@ def _adapter_file(state: Mapping[str, Any], file: str) -> OfficialFile:
 
 
 def _classes(channels: int) -> int:
-    """Foreground classes of so many output channels, of which the first is the background."""
+    """Foreground classes of this many output channels, the first of which is the background."""
     if channels < 2:
         raise ValueError("a second output channel")
     return channels - 1
 
 
 def _gate_image_size(state: Mapping[str, Any]) -> int | None:
-    """H-SAM's gate has one weight per pair of image tokens, which tells the image size."""
+    """H-SAM's gate has one weight per pair of image tokens, which determines the image size."""
     gate = state.get("mask_decoder2.self_attn.q_proj.weight")
     side = math.isqrt(gate.shape[0]) if gate is not None else 0
     return side * PATCH_SIZE if gate is not None and side * side == gate.shape[0] else None
@@ -274,7 +274,7 @@ def _sam_encoder(state: Mapping[str, Any]) -> tuple[EncoderSpec, int, int]:
 
 
 def _head_of_whole_model(state: Mapping[str, Any]) -> tuple[str, int]:
-    """The head that lies beside an encoder, and its output channels; ("", 0) for SAM's own decoder or none."""
+    """The head next to an encoder, and its output channels; ("", 0) for SAM's own decoder or none."""
     if "mask_decoder.input_block.0.weight" in state:
         return "cnn", state["mask_decoder.final.1.weight"].shape[0]
     if "mask_decoder.final.2.weight" in state:
@@ -285,22 +285,22 @@ def _head_of_whole_model(state: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def encoder_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The encoder's tensors of an official file, by the names they have inside of the encoder."""
+    """The encoder's tensors of an official file, by encoder-internal names."""
     prefix = "image_encoder."
     return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
 
 
 def require_architecture(found: OfficialFile, architecture: Architecture, *, file: str, wanted_by: str) -> None:
-    """Make sure that a file is what is expected.
+    """Ensure that a file has the expected architecture.
 
     Args:
-        found: what the file is.
-        architecture: what it should be.
-        file: what to call the file in the sentence.
-        wanted_by: what to call the expectation ("the catalog's entry 'hsam_synapse_10'").
+        found: the recognized file.
+        architecture: the expected architecture.
+        file: name of the file in messages.
+        wanted_by: name of the expectation in messages ("the catalog's entry 'hsam_synapse_10'").
 
     Raises:
-        CheckpointError: naming every difference with both sides.
+        CheckpointError: naming both sides of every difference.
     """
     differences = found.differences(architecture)
     if differences:
@@ -308,7 +308,7 @@ def require_architecture(found: OfficialFile, architecture: Architecture, *, fil
 
 
 def require_encoder(adapter: OfficialFile, encoder: OfficialFile, *, file: str, encoder_file: str) -> None:
-    """Make sure that an adapter file and an encoder file belong together.
+    """Ensure that an adapter file and an encoder file belong together.
 
     Raises:
         CheckpointError: if the encoder file holds no encoder, or one of another size; names both.

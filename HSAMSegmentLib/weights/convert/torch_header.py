@@ -1,8 +1,8 @@
-"""Names and shapes of the tensors in a PyTorch file, read without torch and without running anything in it.
+"""Read names and shapes of the tensors in a PyTorch file without torch and without executing anything in it.
 
-A `.pth` file is a pickle, and a pickle is a program. Here it is read by an unpickler that knows only the few names
-that plain weights need, each replaced by a stand-in that builds a description; any other name is refused before it is
-looked up. So a file is recognized in milliseconds, whatever its size, and Slicer can do it before torch is installed.
+A `.pth` file is a pickle, and a pickle is a program. This unpickler allows only the few names that plain weights need,
+each replaced by a stand-in that builds a description; any other name is rejected before lookup. So files of any size
+are recognized in milliseconds, even in Slicer before torch is installed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _STORAGES = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a file says about one tensor: its shape and the name of its number type."""
+    """Shape and dtype name of a tensor in a file."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -60,7 +60,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class _Storage:
-    """A block of numbers in the file: where it is, how many, of which type."""
+    """A block of numbers in the file: its location, size and type."""
 
     key: str
     count: int
@@ -68,7 +68,7 @@ class _Storage:
 
 
 class _StandIn:
-    """Takes the place of a name in the pickle; calling it builds a description, nothing else."""
+    """Replaces a name in the pickle; calling it only builds a description."""
 
     __slots__ = ("_build", "name")
 
@@ -81,7 +81,7 @@ class _StandIn:
 
 
 class _LimitedStream:
-    """The start of a file, as much as a table of contents may take: a pickle cannot make us read without end."""
+    """A prefix of a file with a limited length, so that a pickle cannot make us read without end."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -95,23 +95,23 @@ class _LimitedStream:
             raise ValueError(f"it is longer than {format_bytes(MAX_PICKLE_BYTES)}")
 
     def read(self, count: int) -> bytes:
-        """Read as a file does."""
+        """Read like a file."""
         data = self._stream.read(min(count, self._left))
         self._require_more()
         return data
 
     def readline(self) -> bytes:
-        """Read a line as a file does."""
+        """Read a line like a file."""
         data = self._stream.readline(self._left)
         self._require_more()
         return data
 
     def tell(self) -> int:
-        """Where the next byte is read."""
+        """Current position."""
         return self._stream.tell()
 
     def seek(self, position: int) -> None:
-        """Go to a position that was told before."""
+        """Go to a position from `tell`."""
         self._stream.seek(position)
 
 
@@ -122,7 +122,7 @@ class _UnsafeNameError(Exception):
 def _describe_tensor(
     storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
 ) -> TensorInfo:
-    """Stand-in of torch's tensor constructor; refuses tensors that claim more numbers than their storage has."""
+    """Stand-in for torch's tensor constructor; rejects tensors larger than their storage."""
     shape = tuple(int(n) for n in size)
     if len(stride) != len(shape) or offset < 0 or min(shape, default=0) < 0 or min(stride, default=0) < 0:
         raise ValueError("a tensor with a negative size")
@@ -133,7 +133,7 @@ def _describe_tensor(
 
 
 def _known_names() -> dict[tuple[str, str], Any]:
-    """Everything a pickle may ask for, with what it gets."""
+    """All names that a pickle may ask for, with their stand-ins."""
     known: dict[tuple[str, str], Any] = {
         ("collections", "OrderedDict"): OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): _StandIn("tensor", _describe_tensor),
@@ -147,7 +147,7 @@ def _known_names() -> dict[tuple[str, str], Any]:
 
 
 class _DescribingUnpickler(pickle.Unpickler):
-    """An unpickler that can build containers, numbers, texts and `TensorInfo`s, and nothing else."""
+    """An unpickler that builds containers, numbers, texts and `TensorInfo`s, and nothing else."""
 
     def __init__(self, stream: Any, storages: dict[str, _Storage]) -> None:
         super().__init__(stream)
@@ -155,14 +155,14 @@ class _DescribingUnpickler(pickle.Unpickler):
         self._storages = storages
 
     def find_class(self, module: str, name: str) -> Any:
-        """Look a name up among the harmless ones."""
+        """Look up a name among the allowed ones."""
         try:
             return self._known[(module, name)]
         except KeyError:
             raise _UnsafeNameError(f"{module}.{name}") from None
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """Note a block of numbers; `pid` is ("storage", type, key, location, count, ...)."""
+        """Record a block of numbers; `pid` is ("storage", type, key, location, count, ...)."""
         kind, storage_type, key, _, count = pid[:5]
         if kind != "storage" or not isinstance(storage_type, _StandIn) or storage_type.name not in _STORAGES:
             raise ValueError("a block of numbers of an unknown type")
@@ -172,7 +172,7 @@ class _DescribingUnpickler(pickle.Unpickler):
 
 
 def _unpickle(stream: Any, storages: dict[str, _Storage]) -> Any:
-    """Read one pickle from a stream of limited length, after a look at its steps; `storages` gets its blocks."""
+    """Read one pickle from a limited stream after checking its opcodes; `storages` collects its blocks."""
     start = stream.tell()
     _check_steps(stream)
     stream.seek(start)
@@ -180,7 +180,7 @@ def _unpickle(stream: Any, storages: dict[str, _Storage]) -> Any:
 
 
 def _check_steps(stream: Any) -> None:
-    """Refuse a pickle that would fill the memory: its memo has a place for every number up to the highest used."""
+    """Reject a pickle that would exhaust memory: its memo has a place for every number up to the highest used."""
     steps = 0
     for operation, argument, _ in pickletools.genops(stream):
         steps += 1
@@ -194,7 +194,7 @@ def read_torch_header(path: Path) -> Any:
     """Read the structure of a `.pth` or `.pt` file with `TensorInfo`s in place of tensors.
 
     Raises:
-        CheckpointError: if the file is not a file of PyTorch, is truncated, or holds anything but plain data.
+        CheckpointError: if it is not a PyTorch file, is truncated, or holds anything but plain data.
     """
     path = Path(path)
     kind = file_kind(path)
@@ -208,7 +208,7 @@ def read_torch_header(path: Path) -> Any:
         ) from error
     except CheckpointError:
         raise
-    except Exception as error:  # a damaged pickle can raise any exception there is
+    except Exception as error:  # a damaged pickle can raise any exception
         raise CheckpointError(
             f"{path.name} is damaged or no file of weights (its table of contents cannot be read: {error})."
         ) from error
@@ -229,7 +229,7 @@ def _read_zip(path: Path, storages: dict[str, _Storage]) -> Any:
 
 
 def _read_legacy(path: Path, storages: dict[str, _Storage]) -> Any:
-    """Read the form of PyTorch before 1.6: magic number, protocol, system, structure, keys, then the numbers."""
+    """Read the format before PyTorch 1.6: magic number, protocol, system, structure, keys, then the numbers."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         stream = _LimitedStream(file)
@@ -240,7 +240,7 @@ def _read_legacy(path: Path, storages: dict[str, _Storage]) -> Any:
         content = _unpickle(stream, storages)
         _unpickle(stream, {})
         start = file.tell()
-    # Each block of numbers follows its length, written as eight bytes.
+    # Each block of numbers follows its length, stored in eight bytes.
     needed = start + sum(8 + block.count * _ITEM_BYTES[block.dtype] for block in storages.values())
     if size < needed:
         raise CheckpointError(

@@ -1,1 +1,1 @@
-"""Downloads that resume, verify and cancel."""
+"""Downloads that can be resumed, verified and canceled."""

@@ -1,10 +1,10 @@
-"""Downloads of files of weights: resumed, verified, from several mirrors, cancelled within a second. No torch here.
+"""Download weights files: resumed, verified, from several mirrors, canceled within a second. No torch here.
 
-A file appears under its name only when it is complete and its hash is right. What has arrived of it is kept beside it
-as `NAME.part` when the network fails, the user cancels or the process is killed, and the next try continues there.
+A file appears under its name only when it is complete and its hash matches. A partial download is kept as `NAME.part`
+when the network fails, the user cancels or the process is killed, and the next attempt resumes it.
 
-Retries are ours, not those of `urllib3.Retry`: they continue a broken body where it ended, start counting anew after
-progress, change the mirror, and their pauses can be canceled. `Retry` repeats a request before its body is read, and
+We retry ourselves instead of with `urllib3.Retry`: we resume a broken body where it ended, reset the count after
+progress, switch mirrors, and allow a cancel during pauses. `Retry` repeats a request before its body is read, and
 sleeps.
 """
 
@@ -38,12 +38,12 @@ _log = logging.getLogger(__name__)
 _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _WORTH_ANOTHER_ROUND_BYTES = 1 << 20
-# Where the exact size is unknown, a server may send so many times the approximate one.
+# If the exact size is unknown, a server may send this many times the approximate one.
 _LARGEST_SURPRISE = 4
 
 
 class DownloadProgress:
-    """Turns counted bytes into `Progress` reports: fraction, speed of the last seconds, ETA."""
+    """Turns byte counts into `Progress` reports: fraction, recent speed, ETA."""
 
     def __init__(self, report: ProgressCallback, stage: str) -> None:
         self._report = report
@@ -54,13 +54,13 @@ class DownloadProgress:
         self._reported = 0.0
 
     def start(self, done: int, total: int | None) -> None:
-        """Begin, or go on, at `done` of `total` bytes."""
+        """Start, or resume, at `done` of `total` bytes."""
         self._done, self._total = done, total
         self._samples.clear()
         self._say(time.monotonic())
 
     def add(self, count: int) -> None:
-        """Count bytes that arrived."""
+        """Count received bytes."""
         self._done += count
         now = time.monotonic()
         if now - self._reported >= _REPORT_EVERY_S:
@@ -86,14 +86,14 @@ class DownloadProgress:
 
 @dataclass(frozen=True)
 class DownloadSettings:
-    """How patient a download is.
+    """Timeouts and retries of a download.
 
     Attributes:
-        connect_timeout_s: until a server must answer at all.
-        stall_timeout_s: longest silence within a transfer.
-        attempts: tries per mirror without any progress between them.
-        backoff_s: pause before the second try; doubled for each further one.
-        longest_backoff_s: upper bound of the pause.
+        connect_timeout_s: maximum time until a server responds.
+        stall_timeout_s: longest pause within a transfer.
+        attempts: attempts per mirror without progress in between.
+        backoff_s: pause before the second attempt; doubled for each further one.
+        longest_backoff_s: upper bound on the pause.
     """
 
     connect_timeout_s: float = 10.0
@@ -105,15 +105,15 @@ class DownloadSettings:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """What is to be downloaded.
+    """The file to download.
 
     Attributes:
-        title: what a user calls it.
+        title: display name.
         urls: addresses of the same file, best first.
-        sha256: hash it must have; empty if unknown.
+        sha256: expected hash; empty if unknown.
         size_bytes: exact size; None if unknown.
-        approximate_bytes: for the check of the disk where the exact size is unknown.
-        page: web page for a person, named where the download fails.
+        approximate_bytes: for the disk check if the exact size is unknown.
+        page: web page for users, named if the download fails.
     """
 
     title: str
@@ -125,11 +125,11 @@ class RemoteFile:
 
 
 class _TransientError(Exception):
-    """Worth another try at the same mirror."""
+    """An error that justifies another attempt at the same mirror."""
 
 
 class _MirrorError(Exception):
-    """This mirror does not have what we want."""
+    """This mirror does not have the file."""
 
 
 def download_file(
@@ -141,24 +141,24 @@ def download_file(
     check: Callable[[Path], None] | None = None,
     settings: DownloadSettings | None = None,
 ) -> Path:
-    """Download a file, or continue an earlier download of it.
+    """Download a file, or resume an earlier download.
 
-    Proxies are taken from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`). A second process that asks for the
-    same target waits and finds the finished file.
+    Proxies are taken from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`). If a second process requests the
+    same target, it waits and finds the finished file.
 
     Args:
-        remote: what to download and how it must look.
-        target: final name; an existing file is returned as it is.
-        progress: gets done fraction, bytes, speed and ETA.
-        cancel: looked at ten times a second.
-        check: called with the complete, still unnamed file; may raise `CheckpointError` to refuse it.
-        settings: timeouts and tries.
+        remote: the file to download, with its expected hash and size.
+        target: final name; an existing file is returned unchanged.
+        progress: called with completed fraction, bytes, speed and ETA.
+        cancel: checked ten times a second.
+        check: called with the complete file before it is renamed; may raise `CheckpointError` to reject it.
+        settings: timeouts and retries.
 
     Returns:
         `target`.
 
     Raises:
-        DownloadError: if no mirror delivered the file; names each mirror's reason and what to do.
+        DownloadError: if no mirror delivered the file; gives each mirror's reason and the remedy.
         OutputError: if the disk is too small or the folder not writable.
         CancelledError: if the user cancels.
     """
@@ -173,7 +173,7 @@ def download_file(
 
 @contextmanager
 def _only_one(target: Path, title: str, progress: ProgressCallback, cancel: CancelToken) -> Iterator[None]:
-    """Let one process at a time download to this target; the system frees the lock of a killed one."""
+    """Let one process at a time download to this target; the system releases the lock of a killed one."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(str(target.with_name(target.name + ".lock")))
@@ -193,7 +193,7 @@ def _only_one(target: Path, title: str, progress: ProgressCallback, cancel: Canc
         yield
     finally:
         lock.release()
-        # Another process may wait for the lock; on Windows its file cannot be removed then.
+        # Another process may wait for the lock; on Windows its file cannot be deleted then.
         with suppress(PermissionError):
             Path(lock.lock_file).unlink(missing_ok=True)
 
@@ -246,7 +246,7 @@ class _Download:
         require_free_space(self._target.parent, missing, f"Downloading {self._remote.title}")
 
     def _fetch_from(self, url: str) -> None:
-        """Try one mirror until the file is complete and right, or trying makes no sense any more."""
+        """Try one mirror until the file is complete and correct, or further attempts make no sense."""
         failures, furthest = 0, self._partial.size
         may_start_again = self._partial.size > 0
         while True:
@@ -291,7 +291,7 @@ class _Download:
             raise _as_reason(error) from error
 
     def _headers(self, url: str) -> dict[str, str]:
-        """Ask for the rest where the hash, or the server, vouches that it is the rest of the same file."""
+        """Request the rest only if the hash, or the server, guarantees that it belongs to the same file."""
         headers = {"Accept-Encoding": "identity", "User-Agent": "HSAMSegment"}
         origin = self._partial.origin
         validator = origin.validator if origin is not None and origin.url == url else ""
@@ -304,7 +304,7 @@ class _Download:
         return headers
 
     def _accept(self, url: str, head: Head) -> int | None:
-        """Look at the server's answer and set the part to where its body starts; returns the total size if known."""
+        """Check the server's response and set the part to where its body starts; return the total size if known."""
         if head.status == 416:
             self._partial.remove()
             raise _TransientError("the server has less of the file than had arrived")
@@ -348,7 +348,7 @@ class _Download:
             raise _TransientError(f"the connection ended after {self._partial.size} of {total} bytes")
 
     def _verify(self, may_start_again: bool) -> None:
-        """Compare the hash; what continues an earlier download and is wrong gets one more chance from the start."""
+        """Verify the hash; a resumed download that fails gets one more attempt from the start."""
         wanted, found = self._remote.sha256, self._partial.sha256
         if not wanted or wanted == found:
             return
@@ -358,7 +358,7 @@ class _Download:
         raise _MirrorError(f"its file is another one (SHA-256 {found}, expected {wanted}) and was removed")
 
     def _finish(self) -> Path:
-        """Check the content, then give the file its name."""
+        """Check the content, then rename the file."""
         if self._check is not None:
             try:
                 self._check(self._partial.path)
@@ -371,7 +371,7 @@ class _Download:
 
 
 def _validator(head: Head) -> str:
-    """What a later request can ask the server to compare; weak ETags do not vouch for single bytes."""
+    """Validator for later requests; weak ETags do not guarantee identical bytes."""
     etag = head.headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else head.headers.get("Last-Modified", "")
 
@@ -384,7 +384,7 @@ def _refusal(status: int) -> Exception:
 
 
 def _as_reason(error: requests.RequestException) -> Exception:
-    """Tell which network errors are worth another try, and say them in words."""
+    """Decide which network errors justify another attempt, and describe them."""
     if isinstance(error, requests.exceptions.SSLError):
         return _MirrorError("the secure connection failed (a certificate that this computer does not trust)")
     if isinstance(error, requests.exceptions.ProxyError):

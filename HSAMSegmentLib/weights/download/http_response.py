@@ -1,9 +1,9 @@
-"""One HTTP answer, read by a thread so that the caller can leave at any moment. No torch here.
+"""An HTTP response that is read in a thread, so that the caller can stop at any moment. No torch here.
 
-A socket that stalls cannot be interrupted from outside, and `requests` cannot go on after a read timeout. So a daemon
-thread reads and a short queue lies between: the reader of the queue looks at the cancel token ten times a second, and
-the thread ends by itself with its next timeout. Killing the worker would not do: downloads also run on the command
-line, in Python, and in the thread that stands in for a worker, and each answers a cancel within a second.
+A stalled socket cannot be interrupted from outside, and `requests` cannot continue after a read timeout. So a daemon
+thread reads into a short queue: the reader of the queue checks for a cancel ten times a second, and the thread ends by
+itself at its next timeout. Killing the worker is no alternative: downloads also run on the command line, in Python, and
+in the thread that replaces a worker, and each must react to a cancel within a second.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _QUEUE_LENGTH = 16
 
 @dataclass(frozen=True)
 class Head:
-    """What a server says before it sends: status, headers with case-insensitive names, address after redirects."""
+    """Head of a response: status, headers with case-insensitive names, address after redirects."""
 
     status: int
     headers: Mapping[str, str]
@@ -34,7 +34,7 @@ class Head:
 
     @property
     def content_length(self) -> int | None:
-        """Announced length of the body as the file counts it, or None."""
+        """Announced length of the body as stored in the file, or None."""
         if self.headers.get("Content-Encoding", "identity") != "identity":
             return None
         text = self.headers.get("Content-Length", "")
@@ -42,7 +42,7 @@ class Head:
 
 
 class Transfer:
-    """A GET request under way; used as a context manager, `head` first, then `chunks`."""
+    """A GET request in progress; use it as a context manager, `head` first, then `chunks`."""
 
     def __init__(
         self,
@@ -69,17 +69,17 @@ class Transfer:
         self._left.set()
 
     def head(self) -> Head:
-        """Wait for the server's answer.
+        """Wait for the server's response.
 
         Raises:
-            requests.RequestException: if none comes.
+            requests.RequestException: if there is none.
             CancelledError: if the user cancels.
         """
         found: Head = self._next()
         return found
 
     def chunks(self) -> Iterator[bytes]:
-        """The body, piece by piece, to its end.
+        """Yield the body in chunks, to its end.
 
         Raises:
             requests.RequestException: if the connection drops, stalls, or ends before the announced length.
@@ -111,7 +111,7 @@ class Transfer:
                 continue
 
     def _run(self) -> None:
-        """Body of the thread: everything that happens, errors included, goes into the queue."""
+        """Body of the thread: puts everything, including errors, into the queue."""
         try:
             with requests.get(self._url, headers=self._headers, stream=True, timeout=self._timeouts) as response:
                 self._put(Head(response.status_code, response.headers, response.url))

@@ -1,4 +1,4 @@
-"""The part of a download that has arrived, kept across failures, cancels and kills so that it can be continued."""
+"""Partial downloads, kept across failures, cancels and kills so that they can be resumed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DownloadOrigin:
-    """Where a partial file comes from.
+    """The source of a partial file.
 
     Attributes:
-        url: address that was asked.
-        validator: the server's strong ETag or modification date of the file, empty if it gave none.
-        sha256: hash that the complete file must have, empty if unknown.
+        url: requested address.
+        validator: the server's strong ETag or modification date of the file; empty without one.
+        sha256: expected hash of the complete file; empty if unknown.
     """
 
     url: str
@@ -34,9 +34,9 @@ class DownloadOrigin:
 
 
 class PartialFile:
-    """`NAME.part` beside the target, and `NAME.part.json` with its origin.
+    """`NAME.part` next to the target, and `NAME.part.json` with its origin.
 
-    The file is closed after every chunk, so that what a killed process had is not lost.
+    The file is closed after every chunk, so that nothing received is lost if the process is killed.
     """
 
     def __init__(self, target: Path) -> None:
@@ -47,14 +47,14 @@ class PartialFile:
 
     @property
     def sha256(self) -> str:
-        """Hash of what is there."""
+        """Hash of the current content."""
         return self._digest.hexdigest()
 
     def load(self, sha256: str, between_chunks: Callable[[], None]) -> None:
-        """Take up what an earlier run left, if it belongs to the wanted file; otherwise remove it.
+        """Resume what an earlier run left if it belongs to the requested file; otherwise delete it.
 
-        A file whose hash is known can be continued from any mirror; without a hash only where the server can tell
-        that the file is still the same.
+        A file with a known hash can be resumed from any mirror; without a hash, only if the server confirms that the
+        file is unchanged.
         """
         origin = self.origin
         if origin is None or origin.sha256 != sha256 or not (sha256 or origin.validator):
@@ -69,7 +69,7 @@ class PartialFile:
 
     @property
     def origin(self) -> DownloadOrigin | None:
-        """Where the part comes from, or None if there is none or its note is unreadable."""
+        """Origin of the part, or None if there is none or its note is unreadable."""
         if not self.path.is_file() or not self.note.is_file():
             return None
         try:
@@ -83,7 +83,7 @@ class PartialFile:
         return found
 
     def restart(self) -> None:
-        """Forget what has arrived."""
+        """Discard what was received."""
         self.path.unlink(missing_ok=True)
         self._digest, self.size = hashlib.sha256(), 0
 
@@ -97,11 +97,11 @@ class PartialFile:
             stream.write(json.dumps(asdict(origin)).encode())
 
     def append(self, chunk: bytes) -> None:
-        """Add what has arrived.
+        """Append received bytes.
 
         Raises:
             OutputError: if it cannot be written.
-            DownloadError: if another program writes to it as well.
+            DownloadError: if another program writes to the file, too.
         """
         try:
             with open(self.path, "ab") as stream:
@@ -119,10 +119,10 @@ class PartialFile:
             )
 
     def rename_to(self, target: Path) -> None:
-        """Make sure that the bytes are on the disk, give the file its final name and drop the note.
+        """Flush the bytes to disk, rename the file to its final name and delete the note.
 
         Raises:
-            OutputError: if that is not possible.
+            OutputError: if that fails.
             DownloadError: if another program wrote to the part.
         """
         try:
@@ -135,6 +135,6 @@ class PartialFile:
         self.note.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the part and its note."""
+        """Delete the part and its note."""
         self.restart()
         self.note.unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""Models from and for others: folders and web addresses with an index, and repositories of the Hugging Face hub."""
+"""Share models through folders and web addresses with an index, and through Hugging Face Hub repositories."""

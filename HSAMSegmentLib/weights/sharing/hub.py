@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face hub, through its own library: the extra `hub`."""
+"""Hugging Face Hub repositories, accessed through its own library (the extra `hub`)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LIBRARY = "hsamsegment"
 
 
 def hub_name(reference: str) -> tuple[str, str | None]:
-    """Owner and name of a repository, and the revision if one is named.
+    """Owner and name of a repository, and its revision if given.
 
     Raises:
         RequestError: if the text is not of the form hf://owner/name[@revision].
@@ -42,13 +42,13 @@ def hub_name(reference: str) -> tuple[str, str | None]:
 
 
 def hub_api(token: str | None = None) -> HfApi:
-    """The hub's own client; it takes its server from HF_ENDPOINT and its token from HF_TOKEN or `hf auth login`.
+    """The hub's own client; its server comes from HF_ENDPOINT, its token from HF_TOKEN or `hf auth login`.
 
     Raises:
         RequestError: if the extra is not installed.
     """
     require_extra("hub", "huggingface_hub")
-    # The library reads this when it is imported: no statistics, as of every other part of this program.
+    # The library reads this on import: no telemetry, as everywhere in this program.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import HfApi
 
@@ -57,11 +57,11 @@ def hub_api(token: str | None = None) -> HfApi:
 
 @contextmanager
 def explained(place: str) -> Iterator[None]:
-    """Turn the errors of the hub's library into sentences.
+    """Convert errors of the hub's library to ours.
 
     Raises:
         ModelNotFoundError: if there is no such repository, revision or file for this user.
-        DownloadError: if the hub cannot be reached, or refuses.
+        DownloadError: if the hub is unreachable, or refuses.
     """
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -94,14 +94,14 @@ def explained(place: str) -> Iterator[None]:
     except OSError as error:
         raise DownloadError(f"The hub cannot be reached ({type(error).__name__}). Check network and proxy.") from error
     except Exception as error:
-        # Which library carries the requests differs between versions of the hub's library, and so do its errors.
+        # The library for requests differs between versions of the hub's library, and so do its errors.
         if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "requests"):
             raise
         raise DownloadError(f"The hub cannot be reached ({type(error).__name__}). Check network and proxy.") from error
 
 
 class HubSource:
-    """A repository of the hub, fixed to the commit that its revision was when it was first asked for."""
+    """A hub repository, pinned to the commit of its revision at the first request."""
 
     def __init__(self, reference: str) -> None:
         self._name, self._revision = hub_name(reference)
@@ -110,7 +110,7 @@ class HubSource:
         self._commit = ""
 
     def models(self) -> tuple[SharedModel, ...]:
-        """What its index names; without an index, its bundles with the hashes that the hub states."""
+        """The models in its index; without an index, its bundles with the hashes from the hub."""
         with explained(self.place):
             info = self._api.model_info(self._name, revision=self._revision, files_metadata=True)
             self._commit = str(info.sha)
@@ -121,7 +121,7 @@ class HubSource:
         return parse_index(Path(path).read_text(encoding="utf-8", errors="replace"), self.place)
 
     def fetch(self, model: SharedModel, target: Path, progress: ProgressCallback, cancel: CancelToken) -> Path:
-        """Download it, or continue; the library keeps what has arrived beside the target."""
+        """Download a bundle, or resume; the library keeps partial downloads next to the target."""
         require_free_space(target.parent, model.size_bytes, f"Downloading {model.title}")
 
         def download() -> Path:
@@ -142,7 +142,7 @@ class HubSource:
 
 
 def _bundles_of(info: ModelInfo, place: str) -> tuple[SharedModel, ...]:
-    """Entries for a repository that was filled by hand. What they are, their manifests tell after the download."""
+    """Entries for a repository that was filled by hand; details come from the manifests after the download."""
     terms = License("unknown", f"The repository has no index; its terms are in its model card ({place}).")
     found = []
     for item in info.siblings or ():
@@ -156,13 +156,13 @@ def _bundles_of(info: ModelInfo, place: str) -> tuple[SharedModel, ...]:
 
 
 def _progress_option(api: HfApi, bar: type) -> dict[str, Any]:
-    """How the library is given a progress bar; versions before 1.3 take none, and then there is none."""
+    """Arguments that pass the library a progress bar; versions before 1.3 do not support one."""
     parameters = inspect.signature(api.hf_hub_download).parameters
     return {"tqdm_class": bar} if "tqdm_class" in parameters else {}
 
 
 def _bar_of(progress: ProgressCallback, title: str, cancel: CancelToken) -> type:
-    """A progress bar as the library wants it, which shows nothing itself but reports, and ends a canceled download."""
+    """A progress bar in the library's interface that displays nothing but reports, and ends a canceled download."""
     from huggingface_hub.utils.tqdm import tqdm
 
     class Bar(tqdm):
@@ -190,21 +190,21 @@ def upload(
     is_public: bool,
     check_existing: Callable[[set[str]], None],
 ) -> str:
-    """Put files into a repository of the hub, in one commit; the repository is made if there is none.
+    """Upload files to a hub repository in one commit; a missing repository is created.
 
     Args:
         reference: hf://owner/name[@branch].
-        files: names in the repository, and the files.
-        token: with the right to write.
-        message: of the commit.
-        is_public: whether a new repository may be seen by everybody; an existing one stays as it is.
-        check_existing: told the names of the files that are there; may raise to refuse.
+        files: names in the repository, and the local files.
+        token: token with write access.
+        message: commit message.
+        is_public: make a new repository public; existing ones are left unchanged.
+        check_existing: called with the names of existing files; may raise to refuse.
 
     Returns:
         The address of the commit.
 
     Raises:
-        DownloadError: if the hub cannot be reached or refuses.
+        DownloadError: if the hub is unreachable, or refuses.
     """
     name, branch = hub_name(reference)
     api = hub_api(token)
@@ -216,6 +216,6 @@ def upload(
     check_existing({item.rfilename for item in info.siblings or ()})
     with explained(reference):
         operations = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=str(file)) for path, file in files]
-        # The commit that was looked at: what somebody else changes meanwhile is not overwritten.
+        # Based on the commit that was checked, so that concurrent changes are not overwritten.
         done = api.create_commit(name, operations, commit_message=message, revision=branch, parent_commit=info.sha)
     return str(done.commit_url)

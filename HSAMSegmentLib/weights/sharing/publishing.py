@@ -1,4 +1,4 @@
-"""What is shared of a model, and where it goes: prepared as files first, so that it can be looked at before."""
+"""Prepare a model for sharing as files that can be inspected, and publish them."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ _HUB_LICENSES = {
 
 _NAME_KEYS = ("cases", "validation", "scans_taught", "scans_held_out")
 _SHORTEST_NAME = 3
-"""Shorter names of scans, such as "1", occur by chance in other texts."""
+"""Shorter scan names, such as "1", occur in other texts by chance."""
 
 
 def hub_card(manifest: Manifest, model: SharedModel, reference: str = "hf://OWNER/NAME") -> str:
     """The text of README.md.
 
     Args:
-        manifest: of the bundle.
-        model: its line in the index.
-        reference: where it will be found.
+        manifest: manifest of the bundle.
+        model: its entry in the index.
+        reference: where it will be published.
     """
     front = "\n".join(f"{name}: {_yaml(value)}" for name, value in _front_matter(manifest).items())
     return f"---\n{front}\n---\n\n" + "\n".join(_body(manifest, model, reference)) + "\n"
@@ -67,7 +67,7 @@ def _license(terms: License) -> dict[str, str]:
 
 
 def _yaml(value: Any) -> str:
-    """JSON is YAML: strings are quoted, so that no text of a manifest can become markup."""
+    """Quote as JSON, which is valid YAML, so that no text of a manifest can become markup."""
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -118,10 +118,10 @@ class Publication:
     """A model that is ready to be shared.
 
     Attributes:
-        model: its line in the index.
-        manifest: of the bundle.
+        model: its entry in the index.
+        manifest: manifest of the bundle.
         files: names at the destination, and the prepared files.
-        hidden_names: names of training scans that were taken out.
+        hidden_names: names of training scans that were removed.
     """
 
     model: SharedModel
@@ -140,18 +140,18 @@ def prepare(
     progress: ProgressCallback,
     cancel: CancelToken,
 ) -> Publication:
-    """Write the files that are to be shared to a folder: the bundle, its model card and the index.
+    """Write the files to be shared to a folder: the bundle, its model card and the index.
 
-    The names of the scans that a model was trained on may be those of patients, so they are replaced by numbers.
+    Names of training scans may be those of patients, so they are replaced by numbers.
 
     Args:
-        store: where the model is.
-        model_id: its id.
+        store: store with the model.
+        model_id: ID of the model.
         folder: an existing folder for the files.
-        reference: where they will go, for the card.
-        keep_scan_names: leave the names of the training scans in the manifest.
-        progress: gets the written fraction.
-        cancel: answered within a second.
+        reference: where they will be published, for the card.
+        keep_scan_names: keep the names of the training scans in the manifest.
+        progress: called with the written fraction.
+        cancel: takes effect within a second.
 
     Raises:
         ModelNotFoundError, CheckpointError, OutputError, CancelledError: as `export_model`.
@@ -174,7 +174,7 @@ def prepare(
 
 
 def scan_names(manifest: Manifest) -> Iterator[str]:
-    """Names of the scans that a manifest mentions, the longest first."""
+    """Names of the scans that a manifest mentions, longest first."""
     found: set[str] = set()
     for key in _NAME_KEYS:
         for item in manifest.training.get(key) or ():
@@ -185,7 +185,7 @@ def scan_names(manifest: Manifest) -> Iterator[str]:
 
 
 def without_names(manifest: Manifest, names: tuple[str, ...]) -> Manifest:
-    """The manifest with "scan 1", "scan 2", ... in place of names, wherever its facts and figures mention them."""
+    """The manifest with scan names replaced by "scan 1", "scan 2", ..., wherever its facts and metrics mention them."""
     numbers = {name: f"scan {index}" for index, name in enumerate(names, 1)}
     return replace(
         manifest, training=_replaced(manifest.training, numbers), metrics=_replaced(manifest.metrics, numbers)
@@ -207,14 +207,14 @@ def _replaced(value: Any, numbers: Mapping[str, str]) -> Any:
 def publish_to_folder(
     publication: Publication, folder: Path, *, overwrite: bool, cancel: CancelToken
 ) -> tuple[Path, ...]:
-    """Put a prepared model into a folder, beside others: the bundle, the card under the model's name, a longer index.
+    """Add a prepared model to a folder: the bundle, a card named after the model, and an entry in the index.
 
     Returns:
-        The files that were written.
+        The written files.
 
     Raises:
-        OutputError: if the model is there already and may not be replaced, or the folder cannot be written to.
-        CheckpointError: if the folder has an index that cannot be read.
+        OutputError: if the model exists and may not be replaced, or the folder is not writable.
+        CheckpointError: if the folder has an unreadable index.
     """
     make_folder(folder)
     (bundle_name, bundle), (_, card), _ = publication.files
@@ -238,7 +238,7 @@ def _listed_in(folder: Path) -> tuple[SharedModel, ...]:
 
 
 def description_of(publication: Publication, destination: str) -> list[str]:
-    """What would be shared, as lines for a person."""
+    """Describe what would be shared, as lines of text."""
     terms = publication.manifest.license
     lines = [f"{publication.model.title} ({publication.model.id}) to {destination}:"]
     lines += [f"  {name} ({path.stat().st_size} bytes)" for name, path in publication.files]

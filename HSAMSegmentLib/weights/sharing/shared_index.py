@@ -1,4 +1,4 @@
-"""The index of a place with models: a small JSON file beside them, which says what each is and how it must hash."""
+"""The index of shared models: a small JSON file next to them with the description and hash of each."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class SharedModel:
-    """One model of a place.
+    """One entry of an index.
 
     Attributes:
-        id: as in the manifest of its bundle.
-        title: as a user reads it.
-        file: name of the bundle, without folders.
+        id: ID in the manifest of its bundle.
+        title: display name.
+        file: file name of the bundle, without folders.
         size_bytes: its size.
         sha256: its hash.
         modality: "CT", "MR" or "".
-        organs: names of what it segments.
-        encoder: id of the encoder that it needs beside it, "" if it holds its own.
-        license: terms of the weights.
+        organs: names of the organs that it segments.
+        encoder: ID of the encoder that it needs in addition, "" if included.
+        license: license of the weights.
     """
 
     id: str
@@ -51,7 +51,7 @@ class SharedModel:
 
 
 def shared_model(manifest: Manifest, size_bytes: int, sha256: str) -> SharedModel:
-    """The line of an index for a bundle."""
+    """The index entry of a bundle."""
     source = manifest.encoder_source
     return SharedModel(
         id=manifest.id,
@@ -74,14 +74,14 @@ def index_text(models: Iterable[SharedModel]) -> str:
 
 
 def parse_index(text: str, place: str) -> tuple[SharedModel, ...]:
-    """Read what `index_text` wrote; every field is checked, since it comes from elsewhere.
+    """Parse an index, validating every field, since it comes from elsewhere.
 
     Args:
         text: content of the file.
-        place: where it is from, for sentences.
+        place: where it is from, for messages.
 
     Raises:
-        CheckpointError: if it is not an index, of a newer schema, or an entry is wrong.
+        CheckpointError: if it is not an index, has a newer schema, or an invalid entry.
     """
     try:
         data = json.loads(text)
@@ -122,10 +122,10 @@ def _entry(item: object, place: str) -> SharedModel:
 
 
 def find_shared(models: Sequence[SharedModel], model_id: str, place: str) -> SharedModel:
-    """The model of an id; the only one if the id is empty.
+    """The model with an ID; the only one if the ID is empty.
 
     Raises:
-        ModelNotFoundError: naming what the place has.
+        ModelNotFoundError: listing the available models.
     """
     listed = ", ".join(model.id for model in models) or "no model"
     if not model_id:
@@ -139,10 +139,10 @@ def find_shared(models: Sequence[SharedModel], model_id: str, place: str) -> Sha
 
 
 def require_same(model: SharedModel, sha256: str, place: str) -> None:
-    """Make sure that a file is the one of the index.
+    """Ensure that a file is the one in the index.
 
     Raises:
-        CheckpointError: if its hash is another one.
+        CheckpointError: if its hash differs.
     """
     if sha256 != model.sha256:
         raise CheckpointError(

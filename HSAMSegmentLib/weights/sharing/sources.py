@@ -1,4 +1,4 @@
-"""Places with models: a folder, a web address, or a repository of the Hugging Face hub. No torch here."""
+"""Sources of shared models: a folder, a web address, or a Hugging Face Hub repository. No torch here."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ _INDEX_TIMEOUT_S = (10.0, 30.0)
 
 
 class Source(Protocol):
-    """A place with models."""
+    """A source of shared models."""
 
     place: str
-    """What to call it in sentences."""
+    """Name of the source in messages."""
 
     def models(self) -> tuple[SharedModel, ...]:
-        """What is there.
+        """List the models of the source.
 
         Raises:
-            RequestError, DownloadError, CheckpointError: if the place or its index cannot be read.
+            RequestError, DownloadError, CheckpointError: if the source or its index cannot be read.
         """
 
     def fetch(self, model: SharedModel, target: Path, progress: ProgressCallback, cancel: CancelToken) -> Path:
-        """Bring the bundle of a model to this computer, complete and with the hash of the index.
+        """Get the bundle of a model, complete and with the hash of the index.
 
         Args:
-            model: of `models`.
-            target: where it may be put; a place on this computer returns its own file instead.
-            progress: gets the fraction.
-            cancel: answered within a second; what has arrived is continued at the next try.
+            model: an entry of `models`.
+            target: where to store it; a source on this computer returns its own file instead.
+            progress: called with the fraction.
+            cancel: takes effect within a second; the next attempt resumes.
 
         Returns:
             The file.
 
         Raises:
-            DownloadError, CheckpointError, OutputError, CancelledError: if it cannot be had, or is another file.
+            DownloadError, CheckpointError, OutputError, CancelledError: if that fails, or the file is another one.
         """
 
 
 def open_source(reference: str) -> Source:
-    """The place that a user named: a folder, http(s)://..., or hf://owner/name[@revision].
+    """The source that a user named: a folder, http(s)://..., or hf://owner/name[@revision].
 
     Raises:
-        RequestError: if it is none of these, or the hub is named and its package is not installed.
+        RequestError: if it is none of these, or names the hub while its package is not installed.
     """
     if reference.startswith(HUB_SCHEME):
         from HSAMSegmentLib.weights.sharing.hub import HubSource
@@ -73,14 +73,14 @@ def open_source(reference: str) -> Source:
 
 
 class FolderSource:
-    """A folder with an index: a disk of the clinic, or a stick."""
+    """A folder with an index, for example on a hospital share or a USB drive."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.place = str(folder)
 
     def models(self) -> tuple[SharedModel, ...]:
-        """What the index names."""
+        """The models in the index."""
         try:
             text = (self._folder / INDEX_NAME).read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -93,7 +93,7 @@ class FolderSource:
         return parse_index(text, self.place)
 
     def fetch(self, model: SharedModel, target: Path, progress: ProgressCallback, cancel: CancelToken) -> Path:
-        """The file itself, compared with its hash."""
+        """The file itself, verified by its hash."""
         path = self._folder / model.file
         if not path.is_file():
             raise CheckpointError(f"The index of {self._folder} names {model.file}, which is not there.")
@@ -114,8 +114,8 @@ class UrlSource:
         self.place = self._base
 
     def models(self) -> tuple[SharedModel, ...]:
-        """What the index names."""
-        import requests  # slow to import, and a folder does without
+        """The models in the index."""
+        import requests  # slow to import, and folders do not need it
 
         try:
             with requests.get(self._base + INDEX_NAME, timeout=_INDEX_TIMEOUT_S, stream=True) as answer:
@@ -131,7 +131,7 @@ class UrlSource:
         return parse_index(content.decode("utf-8", "replace"), self.place)
 
     def fetch(self, model: SharedModel, target: Path, progress: ProgressCallback, cancel: CancelToken) -> Path:
-        """Download it, or continue."""
+        """Download a bundle, or resume."""
         from HSAMSegmentLib.weights.download.downloader import RemoteFile, download_file
 
         url = self._base + quote(model.file)
