@@ -1,1 +1,1 @@
-"""Compare: Dice, HD95, ASD and volumes of two segmentations."""
+"""Compare two segmentations: Dice, HD95, ASD and volumes."""

@@ -1,4 +1,4 @@
-"""Which structure of a prediction is which structure of a reference, when their numbers differ."""
+"""Match the structures of a prediction and a reference with different label values."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ NAME, CODE, VALUE = "name", "code", "value"
 
 @dataclass(frozen=True)
 class LabelPair:
-    """One structure in the prediction and in the reference; None where that side has no such label.
+    """One structure in the prediction and in the reference; None if that side has no such label.
 
     Attributes:
-        name: of the structure.
-        prediction: its label there.
-        reference: its label there.
-        by: how the two were found to be the same, one of `NAME`, `CODE` and `VALUE`; empty if one is missing.
+        name: name of the structure.
+        prediction: its label in the prediction.
+        reference: its label in the reference.
+        by: the criterion that matched, one of `NAME`, `CODE` and `VALUE`; empty if one is missing.
     """
 
     name: str
@@ -31,7 +31,7 @@ class LabelPair:
 
 
 def normalized_name(name: str) -> str:
-    """A name without case, punctuation and word order: "Kidney_Right" and "right kidney" are the same."""
+    """Normalize case, punctuation and word order: "Kidney_Right" and "right kidney" are the same."""
     return " ".join(sorted(re.findall(r"[^\W_]+", name.casefold())))
 
 
@@ -40,14 +40,14 @@ def match_labels(
 ) -> tuple[LabelPair, ...]:
     """Pair the labels of two segmentations.
 
-    Pairs are sought by name, then by terminology code (one that occurs once on each side), then by value; by value
-    only if at least one of the two names is generic, because two named structures with the same number need not be
-    the same organ.
+    Labels are matched by name, then by terminology code (if it occurs once on each side), then by value; by value only
+    if at least one of the names is generic, because two named structures with the same value need not be the same
+    organ.
 
     Args:
         prediction: its labels.
         reference: its labels.
-        order: what is looked at, most trusted first.
+        order: criteria, most trusted first.
 
     Returns:
         Pairs in the reference's order, then the prediction's labels that have no counterpart.
@@ -72,7 +72,7 @@ def select_pairs(pairs: tuple[LabelPair, ...], names: tuple[str, ...]) -> tuple[
     """Keep the pairs with these names, in this order.
 
     Raises:
-        RequestError: if a name is unknown; the sentence lists the known ones.
+        RequestError: if a name is unknown; the message lists the known ones.
     """
     known = {normalized_name(pair.name): pair for pair in pairs}
     unknown = [name for name in names if normalized_name(name) not in known]
@@ -113,7 +113,7 @@ def _shared_values(free: list[Label], wanted: list[Label]) -> list[tuple[Label, 
 
 
 def _shared(key: Callable[[Label], Hashable], free: list[Label], wanted: list[Label]) -> list[tuple[Label, Label]]:
-    """Pairs with the same key, where that key is not None and occurs once on each side."""
+    """Pairs with the same key, if the key is not None and occurs once on each side."""
     ours, theirs = _by_unique_key(key, free), _by_unique_key(key, wanted)
     return [(ours[value], theirs[value]) for value in theirs if value in ours]
 
@@ -125,7 +125,7 @@ def _by_unique_key(key: Callable[[Label], Hashable], labels: list[Label]) -> dic
 
 @dataclass(frozen=True)
 class StructurePair:
-    """What is compared with what: positions in the structures of A and of B; None where one has no such structure."""
+    """A pair to compare: indices of the structures in A and in B; None if one side has no such structure."""
 
     name: str
     first: int | None

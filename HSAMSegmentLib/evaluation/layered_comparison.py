@@ -1,7 +1,7 @@
-"""Compare two segmentations whose structures lie on layers: they may overlap, and each layer has a grid of its own.
+"""Compare two segmentations with layers: structures may overlap, and each layer has its own grid.
 
-This is what segmentations of a scene are. The numbers are those of `metrics.compare`: structures whose layers hold no
-overlaps are compared in one go, on the lattice of the second segmentation, cut to the part that has labels.
+These are the segmentations of a scene. The metrics are those of `metrics.compare`: structures in layers without
+overlaps are compared together, on the lattice of the second segmentation, cropped to the labeled part.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ ONLY_FIRST, ONLY_SECOND, OTHER_STRUCTURE = 1, 2, 3
 
 @dataclass(frozen=True)
 class LayeredComparison:
-    """The numbers, and where the two differ.
+    """Metrics and disagreement of two segmentations.
 
     Attributes:
         comparison: scores in the order of the pairs that the second segmentation has.
-        worst_ijk: per score, a voxel of its worst slice on `geometry` where the two differ, None if there is none.
+        worst_ijk: per score, a voxel on `geometry` in its worst slice where the two differ; None without one.
         geometry: grid of `disagreement`.
         disagreement: uint8 (k, j, i): `ONLY_FIRST`, `ONLY_SECOND`, `OTHER_STRUCTURE`, 0 where the two agree.
         not_compared: names of the pairs that only the first segmentation has, with their volumes in mL.
@@ -52,14 +52,14 @@ def compare_layered(
     progress: ProgressCallback = ignore_progress,
     cancel: CancelToken | None = None,
 ) -> LayeredComparison:
-    """Compare two segmentations, the second one being the reference.
+    """Compare a segmentation with a second one, the reference.
 
     A pair without a first structure counts as missed. One without a second structure is not compared.
 
     Raises:
         RequestError: if there is nothing to compare.
         VolumeError: if the two are not in the same place.
-        CancelledError: if asked to stop.
+        CancelledError: on cancel.
     """
     cancel = cancel or CancelToken()
     compared = [pair for pair in pairs if pair.second is not None]
@@ -104,7 +104,7 @@ def _shared_progress(progress: ProgressCallback, number: int, count: int) -> Pro
 
 
 def _common_grid(first: LayeredSegmentation, second: LayeredSegmentation) -> Geometry:
-    """The part of the second one's lattice that holds all labels, with a rim of a voxel."""
+    """The part of the second one's lattice that holds all labels, with a margin of one voxel."""
     lattice = next((item for item in (second.grid, *_grids(second), first.grid, *_grids(first)) if item), None)
     boxes = [_labels_of(side, lattice) for side in (first, second)] if lattice is not None else [None, None]
     known = [box for box in boxes if box is not None]
@@ -141,7 +141,7 @@ def _touch(box: tuple[np.ndarray, np.ndarray], grid: Geometry) -> bool:
 
 
 class _Side:
-    """One segmentation on the common grid: per layer an array of 1 + position of the structure."""
+    """One segmentation on the common grid: per layer an array of 1 + index of the structure."""
 
     def __init__(self, segmentation: LayeredSegmentation, geometry: Geometry) -> None:
         if len(segmentation.structures) > MOST_STRUCTURES:
@@ -156,12 +156,12 @@ class _Side:
         self._layers = [self._placed(number, *layer, geometry) for number, layer in enumerate(segmentation.layers)]
 
     def layer_of(self, position: int | None) -> int:
-        """Number of the layer of a structure, -1 if it has no voxels."""
+        """Layer index of a structure; -1 if it has no voxels."""
         layer = None if position is None else self.structures[position].layer
         return -1 if layer is None else layer
 
     def array(self, layer: int) -> np.ndarray:
-        """A layer, an empty one for -1."""
+        """A layer; an empty one for -1."""
         return self._empty if layer < 0 else self._layers[layer]
 
     def _placed(self, number: int, array: np.ndarray, source: Geometry, target: Geometry) -> np.ndarray:
@@ -195,7 +195,7 @@ class _Group:
         self.arrays = tuple(self._numbered(sides[side], side, layers[side]) for side in (0, 1))
 
     def _numbered(self, side: _Side, which: int, layer: int) -> np.ndarray:
-        """The layer with the numbers of the pairs."""
+        """The layer with pair numbers as values."""
         table = np.zeros(MOST_STRUCTURES + 1, dtype=np.uint8)
         for number, pair in enumerate(self.pairs, start=1):
             position = (pair.first, pair.second)[which]
@@ -205,7 +205,7 @@ class _Group:
         return array
 
     def segmentations(self, sides: tuple[_Side, _Side], geometry: Geometry) -> tuple[Segmentation, Segmentation]:
-        """Both as `metrics.compare` takes them; numbers and names of a pair are the same on both sides."""
+        """Both segmentations for `metrics.compare`; values and names of a pair are the same on both sides."""
         labels = [
             (pair, Label(number, f"Pair{number}x", (1.0, 1.0, 1.0))) for number, pair in enumerate(self.pairs, start=1)
         ]
@@ -217,7 +217,7 @@ class _Group:
         )
 
     def worst_voxel(self, score: LabelScore, axis: int) -> tuple[int, int, int] | None:
-        """A voxel (i, j, k) in the middle of what differs in the worst slice; of the structure if nothing differs."""
+        """A voxel (i, j, k) amid the difference in the worst slice; amid the structure if there is none."""
         if score.worst_slice is None:
             return None
         ours, theirs = (np.take(array, score.worst_slice, axis) == score.reference_value for array in self.arrays)
@@ -229,7 +229,7 @@ class _Group:
 
 
 def _groups(sides: tuple[_Side, _Side], pairs: list[StructurePair]) -> list[_Group]:
-    """Pairs by their layers; what has no voxels goes with any of the others."""
+    """Group pairs by their layers; structures without voxels join any group."""
     by_layers: dict[tuple[int, int], list[StructurePair]] = {}
     for pair in pairs:
         layers = (sides[0].layer_of(pair.first), sides[1].layer_of(pair.second))
@@ -238,7 +238,7 @@ def _groups(sides: tuple[_Side, _Side], pairs: list[StructurePair]) -> list[_Gro
 
 
 def _with_own_volume(score: LabelScore, first: LayeredSegmentation, pair: StructurePair) -> LabelScore:
-    """The score under the pair's name, with the volume that the first one has on its own grid."""
+    """The score under the pair's name, with the first one's volume measured on its own grid."""
     return replace(score, name=pair.name, prediction_ml=_volume_ml(first, pair.first))
 
 

@@ -1,19 +1,19 @@
-"""Compare two segmentations: Dice, Jaccard, HD95, ASD and volumes per structure, with the rules for empty ones stated.
+"""Compare two segmentations: Dice, Jaccard, HD95, ASD and volumes per structure, with explicit rules for empty ones.
 
-Surfaces are boundary voxels: voxels of a mask that share a face with a voxel outside of it, measured center to center.
+Surfaces are boundary voxels: voxels of a mask that share a face with a voxel outside it, measured center to center.
 
-Convention "ours" (for patients: millimeters on the real spacing):
+Convention "ours" (for patients: millimeters with the true spacing):
 
 * Dice 2 |P and R| / (|P| + |R|), Jaccard |P and R| / |P or R|;
 * HD95: the larger of both directed 95th percentiles of the surface distances, in mm; ASD: the mean over the surface
   voxels of both masks, in mm (Metrics Reloaded, Maier-Hein et al., Nature Methods 2024);
-* empty in both: "absent", in no mean; empty in one of them ("missed" or "false alarm"): Dice and Jaccard 0, counted in
-  their means; surface distances do not exist, are reported as missing, and are in no mean.
+* empty in both: "absent", excluded from all means; empty in one ("missed" or "false alarm"): Dice and Jaccard are 0 and
+  included in their means; surface distances do not exist, are reported as missing, and are excluded.
 
-Convention "hsam" (to compare with tables of the papers): distances in voxels whatever the spacing; HD95 is the 95th
-percentile of both directions' distances together; ASD goes from the prediction to the reference only. A prediction
-without reference counts as Dice 1 and HD95 0; a structure that the prediction misses, or that is in neither, as Dice 0
-and HD95 0; all of them are in the means. Jaccard follows Dice in these cases, and ASD follows HD95.
+Convention "hsam" (to compare with tables in the papers): distances in voxels regardless of the spacing; HD95 is the
+95th percentile of the pooled distances of both directions; ASD is from the prediction to the reference only. A
+prediction without reference counts as Dice 1 and HD95 0; a structure that the prediction misses, or that is in neither,
+as Dice 0 and HD95 0; all are included in the means. Jaccard follows Dice in these cases, and ASD follows HD95.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class SurfaceDistances:
     backward: np.ndarray
 
     def hd95(self) -> float:
-        """95 % Hausdorff distance: the larger of both directed 95th percentiles (as MONAI and DeepMind compute it)."""
+        """95 % Hausdorff distance: the larger of both directed 95th percentiles (as in MONAI and DeepMind's code)."""
         return float(max(np.percentile(self.forward, 95), np.percentile(self.backward, 95)))
 
     def pooled_hd95(self) -> float:
-        """95th percentile of both directions' distances together, as the papers' evaluation scripts compute it."""
+        """95th percentile of the pooled distances of both directions, as in the papers' evaluation scripts."""
         return float(np.percentile(np.concatenate((self.forward, self.backward)), 95))
 
     def asd(self) -> float:
@@ -63,19 +63,19 @@ class SurfaceDistances:
         return float(np.concatenate((self.forward, self.backward)).mean())
 
     def directed_asd(self) -> float:
-        """Mean distance of the prediction's surface voxels to the reference, without the way back."""
+        """Mean distance from the prediction's surface voxels to the reference, one-directional."""
         return float(self.forward.mean())
 
 
 def surface_voxels(mask: np.ndarray, axes: tuple[int, ...] = (0, 1, 2)) -> np.ndarray:
-    """Find the surface of a mask: its voxels that have a face in common with a voxel outside of it.
+    """Find the surface of a mask: its voxels that share a face with a voxel outside it.
 
-    What lies beyond the edge of the array counts as outside, so an organ cut by the field of view has a surface there.
+    Space beyond the edge of the array counts as outside, so an organ cut by the field of view has a surface there.
 
     Args:
         mask: bool [k, j, i].
-        axes: along which neighbors are looked at; leave out the axis of a volume that is one slice thick, or all of
-            the organ would be surface.
+        axes: axes along which neighbors are checked; leave out the axis of a single-slice volume, or all of the organ
+            would be surface.
 
     Returns:
         bool [k, j, i], True on the surface.
@@ -93,10 +93,10 @@ def surface_voxels(mask: np.ndarray, axes: tuple[int, ...] = (0, 1, 2)) -> np.nd
 
 
 def distances_between(prediction: np.ndarray, reference: np.ndarray) -> SurfaceDistances:
-    """Exact nearest distances between two sets of surface points, both ways.
+    """Exact nearest distances between two sets of surface points, in both directions.
 
-    A k-d tree of the points gives the same numbers as a distance transform of the whole box, to rounding, and is
-    several times as fast where the surfaces are close, which is the usual case.
+    A k-d tree gives the same numbers as a distance transform of the whole box, to rounding, and is several times as
+    fast for close surfaces, the usual case.
 
     Args:
         prediction: float64 [n, 3], n > 0.
@@ -112,23 +112,23 @@ def distances_between(prediction: np.ndarray, reference: np.ndarray) -> SurfaceD
 
 @dataclass(frozen=True)
 class LabelScore:
-    """How well one structure agrees.
+    """Scores of one structure.
 
     Attributes:
-        name: of the structure.
-        prediction_value: its label value in the prediction, None if the prediction has no such label.
-        reference_value: its label value in the reference, None if the reference has no such label.
+        name: name of the structure.
+        prediction_value: its label value in the prediction; None without such a label.
+        reference_value: its label value in the reference; None without such a label.
         state: "both" (found in both), "missed" (in the reference only), "false alarm" (in the prediction only) or
             "absent" (in neither).
-        dice: 0 to 1, or None where the convention does not count it.
+        dice: 0 to 1, or None if the convention excludes it.
         jaccard: 0 to 1, or None.
         hd95: 95 % Hausdorff distance in the comparison's unit, or None.
         asd: average surface distance in the comparison's unit, or None.
         prediction_ml: volume in the prediction.
         reference_ml: volume in the reference.
-        slice_dice: Dice of each slice along the comparison's slice axis, None where neither has a voxel.
-        worst_slice: index of the slice with the lowest Dice (of equals, the one with the most differing voxels), or
-            None if no slice has any.
+        slice_dice: Dice of each slice along the comparison's slice axis; None if neither has a voxel there.
+        worst_slice: index of the slice with the lowest Dice (in a tie, the one with more differing voxels), or None if
+            no slice has any.
     """
 
     name: str
@@ -160,15 +160,15 @@ class Comparison:
     """All structures of a prediction against a reference.
 
     Attributes:
-        prediction_name: of the segmentation.
-        reference_name: of the segmentation.
+        prediction_name: name of the prediction.
+        reference_name: name of the reference.
         convention: one of `CONVENTIONS`.
-        unit: of the surface distances, "mm" or "voxel".
+        unit: unit of the surface distances, "mm" or "voxel".
         slice_axis: array axis of `slice_dice`: 0 for k, 1 for j, 2 for i.
         scores: one per structure.
         notes: sentences on what was resampled, missing or not compared.
-        first_slice: index on the reference's own grid of the first entry of `slice_dice`; negative where the prediction
-            goes beyond the reference.
+        first_slice: index of the first entry of `slice_dice` on the reference's own grid; negative if the prediction
+            extends beyond the reference.
     """
 
     prediction_name: str
@@ -181,12 +181,12 @@ class Comparison:
     first_slice: int = 0
 
     def mean(self, metric: str) -> float | None:
-        """Mean of "dice", "jaccard", "hd95" or "asd" over the structures that have it, None if none has it."""
+        """Mean of "dice", "jaccard", "hd95" or "asd" over the structures with a value; None if there are none."""
         values = self._values(metric)
         return sum(values) / len(values) if values else None
 
     def counted(self, metric: str) -> int:
-        """How many structures are in the mean of this metric."""
+        """Number of structures in the mean of this metric."""
         return len(self._values(metric))
 
     def _values(self, metric: str) -> list[float]:
@@ -205,22 +205,22 @@ def compare(
 ) -> Comparison:
     """Compare a prediction with a reference, structure by structure.
 
-    Structures are matched by name, terminology code, or value (see `matching.match_labels`). A structure that only the
-    reference has counts as missed; one that only the prediction has is a false alarm if the reference's labels have no
-    names (it could have been drawn there), otherwise it is not compared, and a note says so.
+    Structures are matched by name, terminology code, or value (see `label_matching.match_labels`). A structure only in
+    the reference counts as missed; one only in the prediction is a false alarm if the reference's labels have no names
+    (it could have been drawn there), otherwise it is not compared, with a note.
 
     Args:
-        prediction: what is judged.
-        reference: what is taken as true; the comparison happens on its lattice, over the extents of both.
-        convention: "ours" or "hsam", see the module's description.
+        prediction: the segmentation to judge.
+        reference: the ground truth; the comparison uses its lattice, over the extents of both.
+        convention: "ours" or "hsam", see the module docstring.
         organs: names to compare; empty for all.
-        progress: told after each structure.
-        cancel: looked at before each structure.
+        progress: called after each structure.
+        cancel: checked before each structure.
 
     Raises:
         RequestError: if the convention or a name is unknown, or if there is nothing to compare.
         VolumeError: if the two do not overlap in space.
-        CancelledError: if asked to stop.
+        CancelledError: on cancel.
     """
     if convention not in CONVENTIONS:
         raise RequestError(f"The convention '{convention}' is unknown; it is one of {', '.join(CONVENTIONS)}.")
@@ -260,7 +260,7 @@ class _SliceCounts:
 
     @classmethod
     def of(cls, prediction: np.ndarray, reference: np.ndarray, pairs: tuple[LabelPair, ...], axis: int) -> _SliceCounts:
-        """Count in one pass over the slices, with a small joint histogram for each."""
+        """Count in one pass over the slices, with a small joint histogram per slice."""
         size = len(pairs) + 1
         ours = _index_table([pair.prediction.value if pair.prediction else None for pair in pairs])
         theirs = _index_table([pair.reference.value if pair.reference else None for pair in pairs])
@@ -275,7 +275,7 @@ class _SliceCounts:
 
 
 def _index_table(values: list[int | None]) -> np.ndarray:
-    """From label value to 1 + position in `values`; 0 for the background and for labels that are not compared."""
+    """Map label values to 1 + index in `values`; 0 for the background and for labels that are not compared."""
     table = np.zeros(256, dtype=np.intp)
     for position, value in enumerate(values, start=1):
         if value is not None:
@@ -313,10 +313,10 @@ def _names(segmentation: Segmentation) -> str:
 def _on_common_grid(
     prediction: Segmentation, reference: Segmentation, axis: int
 ) -> tuple[Segmentation, Segmentation, int, tuple[str, ...]]:
-    """Both on the reference's lattice, which is widened where the prediction has labels outside of the reference.
+    """Both on the reference's lattice, extended if the prediction has labels outside the reference.
 
     Returns:
-        The two, the index of the first slice along `axis` (0 unless widened), and notes.
+        The two, the index of the first slice along `axis` (0 unless extended), and notes.
 
     Raises:
         VolumeError: if the two grids do not overlap in space.
@@ -354,7 +354,7 @@ def _on_common_grid(
 
 
 def _with_slices_from(score: LabelScore, first_slice: int) -> LabelScore:
-    """The score with its worst slice counted on the reference's own grid."""
+    """The score with its worst slice indexed on the reference's own grid."""
     if score.worst_slice is None or first_slice == 0:
         return score
     return replace(score, worst_slice=score.worst_slice + first_slice)
@@ -383,10 +383,10 @@ def _distances(
 
 
 def _index_to_mm(geometry: Geometry) -> np.ndarray:
-    """3 x 3 matrix that places a row of indices (k, j, i) so that distances are those in the patient.
+    """3 x 3 matrix that maps indices (k, j, i) to points with the same distances as in the patient.
 
-    It turns nothing that is rectangular, where the spacing alone says it all; axes that are sheared (a tilted gantry,
-    a parent transform) keep their angles.
+    Rectangular grids are not rotated, so their spacing is enough; sheared axes (a tilted gantry, a parent transform)
+    keep their angles.
     """
     axes = geometry.direction_matrix
     angles = axes.T @ axes
