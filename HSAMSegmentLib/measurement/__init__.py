@@ -1,1 +1,1 @@
-"""What is measured of structures: size, place, intensity, and what is unusual about them."""
+"""Measure structures: size, position, intensity, and unusual findings."""

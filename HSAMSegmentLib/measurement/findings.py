@@ -1,4 +1,4 @@
-"""What is unusual about the structures of one scan: worth a look, not necessarily wrong."""
+"""Unusual findings about the structures of a scan: worth a look, not necessarily wrong."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from HSAMSegmentLib.measurement.statistics import StructureStatistics
 MISSING, PARTS, SIDES, RANGE, CONFIDENCE, BORDER = "missing", "parts", "sides", "range", "confidence", "border"
 LOW_CONFIDENCE = 0.5
 _MOST_OUTSIDE = 0.02
-"""Share of an organ of one piece that may lie apart from it."""
+"""Fraction of a one-piece organ that may be detached from it."""
 _RIGHT_OF = (("SCT:10200004", "SCT:78961009"),)
-"""Codes of organs of which the first lies right of the second: liver and spleen."""
+"""Codes of two organs, the first of which lies right of the second: liver and spleen."""
 
 
 def readable_number(value: float) -> str:
-    """Three digits that count, without an exponent: 1480, 63.5, 0.82, 0.0042."""
+    """Format with three significant digits, without an exponent: 1480, 63.5, 0.82, 0.0042."""
     if abs(value) >= 100.0:
         return f"{value:.0f}"
     if abs(value) >= 10.0:
@@ -28,12 +28,12 @@ def readable_number(value: float) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is unusual.
+    """One unusual finding.
 
     Attributes:
         kind: `MISSING`, `PARTS`, `SIDES`, `RANGE`, `CONFIDENCE` or `BORDER`.
         structure: name of the structure.
-        text: what it is, without the name of the structure.
+        text: the finding, without the name of the structure.
     """
 
     kind: str
@@ -46,12 +46,12 @@ def find_unusual(
     statistics: Sequence[StructureStatistics],
     ranges_ml: Mapping[str, tuple[float, float]] | None = None,
 ) -> tuple[Finding, ...]:
-    """What is unusual about the structures of a scan, in their order.
+    """Find what is unusual about the structures of a scan, in their order.
 
     Args:
         labels: the structures.
-        statistics: of them.
-        ranges_ml: lowest and highest volume in the training scans of the model, by the name of the structure.
+        statistics: their statistics.
+        ranges_ml: lowest and highest volume in the model's training scans, by structure name.
     """
     by_name = {item.structure: item for item in statistics}
     known = [(label, by_name[label.name]) for label in labels if label.name in by_name]
@@ -93,7 +93,7 @@ def _exchanged(known: Sequence[tuple[Label, StructureStatistics]]) -> dict[str, 
 
 
 def _out_of_range(item: StructureStatistics, usual: tuple[float, float] | None) -> str:
-    """A structure at the border of the scan may be cut off, so it is never too small."""
+    """Check the volume range; a structure at the border of the scan may be cut off, so it is never too small."""
     if usual is None:
         return ""
     low, high = usual

@@ -1,4 +1,4 @@
-"""Radiomics features of structures, computed by MIRP, which follows the definitions of the IBSI."""
+"""Radiomics features of structures, computed by MIRP, which follows the IBSI definitions."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ _BINS = {
 def radiomics_features(
     segmentation: Segmentation, volume: Volume, structures: Sequence[str] = (), **settings: Any
 ) -> pandas.DataFrame:
-    """Features of the structures that were found, on the voxels as they are.
+    """Compute features of the structures that were found, on the voxels without resampling.
 
     Args:
         segmentation: the labels.
         volume: the scan on the same grid.
-        structures: names, all by default. A large one takes minutes.
-        settings: of `mirp.extract_features`, such as `new_spacing=1.0`. Gray values are sorted into bins of 25 HU in
-            CT, into 32 bins otherwise, unless the settings say another thing.
+        structures: names to measure; default: all. A large structure takes minutes.
+        settings: passed to `mirp.extract_features`, for example `new_spacing=1.0`. By default intensities are
+            discretized into bins of 25 HU in CT, and into 32 bins otherwise.
 
     Returns:
-        A row per structure, a column per feature, by the names of MIRP.
+        A row per structure, a column per feature, with MIRP's names.
 
     Raises:
         RequestError: if MIRP is not installed, if a name is unknown, if the grids differ, or if the slices are sheared
-            (a tilted gantry), which MIRP cannot hold.
+            (a tilted gantry), which MIRP does not support.
     """
     if find_spec("mirp") is None:
         raise RequestError(RADIOMICS_HINT)
@@ -113,7 +113,7 @@ def _part_of(geometry: Geometry, part: tuple[slice, ...]) -> Geometry:
 
 @contextmanager
 def _quiet_mirp() -> Iterator[None]:
-    """MIRP tells each step on the terminal; its warnings stay."""
+    """Silence MIRP's step-by-step output, but not its warnings."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:

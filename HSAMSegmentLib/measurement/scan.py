@@ -1,4 +1,4 @@
-"""What was measured of one scan: the statistics of its structures, and what is unusual about them."""
+"""Measurements of one scan: statistics of its structures, and unusual findings."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class ScanMeasurements:
     """The measurements of one scan.
 
     Attributes:
-        statistics: one entry per structure, those that were not found included.
-        findings: what is unusual.
+        statistics: one entry per structure, including those that were not found.
+        findings: unusual findings.
         intensity_unit: "HU" for CT, else "".
-        ranges_ml: lowest and highest volume in the training scans, by the name of the structure, as far as it is known.
+        ranges_ml: lowest and highest volume in the training scans, by structure name, if known.
     """
 
     statistics: tuple[StructureStatistics, ...]
@@ -42,7 +42,7 @@ class ScanMeasurements:
         """Read what `to_json` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: if it is something else.
+            KeyError, TypeError, ValueError: if it is anything else.
         """
         return cls(
             statistics=tuple(StructureStatistics.from_json(item) for item in data["structures"]),
@@ -59,13 +59,13 @@ def measure_scan(
     confidences: Mapping[str, float | None] | None = None,
     ranges_ml: Mapping[str, tuple[float, float]] | None = None,
 ) -> ScanMeasurements:
-    """Measure the structures of a scan, and tell what is unusual.
+    """Measure the structures of a scan, and find what is unusual.
 
     Args:
         segmentation: the labels.
-        volume: the scan on the same grid, None to leave intensities out.
-        confidences: of the model, by the name of the structure.
-        ranges_ml: volumes in the training scans of the model, by the name of the structure.
+        volume: the scan on the same grid; None to skip intensities.
+        confidences: the model's confidence by structure name.
+        ranges_ml: volumes in the model's training scans by structure name.
 
     Raises:
         RequestError: if the scan has another grid than the labels.

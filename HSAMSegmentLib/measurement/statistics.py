@@ -1,8 +1,8 @@
-"""Size, place, shape and intensity of each structure of a label map.
+"""Size, position, shape and intensity of each structure of a label map.
 
-A voxel belongs to a structure as a whole or not at all, so voxels at the edge hold part of what lies beside it: means
-are drawn toward the neighbors, and the standard deviation is larger than that of the tissue. The median hardly changes,
-and `core_mean` leaves the edge out.
+Voxels belong to a structure entirely or not at all, so edge voxels contain some of the neighboring tissue: means are
+drawn toward it, and the standard deviation is larger than that of the structure. The median hardly changes, and
+`core_mean` excludes the edge.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ _SIGNIFICANT_DIGITS = 7
 
 @dataclass(frozen=True)
 class StructureStatistics:
-    """One structure of one scan. Numbers other than `voxels`, `volume_ml` and `parts` are None if it was not found.
+    """One structure of one scan. Values other than `voxels`, `volume_ml` and `parts` are None if it was not found.
 
     Attributes:
         structure: its name.
         code: scheme and value of its code, such as "SCT:10200004", or "".
         side: "right", "left", or "" for structures without a side.
-        voxels: how many it has.
-        volume_ml: their volume, of sheared slices (a tilted gantry) too.
-        surface_cm2: area of its surface by the formula of Crofton, as ITK computes it (Lehmann and Legland 2012).
-        mean, sd, min, p05, p25, median, p75, p95, max: of the intensities of all its voxels; the standard deviation has
-            n - 1 in its denominator. None without a scan.
+        voxels: number of voxels.
+        volume_ml: volume, correct for sheared slices (a tilted gantry), too.
+        surface_cm2: surface area by Crofton's formula, as in ITK (Lehmann and Legland 2012).
+        mean, sd, min, p05, p25, median, p75, p95, max: intensity statistics over all voxels; the standard deviation
+            divides by n - 1. None without a scan.
         core_mean: mean of the voxels whose six neighbors also belong to the structure; None if there are none.
-        extent_right_left_mm, extent_front_back_mm, extent_head_feet_mm: sides of the box along the axes of the patient
-            that holds its voxels.
-        centroid_r_mm, centroid_a_mm, centroid_s_mm: mean place of its voxels in RAS mm (right, front, head positive).
-        parts: pieces that do not touch each other, not even by a corner.
-        largest_part: share of the voxels that the largest piece has.
+        extent_right_left_mm, extent_front_back_mm, extent_head_feet_mm: size of the bounding box along the patient
+            axes.
+        centroid_r_mm, centroid_a_mm, centroid_s_mm: centroid in RAS mm (right, anterior, superior positive).
+        parts: number of components, connected by corners (26 neighbors).
+        largest_part: fraction of the voxels in the largest component.
         touches_border: whether it reaches the border of the scan, and so may be cut off.
-        confidence: of the model, 0 to 1; None for labels that no model made.
+        confidence: the model's confidence, 0 to 1; None for labels without a model.
     """
 
     structure: str
@@ -77,7 +77,7 @@ class StructureStatistics:
 
     @property
     def found(self) -> bool:
-        """Whether it has a voxel."""
+        """Whether it has any voxel."""
         return self.voxels > 0
 
     def to_json(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class StructureStatistics:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StructureStatistics:
-        """Read what `to_json` wrote; what an older version did not measure stays unknown."""
+        """Read what `to_json` wrote; values that an older version did not measure stay unknown."""
         known = {item.name for item in fields(cls)}
         return cls(**{name: value for name, value in data.items() if name in known})
 
@@ -94,12 +94,12 @@ class StructureStatistics:
 def measure(
     segmentation: Segmentation, volume: Volume | None = None, confidences: Mapping[str, float | None] | None = None
 ) -> tuple[StructureStatistics, ...]:
-    """Measure every structure, those without voxels included.
+    """Measure every structure, including those without voxels.
 
     Args:
         segmentation: the labels.
-        volume: the scan on the same grid, for intensities; None to leave these out.
-        confidences: of the model, by the name of the structure.
+        volume: the scan on the same grid, for intensities; None to skip them.
+        confidences: the model's confidence by structure name.
 
     Raises:
         RequestError: if the scan has another grid than the labels.
@@ -113,7 +113,7 @@ def measure(
 
 
 def intensity_unit(volume: Volume | None) -> str:
-    """ "HU" for CT, else "" (the numbers of MR have no unit)."""
+    """ "HU" for CT, else "" (MR intensities have no unit)."""
     return "HU" if volume is not None and volume.modality == "CT" else ""
 
 
@@ -163,7 +163,7 @@ def _intensities(intensities: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
 
 
 def _place(mask: np.ndarray, box: tuple[slice, ...], geometry: Geometry) -> dict[str, Any]:
-    """Centroid and extent along the axes of the patient, voxels taken as the boxes that they are."""
+    """Centroid and extent along the patient axes, treating voxels as boxes."""
     to_ras = geometry.ijk_to_ras
     start = np.array([part.start for part in reversed(box)])
     along = [mask.sum(axis=others, dtype=np.int64) for others in ((0, 1), (0, 2), (1, 2))]
@@ -176,7 +176,7 @@ def _place(mask: np.ndarray, box: tuple[slice, ...], geometry: Geometry) -> dict
 
 
 def _row_ends(mask: np.ndarray) -> np.ndarray:
-    """Indices (i, j, k) of the first and last voxel of each row: the outermost in any direction are among them."""
+    """Indices (i, j, k) of the first and last voxel of each row, which include the extremes in any direction."""
     k, j = np.nonzero(mask.any(axis=2))
     rows = mask[k, j]
     first, last = rows.argmax(axis=1), mask.shape[2] - 1 - rows[:, ::-1].argmax(axis=1)

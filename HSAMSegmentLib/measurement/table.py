@@ -1,4 +1,4 @@
-"""Statistics as a tidy table: a row per scan and structure, a column per number."""
+"""Statistics as a tidy table: one row per scan and structure, one column per value."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Statistics:
-    """Measured structures of one scan or of many.
+    """Measured structures of one or many scans.
 
     Attributes:
-        rows: one per scan and structure; `COLUMNS` to values, None where nothing is known.
+        rows: one per scan and structure; `COLUMNS` to values, None if unknown.
         notes: sentences on scans that could not be measured.
     """
 
@@ -48,10 +48,10 @@ class Statistics:
         return iter(self.rows)
 
     def __getitem__(self, structure: str) -> dict[str, Any]:
-        """The row of a structure by its name in any case, of the first scan that has it.
+        """The row of a structure by name, ignoring case, from the first scan that has it.
 
         Raises:
-            KeyError: naming the structures that there are.
+            KeyError: listing the available structures.
         """
         for row in self.rows:
             if row["structure"].lower() == structure.lower():
@@ -59,7 +59,7 @@ class Statistics:
         raise KeyError(f"{structure}; there are {', '.join(dict.fromkeys(row['structure'] for row in self.rows))}")
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """One row per scan and structure.
+        """Tabulate with one row per scan and structure.
 
         Raises:
             RequestError: if pandas is not installed.
@@ -71,10 +71,10 @@ class Statistics:
         return pandas.DataFrame(list(self.rows), columns=list(COLUMNS))
 
     def to_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write a CSV file, completely or not at all.
+        """Write a CSV file, atomically.
 
         Raises:
-            OutputError: if the name does not end in .csv, or the file exists or cannot be written.
+            OutputError: if the name does not end in .csv, or if the file exists or cannot be written.
         """
         check_table_path(Path(path))
         write_table(self.rows, Path(path), overwrite=overwrite)
@@ -82,12 +82,12 @@ class Statistics:
 
 
 def table_rows(scan: str, measured: ScanMeasurements, *, model: str = "", output: str = "") -> Iterator[dict[str, Any]]:
-    """The rows of one scan; a cell that does not apply is None.
+    """The rows of one scan; cells that do not apply are None.
 
     Args:
-        scan: its name.
+        scan: name of the scan.
         measured: its measurements.
-        model: id of the model.
+        model: ID of the model.
         output: file of the segmentation.
     """
     for item in measured.statistics:
@@ -106,7 +106,7 @@ def table_rows(scan: str, measured: ScanMeasurements, *, model: str = "", output
 
 
 def write_table(rows: Iterable[Mapping[str, Any]], path: Path, *, overwrite: bool = False) -> None:
-    """Write rows as CSV (UTF-8, decimal points, empty where nothing is known), completely or not at all.
+    """Write rows as CSV (UTF-8, decimal points, empty cells for unknown values), atomically.
 
     Raises:
         OutputError: if the file exists and may not be replaced, or cannot be written.
@@ -130,7 +130,7 @@ def is_table(path: Path) -> bool:
 
 
 def check_table_path(path: Path) -> None:
-    """Make sure that a name is one for a table.
+    """Ensure that a file name is valid for a table.
 
     Raises:
         OutputError: if it does not end in .csv.
@@ -140,7 +140,7 @@ def check_table_path(path: Path) -> None:
 
 
 def _cell(value: Any) -> Any:
-    """What spreadsheets take for a formula gets a quote before it; names come from files of others."""
+    """Prefix text that spreadsheets take for a formula with a quote, since names come from foreign files."""
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return f"'{value}"
     return value
