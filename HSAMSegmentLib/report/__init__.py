@@ -1,1 +1,1 @@
-"""What a user reads about a result: JSON reports, pictures, slices to correct."""
+"""Reports on results: JSON reports, pictures, slices to correct."""

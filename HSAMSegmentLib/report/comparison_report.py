@@ -1,4 +1,4 @@
-"""A comparison as plain JSON values."""
+"""Serialize a comparison as plain JSON values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DEFINITIONS = {
 
 
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
-    """All numbers of a comparison with their definitions; None where a number does not exist."""
+    """All metrics of a comparison with their definitions; None if a metric does not exist."""
     return {
         "prediction": comparison.prediction_name,
         "reference": comparison.reference_name,

@@ -1,4 +1,4 @@
-"""Which slices of a result help a model most when a person corrects them: those it doubts, apart from each other."""
+"""Choose the slices whose correction helps a model most: uncertain ones, spaced apart."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class DoubtfulSlice:
     """One slice.
 
     Attributes:
-        index: along the slicing axis of the scan.
+        index: index along the slicing axis of the scan.
         position_ijk: a voxel of the least certain organ there.
-        organ: the organ whose outline is least certain, by the doubt times its area.
-        confidence: of that organ in this slice, 0 to 1.
+        organ: the organ with the least certain outline, by doubt times area.
+        confidence: confidence of that organ in this slice, 0 to 1.
         doubt: (1 - confidence) times area, summed over the organs, in voxels.
     """
 
@@ -29,14 +29,14 @@ class DoubtfulSlice:
 
 
 def slices_to_correct(report: Mapping[str, Any] | None, count: int = 6) -> tuple[DoubtfulSlice, ...]:
-    """The slices most worth correcting, most first.
+    """Choose the slices most worth correcting, in descending order.
 
-    A neighbor of a slice that is corrected is nearly corrected too, so they keep a distance that leaves room for all
-    of them in the range of the organs.
+    Correcting a slice nearly corrects its neighbors, so slices are spaced such that all of them fit into the range of
+    the organs.
 
     Args:
-        report: of a segmentation (`report.segmentation_report.make_report`).
-        count: how many at most.
+        report: report of a segmentation (`report.segmentation_report.make_report`).
+        count: maximum number of slices.
     """
     slices = _by_slice(report)
     if not slices:

@@ -1,4 +1,4 @@
-"""Model cards: what the manifest of a model says, as Markdown for the documents and as short plain text."""
+"""Model cards from a model's manifest, as Markdown for the documentation and as short plain text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from HSAMSegmentLib.weights.manifest import Manifest
 
 
 def model_card(manifest: Manifest) -> str:
-    """One card: what it finds, how well on held-out scans, from what, on which terms, where it fails."""
+    """One card: structures, accuracy on held-out scans, training data, license, weak points."""
     training = manifest.training
     others = training.get("settings", {}).get("jointly_with", ())
     together = f", together with {', '.join(f'`{name}`' for name in others)}" if others else ""

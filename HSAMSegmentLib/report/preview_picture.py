@@ -1,4 +1,4 @@
-"""A picture of a segmentation: a montage of slices with colored outlines, a legend with volumes, and patient sides."""
+"""Picture of a segmentation: a montage of slices with colored outlines, a legend with volumes, and patient sides."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DPI = 200
 _CT_WINDOW_HU = (-160.0, 240.0)
 _DARK = 0.35
 _TOO_CLOSE = 0.3
-"""Distance in RGB, each channel 0 to 1, from which two outlines are told apart at a glance."""
+"""Distance in RGB, each channel 0 to 1, from which two outlines are easy to distinguish."""
 
 _PALETTE = (
     (0.35, 0.70, 1.00),
@@ -49,12 +49,12 @@ _PALETTE = (
     (0.65, 0.40, 0.20),
 )
 _MARGIN_PART = 0.06
-"""Part of a slice's extent that is kept around the body when empty borders are cut off."""
+"""Margin kept around the body when cropping empty borders, as a fraction of the slice."""
 
 
 @dataclass(frozen=True)
 class _View:
-    """Stacks of image and labels, cut to what is shown."""
+    """Image and label stacks, cropped to the part to show."""
 
     image: np.ndarray
     labels: np.ndarray
@@ -75,22 +75,22 @@ def write_preview(
     plane: str = "acquisition",
     overwrite: bool = False,
 ) -> Path:
-    """Write a montage of slices through what was segmented.
+    """Write a montage of slices through the segmentation.
 
     Args:
         volume: the scan.
         segmentation: its labels, on the same grid.
         path: .png, .pdf, .svg or .jpg.
-        title: headline; the volume's name by default.
-        slices: how many slices to show at most, evenly spread over the segmented range (over all if it is empty).
+        title: headline; default: the volume's name.
+        slices: maximum number of slices, evenly spread over the segmented range (over all slices if it is empty).
         plane: as in `SliceRule.plane`.
-        overwrite: whether an existing file may be replaced.
+        overwrite: replace an existing file.
 
     Returns:
         The path.
 
     Raises:
-        RequestError: if the suffix is none of the four or both grids differ.
+        RequestError: if the suffix is none of the four or the grids differ.
         OutputError: if the file exists already or cannot be written.
     """
     path = Path(path)
@@ -103,7 +103,7 @@ def write_preview(
 
 
 def check_preview_path(path: Path) -> None:
-    """RequestError if the suffix is not a picture that can be written."""
+    """Raise a RequestError if the suffix is not that of a supported picture format."""
     if path.suffix.lower() not in PREVIEW_SUFFIXES:
         raise RequestError(f"A preview is a {', '.join(PREVIEW_SUFFIXES)} file, not '{path.name}'.")
 
@@ -111,7 +111,7 @@ def check_preview_path(path: Path) -> None:
 def preview_figure(
     volume: Volume, segmentation: Segmentation, *, title: str = "", slices: int = 12, plane: str = "acquisition"
 ) -> Figure:
-    """The montage as a matplotlib figure that belongs to no window. For the arguments see `write_preview`."""
+    """The montage as a matplotlib figure without a window. For the arguments see `write_preview`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -142,7 +142,7 @@ def preview_figure(
 
 
 def shown_slices(segmentation: Segmentation, frame: SliceFrame, count: int) -> tuple[int, ...]:
-    """Stack indices of up to `count` slices, evenly spread over those that have a label (over all if none has)."""
+    """Up to `count` stack indices, evenly spread over the labeled slices (over all slices if there are none)."""
     stack = frame.to_stack(segmentation.array)
     labeled = [index for index in range(len(stack)) if stack[index].any()]
     first, last = (labeled[0], labeled[-1]) if labeled else (0, len(stack) - 1)
@@ -154,10 +154,10 @@ def shown_slices(segmentation: Segmentation, frame: SliceFrame, count: int) -> t
 
 
 def outline_colors(labels: Sequence[Label]) -> dict[int, tuple[float, float, float]]:
-    """Colors by label value that can be told apart in thin lines on gray.
+    """Outline colors by label value that are distinguishable as thin lines on gray.
 
-    A label keeps its own color unless that is too close to one before it (Slicer's colors of liver and both kidneys
-    are) or too dark; then it gets the color of a fixed palette that is farthest from all others.
+    A label keeps its own color unless that is too dark or too close to a previous one (as Slicer's colors of liver and
+    both kidneys are); then it gets the color of a fixed palette that is farthest from all others.
     """
     chosen: dict[int, tuple[float, float, float]] = {}
     for label in labels:
@@ -175,7 +175,7 @@ def _distance(color: tuple[float, float, float], others: Sequence[tuple[float, f
 
 
 def side_letters(direction: Sequence[float]) -> str:
-    """Patient sides that an LPS direction points to, the strongest first: "L", "PS", ..."""
+    """Patient sides that an LPS direction points toward, strongest first: "L", "PS", ..."""
     names = (("L", "R"), ("P", "A"), ("S", "I"))
     parts = sorted(range(3), key=lambda axis: -abs(direction[axis]))
     letters = [names[axis][0 if direction[axis] > 0 else 1] for axis in parts if abs(direction[axis]) > 0.38]
@@ -192,7 +192,7 @@ def _view(volume: Volume, segmentation: Segmentation, frame: SliceFrame) -> _Vie
 
 
 def display_limits(image: np.ndarray, modality: str) -> tuple[float, float]:
-    """The gray values that are shown black and white."""
+    """The intensities shown as black and white."""
     if modality == "CT":
         return _CT_WINDOW_HU
     sample = image[:: max(1, len(image) // 32), ::2, ::2].astype(np.float32)
@@ -202,7 +202,7 @@ def display_limits(image: np.ndarray, modality: str) -> tuple[float, float]:
 
 
 def shown_part(image: np.ndarray, labels: np.ndarray, limits: tuple[float, float]) -> tuple[slice, slice]:
-    """Rows and columns with tissue or labels in any of about 24 slices, plus a margin."""
+    """Rows and columns with tissue or labels in a sample of about 24 slices, plus a margin."""
     step = max(1, len(image) // 24)
     threshold = limits[0] + 0.1 * (limits[1] - limits[0])
     used = (image[::step] > threshold).mean(axis=0) > 0.04
@@ -228,7 +228,7 @@ def _cell_size(view: _View) -> tuple[float, float]:
 
 
 def _grid(count: int, view: _View) -> tuple[int, int]:
-    """Columns and rows of the montage: about 4 to 3, in whole inches of cells."""
+    """Columns and rows of the montage: about 4:3, in whole inches per cell."""
     width, height = _cell_size(view)
     columns = min(count, max(1, round(math.sqrt(count * 4.0 / 3.0 * height / width))))
     return columns, math.ceil(count / columns)
@@ -335,7 +335,7 @@ def _draw_legend(
 
 
 def format_ml(volume_ml: float) -> str:
-    """A volume with a sensible number of digits: 1480, 63.5, 0.82."""
+    """Format a volume with a sensible number of digits: 1480, 63.5, 0.82."""
     if volume_ml >= 100.0:
         return f"{volume_ml:.0f}"
     return f"{volume_ml:.1f}" if volume_ml >= 1.0 else f"{volume_ml:.2f}"

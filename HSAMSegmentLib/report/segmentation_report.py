@@ -1,4 +1,4 @@
-"""The JSON report beside a segmentation: what went in, what came out, how certain it is, and how it was made."""
+"""The JSON report of a segmentation: input, output, confidence, and how it was made."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def make_report(
     record: Mapping[str, Any] | None = None,
     measured: ScanMeasurements | None = None,
 ) -> dict[str, Any]:
-    """Everything a reader needs to judge and to repeat a segmentation, as plain JSON values.
+    """Collect everything needed to judge and reproduce a segmentation, as plain JSON values.
 
     Args:
-        result: what segmenting yielded.
-        volume: what went in.
-        manifest: of the model.
-        options: how it was segmented.
-        output: the file that was written, if any.
-        record: hashes of input, model and output (`files.make_record`), which tell a second run what is done.
-        measured: statistics of the structures and what is unusual about them, if that was measured.
+        result: result of the segmentation.
+        volume: the scan.
+        manifest: manifest of the model.
+        options: segmentation options.
+        output: the segmentation file, if any.
+        record: hashes of input, model and output (`result_records.make_record`), for skipping finished scans.
+        measured: statistics of the structures and unusual findings, if measured.
 
     Returns:
-        An object whose lengths are in mm, volumes in mL, times in seconds, indices in the volume's own IJK; confidence,
-        agreement and margin are between 0 and 1 and counted before post-processing (see `confidence`).
+        An object with lengths in mm, volumes in mL, times in seconds, and indices in the volume's own IJK; confidence,
+        agreement and margin are between 0 and 1 and computed before post-processing (see `confidence`).
     """
     return {
         "schema": REPORT_SCHEMA,
@@ -83,7 +83,7 @@ def make_report(
 
 
 def write_report(report: Mapping[str, Any], path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write a report as indented JSON, completely or not at all.
+    """Write a report as indented JSON, atomically.
 
     Raises:
         OutputError: if the file exists already or cannot be written.
@@ -91,7 +91,7 @@ def write_report(report: Mapping[str, Any], path: str | Path, *, overwrite: bool
     path = Path(path)
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_output(path, overwrite=overwrite) as stream:
-        # A file name may hold halves of characters; JSON has escapes for them, which this error handler writes.
+        # A file name may hold lone surrogates; JSON has escapes for them, which this error handler writes.
         stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
     return path
 
@@ -100,7 +100,7 @@ def read_report(path: str | Path) -> dict[str, Any]:
     """Read what `write_report` wrote.
 
     Raises:
-        RequestError: if the file is not a report, or one of a newer version.
+        RequestError: if the file is not a report, or has a newer version.
     """
     try:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -114,7 +114,7 @@ def read_report(path: str | Path) -> dict[str, Any]:
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of this program, of Python and of the packages that compute."""
+    """Versions of this program, of Python and of the numerical packages."""
     from importlib import metadata  # slow to import, and the panel opens without it
 
     versions = {"hsamsegment": __version__, "python": platform.python_version(), "system": platform.platform()}

@@ -1,4 +1,4 @@
-"""A small picture of a segmented scan: the slice that shows most of it, with outlines."""
+"""Thumbnail of a segmented scan: the most informative slice, with outlines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _QUALITY = 72
 
 
 def make_thumbnail(volume: Volume, segmentation: Segmentation, *, pixels: int = PIXELS) -> bytes:
-    """A JPEG of one slice, its longer side of `pixels`, with the letters of the patient's sides.
+    """Render a JPEG of one slice with its longer side at `pixels`, and with letters for the patient's sides.
 
     Args:
         volume: the scan.
@@ -47,13 +47,13 @@ def make_thumbnail(volume: Volume, segmentation: Segmentation, *, pixels: int = 
     drawing = Image.fromarray(picture)
     _draw_sides(ImageDraw.Draw(drawing), drawing.size, frame)
     stream = io.BytesIO()
-    # Colors at full resolution: outlines are one pixel wide.
+    # Full color resolution, since outlines are one pixel wide.
     drawing.save(stream, "JPEG", quality=_QUALITY, subsampling=0)
     return stream.getvalue()
 
 
 def _fullest_slice(labels: np.ndarray) -> int:
-    """The slice with most structures, and of several the one with most labeled pixels; the middle one if none has."""
+    """The slice with the most structures, and among equals with the most labeled pixels; else the middle one."""
     best, best_score = len(labels) // 2, (0, 0)
     for index, plane in enumerate(labels):
         counts = np.bincount(plane.ravel(), minlength=256)[1:]
@@ -64,7 +64,7 @@ def _fullest_slice(labels: np.ndarray) -> int:
 
 
 def _zoom(shape: tuple[int, int], frame: SliceFrame, pixels: int) -> tuple[float, float]:
-    """Factors for rows and columns that make pixels square and the longer side as long as wanted."""
+    """Zoom factors for rows and columns that make pixels square and give the longer side its length."""
     row_mm, column_mm = frame.pixel_spacing_mm
     scale = pixels / max(shape[0] * row_mm, shape[1] * column_mm)
     return scale * row_mm, scale * column_mm

@@ -1,1 +1,1 @@
-"""The report of a cohort: one web page about many scans."""
+"""The cohort report: one web page about many scans."""

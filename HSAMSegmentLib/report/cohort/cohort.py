@@ -1,4 +1,4 @@
-"""The scans of a cohort as plain data, and which of them stand out among the others."""
+"""The scans of a cohort as plain data, and their outliers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class CohortScan:
     """One scan of a cohort.
 
     Attributes:
-        name: its name.
+        name: name of the scan.
         measured: its measurements.
-        model: id of the model.
-        findings: what is unusual about it.
-        files: titles and paths of its files that are there.
+        model: ID of the model.
+        findings: unusual findings.
+        files: titles and paths of its existing files.
         picture: a JPEG, or None.
     """
 
@@ -41,11 +41,11 @@ class CohortScan:
 
     @property
     def worth_a_look(self) -> tuple[Finding, ...]:
-        """The findings that may mean a mistake; being cut off by the border of the scan is none."""
+        """Findings that may indicate an error, which being cut off by the border of the scan does not."""
         return tuple(item for item in self.findings if item.kind != BORDER)
 
     def statistics(self, structure: str) -> StructureStatistics | None:
-        """The numbers of a structure, None if it was not looked for."""
+        """Statistics of a structure; None if it was not segmented."""
         return next((item for item in self.measured.statistics if item.structure == structure), None)
 
 
@@ -55,9 +55,9 @@ class Cohort:
 
     Attributes:
         title: headline.
-        scans: those that were segmented.
-        others: name, state and reason of those that were not.
-        notes: sentences on results that could not be used.
+        scans: scans that were segmented.
+        others: name, state and reason of the others.
+        notes: sentences on unusable results.
     """
 
     title: str
@@ -72,11 +72,11 @@ class Cohort:
 
 
 def with_outliers(scans: Sequence[CohortScan]) -> tuple[CohortScan, ...]:
-    """The scans with a finding for each volume that stands out among those of the others.
+    """Add a finding for each volume that is an outlier among the scans.
 
-    That is: the logarithm of the volume is more than 3.5 robust standard deviations away from the median (from the
-    median of absolute deviations; Iglewicz and Hoaglin 1993). Structures that the border of the scan may cut off count
-    neither way. Fewer than eight scans say nothing.
+    An outlier's log-volume is more than 3.5 robust standard deviations from the median (by the median absolute
+    deviation; Iglewicz and Hoaglin 1993). Structures that the border of the scan may cut off are excluded on both
+    sides. Fewer than eight scans yield no outliers.
     """
     extra: list[list[Finding]] = [[] for _ in scans]
     for structure in dict.fromkeys(item.structure for scan in scans for item in scan.measured.statistics):

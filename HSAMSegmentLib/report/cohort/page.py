@@ -1,6 +1,6 @@
-"""The page of a cohort: HTML that needs nothing but itself, in light and dark, on wide and narrow screens.
+"""The cohort page: self-contained HTML for light and dark mode and for wide and narrow screens.
 
-All text of the scans is escaped, and the page forbids itself to load anything or to run another script than its own.
+All text from the scans is escaped, and the page forbids itself to load anything or to run any script but its own.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _MOST_NOTES = 4
 
 
 def cohort_page(cohort: Cohort, place: Path) -> str:
-    """The HTML of a cohort.
+    """Render the HTML of a cohort.
 
     Args:
         cohort: the scans.
-        place: the file that it will be in, from which links to the files of the scans lead.
+        place: destination file; links to the files of the scans are relative to it.
     """
     script_hash = b64encode(sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'"
@@ -75,7 +75,7 @@ def _header(cohort: Cohort) -> str:
 
 
 def _notes(notes: Sequence[str]) -> str:
-    """A list; many are folded, since one reason often holds for all scans."""
+    """A list, folded if it is long, since one reason often applies to all scans."""
     if not notes:
         return ""
     items = f"<ul>{''.join(f'<li>{_text(note)}</li>' for note in notes)}</ul>"
@@ -245,7 +245,7 @@ def _percent(part: float | None) -> float | None:
 
 
 def _link(path: Path, place: Path) -> str:
-    """Relative, so that page and results can be moved together; absolute to another drive."""
+    """A relative link, so that page and results can be moved together; absolute across drives."""
     try:
         relative = os.path.relpath(path.absolute(), place.absolute().parent)
     except ValueError:
@@ -255,5 +255,5 @@ def _link(path: Path, place: Path) -> str:
 
 
 def _text(text: str) -> str:
-    """Text of others, made harmless."""
+    """Escape text from elsewhere."""
     return escape(str(text).encode("utf-8", "backslashreplace").decode())

@@ -1,4 +1,4 @@
-"""A distribution as a small SVG: a dot per scan, the middle half as a bar, a range to compare with as a band."""
+"""A small SVG of a distribution: a dot per scan, a bar for the middle half, and a band for a reference range."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Dot:
     """One scan in a chart.
 
     Attributes:
-        value: where it is.
-        title: what a tooltip says; only marked dots have one.
-        link: id of the element of the page that it leads to.
-        marked: whether it stands out.
+        value: position on the axis.
+        title: tooltip; only marked dots have one.
+        link: ID of the page element that it links to.
+        marked: whether it is highlighted.
     """
 
     value: float
@@ -32,12 +32,12 @@ class Dot:
 
 
 def strip_chart(dots: Sequence[Dot], *, band: tuple[float, float] | None = None, lowest: float | None = None) -> str:
-    """The SVG, empty text without dots.
+    """Render the SVG; an empty string without dots.
 
     Args:
         dots: the scans.
-        band: a range to show behind them.
-        lowest: where the axis begins, if not at the lowest dot.
+        band: reference range to show behind them.
+        lowest: start of the axis, if not the lowest dot.
     """
     if not dots:
         return ""
@@ -69,7 +69,7 @@ def strip_chart(dots: Sequence[Dot], *, band: tuple[float, float] | None = None,
 
 
 def _height(number: int) -> float:
-    """Spread the dots over the height, the same each time, neighbors apart."""
+    """Spread the dots vertically, reproducibly and with neighbors apart."""
     return round(_TOP + (number * _GOLDEN_RATIO % 1.0) * (HEIGHT - _TOP - _BOTTOM - 4), 1)
 
 

@@ -1,4 +1,4 @@
-"""Style and script of the page of a cohort. Nothing is loaded from anywhere."""
+"""Style and script of the cohort page. Nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 
