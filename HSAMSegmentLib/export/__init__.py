@@ -1,1 +1,1 @@
-"""Segmentations for other programs: DICOM Segmentations, RT Structure Sets, and surfaces."""
+"""Export segmentations for other programs: DICOM Segmentations, RT Structure Sets, and surfaces."""

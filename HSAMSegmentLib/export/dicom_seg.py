@@ -1,4 +1,4 @@
-"""DICOM Segmentation objects, written by highdicom: one binary segment per structure, on the frames of the scan."""
+"""Write DICOM Segmentation objects with highdicom: one binary segment per structure, on the frames of the scan."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _SERIES_NUMBER = 9001
 
 
 def write_dicom_seg(segmentation: Segmentation, path: Path, origin: Origin, *, overwrite: bool = False) -> None:
-    """Write the structures that were found as a DICOM Segmentation; if nothing was found, all as empty segments.
+    """Write the structures that were found as a DICOM Segmentation; if there are none, write all as empty segments.
 
-    Each segment has the name, code, side and color of its label, the model as its algorithm, and a tracking UID that
-    is the same for this structure in every result of this series. Frames refer to the images they were made from.
+    Each segment has the name, code, side and color of its label, the model as its algorithm, and a tracking UID that is
+    the same for this structure in every result of the series. Frames reference their source images.
 
     Args:
         segmentation: labels on the grid of the scan.
-        path: the file; it appears when it is complete.
+        path: the file; written atomically.
         origin: the scan and the model.
-        overwrite: whether an existing file may be replaced.
+        overwrite: replace an existing file.
 
     Raises:
         RequestError: if highdicom is not installed.
@@ -55,7 +55,7 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, origin: Origin, *, o
     with quiet_libraries():
         made = _object(segmentation.geometry, path, images, array, described, origin)
     made.SpecificCharacterSet = "ISO_IR 192"
-    made.ContentCreatorName = ""  # type 2, which highdicom leaves out and dcmqi warns of
+    made.ContentCreatorName = ""  # type 2; highdicom omits it and dcmqi warns about that
     with complete_file(path, overwrite=overwrite) as temporary:
         made.save_as(temporary, enforce_file_format=True)
 
@@ -93,7 +93,7 @@ def _object(
 
 
 def require_highdicom() -> None:
-    """RequestError, which tells how to install it, if highdicom is missing."""
+    """Raise a RequestError with installation instructions if highdicom is missing."""
     if find_spec("highdicom") is None:
         raise RequestError(HIGHDICOM_HINT)
 
@@ -106,7 +106,7 @@ def software_version() -> str:
 
 
 def stored_names(labels: Sequence[Label]) -> list[str]:
-    """Names as DICOM stores them: 64 characters at most, no backslash, each once."""
+    """Names in DICOM's limits: at most 64 characters, no backslash, unique."""
     names: list[str] = []
     for label in labels:
         short = label.name.replace("\\", "/").strip()
@@ -116,7 +116,7 @@ def stored_names(labels: Sequence[Label]) -> list[str]:
 
 
 def _numbered(segmentation: Segmentation) -> tuple[list[Label], np.ndarray]:
-    """The labels that become segments, and the array with their numbers 1, 2, ... instead of their values."""
+    """The labels that become segments, and the array with values replaced by segment numbers 1, 2, ...."""
     present = set(np.unique(segmentation.array).tolist())
     labels = [label for label in segmentation.labels if label.value in present] or list(segmentation.labels)
     table = np.zeros(256, dtype=np.uint8)
@@ -150,12 +150,12 @@ def _description(number: int, label: Label, name: str, origin: Origin, series_ui
 
 
 def algorithm_type(origin: Origin) -> str:
-    """ "AUTOMATIC" for the result of a model; labels from a file may have been drawn or corrected by hand."""
+    """ "AUTOMATIC" for the result of a model; labels from a file may have been drawn or corrected manually."""
     return "AUTOMATIC" if origin.model_id else "SEMIAUTOMATIC"
 
 
 def algorithm_name(origin: Origin) -> str:
-    """The algorithm as DICOM objects name it: the program and the model."""
+    """Algorithm name for DICOM objects: the program and the model."""
     return f"{PROGRAM} {origin.model_id}".strip()[:LONGEST_NAME]
 
 
@@ -167,7 +167,7 @@ def _concept(code: Code) -> Any:
 
 
 def _pixel_measures(geometry: Geometry) -> Any:
-    """Sizes of the voxels; slices are as far apart as they are along their normal, a tilted gantry included."""
+    """Voxel sizes; slice spacing is measured along the normal, even with a tilted gantry."""
     import highdicom
 
     axes = geometry.direction_matrix

@@ -1,4 +1,4 @@
-"""The formats in which a segmentation can be written, by their names and by the ends of file names."""
+"""The output formats of a segmentation, selected by name or by file name suffix."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class ResultFormat:
     """A format.
 
     Attributes:
-        name: as `--format` has it.
-        suffix: end of the file names that a folder run gives.
-        endings: suffixes of file names that select it.
-        write: writes labels to a path; the last argument is whether to overwrite.
-        needs_dicom: whether it refers to the DICOM images of the scan.
-        require: raises RequestError if a package that it needs is missing.
+        name: as for `--format`.
+        suffix: file name suffix for folder runs.
+        endings: suffixes that select it.
+        write: writes labels to a path; the last argument is `overwrite`.
+        needs_dicom: whether it references the DICOM images of the scan.
+        require: raises RequestError if a required package is missing.
     """
 
     name: str
@@ -43,18 +43,18 @@ class ResultFormat:
 
     @property
     def is_label_map(self) -> bool:
-        """Whether it is one of the label maps that every installation reads and writes."""
+        """Whether it is one of the label map formats that every installation reads and writes."""
         return self.suffix in SEGMENTATION_OUTPUT_SUFFIXES
 
     def files(self, path: Path) -> tuple[Path, ...]:
-        """Everything that is written for a path: the file, and the names beside it where it has no place for them."""
+        """All files written for a path: the file, and a sidecar with names if the format cannot store them."""
         return (path, names_path(path)) if self.is_label_map and not self.suffix.endswith(".nrrd") else (path,)
 
     def check(self, path: Path, geometry: Geometry, origin: Origin) -> None:
-        """Make sure, before any work, that labels on this grid can be written.
+        """Ensure, before any work, that labels on this grid can be written.
 
         Raises:
-            OutputError: if the format cannot hold the grid, or needs DICOM images and the scan is none.
+            OutputError: if the format cannot store the grid, or needs DICOM images and the scan has none.
         """
         if self.is_label_map:
             require_geometry_fits(path, geometry)
@@ -93,16 +93,16 @@ FORMATS: tuple[ResultFormat, ...] = (
         for suffix in surface_files.SURFACE_SUFFIXES
     ),
 )
-"""All formats; of several whose ending fits a name the first counts."""
+"""All formats; if several suffixes match a name, the first format wins."""
 FORMAT_NAMES = tuple(item.name for item in FORMATS)
 ENDINGS = tuple(ending for item in FORMATS for ending in item.endings)
 
 
 def format_named(name: str) -> ResultFormat:
-    """A format by its name or by its suffix, in any case.
+    """Find a format by its name or suffix, ignoring case.
 
     Raises:
-        RequestError: if there is no such format; names those that there are.
+        RequestError: if there is no such format; lists the available ones.
     """
     wanted = name.strip().lower()
     for item in FORMATS:
@@ -112,11 +112,11 @@ def format_named(name: str) -> ResultFormat:
 
 
 def format_of(path: Path, name: str = "") -> ResultFormat:
-    """The format in which a path is written: the named one, or that of its ending.
+    """Determine the format of a path: the named one, or that of its suffix.
 
     Raises:
         RequestError: if there is no format of that name.
-        OutputError: if the ending is unknown, or belongs to another format than the named one.
+        OutputError: if the suffix is unknown, or contradicts the named format.
     """
     found = next((item for item in FORMATS if path.name.lower().endswith(item.endings)), None)
     if name:
@@ -137,19 +137,19 @@ def format_of(path: Path, name: str = "") -> ResultFormat:
 def save_segmentation(
     segmentation: Segmentation, path: Path, origin: Origin, *, format_name: str = "", overwrite: bool = False
 ) -> None:
-    """Write a segmentation in any format, completely or not at all.
+    """Write a segmentation in any format, atomically.
 
     Args:
         segmentation: labels on the grid of the scan.
-        path: the file; its ending is the format, unless one is named.
-        origin: the scan and the model, which DICOM formats refer to.
-        format_name: name of a format, "" for that of the ending.
-        overwrite: whether an existing file may be replaced.
+        path: the file; its suffix determines the format, unless one is named.
+        origin: the scan and the model, which DICOM formats reference.
+        format_name: name of a format; "" for that of the suffix.
+        overwrite: replace an existing file.
 
     Raises:
-        RequestError: if the format is unknown, or a package that it needs is missing (says how to install it).
-        OutputError: if the ending is unknown or does not fit, if the format cannot hold the labels (DICOM formats need
-            a DICOM scan), if the file exists, or if it cannot be written.
+        RequestError: if the format is unknown, or a required package is missing (says how to install it).
+        OutputError: if the suffix is unknown or does not match, if the format cannot store the labels (DICOM formats
+            need a DICOM scan), or if the file exists or cannot be written.
     """
     chosen = format_of(path, format_name)
     chosen.require()

@@ -1,9 +1,9 @@
-"""RT Structure Sets: a contour per slice and part of a structure, on the images of the scan (PS3.3, A.19).
+"""Write RT Structure Sets: one contour per slice and component of a structure, on the scan's images (PS3.3, A.19).
 
-Contours are closed and run half a pixel outside of the centers of the labeled pixels.
-A hole is joined to the contour around it by a channel of no width (the keyhole of PS3.3, C.8.8.6.3), so that every
-reader of closed planar contours finds the hole. Contours lead through the middle between two pixel centers: rasterized
-by pixel centers they give back the same pixels.
+Contours are closed and run half a pixel outside the centers of the labeled pixels.
+A hole is joined to the contour around it by a zero-width channel (the keyhole of PS3.3, C.8.8.6.3), so that every
+reader of closed planar contours finds the hole. Contours pass midway between pixel centers, so rasterizing them by
+pixel centers restores the same pixels.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _STRAIGHT = 1e-9
 
 _STUDY_OF = "1.2.840.10008.3.1.2.3.1"
-"""Class of the study that a structure set refers to: detached study management, retired, and still what is written."""
+"""Referenced study class of structure sets: detached study management, which is retired but still in use."""
 _DECIMALS = 4
 _PATIENT = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize", "PatientWeight",
@@ -48,14 +48,14 @@ _LONGEST_LABEL = 16
 
 
 def contours_of(mask: np.ndarray) -> list[np.ndarray]:
-    """The contours of a mask.
+    """Extract the contours of a mask.
 
     Args:
         mask: bool [rows, columns].
 
     Returns:
-        Per connected part (pixels that touch by an edge or a corner may be one) an array [n, 2] of (column, row) in
-        pixels, without the first point repeated at the end.
+        One array [n, 2] of (column, row) in pixels per connected component (edge or corner contact may connect),
+        without repeating the first point at the end.
     """
     from contourpy import FillType, contour_generator
 
@@ -71,7 +71,7 @@ def contours_of(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def _rings(points: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
-    """The outer ring and the holes, each without points that lie on the line between their neighbors."""
+    """The outer ring and the holes, without points that are collinear with their neighbors."""
     rings = [points[start : end - 1] for start, end in zip(ends[:-1], ends[1:])]
     return [_without_straight(ring) for ring in rings]
 
@@ -84,7 +84,7 @@ def _without_straight(ring: np.ndarray) -> np.ndarray:
 
 
 def _with_keyholes(rings: list[np.ndarray]) -> np.ndarray:
-    """One polygon: from the outer ring to each hole, around it, and back on the same way."""
+    """Merge into one polygon: from the outer ring to each hole, around it, and back along the same way."""
     polygon = rings[0]
     for hole in rings[1:]:
         apart = ((polygon[:, np.newaxis] - hole[np.newaxis]) ** 2).sum(axis=2)
@@ -95,13 +95,13 @@ def _with_keyholes(rings: list[np.ndarray]) -> np.ndarray:
 
 
 def write_rtstruct(segmentation: Segmentation, path: Path, origin: Origin, *, overwrite: bool = False) -> None:
-    """Write the structures that were found as an RT Structure Set; if nothing was found, all without contours.
+    """Write the structures that were found as an RT Structure Set; if there are none, write all without contours.
 
     Args:
         segmentation: labels on the grid of the scan.
-        path: the file; it appears when it is complete.
+        path: the file; written atomically.
         origin: the scan and the model.
-        overwrite: whether an existing file may be replaced.
+        overwrite: replace an existing file.
 
     Raises:
         OutputError: if the scan is not a DICOM series, or the file exists or cannot be written.
@@ -136,7 +136,7 @@ def write_rtstruct(segmentation: Segmentation, path: Path, origin: Origin, *, ov
 
 
 def _structure_set(image: Dataset, origin: Origin) -> Dataset:
-    """The object without its structures."""
+    """The object, still without its structures."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -164,7 +164,7 @@ def _structure_set(image: Dataset, origin: Origin) -> Dataset:
 
 
 def _references(images: Sequence[Dataset]) -> Iterator[Dataset]:
-    """A reference to the image of each slice."""
+    """References to the image of each slice."""
     for image in images:
         frames = int(image.get("NumberOfFrames", 1) or 1)
         for number in range(1, frames + 1):

@@ -1,4 +1,4 @@
-"""The DICOM images that a segmentation was made from, and what an object that refers to them has to tell and repeat."""
+"""Read the source DICOM images of a segmentation, for the attributes that derived objects must copy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 _IDENTITY = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
-# Elements that must be in every object of the study, with or without a value (type 2 of PS3.3, C.7.1 and C.7.2).
+# Attributes required in every object of the study, possibly empty (type 2 in PS3.3, C.7.1 and C.7.2).
 _MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
     "StudyTime", "ReferringPhysicianName",
@@ -24,18 +24,18 @@ _MAY_BE_EMPTY = (
 
 
 def read_source_images(path: Path, files: tuple[Path, ...], geometry: Geometry) -> list[Dataset]:
-    """The headers of the source images, in the order of the slices.
+    """Read the headers of the source images in slice order.
 
-    What a sloppy export left out and DICOM allows to be empty is empty then. A missing frame of reference gets a UID
-    that follows from the series, so that all results of the series share it.
+    Missing attributes that DICOM allows to be empty are added empty. A missing frame of reference gets a UID derived
+    from the series, so that all results of the series share it.
 
     Args:
-        path: the file that is to refer to them, for sentences.
+        path: the file that will reference them, for messages.
         files: as in `Origin.dicom_files`.
-        geometry: grid of the segmentation, that of the scan.
+        geometry: grid of the segmentation, equal to that of the scan.
 
     Raises:
-        OutputError: if the scan is not a DICOM series, or its files lack what a reference needs.
+        OutputError: if the scan is not a DICOM series, or its files lack attributes that a reference needs.
     """
     if not files:
         raise OutputError(
@@ -56,7 +56,7 @@ def read_source_images(path: Path, files: tuple[Path, ...], geometry: Geometry) 
 
 
 def derived_uid(*parts: str) -> str:
-    """A UID that is the same for the same texts (PS3.5, B.2)."""
+    """Derive a UID that is the same for the same texts (PS3.5, B.2)."""
     return f"2.25.{uuid5(NAMESPACE_OID, chr(10).join(parts)).int}"
 
 
@@ -66,7 +66,7 @@ def _read(file: Path) -> Dataset:
     with quiet_libraries():
         try:
             return pydicom.dcmread(file, stop_before_pixels=True, force=True)
-        except Exception as error:  # pydicom raises whatever its parsers do
+        except Exception as error:  # pydicom's parsers may raise anything
             raise OutputError(f"{file} can no longer be read ({error}), so no DICOM object can refer to it.") from error
 
 
@@ -86,13 +86,13 @@ def _complete(path: Path, file: Path, image: Dataset) -> None:
 
 @dataclass(frozen=True)
 class Origin:
-    """The scan and the model behind a segmentation.
+    """Scan and model of a segmentation.
 
     Attributes:
-        dicom_files: DICOM files of the scan in the order of its slices (k); one file may hold all of them. None for a
-            scan in another format.
-        model_id: id of the model, "" for labels that no model made.
-        model_title: its title.
+        dicom_files: DICOM files of the scan in slice order (k); one file may hold all slices. None for a scan in
+            another format.
+        model_id: ID of the model; "" for labels without a model.
+        model_title: title of the model.
     """
 
     dicom_files: tuple[Path, ...] = ()

@@ -1,11 +1,11 @@
-"""Surfaces as files: binary STL, OBJ with a named object per structure, VTK polygonal data with names and colors.
+"""Write surface files: binary STL, OBJ with a named object per structure, VTK polygonal data with names and colors.
 
-All structures of a segmentation go into one file. STL has no names, so there they cannot be told apart; segment one
-structure to have it alone. Every file says that its coordinates are LPS mm, in the words that Slicer looks for.
+All structures of a segmentation go into one file. STL has no names, so its structures cannot be distinguished; segment
+one structure to get it alone. Every file declares LPS mm coordinates in the words that Slicer looks for.
 
-Surfaces are closed: marching cubes of scikit-image, smoothed by trimesh without shrinking.
-Coordinates are LPS, as DICOM, ITK and Slicer's files of models have them: x grows to the patient's left, y to the back,
-z to the head.
+Surfaces are closed: marching cubes from scikit-image, smoothed by trimesh without shrinking.
+Coordinates are LPS, as in DICOM, ITK and Slicer's model files: x increases toward left, y toward posterior, z toward
+superior.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Surface:
 
     Attributes:
         label: name and color of the structure.
-        mesh: closed triangle mesh in LPS mm, its normals pointing outward.
+        mesh: closed triangle mesh in LPS mm, with normals pointing outward.
     """
 
     label: Label
@@ -53,12 +53,12 @@ class Surface:
 
 
 def surfaces_of(segmentation: Segmentation, *, smoothing_steps: int = SMOOTHING_STEPS) -> Iterator[Surface]:
-    """The surface of each structure that has voxels, in the order of the labels.
+    """Compute the surface of each structure with voxels, in the order of the labels.
 
     Args:
         segmentation: the labels.
-        smoothing_steps: iterations of Taubin's smoothing (SIGGRAPH 1995), which keeps the volume; 0 for the bare
-            boundary of the voxels, cut at their corners.
+        smoothing_steps: iterations of Taubin's smoothing (SIGGRAPH 1995), which preserves the volume; 0 for the bare
+            voxel boundary, with cut corners.
 
     Raises:
         RequestError: if scikit-image or trimesh is not installed.
@@ -76,7 +76,7 @@ def surfaces_of(segmentation: Segmentation, *, smoothing_steps: int = SMOOTHING_
 
 
 def require_surface_libraries() -> None:
-    """RequestError, which tells how to install them, if scikit-image or trimesh is missing."""
+    """Raise a RequestError with installation instructions if scikit-image or trimesh is missing."""
     if any(find_spec(name) is None for name in ("skimage", "trimesh")):
         raise RequestError(SURFACES_HINT)
 
@@ -102,8 +102,8 @@ def write_surfaces(segmentation: Segmentation, path: Path, *, overwrite: bool = 
 
     Args:
         segmentation: the labels.
-        path: .stl, .obj or .vtp file; it appears when it is complete.
-        overwrite: whether an existing file may be replaced.
+        path: .stl, .obj or .vtp file; written atomically.
+        overwrite: replace an existing file.
 
     Raises:
         RequestError: if scikit-image or trimesh is not installed.
@@ -174,7 +174,7 @@ def _write_vtp(stream: BinaryIO, surfaces: Sequence[Surface]) -> None:
 
 
 def _array(name: str, values: np.ndarray, tuples: int | None = None) -> str:
-    """An array as base64, its length in bytes before it (64 bits)."""
+    """An array as base64, preceded by its length in bytes (64 bits)."""
     kind = {"i4": "Int32", "i8": "Int64", "u1": "UInt8", "f4": "Float32"}[values.dtype.str[1:]]
     components = f' NumberOfComponents="{values.shape[1]}"' if values.ndim == 2 else ""
     count = "" if tuples is None else f' NumberOfTuples="{tuples}"'
@@ -184,6 +184,6 @@ def _array(name: str, values: np.ndarray, tuples: int | None = None) -> str:
 
 
 def _texts(name: str, texts: Sequence[str]) -> str:
-    """An array of texts: the bytes of each as numbers, 0 after each."""
+    """A string array: the bytes of each string as numbers, 0-terminated."""
     codes = " ".join(str(byte) for text in texts for byte in (*text.encode(), 0))
     return f'<Array type="String" Name={quoteattr(name)} NumberOfTuples="{len(texts)}" format="ascii">{codes}</Array>'
