@@ -1,4 +1,4 @@
-"""Files that appear under their name only when they are complete, and what went wrong with others in one sentence."""
+"""Atomic file writes, and one-sentence explanations of write errors."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def explain_write_error(error: OSError, path: Path) -> OutputError:
-    """The sentence for a user whose file could not be written.
+    """Explain a write error in a sentence for the user.
 
-    An error without a number is ITK's, which does not tell the cause of a failed write, so it is looked for.
+    An error without an errno is ITK's, which does not give the cause of a failed write, so it is determined here.
     """
     folder, number = path.parent, error.errno
     unknown = number is None and folder.is_dir()
@@ -42,7 +42,7 @@ def make_folder(folder: Path) -> Path:
     """Create a folder and its parents.
 
     Raises:
-        OutputError: if that is not possible.
+        OutputError: if that fails.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Stop before something that exists is lost.
+    """Refuse to overwrite existing data.
 
     Raises:
         OutputError: if `path` exists and may not be overwritten, or is a folder.
@@ -66,7 +66,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Make sure that a file may be written.
+    """Ensure that a file may be written.
 
     Raises:
         OutputError: if it exists and may not be replaced, is a folder, or its folder does not exist.
@@ -80,16 +80,16 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 
 
 def check_outputs(paths: Iterable[Path | None], *, overwrite: bool, source: Path | None = None) -> None:
-    """Check all outputs of a job before its work begins, not after it.
+    """Check all outputs of a job before its work begins.
 
     Args:
-        paths: the outputs; None for those that are not asked for.
-        overwrite: whether existing files may be replaced.
-        source: what the job reads, which is never an output.
+        paths: the outputs; None for those that are not requested.
+        overwrite: replace existing files.
+        source: input of the job, which is never an output.
 
     Raises:
         RequestError: if two outputs are the same file, or one is the source itself.
-        OutputError: if one exists and may not be replaced, is a folder, or its folder cannot be written to.
+        OutputError: if one exists and may not be replaced, is a folder, or its folder is not writable.
     """
     seen = {} if source is None else {source.resolve(): "the scan"}
     for path in (path for path in paths if path is not None):
@@ -104,14 +104,14 @@ def check_outputs(paths: Iterable[Path | None], *, overwrite: bool, source: Path
 
 @contextmanager
 def complete_file(path: Path, *, overwrite: bool, suffix: str = "") -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to, and rename it when the block ends without an error.
+    """Yield a temporary path next to `path` to write to, and rename it if the block ends without an error.
 
-    Whatever goes wrong, the temporary file is removed and an older file under the final name stays as it was.
+    After any error the temporary file is deleted, and an existing file under the final name is unchanged.
 
     Args:
-        path: where the file shall be.
-        overwrite: whether an existing file may be replaced.
-        suffix: end of the temporary name, for writers that know the format by it.
+        path: final path of the file.
+        overwrite: replace an existing file.
+        suffix: suffix of the temporary name, for writers that derive the format from it.
 
     Raises:
         OutputError: if it exists and may not be replaced, or cannot be written.
@@ -126,13 +126,13 @@ def complete_file(path: Path, *, overwrite: bool, suffix: str = "") -> Iterator[
     except OSError as error:
         raise explain_write_error(error, path) from error
     finally:
-        with suppress(FileNotFoundError, NotADirectoryError):  # it is gone, or its folder is
+        with suppress(FileNotFoundError, NotADirectoryError):  # the file or its folder is gone
             temporary.unlink()
 
 
 @contextmanager
 def atomic_output(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """Open a file for writing that appears under its name only when it is complete and on the disk.
+    """Open a file for writing that appears under its name only when it is complete and flushed to disk.
 
     Raises:
         OutputError: if the file exists and may not be overwritten, or cannot be written.
@@ -142,7 +142,7 @@ def atomic_output(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
 
 
 def sweep_leftovers(folder: Path, pattern: str = f".*{TEMPORARY_SUFFIX}*") -> None:
-    """Remove temporary files that killed programs left in a folder; young ones may belong to a running program."""
+    """Delete temporary files that killed programs left in a folder; recent ones may belong to a running program."""
     for leftover in folder.glob(pattern):
         if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
             leftover.unlink(missing_ok=True)

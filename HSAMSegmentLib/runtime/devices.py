@@ -1,7 +1,7 @@
-"""Which devices really compute, how much memory they have, and in which precision they compute.
+"""Detect devices that really work, their memory, and their precision.
 
-A device counts only if a tiny real run passes on it: CUDA reports itself available on cards for which the installed
-torch has no kernels, and drivers can be older than the library.
+A device counts only if it passes a tiny real computation: CUDA reports itself available on cards without kernels in the
+installed torch, and drivers can be older than the library.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _BFLOAT16_FLAGS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16", "bf16": "Ar
 
 @dataclass(frozen=True)
 class DeviceProbe:
-    """What a tiny real run on a device showed.
+    """Result of a tiny real computation on a device.
 
     Attributes:
         name: "cpu", "cuda:0", "mps".
-        title: name of the hardware, as a user knows it.
-        works: whether the run passed with right numbers.
+        title: name of the hardware, for users.
+        works: whether the results were correct.
         sentence: what a user should know about it.
-        memory_bytes: memory that is free on it now, 0 if it does not work.
+        memory_bytes: free memory, 0 if it does not work.
     """
 
     name: str
@@ -53,7 +53,7 @@ class DeviceChoice:
     Attributes:
         name: "cpu", "cuda:0", "mps".
         title: name of the hardware.
-        notes: why it is not the expected one; sentences for the result's warnings.
+        notes: why it is not the expected one; sentences for the warnings of the result.
     """
 
     name: str
@@ -62,13 +62,13 @@ class DeviceChoice:
 
 
 def choose_device(wanted: str = "auto") -> DeviceChoice:
-    """The device for a job.
+    """Choose the device for a job.
 
-    "auto" takes the first CUDA device that works, else MPS, else the CPU, and notes accelerators that are there but
+    "auto" takes the first CUDA device that works, else MPS, else the CPU, and notes accelerators that are present but
     fail their test.
 
     Raises:
-        DeviceError: if a device named explicitly is unknown, missing or fails its test.
+        DeviceError: if an explicitly named device is unknown, missing or fails its test.
         RequestError: if HSAMSEGMENT_PRECISION is misspelled, before anything is computed.
     """
     precision_setting()
@@ -82,13 +82,13 @@ def choose_device(wanted: str = "auto") -> DeviceChoice:
 
 
 def list_devices() -> tuple[DeviceProbe, ...]:
-    """Probe every device that this computer reports, the CPU last."""
+    """Probe every device of this computer, the CPU last."""
     return tuple(probe_device(name) for name in (*_accelerators(), "cpu"))
 
 
 @lru_cache
 def _tested(name: str) -> str:
-    """Run convolution, matrix product and attention on a device; empty if right, else what went wrong."""
+    """Run convolution, matrix product and attention on a device; return the problem, or "" if results are correct."""
     try:
         return _tiny_run(torch.device(name))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -97,7 +97,7 @@ def _tested(name: str) -> str:
 
 
 def probe_device(name: str) -> DeviceProbe:
-    """Try a device with a tiny real run; the verdict is kept for the life of the process."""
+    """Test a device with a tiny real computation; the result is cached for the life of the process."""
     title = _title(name)
     if name != "cpu" and name not in _accelerators():
         return DeviceProbe(name, title, False, f"There is no device '{name}' on this computer.")
@@ -110,7 +110,7 @@ def probe_device(name: str) -> DeviceProbe:
 
 
 def free_memory(name: str) -> int:
-    """Bytes that a job may still take on a device, the caches of torch included."""
+    """Bytes that a job can still allocate on a device, including torch's caches."""
     device = torch.device(name)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -123,20 +123,20 @@ def free_memory(name: str) -> int:
 
 
 def default_threads(free_cores: FreeCores | None = None) -> int:
-    """CPU threads of a job that names no number: what the user told OpenMP, else the cores that are free now.
+    """Default number of CPU threads: the user's OpenMP setting, else the cores that are free now.
 
     Args:
-        free_cores: a measurement that began earlier; without one it takes a moment.
+        free_cores: a measurement that began earlier; a new one takes a moment.
     """
     return requested_threads() or (free_cores or FreeCores()).count()
 
 
 @dataclass(frozen=True)
 class Precision:
-    """In which precision a device computes by default.
+    """Default precision of a device.
 
     Attributes:
-        dtype: the half precision type, None for float32.
+        dtype: half-precision type, None for float32.
         reason: why, a sentence for the user.
     """
 
@@ -145,10 +145,10 @@ class Precision:
 
 
 def default_precision(name: str) -> Precision:
-    """The precision that "auto" means on a device: decided by what the hardware is, so that results repeat.
+    """The precision that "auto" stands for on a device; it depends on the hardware only, so that results repeat.
 
     Raises:
-        RequestError: if HSAMSEGMENT_PRECISION, which decides for CPUs, is misspelled.
+        RequestError: if HSAMSEGMENT_PRECISION, which takes precedence on CPUs, is misspelled.
     """
     device = torch.device(name)
     if device.type == "cpu":
@@ -164,7 +164,7 @@ def default_precision(name: str) -> Precision:
 
 
 def half_precision(name: str) -> torch.dtype:
-    """The half precision type of a device, for who asks for it: bfloat16 on CPUs and new cards, float16 elsewhere."""
+    """Half-precision type of a device: bfloat16 on CPUs and recent cards, float16 elsewhere."""
     device = torch.device(name)
     if device.type == "cpu" or (device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8):
         return torch.bfloat16
@@ -172,7 +172,7 @@ def half_precision(name: str) -> torch.dtype:
 
 
 def precision_setting() -> str:
-    """What HSAMSEGMENT_PRECISION asks of CPUs: "float32", "bfloat16", or "" to decide by the hardware.
+    """HSAMSEGMENT_PRECISION, which applies to CPUs: "float32", "bfloat16", or "" to decide by the hardware.
 
     Raises:
         RequestError: if it is anything else.
@@ -206,7 +206,7 @@ def _cpu_precision() -> Precision:
 
 @lru_cache
 def native_bfloat16() -> str | None:
-    """The instructions by which this CPU computes in bfloat16; "" if it has none, None if that is not known."""
+    """This CPU's instructions for bfloat16 arithmetic; "" if it has none, None if unknown."""
     flags = _cpu_flags()
     if flags is None:
         return None
@@ -214,9 +214,9 @@ def native_bfloat16() -> str | None:
 
 
 def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str] | None:
-    """Names of instruction sets, as Linux lists them; None if nothing tells them.
+    """Names of instruction sets, as listed by Linux; None if unknown.
 
-    Where the system has no such list, torch knows of two of them, and a "no" of it may only mean that it cannot tell.
+    Without such a list, torch reports two of them, but its "no" may only mean that it cannot tell.
     """
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
@@ -230,7 +230,7 @@ def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str] | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that the work was too large for the device: CUDA's, MPS's and the CPU's ways to say so."""
+    """Whether an error means out of memory on a device, as CUDA, MPS and CPU report it."""
     kinds = tuple(
         kind for kind in (getattr(torch, "OutOfMemoryError", None), torch.cuda.OutOfMemoryError, MemoryError) if kind
     )
@@ -243,7 +243,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory(name: str) -> None:
-    """Give the caches of torch back to the device."""
+    """Return torch's caches to the device."""
     device = torch.device(name)
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -252,7 +252,7 @@ def release_memory(name: str) -> None:
 
 
 def synchronize(name: str) -> None:
-    """Wait until a device has done what it was asked."""
+    """Wait until a device has finished its queued work."""
     device = torch.device(name)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -316,7 +316,7 @@ def _tiny_network(image: torch.Tensor, kernel: torch.Tensor, matrix: torch.Tenso
 
 
 def _cgroup_free() -> float:
-    """Memory left to the control group of this process (containers), infinite where there is no such limit."""
+    """Memory left to this process's control group (containers); infinite without a limit."""
     try:
         with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as current:
             text = limit.read().strip()

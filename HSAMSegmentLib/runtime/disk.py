@@ -1,7 +1,6 @@
-"""Files on disk: their sizes in words, free space, copies and hashes. No torch here.
+"""Disk utilities: sizes in words, free space, copies and hashes. No torch here.
 
-`DiskSpaceMonitor` watches the disk of a training: one that cannot save any more would lose what it learns from then
-on.
+`DiskSpaceMonitor` watches the disk of a training, since one that cannot save any more would lose further progress.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ DISK_RESERVE_BYTES = 64 << 20
 _MOST_REPORTS = 1000
 
 STATE_COPIES = 5
-"""Of the weights that learn, in 4 bytes: network, average, best state, and the two moments of the optimizer."""
+"""Copies of the trained weights at 4 bytes: network, average, best weights, and both optimizer moments."""
 SECOND_STATE_COPIES = 2
-"""More of them where a second network learns another plane: it has no best state, the first one no moments by then."""
+"""Additional copies for a second network on another plane: no best weights, nor the first network's moments."""
 _CHECKS = 2
 
 
 def format_bytes(count: float) -> str:
-    """A file size as a person reads it, in decimal units: "375.0 MB"."""
+    """Format a file size in decimal units: "375.0 MB"."""
     if count < 1000:
         return f"{int(count)} bytes"
     for unit in ("kB", "MB", "GB"):
@@ -39,15 +38,15 @@ def format_bytes(count: float) -> str:
 
 
 def require_free_space(folder: Path, needed_bytes: int, purpose: str) -> None:
-    """Make sure that a file fits before its first byte is written.
+    """Ensure that a file fits before its first byte is written.
 
     Args:
-        folder: an existing folder on the disk in question.
-        needed_bytes: size of what will be written; a small reserve is added.
-        purpose: subject of the sentence ("Downloading SAM ViT-B").
+        folder: an existing folder on the disk.
+        needed_bytes: size of the file; a small reserve is added.
+        purpose: subject of the message ("Downloading SAM ViT-B").
 
     Raises:
-        OutputError: if the disk has less space than that.
+        OutputError: if there is less free space.
     """
     free = shutil.disk_usage(folder).free
     if free < needed_bytes + DISK_RESERVE_BYTES:
@@ -60,13 +59,13 @@ def require_free_space(folder: Path, needed_bytes: int, purpose: str) -> None:
 def chunk_watcher(
     progress: ProgressCallback, cancel: CancelToken, *, stage: str, total_bytes: int
 ) -> Callable[[], None]:
-    """What to call between two chunks of a copy: it looks for a cancel each time, and reports now and then.
+    """Return a callback for use between chunks of a copy: it checks for a cancel, and reports now and then.
 
     Args:
-        progress: gets at most a thousand reports, however large the file is: each is shown on a main thread.
+        progress: called at most a thousand times, whatever the file size, since each report is shown on a main thread.
         cancel: makes the call raise CancelledError.
-        stage: what happens, as a user reads it.
-        total_bytes: of all copies and hashes together.
+        stage: displayed description of the work.
+        total_bytes: size of all copies and hashes together.
     """
     tracker = ProgressTracker(progress, stage=stage, steps=total_bytes)
     reported_bytes = max(CHUNK_BYTES, total_bytes // _MOST_REPORTS)
@@ -85,7 +84,7 @@ def chunk_watcher(
 
 
 def _never() -> None:
-    """Do nothing between two chunks: the default of functions that can be interrupted there."""
+    """Do nothing between chunks: the default callback."""
 
 
 def copy_stream(
@@ -98,10 +97,10 @@ def copy_stream(
     """Copy a stream from its position to its end (or only read it).
 
     Args:
-        source: what is read.
-        target: what it is written to; None to read only.
-        between_chunks: called between two megabytes; may raise to stop early (cancel).
-        written_before: what is in the target already; the hash covers it.
+        source: stream to read.
+        target: stream to write; None to read only.
+        between_chunks: called every megabyte; may raise to stop early (cancel).
+        written_before: content already in the target, included in the hash.
 
     Returns:
         The SHA-256 as lowercase hex.
@@ -122,14 +121,14 @@ def sha256_of(path: Path, between_chunks: Callable[[], None] = _never) -> str:
 
 
 class DiskSpaceMonitor:
-    """Looks at the free space now and then."""
+    """Checks the free space from time to time."""
 
     def __init__(self, folder: Path, learning_weights: int, *, has_second: bool = False) -> None:
         """
         Args:
-            folder: of the training run.
-            learning_weights: numbers in the network that learn.
-            has_second: whether a second network will learn another plane.
+            folder: folder of the training run.
+            learning_weights: number of trained weights in the network.
+            has_second: whether a second network will be trained on another plane.
         """
         self._folder = folder
         copies = STATE_COPIES + (SECOND_STATE_COPIES if has_second else 0)
@@ -137,7 +136,7 @@ class DiskSpaceMonitor:
         self._short_checks = 0
 
     def check(self) -> bool:
-        """Whether there was too little room now and at the last check, so that no passing file is the reason."""
+        """Whether space was short both now and at the last check, so that a transient file is not the cause."""
         writing = sum(_size(path) for path in self._folder.glob(f".*{TEMPORARY_SUFFIX}*"))
         is_short = writing + shutil.disk_usage(self._folder).free < self.needed_bytes
         self._short_checks = self._short_checks + 1 if is_short else 0
@@ -145,7 +144,7 @@ class DiskSpaceMonitor:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file; one that was renamed a moment ago takes no room beside itself."""
+    """Size of a file in bytes; 0 if it was just renamed and takes no extra space."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Packages that only some of the commands need: the base installation does without them."""
+"""Optional packages for some commands, absent from the base installation."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from HSAMSegmentLib.errors import RequestError
 
 
 def require_extra(extra: str, *modules: str) -> None:
-    """Make sure that the packages of an extra can be imported; nothing is imported.
+    """Ensure that the packages of an extra can be imported, without importing them.
 
     Args:
         extra: its name in pyproject.toml.
-        modules: top-level modules that it brings.
+        modules: top-level modules that it provides.
 
     Raises:
-        RequestError: naming the first one that is missing and the command that installs the extra.
+        RequestError: naming the first missing module and the command that installs the extra.
     """
     for module in modules:
         if importlib.util.find_spec(module) is None:

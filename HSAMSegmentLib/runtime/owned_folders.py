@@ -1,4 +1,4 @@
-"""A private temporary folder for the arrays of jobs, removed at exit and, after a crash, by the next start."""
+"""Private temporary folders for the arrays of jobs, deleted at exit or, after a crash, at the next start."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ PREFIX = "hsamsegment-"
 
 
 class Workspace:
-    """Hands out one folder per job below a folder that only this user can read."""
+    """Provides one folder per job below a folder that only this user can read."""
 
     def __init__(self, parent: str | Path | None = None) -> None:
-        """Create the folder in `parent`, by default the system's folder for temporary files."""
+        """Create the folder in `parent`, by default the system's temporary folder."""
         base = Path(parent) if parent else Path(tempfile.gettempdir())
         remove_abandoned(base)
         self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
@@ -30,15 +30,15 @@ class Workspace:
         return folder
 
     def close(self) -> None:
-        """Remove everything; may be called more than once."""
+        """Delete everything; may be called more than once."""
         atexit.unregister(self.close)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def remove_abandoned(base: Path) -> None:
-    """Remove the folders of processes that ended without cleaning up (killed, power cut).
+    """Delete the folders of processes that ended without cleanup (killed, power failure).
 
-    Without psutil, which comparing does without, they wait for a start that has it.
+    Without psutil, which comparisons do not need, they remain until a start that has it.
     """
     try:
         import psutil

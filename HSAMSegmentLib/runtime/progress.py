@@ -1,4 +1,4 @@
-"""Progress and cancellation, shared by everything that takes longer than a moment."""
+"""Progress and cancellation for everything that takes longer than a moment."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from HSAMSegmentLib.errors import CancelledError
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is.
+    """Progress of a job.
 
     Attributes:
-        fraction: done part of the whole job, 0 to 1.
-        stage: what happens now, as a user reads it ("Segmenting slices").
+        fraction: completed part of the whole job, 0 to 1.
+        stage: displayed description of the current work ("Segmenting slices").
         detail: a short addition ("slice 12 of 60"), may be empty.
-        eta_seconds: estimated remaining time, or None while it is unknown.
+        eta_seconds: estimated remaining time, or None while unknown.
     """
 
     fraction: float
@@ -37,17 +37,17 @@ ProgressCallback = Callable[[Progress], None]
 
 
 def ignore_progress(progress: Progress) -> None:
-    """Accept and drop a progress report: the default of functions that take a callback."""
+    """Ignore a progress report: the default callback."""
 
 
 class CancelToken:
-    """A flag that one thread sets and another looks at between two pieces of work."""
+    """A flag that one thread sets and another checks between steps."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     def cancel(self) -> None:
-        """Ask the work to stop; may be called from any thread, more than once."""
+        """Ask the work to stop; may be called from any thread, and repeatedly."""
         self._event.set()
 
     @property
@@ -56,7 +56,7 @@ class CancelToken:
         return self._event.is_set()
 
     def raise_if_cancelled(self) -> None:
-        """Leave the work where it stands.
+        """Stop the work here if canceled.
 
         Raises:
             CancelledError: if `cancel` was called.
@@ -66,15 +66,15 @@ class CancelToken:
 
 
 def interruptible(work: Callable[[], Found], cancel: CancelToken) -> Found:
-    """Do work that cannot look at a token itself (one long call of a library), and leave it behind on cancel.
+    """Run work that cannot check a token itself (one long library call), and abandon it on a cancel.
 
     Args:
-        work: runs in a thread of its own. Left behind it goes on to its end, so it must change nothing that is
+        work: runs in its own thread. When abandoned it continues to its end, so it must not change anything that is
             used afterwards.
-        cancel: looked at meanwhile.
+        cancel: checked meanwhile.
 
     Returns:
-        What the work returns.
+        The return value of the work.
 
     Raises:
         CancelledError: on cancel; otherwise whatever the work raises.
@@ -104,15 +104,15 @@ def interruptible(work: Callable[[], Found], cancel: CancelToken) -> Found:
 
 
 def is_work_left_behind() -> bool:
-    """Whether interrupted work is still going on: then a program ends best without waiting for its threads."""
+    """Whether abandoned work is still running; the program should then exit without waiting for its threads."""
     return any(thread.is_alive() for thread in _left_behind)
 
 
 class ProgressTracker:
     """Turns finished steps of known cost into `Progress` reports with an ETA.
 
-    The estimate is elapsed time over done work, so it needs no calibration; it is withheld for the first 2 % of the
-    work, when it would be noise.
+    The estimate is elapsed time over completed work, so it needs no calibration; it is withheld for the first 2 % of
+    the work, when it would be noise.
     """
 
     def __init__(

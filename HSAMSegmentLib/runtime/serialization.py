@@ -1,7 +1,7 @@
-"""Dataclasses to plain JSON values and back, by their type hints.
+"""Convert dataclasses to plain JSON values and back, guided by their type hints.
 
-One pair of functions for everything that crosses a process boundary: requests, events and results. Hints are read from
-the source of the class, so that `X | None` also works on Python 3.9, which cannot evaluate it.
+One pair of functions serves everything that crosses a process boundary: requests, events and results. Hints are read
+from the source of the class, so that `X | None` also works on Python 3.9, which cannot evaluate it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 
 def to_plain(value: Any) -> Any:
-    """Turn dataclasses, tuples and paths, at any depth, into dicts, lists and strings."""
+    """Convert dataclasses, tuples and paths, at any depth, to dicts, lists and strings."""
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: to_plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, dict):
@@ -31,7 +31,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(cls: type[Target], data: Any) -> Target:
-    """Build a dataclass from what `to_plain` made of one.
+    """Build a dataclass from the output of `to_plain`.
 
     Raises:
         TypeError: if a field is unknown, missing, or has a value of another type; names the field.
@@ -110,7 +110,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _evaluated(hint: Any, names: dict[str, Any]) -> Any:
-    """Evaluate a hint with `X | Y` written as `Union[X, Y]`; hints are strings where annotations are postponed."""
+    """Evaluate a hint with `X | Y` rewritten as `Union[X, Y]`; hints are strings if annotations are postponed."""
     if not isinstance(hint, str):
         return hint
     tree = ast.fix_missing_locations(_Unions().visit(ast.parse(hint, mode="eval")))
@@ -118,21 +118,21 @@ def _evaluated(hint: Any, names: dict[str, Any]) -> Any:
 
 
 class _Unions(ast.NodeTransformer):
-    """Turns `X | Y` into `Union[X, Y]`."""
+    """Rewrites `X | Y` as `Union[X, Y]`."""
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
-        """Rewrite one union; there are no other operators in a hint."""
+        """Rewrite one union; hints contain no other operators."""
         choices = ast.Tuple([self.visit(node.left), self.visit(node.right)], ast.Load())
         return ast.Subscript(ast.Name("_Union", ast.Load()), choices, ast.Load())
 
 
 def pair(items: Iterable[Item]) -> tuple[Item, Item]:
-    """The only two items; ValueError if there are more or fewer."""
+    """The two items of a pair; ValueError if there are more or fewer."""
     first, second = items
     return first, second
 
 
 def triple(items: Iterable[Item]) -> tuple[Item, Item, Item]:
-    """The only three items; ValueError if there are more or fewer."""
+    """The three items of a triple; ValueError if there are more or fewer."""
     first, second, third = items
     return first, second, third

@@ -1,7 +1,7 @@
-"""The one bridge between NumPy arrays and torch tensors.
+"""Convert between NumPy arrays and torch tensors; the only module that does.
 
-Slicer on macOS has torch 2.2.2 as its last version, which was built for NumPy 1: with NumPy 2 both `torch.from_numpy`
-and `Tensor.numpy` fail with "Numpy is not available". The buffers are then handed over without NumPy's C interface.
+The last torch for Slicer on macOS is 2.2.2, which was built for NumPy 1: with NumPy 2 both `torch.from_numpy` and
+`Tensor.numpy` fail with "Numpy is not available". Buffers are then passed without NumPy's C interface.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DTYPES_BACK: dict[torch.dtype, np.dtype[Any]] = {value: key for key, value in _
 
 
 def to_tensor(array: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """A tensor with a copy of the array's values, on `device`; for the types uint8, int16 to int64, float32 and 64."""
+    """Copy an array to a tensor on `device`; supports uint8, int16 to int64, float32 and float64."""
     contiguous = np.array(array, order="C", copy=True)
     try:
         tensor = torch.from_numpy(contiguous)
@@ -36,7 +36,7 @@ def to_tensor(array: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
 
 
 def to_array(tensor: Tensor) -> np.ndarray:
-    """An array with the tensor's values, wherever the tensor is."""
+    """Convert a tensor on any device to an array."""
     local = tensor.detach().cpu().contiguous()
     try:
         return local.numpy()

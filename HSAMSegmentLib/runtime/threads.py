@@ -1,8 +1,8 @@
-"""Threads of torch on a machine that does other things: which cores are free, and how threads wait. No torch here.
+"""Manage torch's threads on a busy machine: count free cores, and bound spin waiting. No torch here.
 
-OpenMP's threads wait for each other at every barrier by spinning. On a quiet machine that is fastest; where other
-programs use the cores, a thread that is not running keeps the others spinning, and the same work takes up to thirty
-times as long (Testing/Benchmarks/bench_busy.py). So they spin for a bounded time.
+OpenMP threads spin while waiting for each other at every barrier. On an idle machine that is fastest; if other programs
+use the cores, a descheduled thread keeps the others spinning, and the same work takes up to thirty times as long
+(Testing/Benchmarks/bench_busy.py). So spinning is bounded.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 SPIN_SETTINGS = {"GOMP_SPINCOUNT": "50000", "KMP_BLOCKTIME": "1"}
-"""Rounds of GNU's OpenMP (torch on Linux), milliseconds of Intel's and LLVM's (Windows, macOS)."""
+"""Rounds for GNU's OpenMP (torch on Linux), milliseconds for Intel's and LLVM's (Windows, macOS)."""
 
 _WAIT_POLICY = "OMP_WAIT_POLICY"
-"""The user's word on how threads wait, for every OpenMP: beside it nothing is set."""
+"""The user's wait policy, for every OpenMP: if given, nothing else is set."""
 
 _USER_SETTINGS = (_WAIT_POLICY, *SPIN_SETTINGS)
 _WORKER_NICENESS = {"darwin": 5}
-"""By platform; else the usual one."""
+"""By platform; any other uses the common one."""
 
 _USUAL_WORKER_NICENESS = 10
 _WORKER_AUTOGROUP = Path("/proc/self/autogroup")
@@ -37,14 +37,14 @@ _ONLINE = Path("/sys/devices/system/cpu/online")
 
 
 def limit_spinning(environment: MutableMapping[str, str] | None = None) -> bool:
-    """Let threads spin for a bounded time only. OpenMP reads it once, so this comes before torch is imported.
+    """Bound the time that threads spin. OpenMP reads it once, so call this before importing torch.
 
     Args:
-        environment: of the process that will import torch; this one's by default.
+        environment: environment of the process that will import torch; default: this one's.
 
     Returns:
-        Whether something was set: each setting of the user stays, a wait policy of the user rules out both, and after
-        torch was imported it is too late.
+        Whether something was set: user settings are respected, a user's wait policy rules out both, and after torch was
+        imported it is too late.
     """
     if environment is None:
         if "torch" in sys.modules:
@@ -58,7 +58,7 @@ def limit_spinning(environment: MutableMapping[str, str] | None = None) -> bool:
 
 
 def spin_sentence(environment: Mapping[str, str] | None = None) -> str:
-    """How long threads spin, for a person."""
+    """Describe how long threads spin."""
     environment = os.environ if environment is None else environment
     found = [f"{name}={environment[name]}" for name in _USER_SETTINGS if name in environment]
     if not found:
@@ -67,22 +67,22 @@ def spin_sentence(environment: Mapping[str, str] | None = None) -> str:
 
 
 def requested_threads() -> int | None:
-    """What the user asked for by OMP_NUM_THREADS, None if nothing."""
+    """The user's OMP_NUM_THREADS, or None."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdigit() and int(first) > 0 else None
 
 
 def worker_niceness(platform: str = sys.platform) -> int:
-    """The nice value of a worker: below the application, above what runs when nothing else does."""
+    """Nice value of a worker: below the application, above idle-priority programs."""
     return _WORKER_NICENESS.get(platform, _USUAL_WORKER_NICENESS)
 
 
 def set_worker_priority() -> None:
-    """Give way to the application, but no more than needed.
+    """Yield to the application, but no more than needed.
 
-    A process below an application of the lowest priority (Slicer on Linux sets itself to nice 19) inherits it. It may
-    not raise its own priority without rights. But a process in a session of its own, as the worker is, has a scheduling
-    group of its own where the kernel groups by session: there only the group's value counts, which starts at 0.
+    A process started by an application of the lowest priority (Slicer on Linux sets itself to nice 19) inherits that,
+    and cannot raise its own priority without privileges. But a process in its own session, as the worker is, has its
+    own scheduling group if the kernel groups by session: there only the group's value counts, which starts at 0.
     """
     import psutil
 
@@ -101,7 +101,7 @@ def set_worker_priority() -> None:
 
 
 def priority_sentence() -> str:
-    """The priority of this process, for a person."""
+    """Describe the priority of this process."""
     if os.name == "nt":
         import psutil
 
@@ -112,9 +112,9 @@ def priority_sentence() -> str:
 
 
 class FreeCores:
-    """How many cores other programs leave free, measured between its creation and the question.
+    """Measures how many cores other programs leave free, between its creation and the query.
 
-    Create it when a request arrives and ask when the threads are needed: then the sample takes no time of its own.
+    Create it when a request arrives and query it when threads are needed, so that sampling takes no extra time.
     """
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class FreeCores:
         self._busy = _seconds_of_others(self._cpus)
 
     def count(self) -> int:
-        """Cores that are free: at least 1, at most those that this process may use."""
+        """Free cores: at least 1, at most those that this process may use."""
         elapsed = time.monotonic() - self._started
         if elapsed < _SHORTEST_SAMPLE_SECONDS:
             time.sleep(_SHORTEST_SAMPLE_SECONDS - elapsed)
@@ -133,12 +133,12 @@ class FreeCores:
 
 
 def usable_cores() -> int:
-    """Physical cores that this process may use: of the machine, by affinity, and by the quota of its container."""
+    """Physical cores that this process may use: limited by the machine, the affinity, and the container's quota."""
     return max(1, min(_cores_by_affinity(), container_quota()))
 
 
 def allowed_cpus() -> frozenset[int] | None:
-    """Numbers of the logical processors that this process may run on; None where the system has no such limit."""
+    """Numbers of the logical processors that this process may run on; None without affinity support."""
     import psutil
 
     ask = getattr(psutil.Process(), "cpu_affinity", None)
@@ -146,11 +146,11 @@ def allowed_cpus() -> frozenset[int] | None:
 
 
 def container_quota(groups: Path = _GROUPS, root: Path = _GROUP_ROOT) -> int:
-    """Cores that the control group of this process, and each group around it, may use; `sys.maxsize` if unlimited.
+    """Cores that this process's control group and its parents may use; `sys.maxsize` if unlimited.
 
     Args:
-        groups: lists the groups of this process, one "number:controllers:path" in a line.
-        root: where the groups are mounted, version 2 itself or version 1 with a folder for each controller.
+        groups: file that lists the process's groups, one "number:controllers:path" per line.
+        root: mount point of the groups: version 2 itself, or version 1 with a folder per controller.
     """
     try:
         lines = groups.read_text(encoding="utf-8").splitlines()
@@ -173,9 +173,9 @@ def _limits(line: str, root: Path) -> Iterator[float]:
 
 
 def _upward(base: Path, path: str) -> Iterator[Path]:
-    """The folder of a group and those of the groups around it.
+    """The folders of a group and its parents.
 
-    Inside of a container the path may be that outside of it; then only its end, the mounted folder itself, is there.
+    Inside a container the path may be that of the host; then only its end exists, the mounted folder itself.
     """
     parts = [part for part in path.split("/") if part not in ("", "..")]
     for count in range(len(parts), -1, -1):
@@ -190,7 +190,7 @@ def _words(file: Path) -> list[str]:
 
 
 def _ratio(words: list[str]) -> Iterator[float]:
-    """Quota over period; nothing for "max" (version 2), -1 (version 1) and files that are not there."""
+    """Quota over period; nothing for "max" (version 2), -1 (version 1) and missing files."""
     if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]) > 0:
         yield int(words[0]) / int(words[1])
 
@@ -204,9 +204,9 @@ def _cores_by_affinity() -> int:
 
 
 def _seconds_of_others(cpus: frozenset[int] | None) -> float:
-    """Seconds that other programs used so far of these processors.
+    """CPU seconds that other programs have used on these processors.
 
-    Programs of lower priority than this one do not count: they give way.
+    Programs of lower priority are excluded, since they yield.
     """
     counts_nice = os.name == "nt" or os.nice(0) > 0
     busy = sum(_busy_seconds(times, counts_nice) for times in _times_of(cpus))
@@ -214,7 +214,7 @@ def _seconds_of_others(cpus: frozenset[int] | None) -> float:
 
 
 def _times_of(cpus: frozenset[int] | None) -> list[Any]:
-    """Times of some logical processors; of all where their numbers are not known."""
+    """CPU times of some logical processors; of all if their numbers are unknown."""
     import psutil
 
     times = psutil.cpu_times(percpu=True)
@@ -226,7 +226,7 @@ def _times_of(cpus: frozenset[int] | None) -> list[Any]:
 
 
 def _online_cpus(file: Path = _ONLINE) -> list[int]:
-    """Numbers of the processors that are switched on, which Linux lists as "0-3,6"; empty if unknown."""
+    """Numbers of the online processors, which Linux lists as "0-3,6"; empty if unknown."""
     numbers: list[int] = []
     for part in ",".join(_words(file)).split(","):
         first, _dash, last = part.partition("-")
@@ -241,7 +241,7 @@ def _busy_seconds(times: Any, counts_nice: bool) -> float:
 
 
 def _own_seconds(counts_nice: bool) -> float:
-    """Seconds that this process, its children and theirs used, the ended ones included."""
+    """CPU seconds used by this process and its descendants, including ended ones."""
     import psutil
 
     own = psutil.Process()
@@ -251,6 +251,6 @@ def _own_seconds(counts_nice: bool) -> float:
             if counts_nice or process.nice() <= 0:
                 times = process.cpu_times()
                 total += times.user + times.system + times.children_user + times.children_system
-        except psutil.Error:  # it ended just now
+        except psutil.Error:  # it just ended
             continue
     return total
