@@ -1,1 +1,1 @@
-"""One workflow per verb, called alike by the panel, the command line, Python and the worker."""
+"""One workflow per verb, called the same way by the panel, the command line, Python and the worker."""

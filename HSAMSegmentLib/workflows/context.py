@@ -1,4 +1,4 @@
-"""What a workflow is given besides its request: where its events go, how it is canceled, and what stays loaded."""
+"""The context of a workflow: where its events go, how to cancel it, and what stays loaded."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Emit = Callable[[Event], None]
 
 
 def ignore_event(event: Event) -> None:
-    """Accept and drop an event: the default of a context."""
+    """Ignore an event: the default of a context."""
 
 
 def progress_only(callback: ProgressCallback | None) -> Emit:
-    """Events for a caller that wants progress, and nothing else."""
+    """Pass progress to a callback, and drop other events."""
 
     def emit(event: Event) -> None:
         if callback is not None and isinstance(event, Progress):
@@ -32,14 +32,14 @@ def progress_only(callback: ProgressCallback | None) -> Emit:
 
 @dataclass
 class Context:
-    """The surroundings of a workflow; the second argument of every `run`.
+    """The second argument of every `run`.
 
     Attributes:
-        emit: receives progress, previews and metrics, called from the thread that runs the workflow.
-        cancel: looked at between two pieces of work.
-        hooks: name to "module:function"; "surfaces" turns labels into files of closed surfaces (it needs vtk, which
-            the workflows do not import).
-        shared: what a later workflow with the same surroundings finds again, such as a loaded model.
+        emit: called with progress, previews and metrics, from the thread that runs the workflow.
+        cancel: checked between steps.
+        hooks: name to "module:function"; "surfaces" turns labels into files of closed surfaces (it needs vtk, which the
+            workflows do not import).
+        shared: kept for later workflows with the same context, for example a loaded model.
     """
 
     emit: Emit = ignore_event
@@ -48,7 +48,7 @@ class Context:
     shared: dict[str, Any] = field(default_factory=dict)
 
     def with_events(self, emit: Emit, cancel: CancelToken) -> Context:
-        """The same surroundings for one more workflow; loaded models are shared."""
+        """A context for one more workflow with the same shared models."""
         return replace(self, emit=emit, cancel=cancel)
 
     @property
@@ -58,19 +58,19 @@ class Context:
 
     @property
     def models(self) -> ModelCache:
-        """The models that stay loaded, made at first use (it imports torch)."""
+        """The models that stay loaded, created on first use (imports torch)."""
         from HSAMSegmentLib.workflows.segment.model_cache import ModelCache
 
         found: ModelCache = self.shared.setdefault("models", ModelCache())
         return found
 
     def hook(self, name: str) -> Callable[..., Any] | None:
-        """The function behind a hook, imported now; None if there is no such hook."""
+        """Import the function behind a hook; None if there is no such hook."""
         return load_function(self.hooks[name]) if name in self.hooks else None
 
 
 def load_function(reference: str) -> Callable[..., Any]:
-    """Import what "module:function" names."""
+    """Import a "module:function"."""
     module, name = reference.split(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return found

@@ -1,6 +1,6 @@
-"""What a job tells: progress, previews, metrics, and at its end exactly one of result, failed or cancelled.
+"""Events of a job: progress, previews, metrics, and finally exactly one of result, failed or canceled.
 
-An error that ends a job becomes the sentence that a user reads.
+An error that ends a job is converted to a sentence for the user.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
 @dataclass(frozen=True)
 class Preview:
-    """A part of the result that can be shown already.
+    """A part of the result that can already be shown.
 
     Attributes:
-        plane: array axis (0 for k, 1 for j, 2 for i) that the slices are cut along.
-        slices: indices of the slices that are finished now.
-        array_file: `.npy` file of the label array (k, j, i) in the making, wanted organs only; read it memory-mapped.
+        plane: array axis (0 for k, 1 for j, 2 for i) across the slices.
+        slices: indices of the newly finished slices.
+        array_file: `.npy` file of the partial label array (k, j, i), requested organs only; read it memory-mapped.
     """
 
     plane: int
@@ -35,10 +35,10 @@ class Preview:
 
 @dataclass(frozen=True)
 class ValidationPicture:
-    """A picture of a validation slice is there: reference and prediction side by side.
+    """A new picture of a validation slice: reference and prediction side by side.
 
     Attributes:
-        file: PNG file; a later picture has the same name.
+        file: PNG file; later pictures overwrite it.
         case: name of the scan.
         slice_index: index of the slice in the canonical stack.
     """
@@ -50,12 +50,12 @@ class ValidationPicture:
 
 @dataclass(frozen=True)
 class ItemDone:
-    """Something became of one of the many things that a job works on; the others go on.
+    """One of the many items of a job was processed; the others continue.
 
     Attributes:
-        index: which one.
-        count: how many there are.
-        values: plain JSON values; what they are depends on the kind of request.
+        index: index of the item.
+        count: number of items.
+        values: plain JSON values, depending on the kind of request.
     """
 
     index: int
@@ -68,7 +68,7 @@ class Result:
     """The job is done.
 
     Attributes:
-        values: plain JSON values; what they are depends on the kind of request.
+        values: plain JSON values, depending on the kind of request.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -76,13 +76,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Failed:
-    """The job cannot go on.
+    """The job cannot continue.
 
     Attributes:
-        cause: one sentence or two for the user: what, why, what to do.
+        cause: one or two sentences for the user: what happened, why, and what to do.
         details: traceback and last log lines, for "copy details".
         error: class name of the error, or "WorkerDied".
-        exit_code: what a command line returns for it.
+        exit_code: exit code for a command line.
     """
 
     cause: str
@@ -93,7 +93,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Cancelled:
-    """The user cancelled; nothing is wrong."""
+    """The user canceled; nothing is wrong."""
 
 
 Event = Union[Progress, Preview, ValidationRecord, ValidationPicture, ItemDone, Result, Failed, Cancelled]
@@ -108,12 +108,12 @@ def is_terminal(event: Event) -> bool:
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
-    """Plain JSON values of an event, its kind included."""
+    """Plain JSON values of an event, including its kind."""
     return {"event": type(event).__name__.lower(), **to_plain(event)}
 
 
 def event_from_json(data: Any) -> Event:
-    """Read what `event_to_json` made; ValueError if it is not an event."""
+    """Read what `event_to_json` wrote; ValueError if it is not an event."""
     try:
         fields = dict(data)
         kind: type[Event] = _KINDS[fields.pop("event")]
@@ -123,7 +123,7 @@ def event_from_json(data: Any) -> Event:
 
 
 def sentence_for(error: BaseException) -> str:
-    """Say what happened and what to do about it, in words."""
+    """A sentence on what happened and what to do about it."""
     if isinstance(error, HSAMSegmentError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -149,7 +149,7 @@ def sentence_for(error: BaseException) -> str:
 
 
 def _is_about_torch(error: BaseException) -> bool:
-    """Whether loading torch failed, other than by its absence: a part of it is missing, or one of its libraries."""
+    """Whether torch failed to load although it is installed: a part of it or one of its libraries is missing."""
     if isinstance(error, ModuleNotFoundError):
         return (error.name or "").startswith("torch.")
     frames = traceback.extract_tb(error.__traceback__)
@@ -174,7 +174,7 @@ def ending_of(error: BaseException) -> Failed | Cancelled:
 
 
 def sentence_for_exit(code: int) -> str:
-    """Say why a worker process ended unasked, from its return code."""
+    """A sentence on why a worker process ended unexpectedly, from its return code."""
     number = _signal_number(code)
     if number is None:
         sentence = _("The worker process ended by itself (exit code {code}). Nothing in the scene changed; try again.")
@@ -199,7 +199,7 @@ def sentence_for_exit(code: int) -> str:
 
 
 def signal_name_of(code: int) -> str:
-    """Name of the signal that ended a process, from its return code; empty if none did."""
+    """Name of the signal that ended a process, from its return code; empty without one."""
     number = _signal_number(code)
     return "" if number is None else _signal_name(number)
 

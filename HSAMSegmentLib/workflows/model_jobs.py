@@ -1,4 +1,4 @@
-"""The jobs around files of models: download, import, fetch from others, export, and compare with a hash."""
+"""Jobs for model files: download, import, fetch from shared sources, export, and verify."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from HSAMSegmentLib.workflows.requests import (
 )
 
 INCOMING_FOLDER = "incoming"
-"""Where unfinished downloads lie in the store, so that the next try goes on with them."""
+"""Subfolder of the store for unfinished downloads, so that the next attempt resumes them."""
 
 PIECE_BYTES = 16 * 2**20
 _FETCHED_FRACTION = 0.9
@@ -49,20 +49,20 @@ def download_model(request: DownloadRequest, context: Context) -> DownloadResult
     """Download a model into the store.
 
     Raises:
-        DownloadError: if it does not arrive, or not as the catalog describes it.
-        CheckpointError: if the catalog that the request names is wrong.
+        DownloadError: if it fails, or the file does not match the catalog.
+        CheckpointError: if the catalog in the request is invalid.
     """
     store = named_store(request.folder, request.catalog_file)
     return DownloadResult(str(store.download(request.model, context.progress, context.cancel)))
 
 
 def import_model(request: ImportModelRequest, context: Context) -> ImportedModel:
-    """Import a file. After an error or a cancel the store is as it was before.
+    """Import a file. After an error or a cancel the store is unchanged.
 
     Raises:
-        RequestError: if there is no such file.
-        CheckpointError: if it is broken, unsafe, unknown, or not the wanted one.
-        OutputError: if the model is there already, or the file cannot be written.
+        RequestError: if the file does not exist.
+        CheckpointError: if it is damaged, unsafe, unknown, or not the requested one.
+        OutputError: if the model already exists, or the file cannot be written.
         CancelledError: on cancel.
     """
     path = Path(request.path).expanduser()
@@ -83,20 +83,20 @@ def import_model(request: ImportModelRequest, context: Context) -> ImportedModel
 
 
 def fetch_model(request: FetchModelRequest, context: Context) -> ImportedModel:
-    """Fetch and import. After an error or a cancel the store is as it was, and what has arrived is kept.
+    """Fetch and import. After an error or a cancel the store is unchanged, and a partial download is kept.
 
     Raises:
-        RequestError: if the place is none, or its package is not installed.
-        ModelNotFoundError: if it does not have the model.
-        DownloadError: if it cannot be reached, or the file does not arrive.
-        CheckpointError: if the file is not the one of the index, or broken.
-        OutputError: if another model has this id, or the disk is too small.
+        RequestError: if the source is invalid, or its package is not installed.
+        ModelNotFoundError: if the source does not have the model.
+        DownloadError: if the source is unreachable, or the download fails.
+        CheckpointError: if the file is damaged, or not the one in the index.
+        OutputError: if another model has this ID, or the disk is too small.
         CancelledError: on cancel.
     """
     source = open_source(request.source)
     model = find_shared(source.models(), request.model, source.place)
     store = Store(request.folder or None)
-    # A name of its own for each version: the rest of another one is never continued.
+    # Each version has its own name, so that a partial download of another one is never resumed.
     folder = store.folder / INCOMING_FOLDER / model.sha256[:16]
     make_folder(folder)
     target = folder / model.file
@@ -114,10 +114,10 @@ def fetch_model(request: FetchModelRequest, context: Context) -> ImportedModel:
 
 
 def _require_id(path: Path, model: SharedModel) -> None:
-    """Make sure that a bundle is called what its index says, before it takes the place of another model.
+    """Ensure that a bundle has the ID in its index, before it replaces another model.
 
     Raises:
-        CheckpointError: if it is another one. What was downloaded is removed by the next success.
+        CheckpointError: if it differs. The download is deleted by the next success.
     """
     found = read_manifest(path).id
     if found != model.id and model.title != model.id:
@@ -136,7 +136,7 @@ def _after(progress: ProgressCallback, start: float) -> ProgressCallback:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a download with what its library left beside it."""
+    """Delete a download and what its library left next to it."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():
             path.rmdir()
@@ -151,11 +151,11 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def export_model(request: ExportModelRequest, context: Context) -> ExportedModel:
-    """Export a model. After an error or a cancel, what was under the name before is still there.
+    """Export a model. After an error or a cancel, an existing file is unchanged.
 
     Raises:
-        ModelNotFoundError: if the model, or an encoder that is needed to export it, is not on this computer.
-        CheckpointError: if its file is broken.
+        ModelNotFoundError: if the model, or an encoder needed to export it, is not on this computer.
+        CheckpointError: if its file is damaged.
         OutputError: if the target exists and may not be overwritten, or cannot be written.
         CancelledError: on cancel.
     """
@@ -176,7 +176,7 @@ class VerifyResult:
     """The result of a `VerifyRequest`.
 
     Attributes:
-        sha256: of the file, in hexadecimal.
+        sha256: hash of the file, in hexadecimal.
         bytes: its size.
     """
 
@@ -188,8 +188,8 @@ def verify_file(request: VerifyRequest, context: Context) -> VerifyResult:
     """Hash a file.
 
     Raises:
-        RequestError: if there is no such file.
-        CheckpointError: if the hash is another one than stated.
+        RequestError: if the file does not exist.
+        CheckpointError: if the hash differs from the stated one.
     """
     path = Path(request.path)
     if not path.is_file():
@@ -214,6 +214,6 @@ def named_store(folder: str, catalog_file: str) -> Store:
     """The store in a folder, with a catalog; empty texts stand for the user's own and the program's own.
 
     Raises:
-        CheckpointError: if the catalog is wrong.
+        CheckpointError: if the catalog is invalid.
     """
     return Store(folder or None, catalog=load_catalog(Path(catalog_file)) if catalog_file else None)

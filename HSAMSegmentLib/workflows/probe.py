@@ -1,4 +1,4 @@
-"""The job that says what this computer offers: versions, free disk, and devices that passed a real small run."""
+"""Report what this computer offers: versions, free disk space, and devices that passed a tiny real computation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "safetensors", "psutil")
 
 
 def run(request: ProbeRequest, context: Context) -> dict[str, Any]:
-    """Collect "hsamsegment", "python", "system", "packages", "free_disk_gb" and, if asked for, "devices"."""
+    """Collect "hsamsegment", "python", "system", "packages", "free_disk_gb" and, on request, "devices"."""
     values: dict[str, Any] = {
         "hsamsegment": __version__,
         "python": platform.python_version(),
@@ -34,7 +34,7 @@ def run(request: ProbeRequest, context: Context) -> dict[str, Any]:
 
 
 def _version(name: str) -> str:
-    """Installed version of a distribution, empty if it is not installed; imports nothing."""
+    """Installed version of a distribution without importing it; empty if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

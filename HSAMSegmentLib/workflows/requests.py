@@ -1,4 +1,4 @@
-"""What a workflow is asked to do: plain frozen data that survives JSON, and so a process boundary and a log."""
+"""Requests for workflows: plain frozen data that survives JSON, and so a process boundary and a log."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from HSAMSegmentLib.workflows.suggest.suggest_request import SuggestRequest
 
 @dataclass(frozen=True)
 class ImportModelRequest:
-    """Copy a file of weights into the store, after the checks of a download.
+    """Copy a weights file into the store, after the same checks as for a download.
 
     Attributes:
         path: a bundle, or an official file of SAM, MobileSAM, H-SAM, SAMed or AutoSAM.
-        model_id: which model of the catalog it shall be, or an id of the user's choice; empty to tell by content.
-        names: values and names of the classes of an official file, where the user knows them.
-        image_size: input side in pixels of an official file that does not tell it.
-        overwrite: whether a stored model of the same id may be replaced.
+        model_id: ID of the catalog model that it is, or a custom ID; empty to recognize it.
+        names: names of the class values of an official file, if the user knows them.
+        image_size: input side in pixels, for an official file that does not determine it.
+        overwrite: replace a stored model with the same ID.
         folder: the store's folder; empty for the user's own.
-        catalog_file: another catalog than the one that comes with the program.
+        catalog_file: another catalog than the program's.
     """
 
     kind: ClassVar[str] = "import model"
@@ -46,11 +46,11 @@ class ImportedModel:
     """The result of an `ImportModelRequest`.
 
     Attributes:
-        id: the id under which it is stored.
-        title: as a user reads it.
+        id: ID under which it is stored.
+        title: display name.
         kind: "model" or "encoder".
-        notes: what was assumed about it and could be wrong.
-        missing: one sentence for each file that it needs and that is not here.
+        notes: assumptions about it that could be wrong.
+        missing: one sentence for each missing file that it needs.
     """
 
     id: str
@@ -65,11 +65,11 @@ class ExportModelRequest:
     """Write a model of the store to one file, for another computer.
 
     Attributes:
-        model: its id.
-        path: the file to write; the suffix is added if there is none.
-        overwrite: whether an existing file may be replaced.
+        model: ID of the model.
+        path: output file; the suffix is appended if there is none.
+        overwrite: replace an existing file.
         folder: the store's folder; empty for the user's own.
-        catalog_file: another catalog than the one that comes with the program.
+        catalog_file: another catalog than the program's.
     """
 
     kind: ClassVar[str] = "export model"
@@ -86,9 +86,9 @@ class ExportedModel:
     """The result of an `ExportModelRequest`.
 
     Attributes:
-        path: the file that was written.
+        path: the written file.
         bytes: its size.
-        encoder: id of the encoder that the other computer needs in addition; empty if the file is all.
+        encoder: ID of the encoder that the other computer needs in addition; empty if included.
     """
 
     path: str
@@ -98,13 +98,13 @@ class ExportedModel:
 
 @dataclass(frozen=True)
 class FetchModelRequest:
-    """Bring a model from a place of others into the store.
+    """Fetch a model from a shared source into the store.
 
     Attributes:
         source: a folder with an index, http(s)://..., or hf://owner/name[@revision].
-        model: its id there; empty for the only one.
-        model_id: the id that it gets here; empty to keep its own.
-        overwrite: whether a stored model of the same id may be replaced.
+        model: its ID there; empty for the only one.
+        model_id: its ID here; empty to keep its own.
+        overwrite: replace a stored model with the same ID.
         folder: the store's folder; empty for the user's own.
     """
 
@@ -122,9 +122,9 @@ class DownloadRequest:
     """Download one model of the catalog into the store.
 
     Attributes:
-        model: catalog id.
+        model: catalog ID.
         folder: the store's folder; empty for the user's own.
-        catalog_file: another catalog than the one that comes with the program, such as that of a clinic's mirror.
+        catalog_file: another catalog than the program's, for example that of a hospital mirror.
     """
 
     kind: ClassVar[str] = "download"
@@ -136,11 +136,11 @@ class DownloadRequest:
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """Compare a file with the SHA-256 that a catalog or a colleague states for it.
+    """Verify a file against a SHA-256 from a catalog or a colleague.
 
     Attributes:
         path: the file.
-        sha256: the stated hash; empty to compute it only.
+        sha256: expected hash; empty to compute it only.
     """
 
     kind: ClassVar[str] = "verify"
@@ -151,10 +151,10 @@ class VerifyRequest:
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """Say which versions and devices there are, after a real small run on each device.
+    """Report versions and devices, after a tiny real computation on each device.
 
     Attributes:
-        devices: whether to import torch and try the devices; without it only versions and free disk are told.
+        devices: import torch and test the devices; otherwise report only versions and free disk space.
     """
 
     kind: ClassVar[str] = "probe"
@@ -182,7 +182,7 @@ OLD_KINDS = {"teach": "finetune"}
 
 
 def request_to_json(request: Request) -> dict[str, Any]:
-    """Plain JSON values of a request, its kind included."""
+    """Plain JSON values of a request, including its kind."""
     return {"kind": request.kind, **to_plain(request)}
 
 
@@ -207,7 +207,7 @@ def request_from_json(data: dict[str, Any]) -> Request:
 
 
 def _with_output(fields: dict[str, Any]) -> dict[str, Any]:
-    """The request of a training run as versions up to 0.2 wrote it: with a folder and an id in place of the output."""
+    """Convert a training run's request from versions up to 0.2, which has a folder and an ID instead of the output."""
     others = {name: value for name, value in fields.items() if name not in ("folder", "model_id")}
     if not {"folder", "model_id"} <= set(fields):
         return others

@@ -1,4 +1,4 @@
-"""The one function that runs a workflow, wherever it runs: in this thread, in another one, or in a worker process."""
+"""The one function that runs any workflow: in this thread, in another one, or in a worker process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from HSAMSegmentLib.workflows.requests import Request
 
 logger = logging.getLogger(__name__)
 
-# Modules that compute import torch, so they are named here and imported when their workflow starts.
+# Modules that compute import torch, so they are referenced by name and imported when their workflow starts.
 WORKFLOWS = {
     "segment": "HSAMSegmentLib.workflows.segment.segment_scan:run",
     "segment folder": "HSAMSegmentLib.workflows.segment_folder.folder_job:run",
@@ -34,11 +34,11 @@ def run(request: Request, context: Context | None = None) -> Any:
     """Run a workflow to its end in this thread.
 
     Args:
-        request: what to do.
-        context: events, cancellation, and what stays loaded; a fresh one by default.
+        request: the request.
+        context: events, cancellation, and what stays loaded; default: a fresh one.
 
     Returns:
-        The result that belongs to the kind of request.
+        The result for the kind of request.
 
     Raises:
         HSAMSegmentError: with a sentence for the user; CancelledError after a cancel.
@@ -49,7 +49,7 @@ def run(request: Request, context: Context | None = None) -> Any:
 
 
 def run_to_end(request: Request, context: Context) -> None:
-    """Like `run`, but the end becomes the last event: result, failed or canceled. Raises nothing."""
+    """Like `run`, but emit the end as the last event: result, failed or canceled. Raises nothing."""
     try:
         context.emit(Result(to_plain(run(request, context))))
     except Exception as error:  # noqa: BLE001 - the edge of a workflow: every error becomes an event that is shown

@@ -1,4 +1,4 @@
-"""Segment a synthetic scan with a built-in model, and compare with what was recorded when the model was made."""
+"""Segment a synthetic scan with a built-in model, and compare with results recorded when the model was made."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from HSAMSegmentLib.workflows.segment.segment_scan import segment_scan
 
 RECORD_FILE = "self_test.json"
 TOLERANCE = 0.03
-"""Largest difference in Dice between computers and precisions; a wrong kernel is far off."""
+"""Largest difference in Dice between computers and precisions; a wrong kernel is far beyond it."""
 PHANTOM_SEED = 4
 _SIZE, _SPACING_MM = (160, 144, 18), (2.0, 2.2, 15.0)
 
 
 @dataclass(frozen=True)
 class SelfTestResult:
-    """What came out.
+    """Result of the self test.
 
     Attributes:
-        model_id: the model.
-        device: where it ran.
-        dice: of each structure against the true labels of the synthetic scan.
-        recorded: the same as recorded, empty if nothing is.
-        seconds: how long it took.
+        model_id: ID of the model.
+        device: device that it ran on.
+        dice: Dice of each structure against the ground truth of the synthetic scan.
+        recorded: the recorded Dice, empty if there is none.
+        seconds: duration.
     """
 
     model_id: str
@@ -41,12 +41,12 @@ class SelfTestResult:
 
     @property
     def largest_difference(self) -> float:
-        """Largest difference in Dice of a structure."""
+        """Largest difference in Dice over the structures."""
         return max((abs(self.dice.get(name, 0.0) - value) for name, value in self.recorded.items()), default=0.0)
 
     @property
     def passes(self) -> bool:
-        """Whether this computer computes what was recorded."""
+        """Whether this computer reproduces the recorded results."""
         return bool(self.recorded) and self.largest_difference <= TOLERANCE
 
 

@@ -1,1 +1,1 @@
-"""Many scans: who works on which, what became of them, and the workers of a Dask cluster, here or elsewhere."""
+"""Process many scans: claims, results, and Dask workers, local or on a cluster."""

@@ -1,8 +1,8 @@
-"""Who works on which scan of an output folder: several runs share the work, and no scan kills a third process.
+"""Claims on the scans of an output folder: several runs share the work, and no scan kills a third process.
 
-A run that works on a scan holds a lock on a small file; the operating system frees the locks of a process that ends,
-however it ends. Beside it lies a list of the tries that were begun and not ended in order: a scan that has taken two
-processes with it is passed over once, so that a job that is started again and again gets beyond it.
+A run holds a lock on a small file while it works on a scan; the operating system releases the locks of a process
+however it ends. Next to it is a list of attempts that did not end cleanly: a scan that has killed two processes is
+skipped once, so that a job that is restarted again and again gets past it.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ MOST_TRIES = 2
 
 
 class Claims:
-    """The locks and tries of an output folder."""
+    """Locks and attempts of an output folder."""
 
     def __init__(self, output: Path) -> None:
         """Create the hidden folder.
 
         Raises:
-            OutputError: if that is not possible.
+            OutputError: if that fails.
         """
         self.folder = make_folder(output / FOLDER)
         self._has_locks = True
 
     def claim(self, name: str) -> Claim | None:
-        """Take the scan with this name; None if another run has it.
+        """Claim the scan with this name; None if another run has it.
 
-        On a disk without locks the scan is given out without one, and a warning is logged.
+        On a disk without locks the scan is claimed without one, and a warning is logged.
         """
         path = self.folder / f"{_key(name)}.lock"
         lock = self.lock(path.name)
@@ -56,18 +56,18 @@ class Claims:
         return Claim(lock, path)
 
     def lock(self, name: str) -> BaseFileLock:
-        """A lock on a file of the hidden folder, not taken yet."""
+        """A lock on a file in the hidden folder, not acquired yet."""
         return FileLock(str(self.folder / name), thread_local=False)
 
     @contextmanager
     def one_try(self, name: str) -> Iterator[str]:
-        """Note that a scan is begun; the note is removed when the block ends, also by an error.
+        """Record an attempt on a scan; the record is deleted when the block ends, even with an error.
 
         Yields:
-            Empty, or why the scan must not be begun: it has taken two processes with it.
+            Empty, or why the scan must not be attempted: it has killed two processes.
 
         Raises:
-            OutputError: if the note cannot be written.
+            OutputError: if the record cannot be written.
         """
         path = self._tries(name)
         before = _read_lines(path)
@@ -89,15 +89,15 @@ class Claims:
             path.unlink(missing_ok=True)
 
     def tries(self, name: str) -> list[str]:
-        """The tries on a scan that were begun and not ended in order."""
+        """Attempts on a scan that did not end cleanly."""
         return _read_lines(self._tries(name))
 
     def forget(self, name: str) -> None:
-        """Remove the tries on a scan."""
+        """Delete the attempts on a scan."""
         self._tries(name).unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Remove the hidden folder if nothing of another run is in it."""
+        """Delete the hidden folder unless it holds anything of another run."""
         with suppress(OSError):
             if {path.name for path in self.folder.iterdir()} <= {MANIFEST_LOCK}:
                 (self.folder / MANIFEST_LOCK).unlink(missing_ok=True)
@@ -113,25 +113,25 @@ class Claims:
 
 
 class Claim:
-    """A scan that this run may work on, until it is released."""
+    """A scan that this run may work on until it is released."""
 
     def __init__(self, lock: BaseFileLock | None, path: Path) -> None:
         self._lock, self._path = lock, path
 
     def release(self) -> None:
-        """Give it back.
+        """Release the claim.
 
-        The file is removed first. Another run may hold the removed file for a moment while a third one makes a new
-        one; both look whether the scan is done before they do it.
+        The file is deleted first. Another run may hold the deleted file for a moment while a third one creates a new
+        one; both check whether the scan is done before processing it.
         """
-        with suppress(OSError):  # Windows keeps files that are open
+        with suppress(OSError):  # Windows does not delete open files
             self._path.unlink()
         if self._lock is not None:
             self._lock.release()
 
 
 def poisoned_sentence(tries: list[str]) -> str:
-    """Why a scan that has killed processes is not tried again in this run."""
+    """Why a scan that has killed processes is not attempted again in this run."""
     places = []
     for line in tries:
         with suppress(ValueError, KeyError, TypeError):

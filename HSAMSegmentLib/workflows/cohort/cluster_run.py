@@ -1,10 +1,10 @@
-"""Segments the scans of a run on the workers of a scheduler: one scan is one task.
+"""Segment the scans of a run on the workers of a Dask scheduler: one scan per task.
 
-Only as many tasks as the workers can take are at the scheduler at a time. So its memory does not grow with the cohort,
-a worker that dies takes few tasks with it, and a worker that joins gets work at once. Results lie in the output folder,
-never in the memory of the cluster.
+The scheduler holds only as many tasks as its workers can take. So its memory does not grow with the cohort, a dying
+worker takes few tasks with it, and a joining worker gets work immediately. Results are in the output folder, never in
+the memory of the cluster.
 
-A worker with a full disk would fail fast, be idle again at once, and eat up the cohort: it gets no more scans.
+A worker with a full disk would fail fast, be idle immediately, and burn through the cohort: it gets no more scans.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _OTHER_RUN_SECONDS = 1.0
 _STOP_SECONDS = 10.0
 _GATHER_SECONDS = 60
 _SPARE_TASKS = 2
-"""Beyond one task on each worker and one that waits there: some for workers that are about to join."""
+"""Tasks beyond one running and one waiting per worker, for workers that are about to join."""
 
 _MOST_STRANGE = 3
 _ERRORS = {kind.exit_code: kind for kind in (OutputError, CheckpointError, ModelNotFoundError, DeviceError)}
 
 
 class WorkerHealth:
-    """Counts failures in a row that are the fault of a worker, not of a scan."""
+    """Counts consecutive failures that are the fault of a worker, not of a scan."""
 
     def __init__(self) -> None:
         self._strikes: Counter[str] = Counter()
@@ -61,27 +61,27 @@ class WorkerHealth:
         self.last_exit_code = 1
 
     def succeeded(self, worker: str) -> None:
-        """A worker did a scan."""
+        """Record that a worker finished a scan."""
         self._strikes.pop(worker, None)
 
     def failed(self, worker: str, reason: str, exit_code: int) -> None:
-        """A worker failed for a reason that is not the scan's."""
+        """Record that a worker failed for a reason unrelated to the scan."""
         self._strikes[worker] += 1
         self.last_reason, self.last_exit_code = reason, exit_code
 
     def usable(self, workers: Iterable[str]) -> list[str]:
-        """Those that are not set aside."""
+        """The workers that are not excluded."""
         return [worker for worker in workers if self._strikes[worker] < MOST_STRIKES]
 
 
 class ClusterClock:
-    """Counts scans and estimates the remaining time; scans of an earlier run say nothing about the pace."""
+    """Counts scans and estimates the remaining time; scans of earlier runs do not count for the pace."""
 
     def __init__(self, report: ProgressCallback, count: int) -> None:
         """
         Args:
-            report: receives the progress.
-            count: scans of the run.
+            report: called with the progress.
+            count: number of scans in the run.
         """
         self._report, self._count = report, count
         self._ended, self._segmented = 0, 0
@@ -90,25 +90,25 @@ class ClusterClock:
 
     @property
     def fraction(self) -> float:
-        """Part of the scans that ended."""
+        """Fraction of the scans that are finished."""
         return self._ended / max(self._count, 1)
 
     def starting(self, scheduler: str) -> None:
-        """Say what is waited for."""
+        """Report what the run is waiting for."""
         self._report(Progress(0.0, "Connecting to the scheduler" if scheduler else "Starting the workers", scheduler))
 
     def count(self, outcome: ScanOutcome) -> None:
-        """Count a scan that ended."""
+        """Count a finished scan."""
         if outcome.status != CANCELLED:
             self._ended += 1
             self._segmented += outcome.status != DONE_BEFORE
 
     def report(self, workers: int, elsewhere: int) -> None:
-        """Report, if anything changed.
+        """Report any change.
 
         Args:
-            workers: how many there are.
-            elsewhere: scans of another run, if nothing but these is left.
+            workers: number of workers.
+            elsewhere: scans claimed by another run, if only these are left.
         """
         if self._shown == (self._ended, workers) and not elsewhere:
             return
@@ -128,12 +128,12 @@ class ClusterClock:
 
 
 def segment_on_cluster(run: FolderRun, context: Context) -> None:
-    """Segment all scans of a run on the workers of its scheduler, or on workers of this computer.
+    """Segment all scans of a run on the workers of its scheduler, or on local workers.
 
     Raises:
-        RequestError: if there is no scheduler at the address, or it went away for good.
-        OutputError, CheckpointError, DeviceError: if no worker can go on, for example because of a full disk.
-        CancelledError: on cancel; scans that are finished stay.
+        RequestError: if there is no scheduler at the address, or if it is gone for good.
+        OutputError, CheckpointError, DeviceError: if no worker can continue, for example because of a full disk.
+        CancelledError: on cancel; finished scans are kept.
     """
     clock = ClusterClock(context.emit, len(run.outcomes))
     clock.starting(run.request.scheduler)
@@ -151,9 +151,9 @@ class _Job:
     """A scan at the scheduler.
 
     Attributes:
-        index: of the scan.
-        claim: on the scan.
-        failed_on: workers that failed at it for reasons of their own, or unclear ones.
+        index: index of the scan.
+        claim: claim on the scan.
+        failed_on: workers that failed for their own or unclear reasons.
         deaths: how often the scheduler gave it up because workers died.
     """
 
@@ -164,7 +164,7 @@ class _Job:
 
 
 class _ClusterRun:
-    """Keeps the workers busy, and takes what they hand back."""
+    """Keeps the workers busy and collects their answers."""
 
     def __init__(
         self, run: FolderRun, context: Context, connection: Connection, beacon: Path, clock: ClusterClock
@@ -200,12 +200,12 @@ class _ClusterRun:
                 job.claim.release()
 
     def _fill(self) -> None:
-        """Hand out scans until each worker has one to do and, on a cluster, one to go on with."""
+        """Submit scans until each worker has one to process and, on a cluster, another one waiting."""
         self._look_elsewhere()
         workers = self._connection.workers()
         usable = self._health.usable(workers)
         if workers and not usable:
-            if self._jobs:  # what is on its way may still succeed
+            if self._jobs:  # pending ones may still succeed
                 return
             kind = _ERRORS.get(self._health.last_exit_code, HSAMSegmentError)
             raise kind(f"No worker can go on: {self._health.last_reason} Finished scans stay.")
@@ -218,7 +218,7 @@ class _ClusterRun:
                 self._begin(self._waiting.popleft(), usable)
 
     def _look_elsewhere(self) -> None:
-        """Ask again for the scans of another run, once the others are handed out."""
+        """Check the scans of another run again, once the others are submitted."""
         if self._elsewhere and not self._waiting and time.monotonic() - self._elsewhere_at > _OTHER_RUN_SECONDS:
             self._elsewhere_at = time.monotonic()
             self._waiting, self._elsewhere = self._elsewhere, deque()
@@ -250,7 +250,7 @@ class _ClusterRun:
         future.add_done_callback(self._ended.put)
 
     def _take(self, seconds: float) -> None:
-        """Take the answers that are there; wait a while for the first one."""
+        """Collect available answers; wait a while for the first one."""
         with suppress(queue.Empty):
             while True:
                 future = self._ended.get(timeout=seconds)
@@ -263,7 +263,7 @@ class _ClusterRun:
         if future.status == "finished":
             try:
                 self._answered(future.result(timeout=_GATHER_SECONDS), job)
-            except (OSError, TimeoutError):  # the worker went away with its answer; what it wrote is there
+            except (OSError, TimeoutError):  # the worker is gone with its answer, but its files are there
                 self._again.append(job)
         elif future.status == "error":
             self._failed(future.exception(timeout=_GATHER_SECONDS), job)
@@ -278,7 +278,7 @@ class _ClusterRun:
         if outcome.status == FAILED and answer.fault == BY_WORKER:
             self._health.failed(answer.address, outcome.message, answer.exit_code)
             job.failed_on = (*job.failed_on, answer.address)
-            # It counts once for each worker: one that fails again and again is set aside before that.
+            # Counts once per worker: one that fails again and again is excluded before that.
             self._retry_or_finish(job, outcome, len(set(job.failed_on)))
             return
         if outcome.status == FAILED and answer.fault != BY_SCAN:
@@ -289,7 +289,7 @@ class _ClusterRun:
         self._finish(job, self._sent.received(answer))
 
     def _failed(self, error: BaseException, job: _Job) -> None:
-        """A task that ended without an answer."""
+        """Handle a task that ended without an answer."""
         waiting = self._run.outcomes[job.index]
         if isinstance(error, CancelledError):
             self._finish(job, replace(waiting, status=CANCELLED))
@@ -306,7 +306,7 @@ class _ClusterRun:
             self._retry_or_finish(job, replace(waiting, status=FAILED, message=sentence_of(error)), len(job.failed_on))
 
     def _killed(self, job: _Job, waiting: ScanOutcome) -> None:
-        """The scheduler gave up a scan because workers died; a scan that only waited on them is handed out again."""
+        """Handle a scan given up because workers died; if it only waited on them it is submitted again."""
         claims, name = self._run.claims, waiting.scan.name
         job.deaths += 1
         tries = claims.tries(name)
@@ -317,7 +317,7 @@ class _ClusterRun:
         self._finish(job, replace(waiting, status=FAILED, message=poisoned_sentence(tries)))
 
     def _retry_or_finish(self, job: _Job, outcome: ScanOutcome, tries: int) -> None:
-        """Give a scan to another worker, once; then it has failed, for the reason of the last one."""
+        """Retry a scan on another worker, once; then it has failed, for the last worker's reason."""
         if tries < MOST_TRIES:
             self._again.append(job)
         else:
@@ -331,24 +331,24 @@ class _ClusterRun:
         self._clock.count(outcome)
 
     def _come_back(self) -> None:
-        """Wait for the scheduler, then hand out again what it had."""
+        """Wait for the scheduler, then resubmit its tasks."""
         jobs = list(self._jobs.values())
         self._jobs.clear()
         self._again.extend(jobs)
-        for job in jobs:  # a worker that a lost scheduler took along says nothing about the scan
+        for job in jobs:  # a worker that died with the scheduler says nothing about the scan
             self._run.claims.forget(self._run.outcomes[job.index].scan.name)
         self._connection.restore(self._context, self._clock.fraction)
         self._has_lost_tasks = False
 
     def _stop(self) -> None:
-        """Let the workers stop, and take what they finished in time."""
+        """Stop the workers, and collect what they finish in time."""
         if self._connection.is_lost:
             return
         with suppress(OSError, TimeoutError, RuntimeError):
             self._connection.client.run(stop_run, self._run.id, on_error="ignore")
         end = time.monotonic() + _STOP_SECONDS
         while self._jobs and time.monotonic() < end:
-            with suppress(HSAMSegmentError):  # the first one is on its way to the user
+            with suppress(HSAMSegmentError):  # the first error is already on its way to the user
                 self._take(_LOOK_SECONDS)
         with suppress(OSError, TimeoutError, RuntimeError):
             self._connection.client.cancel(list(self._jobs))

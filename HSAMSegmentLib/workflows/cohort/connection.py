@@ -1,4 +1,4 @@
-"""The way to a Dask scheduler: of workers on this computer, or of a cluster; it survives a restart of the scheduler."""
+"""Connect to a Dask scheduler, of local workers or of a cluster; survives a restart of the scheduler."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Connection:
     """A client of a scheduler.
 
     Attributes:
-        client: of Dask; another one after `restore`.
-        request: for the workers.
+        client: Dask client, replaced by `restore`.
+        request: the request for the workers.
     """
 
     def __init__(self, request: FolderRequest, address: str, security: Security | None = None) -> None:
@@ -55,26 +55,26 @@ class Connection:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the scheduler went away, so that all tasks are lost."""
+        """Whether the scheduler is gone, and all tasks with it."""
         return self.client.status != "running"
 
     def workers(self) -> dict[str, int]:
-        """Addresses of the workers and their numbers of threads, at most a second old."""
+        """Worker addresses and thread counts, at most a second old."""
         if time.monotonic() - self._looked > _LOOK_SECONDS:
-            with suppress(OSError):  # the scheduler is away, which `is_lost` tells
+            with suppress(OSError):  # the scheduler is gone, as `is_lost` says
                 self._workers = dict(self.client.nthreads())
             self._looked = time.monotonic()
         return self._workers
 
     def restore(self, context: Context, finished: float) -> None:
-        """Wait for the scheduler to come back.
+        """Wait for the scheduler to return.
 
         Args:
-            context: receives progress, is asked for cancellation.
-            finished: part of the scans that is done.
+            context: receives progress and is checked for a cancel.
+            finished: fraction of the scans that are done.
 
         Raises:
-            RequestError: if it did not come back.
+            RequestError: if it does not return.
             CancelledError: on cancel.
         """
         self._close_client()
@@ -92,7 +92,7 @@ class Connection:
         )
 
     def close(self) -> None:
-        """Leave the scheduler; tasks of this client end."""
+        """Disconnect; tasks of this client end."""
         self._close_client()
 
     def _open(self, seconds: int) -> Client:
@@ -107,7 +107,7 @@ class Connection:
 
 @contextmanager
 def connected(request: FolderRequest) -> Iterator[Connection]:
-    """Connect to the scheduler of a request, or start workers on this computer.
+    """Connect to the scheduler of a request, or start local workers.
 
     Raises:
         RequestError: if there is no scheduler at its address.
@@ -124,14 +124,14 @@ def connected(request: FolderRequest) -> Iterator[Connection]:
 
 
 def _with_local_workers(request: FolderRequest) -> Iterator[Connection]:
-    # A scheduler runs the programs that it is sent as its user, so even on loopback it asks for certificates.
+    # A scheduler executes received programs as its user, so it requires certificates even on loopback.
     security = Security.temporary()
     threads = request.options.threads or max(1, usable_cores() // request.workers)
     request = replace(request, options=replace(request.options, threads=threads))
     settings: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": MOST_TRIES - 1,
         "distributed.worker.daemon": True,
-        # The pages of scheduler and workers ask nobody for a certificate, so there are none.
+        # The dashboards of scheduler and workers require no certificate, so they are disabled.
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
     }
@@ -161,7 +161,7 @@ def _with_local_workers(request: FolderRequest) -> Iterator[Connection]:
 
 
 def _local_workers(request: FolderRequest, security: Security) -> dict[int, dict[str, Any]]:
-    """A process per worker, each with its share of the cores, or with one GPU."""
+    """One process per worker, each with its share of the cores, or with one GPU."""
     devices = _visible_gpus() if request.device in ("auto", "cuda") else []
     workers = {}
     for number in range(request.workers):
@@ -184,7 +184,7 @@ def _local_workers(request: FolderRequest, security: Security) -> dict[int, dict
 
 
 def _visible_gpus() -> list[str]:
-    """Names of the GPUs for CUDA_VISIBLE_DEVICES; empty without CUDA."""
+    """GPU names for CUDA_VISIBLE_DEVICES; empty without CUDA."""
     import torch
 
     if not torch.cuda.is_available():
@@ -195,7 +195,7 @@ def _visible_gpus() -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Dask's own messages off the screen; what matters of them is said in sentences."""
+    """Suppress Dask's own messages; we report what matters in sentences."""
     log = logging.getLogger("distributed")
     before = log.level
     if not logging.getLogger().isEnabledFor(logging.DEBUG):

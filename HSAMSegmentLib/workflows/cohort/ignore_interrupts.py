@@ -1,4 +1,4 @@
-"""Loaded by workers of this computer: Ctrl-C reaches all processes of a terminal, and the command stops its workers."""
+"""Preload for local workers: Ctrl-C reaches all processes of a terminal, but the command itself stops its workers."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from typing import Any
 
 
 def dask_setup(worker: Any) -> None:
-    """Called by Dask in the main thread of a worker that starts."""
+    """Called by Dask in the main thread of a starting worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

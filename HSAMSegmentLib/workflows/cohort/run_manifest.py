@@ -1,11 +1,11 @@
 """The manifest of a run over many scans: JSON lines, complete up to the last scan after a kill at any moment.
 
-Each run writes a line `{"event": "run", ...}` at its start and a line `{"event": "scan", ...}` for each scan that
-ended, appends only, and has every line on the disk before it goes on. A kill can tear the last line; the next writer
-starts a new one, and the reader passes over what is torn. Several runs may write to one manifest.
+Each run appends a line `{"event": "run", ...}` at its start and a line `{"event": "scan", ...}` per finished scan, and
+flushes every line to disk before it continues. A kill can truncate the last line; the next writer starts a new one, and
+the reader skips truncated ones. Several runs may write to one manifest.
 
-The summary of a run is a CSV file with a row per scan, replaced as a whole. A job array divides the list of scans: part
-n takes every Nth scan.
+The summary of a run is a CSV file with a row per scan, replaced atomically. A job array divides the list of scans:
+part n takes every Nth scan.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from HSAMSegmentLib.workflows.segment_folder.scan_outcome import ScanOutcome
 
 _COLUMNS = ("scan", "status", "message", "output", "model", "found", "seconds")
 _PAUSE_FACTOR = 20.0
-"""A summary of 100,000 rows takes a while to write, so it takes at most a twentieth of the time."""
+"""Writing a summary of 100,000 rows takes a while, so it gets at most a twentieth of the time."""
 
 
 class RunManifest:
@@ -43,14 +43,14 @@ class RunManifest:
     def __init__(self, path: Path, run: str, lock: BaseFileLock | None = None) -> None:
         """
         Args:
-            path: the manifest; created if it is missing.
-            run: id of the run, in each of its lines.
-            lock: held while a line is written, where another run may also write; None for a manifest of one writer.
+            path: the manifest; created if missing.
+            run: ID of the run, repeated in each of its lines.
+            lock: held while writing a line, if another run may also write; None for a single writer.
         """
         self.path, self._run, self._lock = path, run, lock
 
     def start(self, request: FolderRequest, count: int) -> None:
-        """Write what the run was asked for.
+        """Write the request of the run.
 
         Raises:
             OutputError: if the manifest cannot be written.
@@ -72,11 +72,11 @@ class RunManifest:
         )
 
     def add(self, outcome: ScanOutcome, root: Path) -> None:
-        """Write what became of a scan.
+        """Write the outcome of a scan.
 
         Args:
-            outcome: of the scan.
-            root: folder that the names of results are relative to.
+            outcome: the outcome.
+            root: folder that paths of results are relative to.
 
         Raises:
             OutputError: if the manifest cannot be written.
@@ -124,7 +124,7 @@ def _append_line(path: Path, line: bytes) -> None:
 
 
 def read_manifest(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a manifest, oldest first; a line that a kill has torn is passed over."""
+    """The lines of a manifest, oldest first; truncated lines are skipped."""
     with open(path, "rb") as stream:
         for line in stream:
             try:
@@ -136,10 +136,10 @@ def read_manifest(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_shard(text: str) -> tuple[int, int] | None:
-    """Number and count of "3/10"; None for "".
+    """Parse number and count of "3/10"; None for "".
 
     Raises:
-        RequestError: if it is not of that form, or the number is not between 1 and the count.
+        RequestError: if it has another form, or the number is not between 1 and the count.
     """
     if not text:
         return None
@@ -151,7 +151,7 @@ def read_shard(text: str) -> tuple[int, int] | None:
 
 
 def scans_of_shard(scans: Sequence[Scan], shard: tuple[int, int] | None) -> Sequence[Scan]:
-    """The scans of a shard: every Nth of the sorted list, beginning with the Kth. It may be empty."""
+    """The scans of a shard: every Nth of the sorted list, starting with the Kth. It may be empty."""
     if shard is None:
         return scans
     number, count = shard
@@ -159,19 +159,19 @@ def scans_of_shard(scans: Sequence[Scan], shard: tuple[int, int] | None) -> Sequ
 
 
 class SummaryFile:
-    """Writes the summary after each scan, for large cohorts from time to time."""
+    """Writes the summary after each scan, for large cohorts at intervals."""
 
     def __init__(self, path: Path, root: Path) -> None:
         """
         Args:
             path: the CSV file.
-            root: folder that the names of results are relative to.
+            root: folder that paths of results are relative to.
         """
         self.path, self._root = path, root
         self._next = 0.0
 
     def update(self, outcomes: Sequence[ScanOutcome]) -> None:
-        """Write it, unless it was written a moment ago.
+        """Write the summary, unless it was written a moment ago.
 
         Raises:
             OutputError: if it cannot be written.
@@ -180,7 +180,7 @@ class SummaryFile:
             self.write(outcomes)
 
     def write(self, outcomes: Sequence[ScanOutcome]) -> None:
-        """Write it now.
+        """Write the summary now.
 
         Raises:
             OutputError: if it cannot be written.

@@ -1,4 +1,4 @@
-"""Results of workers that do not see the output folder: sent back, and put where they belong from here."""
+"""Results of workers without access to the output folder: sent back, and written from here."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from HSAMSegmentLib.workflows.segment_folder.scan_outcome import DONE_BEFORE, FA
 
 
 class SentResults:
-    """Knows whether workers send their results back, and writes these."""
+    """Knows which workers send their results back, and writes these."""
 
     def __init__(self, request: FolderRequest, context: Context, beacon: str) -> None:
         """
         Args:
-            request: of the run.
-            context: with the models that older results are compared with.
-            beacon: a file in the output folder that workers see who share it.
+            request: request of the run.
+            context: provides the models that older results are compared with.
+            beacon: a file in the output folder that only workers with access to it can see.
         """
         self._request, self._context, self._beacon = request, context, beacon
         self._sees: dict[str, bool] = {}
@@ -42,7 +42,7 @@ class SentResults:
                 self._sees.update(client.run(sees_file, self._beacon, workers=new, on_error="ignore"))
 
     def known_outcome(self, scan: Scan) -> ScanOutcome | None:
-        """The outcome of a scan that needs no worker, where workers do not see the older results; else None."""
+        """The outcome of a scan that needs no worker, if workers cannot see older results; else None."""
         from HSAMSegmentLib.workflows.segment_folder.folder_scan import find_earlier, waiting_outcome
 
         if all(self._sees.values()) or scan.skipped or scan.problem:
@@ -59,7 +59,7 @@ class SentResults:
         )
 
     def received(self, answer: ScanAnswer) -> ScanOutcome:
-        """Write what was sent back, and return the outcome as it is here."""
+        """Write what was sent back, and return the outcome with local paths."""
         from HSAMSegmentLib.workflows.segment_folder.folder_scan import waiting_outcome
 
         waiting = waiting_outcome(self._request, answer.outcome.scan)

@@ -1,4 +1,4 @@
-"""What a worker does: one scan at a time, with the model of the scan before. No torch: the scheduler imports it."""
+"""The task of a worker: one scan at a time, keeping the model. No torch, since the scheduler imports it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 from HSAMSegmentLib.workflows.segment_folder.scan_outcome import FAILED, ScanOutcome
 
 logger = logging.getLogger("distributed.worker.hsamsegment")
-"""With the other messages of a worker: in its log on a cluster, silent on this computer."""
+"""Logged with the worker's other messages: in its log on a cluster, silent on this computer."""
 
 BY_SCAN, BY_WORKER, UNCLEAR = "scan", "worker", "unclear"
 
@@ -42,10 +42,10 @@ class ScanTask:
     """One scan for a worker.
 
     Attributes:
-        request: of the whole run; its paths are those of the computer that started it.
+        request: request of the whole run, with paths of the computer that started it.
         scan: the scan.
-        run: id of the run.
-        beacon: a file of the run in the output folder: a worker that sees it writes the results there itself.
+        run: ID of the run.
+        beacon: a file of the run in the output folder; workers that see it write their results there themselves.
     """
 
     request: FolderRequest
@@ -56,14 +56,14 @@ class ScanTask:
 
 @dataclass(frozen=True)
 class ScanAnswer:
-    """What a worker hands back.
+    """The answer of a worker.
 
     Attributes:
-        outcome: what became of the scan.
-        fault: of a failed one, whose fault it is: `BY_SCAN`, `BY_WORKER` (its disk, its models) or `UNCLEAR`.
-        files: names below the output folder and contents, if the worker does not see that folder.
-        exit_code: of the error of a failed one.
-        address: of the worker.
+        outcome: outcome of the scan.
+        fault: for a failed scan, the cause: `BY_SCAN`, `BY_WORKER` (its disk, its models) or `UNCLEAR`.
+        files: paths below the output folder and contents, if the worker does not see that folder.
+        exit_code: exit code of the error of a failed scan.
+        address: address of the worker.
     """
 
     outcome: ScanOutcome
@@ -74,14 +74,14 @@ class ScanAnswer:
 
 
 _one_at_a_time = threading.Lock()
-"""However many threads a worker has, it segments one scan at a time, with as many threads of torch."""
+"""A worker segments one scan at a time, with all of its threads given to torch."""
 
 _shared: dict[str, Any] = {}
 _tokens: dict[str, CancelToken] = {}
 
 
 def stop_run(run: str) -> None:
-    """Stop what this worker does for a run, within a second."""
+    """Stop this worker's work for a run, within a second."""
     _tokens.setdefault(run, CancelToken()).cancel()
 
 
@@ -91,7 +91,7 @@ def sees_file(path: str) -> bool:
 
 
 def segment_task(task: ScanTask) -> ScanAnswer:
-    """Segment one scan on a worker of Dask.
+    """Segment one scan on a Dask worker.
 
     Raises:
         CancelledError: after `stop_run`.
@@ -111,13 +111,13 @@ def segment_task(task: ScanTask) -> ScanAnswer:
 
 
 def _pinned(request: FolderRequest, threads: int) -> FolderRequest:
-    """As many CPU threads as the worker was given, unless the request names a number."""
+    """Use as many CPU threads as the worker was given, unless the request names a number."""
     options = request.options
     return request if options.threads else replace(request, options=replace(options, threads=threads))
 
 
 def _in_place(task: ScanTask, context: Context) -> ScanAnswer:
-    """Write the results where they belong."""
+    """Write the results directly to the output folder."""
     from HSAMSegmentLib.workflows.segment_folder.folder_scan import waiting_outcome
 
     try:
@@ -133,7 +133,7 @@ def _in_place(task: ScanTask, context: Context) -> ScanAnswer:
 
 
 def _to_send_back(task: ScanTask, context: Context) -> ScanAnswer:
-    """Write the results to a temporary folder, and hand back its contents."""
+    """Write the results to a temporary folder, and return its contents."""
     from HSAMSegmentLib.workflows.segment_folder.folder_scan import waiting_outcome
 
     try:
@@ -157,7 +157,7 @@ def _do(task: ScanTask, context: Context) -> ScanAnswer:
         return ScanAnswer(do_scan(task.request, task.scan, context, ignore_progress))
     except CancelledError:
         raise
-    except Exception as error:  # one bad scan must not stop the rest, whatever is bad about it
+    except Exception as error:  # one bad scan must not stop the others, whatever is wrong with it
         logger.warning("%s failed", task.scan.path, exc_info=True)
         outcome = replace(waiting_outcome(task.request, task.scan), status=FAILED, message=sentence_of(error))
         return ScanAnswer(outcome, _fault_of(error), exit_code=getattr(error, "exit_code", 1))

@@ -28,7 +28,7 @@ _STATES = {"both": BOTH, "missed": ONLY_SECOND, "false alarm": ONLY_FIRST, "abse
 
 
 def run(request: CompareRequest, context: Context) -> CompareOutcome:
-    """Compare two segmentations; the label map of the disagreement goes to `request.output_folder`.
+    """Compare two segmentations; the label map of the disagreement is written to `request.output_folder`.
 
     Raises:
         RequestError: if there is nothing to compare.

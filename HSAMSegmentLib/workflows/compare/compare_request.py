@@ -1,4 +1,4 @@
-"""What comparing in the background is asked for, and what comes out of it."""
+"""Request and outcome of a comparison in the background."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class SideInput:
     """One of the two segmentations.
 
     Attributes:
-        name: of the segmentation.
-        layers: label arrays, their grids in the world.
-        structures: what the values mean.
-        grid: of the scan that it was drawn on, in the world, if that is known.
+        name: name of the segmentation.
+        layers: label arrays, with grids in world coordinates.
+        structures: the structures of the layers.
+        grid: grid of the scan that it was drawn on, in world coordinates, if known.
     """
 
     name: str
@@ -34,10 +34,10 @@ class CompareRequest:
     """Compare two segmentations.
 
     Attributes:
-        first: A, what is judged.
-        second: B, the reference.
-        pairs: what is compared with what.
-        output_folder: where the label map of the disagreement goes.
+        first: segmentation A, to be judged.
+        second: segmentation B, the reference.
+        pairs: the structures to compare with each other.
+        output_folder: destination of the label map of the disagreement.
     """
 
     kind: ClassVar[str] = "compare"
@@ -50,19 +50,19 @@ class CompareRequest:
 
 @dataclass(frozen=True)
 class StructureScore:
-    """How well one structure agrees.
+    """Scores of one structure.
 
     Attributes:
-        name: of the structure.
-        state: `BOTH`, `ONLY_FIRST`, `ONLY_SECOND`, `ABSENT` (empty in both) or `NOT_COMPARED` (A has it, B
-            has no such structure).
-        dice: 0 to 1, None where it does not exist.
-        hd95_mm: 95 % Hausdorff distance, None where it does not exist.
-        asd_mm: average symmetric surface distance, None where it does not exist.
+        name: name of the structure.
+        state: `BOTH`, `ONLY_FIRST`, `ONLY_SECOND`, `ABSENT` (empty in both) or `NOT_COMPARED` (A has the structure, B
+            does not).
+        dice: 0 to 1, None if undefined.
+        hd95_mm: 95 % Hausdorff distance, None if undefined.
+        asd_mm: average symmetric surface distance, None if undefined.
         first_ml: volume in A.
         second_ml: volume in B.
-        worst_dice: Dice of the slice that agrees least.
-        worst_ras: a place in that slice in world RAS mm.
+        worst_dice: Dice of the slice with the worst agreement.
+        worst_ras: a position in that slice in world RAS mm.
     """
 
     name: str
@@ -91,13 +91,13 @@ class CompareOutcome:
     """The result of a `CompareRequest`.
 
     Attributes:
-        first_name: of A.
-        second_name: of B.
+        first_name: name of A.
+        second_name: name of B.
         scores: one per structure.
-        mean: "dice", "hd95" and "asd" over the structures that have them; None where none has.
-        counted: over how many.
-        notes: sentences a user should read.
-        geometry: grid of the disagreement, in the world.
+        mean: "dice", "hd95" and "asd" over the structures with a value; None if there are none.
+        counted: number of structures in each mean.
+        notes: sentences for the user.
+        geometry: grid of the disagreement, in world coordinates.
         label_file: `.npy` file of the disagreement, uint8 (k, j, i): 1 only in A, 2 only in B, 3 different structures.
     """
 

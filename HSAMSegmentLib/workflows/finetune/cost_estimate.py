@@ -1,6 +1,6 @@
-"""What a fine-tuning will need, said before it starts: memory, disk and time. No torch here.
+"""Estimate the memory, disk and time of a fine-tuning before it starts. No torch here.
 
-How long an encoder takes for one slice on this computer is kept from one fine-tuning to the next.
+The measured encoding time per slice on this computer is stored for later fine-tunings.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from HSAMSegmentLib.workflows.finetune.inspect_cases import CaseSummary
 
 COMPACT = "compact"
 BASE_BYTES = 500e6
-"""Python with PyTorch and this program, on a processor."""
+"""Python with PyTorch and this program, on a CPU."""
 GPU_BASE_BYTES = 800e6
-"""What CUDA and its libraries take on a graphics card before the first network: from experience, not measured."""
+"""CUDA and its libraries on a GPU before the first network: from experience, not measured."""
 COPIES_IN_MEMORY = STATE_COPIES + 1
-"""Of the weights that learn, in 4 bytes: those of a training state and the gradients."""
+"""Copies of the trained weights at 4 bytes: those of a training state, and the gradients."""
 ACTIVATION_BYTES_PER_PIXEL = 1100
-"""Of one view in a step that learns the compact encoder, too."""
+"""For one view in a step that also trains the compact encoder."""
 CELL_BYTES = 250e3
-"""Of one cell of a kept embedding in a step of the largest head: measured for H-SAM's with four organs."""
+"""For one cell of a cached embedding in a step of the largest head: measured for H-SAM's with four organs."""
 MOST_VIEWS, CACHE_BYTES = 12, 4 << 30
-"""As in the cache of features."""
+"""As in the feature cache."""
 _BATCH = 4
 
 logger = logging.getLogger(__name__)
@@ -45,17 +45,17 @@ FILE_NAME = "encoding-paces.json"
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What will be needed.
+    """Estimated requirements.
 
     Attributes:
-        memory_bytes: of the computer where it learns on the processor.
-        gpu_bytes: of the graphics card where it learns on one.
-        disk_bytes: in the scratch folder, at most.
-        least_disk_bytes: without which it cannot be done: one view of each slice is kept then.
-        minutes: as asked for, reading and encoding included.
-        free_memory_bytes: that the computer has now, None if that is not known.
-        free_disk_bytes: that the disk of the scratch folder has now.
-        pace: a sentence on how long encoding will take, empty if it was never measured or nothing is encoded.
+        memory_bytes: RAM, for training on the CPU.
+        gpu_bytes: GPU memory, for training on a GPU.
+        disk_bytes: upper bound in the scratch folder.
+        least_disk_bytes: minimum, with one cached view per slice.
+        minutes: as requested, including reading and encoding.
+        free_memory_bytes: free RAM, None if unknown.
+        free_disk_bytes: free space on the disk of the scratch folder.
+        pace: a sentence on the encoding time; empty if it was never measured or nothing is encoded.
     """
 
     memory_bytes: float
@@ -69,7 +69,7 @@ class CostEstimate:
 
     @property
     def problem(self) -> str:
-        """What will not fit, as a sentence; empty if all does."""
+        """A sentence on what will not fit; empty if everything does."""
         if self.least_disk_bytes > self.free_disk_bytes:
             return _(
                 "The scratch folder's disk has only {free} free, about {needed} are needed. Free some space, or choose "
@@ -79,7 +79,7 @@ class CostEstimate:
 
     @property
     def sentence(self) -> str:
-        """A few words for the user."""
+        """A short text for the user."""
         memory = _about(self.memory_bytes)
         if self.free_memory_bytes is not None:
             memory = _("{needed} of memory ({free} free)").format(needed=memory, free=_about(self.free_memory_bytes))
@@ -98,15 +98,15 @@ class CostEstimate:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a fine-tuning writes and holds, part by part.
+    """Disk and memory use of a fine-tuning, by part.
 
     Attributes:
-        state_bytes: one training state on the disk.
-        model_bytes: the finished model on the disk.
-        feature_bytes: kept features, at most; 0 where the encoder learns.
+        state_bytes: one training state on disk.
+        model_bytes: the finished model on disk.
+        feature_bytes: upper bound on cached features; 0 if the encoder is trained.
         least_feature_bytes: one view of each slice.
-        network_bytes: weights with all that learning them takes, in memory.
-        working_bytes: what a step or the encoding works in, in memory.
+        network_bytes: weights and everything needed to train them, in memory.
+        working_bytes: working memory of a step or of the encoding.
         slice_bytes: the slices in memory.
     """
 
@@ -120,11 +120,11 @@ class Footprint:
 
 
 def footprint(cases: Sequence[CaseSummary], architecture: Architecture, *, includes_encoder: bool) -> Footprint:
-    """Derive all parts.
+    """Compute all parts.
 
     Args:
-        cases: what is learned from.
-        architecture: what is built.
+        cases: training cases.
+        architecture: architecture of the network.
         includes_encoder: whether the model's file will hold the encoder.
     """
     encoder, head = encoder_weights(architecture.encoder), head_weights(architecture)
@@ -148,27 +148,27 @@ def footprint(cases: Sequence[CaseSummary], architecture: Architecture, *, inclu
 
 
 def _slices_across(cases: Sequence[CaseSummary], architecture: Architecture) -> int:
-    """Slices that a second network learns, 0 where there is none (see `training.recipe`)."""
+    """Slices for a second network; 0 without one (see `training.recipe`)."""
     is_measured = architecture.encoder.name == COMPACT and architecture.head == "hsam"
     counts = [case.slices_across for case in cases]
     return sum(counts) if is_measured and len(cases) in SECOND_PLANE_CASES and all(counts) else 0
 
 
 def _feature_bytes(cases: Sequence[CaseSummary], architecture: Architecture, views: int) -> int:
-    """So many views of each training slice, and the held-out slices once."""
+    """Size of this many views of each training slice, plus the held-out slices once."""
     held = sum(held_out(case.labeled_slices) for case in cases)
     learned = sum(case.slices for case in cases) - held
     return (held + views * learned) * cached_bytes_per_view(architecture.encoder)
 
 
 def decoded_cells(image_size: int) -> int:
-    """How many cells of an embedding a step decodes (see `training.features.token_subset`)."""
+    """Number of embedding cells that a step decodes (see `training.features.token_subset`)."""
     side = image_size // 16
     return min(side, max(16, int(0.375 * side))) ** 2
 
 
 def held_out(labeled_slices: int) -> int:
-    """How many slices of a case are held out: two blocks of a tenth each (see `training.loop.validation`)."""
+    """Number of held-out slices of a case: two blocks of a tenth each (see `training.data.sampling`)."""
     return 2 * max(1, round(0.1 * labeled_slices)) if labeled_slices >= 6 else 0
 
 
@@ -182,21 +182,21 @@ def estimate(
     scratch: Path,
     encoding_seconds: float | None = None,
 ) -> CostEstimate:
-    """Estimate.
+    """Estimate the requirements.
 
     Args:
-        cases: what is learned from.
-        architecture: what is built.
+        cases: training cases.
+        architecture: architecture of the network.
         includes_encoder: whether the model's file will hold the encoder.
-        copied_bytes: what is copied out of the scene.
-        minutes: length.
-        scratch: folder for the scratch data; it need not exist yet.
-        encoding_seconds: for one slice, as measured on this computer; None if unknown.
+        copied_bytes: size of the data copied from the scene.
+        minutes: duration.
+        scratch: folder for scratch data; it need not exist yet.
+        encoding_seconds: per slice, as measured on this computer; None if unknown.
     """
     parts = footprint(cases, architecture, includes_encoder=includes_encoder)
     loading = 8 * (encoder_weights(architecture.encoder) + head_weights(architecture))
     memory = BASE_BYTES + parts.slice_bytes + max(loading, parts.network_bytes + parts.working_bytes)
-    fixed = copied_bytes + 2 * parts.state_bytes  # a new state is written beside the old one
+    fixed = copied_bytes + 2 * parts.state_bytes  # a new state is written next to the old one
     reserve = DISK_RESERVE_BYTES if parts.feature_bytes else 0
     return CostEstimate(
         memory_bytes=memory,
@@ -211,7 +211,7 @@ def estimate(
 
 
 def _pace(slices: int, seconds: float | None, minutes: float) -> str:
-    """How many slices there is time to encode."""
+    """A sentence on how many slices there is time to encode."""
     if seconds is None:
         return ""
     reached = int(ENCODING_SHARE * 60.0 * minutes / max(seconds, 1e-6))
@@ -227,13 +227,13 @@ def _pace(slices: int, seconds: float | None, minutes: float) -> str:
 
 
 def _about(count: float) -> str:
-    """A size with two digits: more would be false precision."""
+    """Format a size with two digits: more would be false precision."""
     step = 10.0 ** max(math.floor(math.log10(max(count, 1.0))) - 1, 0)
     return format_bytes(math.ceil(count / step) * step).replace(".0 ", " ")
 
 
 def _free_memory() -> float | None:
-    """Memory that is free now; None without psutil, which is installed before the first job only."""
+    """Free RAM; None without psutil, which is installed only before the first job."""
     try:
         import psutil
     except ModuleNotFoundError:
@@ -242,7 +242,7 @@ def _free_memory() -> float | None:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
+    """The folder, or its nearest existing parent."""
     folder = folder.absolute()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -250,13 +250,13 @@ def _existing(folder: Path) -> Path:
 
 
 def note_pace(folder: Path, encoder: EncoderSpec, device: str, seconds: float) -> None:
-    """Keep what was measured; a disk that is full is not a reason to lose a fine-tuning.
+    """Store the measured pace; a full disk is no reason to lose a fine-tuning.
 
     Args:
-        folder: of the store.
-        encoder: which network, at which size.
-        device: as the user chose it ("auto", "cpu", ...).
-        seconds: for one slice.
+        folder: folder of the store.
+        encoder: network and size.
+        device: as chosen by the user ("auto", "cpu", ...).
+        seconds: seconds per slice.
     """
     paces = {**_read(folder), _key(encoder, device): round(seconds, 4)}
     try:
@@ -267,7 +267,7 @@ def note_pace(folder: Path, encoder: EncoderSpec, device: str, seconds: float) -
 
 
 def known_pace(folder: Path, encoder: EncoderSpec, device: str) -> float | None:
-    """Seconds for one slice as measured the last time, None if that never was."""
+    """Seconds per slice as measured last; None if never measured."""
     seconds = _read(folder).get(_key(encoder, device))
     return float(seconds) if isinstance(seconds, (int, float)) else None
 

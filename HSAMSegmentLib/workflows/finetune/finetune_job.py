@@ -1,4 +1,4 @@
-"""The job that fine-tunes a model and puts it into the store. Imports torch."""
+"""Fine-tune a model and add it to the store. Imports torch."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ PROGRESS_SECONDS = 0.1
 
 
 def run(request: FinetuneRequest, context: Context) -> FinetuneOutcome:
-    """Fine-tune a model and store it. What was learned stays in the training run on any error.
+    """Fine-tune a model and store it. After any error, the trained weights stay in the training run.
 
     Raises:
-        HSAMSegmentError: from reading, fine-tuning or storing; CancelledError if nothing was learned before a cancel.
+        HSAMSegmentError: from reading, fine-tuning or storing; CancelledError if canceled before anything was learned.
     """
-    context.shared.clear()  # a model kept for segmenting would only take memory away
+    context.shared.clear()  # a model kept for segmentation would only occupy memory
     training_run = TrainingRun(request.folder)
     if not training_run.folder.is_dir():
         raise RequestError(f"The folder of the fine-tuning, {training_run.folder}, is gone. Start it anew.")
@@ -72,7 +72,7 @@ def _run(
     watch.heeds_wishes = True
     reporter.job = job
     if request.finish:
-        cancel.cancel()  # what is on the disk is all that there will be
+        cancel.cancel()  # nothing will be added to what is on disk
     else:
         learning = [parameter for parameter in job.trainer.network.parameters() if parameter.requires_grad]
         weights = sum(parameter.numel() for parameter in learning)
@@ -92,7 +92,7 @@ def _run(
 
 
 def _learn(job: FinetuneState, training_run: TrainingRun, watch: _Watch) -> FinetuneResult:
-    """Run; where the disk got full meanwhile, that is what is told.
+    """Run the fine-tuning; if the disk filled up meanwhile, report that.
 
     Raises:
         OutputError: if the disk is too full to save the training.
@@ -113,7 +113,7 @@ def _learn(job: FinetuneState, training_run: TrainingRun, watch: _Watch) -> Fine
 
 
 def _open_cases(request: FinetuneRequest, training_run: TrainingRun, cancel: CancelToken) -> list[Case]:
-    """Read all cases; those of files are copied, so that the training run can go on when the files are gone."""
+    """Read all cases; those from files are copied, so that the training run can continue without the files."""
     cases, sources = [], []
     for number, source in enumerate(request.cases, start=1):
         cancel.raise_if_cancelled()
@@ -126,7 +126,7 @@ def _open_cases(request: FinetuneRequest, training_run: TrainingRun, cancel: Can
 
 
 def _store_again(request: FinetuneRequest, training_run: TrainingRun) -> FinetuneOutcome:
-    """What was learned to the end and could not be stored then."""
+    """Store a finished model that could not be stored earlier."""
     path = training_run.model_file(request.model_id)
     manifest, history = read_manifest(path), training_run.history()
     validation = manifest.metrics.get("validation", {})
@@ -146,17 +146,17 @@ def _store_again(request: FinetuneRequest, training_run: TrainingRun) -> Finetun
 
 
 def _start_dice(history: tuple[ValidationRecord, ...]) -> dict[str, float]:
-    """Dice of the starting model, empty without validation."""
+    """Dice of the starting model; empty without validation."""
     return history[0].dice if history and history[0].step == 0 else {}
 
 
 class _Watch:
-    """Turns a wish for a pause or a stop, and a full disk, into a cancel: the fine-tuning then keeps what it has.
+    """Turns a request to pause or stop, or a full disk, into a cancel: the fine-tuning then keeps its weights.
 
     Attributes:
-        room: watches the disk, None before training.
+        room: watches the disk; None before training.
         is_full: whether the disk is full.
-        heeds_wishes: False while a saved state is being read; a wish then waits until there is something to keep.
+        heeds_wishes: False while a saved state is being read; requests then wait until there is something to keep.
         ended: set when there is nothing left to watch.
     """
 
@@ -168,7 +168,7 @@ class _Watch:
         self._training_run, self._cancel = training_run, cancel
 
     def run(self) -> None:
-        """Look until there is a reason to cancel, or the end."""
+        """Watch until there is a reason to cancel, or the end."""
         next_check = 0.0
         while not self.ended.wait(WATCH_SECONDS):
             if self.room is not None and time.monotonic() >= next_check:
@@ -192,7 +192,7 @@ def _watching(training_run: TrainingRun, cancel: CancelToken) -> Iterator[_Watch
 
 
 class _Reporter:
-    """Turns what the fine-tuning tells into events of the job, into the history and into the picture."""
+    """Turns reports of the fine-tuning into job events, the history and the picture."""
 
     def __init__(self, training_run: TrainingRun, emit: Emit) -> None:
         self.job: FinetuneState | None = None
@@ -207,7 +207,7 @@ class _Reporter:
             self._emit(progress)
 
     def event(self, event: object) -> None:
-        """Keep and pass on a validation, or a picture."""
+        """Record and pass on a validation, or a picture."""
         if isinstance(event, ValidationMetrics):
             record = _record(event, 0.0 if self.job is None else self.job.budget.seconds)
             self._training_run.add_record(record)
@@ -236,7 +236,7 @@ def _record(metrics: ValidationMetrics, seconds: float) -> ValidationRecord:
 
 
 def _store(request: FinetuneRequest, training_run: TrainingRun, path: Path) -> str:
-    """Put the bundle into the store; returns its id there.
+    """Add the bundle to the store; return its ID there.
 
     Raises:
         OutputError: if it cannot be written; the bundle stays in its folder.

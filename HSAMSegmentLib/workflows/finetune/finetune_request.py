@@ -1,4 +1,4 @@
-"""What inspecting a labeled file is asked for, and what comes out of a fine-tuning in the background."""
+"""Request for inspecting a labeled file, and outcome of a fine-tuning in the background."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class InspectRequest:
-    """Say what is in a scan and its label file, as a case to train on.
+    """Summarize a scan and its label file as a training case.
 
     Attributes:
         image: a volume file or DICOM folder.
@@ -23,19 +23,19 @@ class InspectRequest:
 
 @dataclass(frozen=True)
 class FinetuneOutcome:
-    """What came out of a fine-tuning in the background.
+    """The outcome of a fine-tuning in the background.
 
     Attributes:
-        model_id: id in the store; empty if the training run is paused.
-        title: of the model.
-        dice: organ to Dice of the kept state on what was held out; empty without validation.
+        model_id: ID in the store; empty if the training run is paused.
+        title: title of the model.
+        dice: Dice of the kept weights on the validation slices, by organ; empty without validation.
         start_dice: the same before the first step; empty if the starting model knows none of the organs.
-        validated_on: what the Dice was measured on, in words.
-        seconds: spent on the whole training.
-        steps: of the optimizer.
+        validated_on: source of the validation slices, in words.
+        seconds: time spent on the whole training.
+        steps: optimizer steps.
         stopped: "budget", "no more progress", "loss not a number", "stopped", "paused".
-        notes: sentences a user should read.
-        card: what the model is, for people, a few lines.
+        notes: sentences for the user.
+        card: short description of the model, for users.
     """
 
     model_id: str

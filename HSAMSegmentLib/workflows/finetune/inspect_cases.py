@@ -1,4 +1,4 @@
-"""Cases of the background fine-tuning: read and checked in the worker, summarized for people. No torch here."""
+"""Cases of a background fine-tuning: read and checked in the worker, summarized for users. No torch here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from HSAMSegmentLib.workflows.context import Context
 from HSAMSegmentLib.workflows.finetune.finetune_request import InspectRequest
 
 _COMPARED_VALUES = 8
-"""Up to this label value, comparing with each is faster than counting all: this runs in a click."""
+"""Up to this label value, comparing each value is faster than counting all, as needed in response to a click."""
 
 FEWEST_TO_HOLD_OUT = 6
 """With fewer labeled slices nothing is held out, so the quality of the model is unknown."""
@@ -38,7 +38,7 @@ class OrganSummary:
 
     Attributes:
         label: name, color, code.
-        slices: how many slices have it.
+        slices: number of slices with it.
     """
 
     label: Label
@@ -47,18 +47,18 @@ class OrganSummary:
 
 @dataclass(frozen=True)
 class CaseSummary:
-    """What is in a case.
+    """Summary of a case.
 
     Attributes:
-        name: of the scan.
-        organs: with at least one voxel.
-        slices: of the scan.
-        labeled_slices: with at least one label.
-        problem: why it cannot be used for training, as a sentence; empty if it can.
+        name: name of the scan.
+        organs: organs with at least one voxel.
+        slices: number of slices of the scan.
+        labeled_slices: number of slices with at least one label.
+        problem: a sentence on why it cannot be used for training; empty if it can.
         notes: sentences on what was assumed.
-        shape: of the scan (k, j, i).
+        shape: shape of the scan (k, j, i).
         modality: "CT", "MR" or "".
-        slices_across: that a second network along another plane could learn, 0 if slices are too thick for that.
+        slices_across: slices for a second network along another plane; 0 if slices are too thick for that.
     """
 
     name: str
@@ -73,7 +73,7 @@ class CaseSummary:
 
 
 def run(request: InspectRequest, context: Context) -> CaseSummary:
-    """Read a scan and its label file, and summarize them; a problem with them is part of the summary."""
+    """Read and summarize a scan and its label file; problems are part of the summary."""
     context.emit(Progress(0.0, "Reading the scan"))
     name = Path(request.image).name
     try:
@@ -87,7 +87,7 @@ def run(request: InspectRequest, context: Context) -> CaseSummary:
 
 
 def summarize(case: Case) -> CaseSummary:
-    """What is in a case that was read."""
+    """Summarize a case that was read."""
     axis = case.labeled_axis
     per_slice = present_values(case.labels, axis)
     organs = tuple(OrganSummary(label, int(per_slice[:, label.value].sum())) for label in case.label_set)
@@ -104,13 +104,13 @@ def summarize(case: Case) -> CaseSummary:
 
 
 def slices_across(geometry: Geometry) -> int:
-    """How many slices along another plane a second network could learn; 0 where there is none to learn."""
+    """Number of slices for a second network along another plane; 0 without one."""
     plane = other_plane([geometry], SliceRule())
     return geometry.size[slice_axis(geometry, plane)] if plane else 0
 
 
 def present_values(labels: np.ndarray, axis: int) -> np.ndarray:
-    """Whether a value occurs in a slice: bool [slices, 256] of an array (k, j, i) cut along one of its axes."""
+    """Which values occur in which slice: bool [slices, 256] of an array (k, j, i) sliced along an axis."""
     found = np.zeros((labels.shape[axis], 256), dtype=bool)
     highest = int(labels.max(initial=0))
     for index in range(labels.shape[axis]):
@@ -123,7 +123,7 @@ def present_values(labels: np.ndarray, axis: int) -> np.ndarray:
 
 
 def keep_copy(case: Case, folder: Path, number: int) -> FinetuneCase:
-    """Write a case into a folder, so that a fine-tuning can go on when its files are gone.
+    """Copy a case into a folder, so that a fine-tuning can continue without its files.
 
     Returns:
         The source of the copy, which `open_case` reads as the same case.
@@ -145,7 +145,7 @@ def keep_copy(case: Case, folder: Path, number: int) -> FinetuneCase:
 
 
 def same_organ(first: Label, second: Label) -> bool:
-    """Whether two labels mean one organ: by their codes if both have them, else by their names."""
+    """Whether two labels mean the same organ: by code if both have one, else by name."""
     if first.terminology is not None and second.terminology is not None and first.terminology == second.terminology:
         return True
     known = find_structure(first.name)
@@ -155,7 +155,7 @@ def same_organ(first: Label, second: Label) -> bool:
 
 
 def join_organs(summaries: Iterable[CaseSummary]) -> dict[str, str]:
-    """A proposal under which name each name of an organ is learned: names that mean one organ lead to the first."""
+    """Propose a learned name for each organ name: names for the same organ map to the first of them."""
     leaders: list[Label] = []
     names: dict[str, str] = {}
     for summary in summaries:
@@ -170,12 +170,12 @@ def join_organs(summaries: Iterable[CaseSummary]) -> dict[str, str]:
 
 
 def finetune_labels(summaries: Iterable[CaseSummary], names: dict[str, str], left_out: Iterable[str]) -> LabelSet:
-    """What is learned: one label per name that is left in, numbered from 1, with color and code of its first organ.
+    """The labels to learn: one per included name, numbered from 1, with color and code of its first organ.
 
     Args:
         summaries: all cases.
-        names: name in a case to name that is learned.
-        left_out: names (that are learned) to leave out.
+        names: name in a case to learned name.
+        left_out: learned names to leave out.
     """
     excluded = set(left_out)
     chosen: dict[str, Label] = {}
@@ -188,7 +188,7 @@ def finetune_labels(summaries: Iterable[CaseSummary], names: dict[str, str], lef
 
 
 def slice_count_note(labeled_slices: int) -> str:
-    """What a number of labeled slices means for a fine-tuning, empty if nothing has to be said."""
+    """A note on what this number of labeled slices means for a fine-tuning; empty without one."""
     if labeled_slices >= FEWEST_TO_HOLD_OUT:
         return ""
     return _(

@@ -1,11 +1,11 @@
-"""A fine-tuning with everything that it needs to go on, in a folder that outlives scene, worker and program.
+"""A fine-tuning with everything needed to continue it, in a folder that outlives scene, worker and program.
 
 request.json       the `FinetuneRequest`; written last, so that a folder without it holds nothing of use
 case-1-scan.npy    copies of the scene's arrays
-history.jsonl      loss and Dice, a line for each validation
-running.json       which process is at work in it
-stop               wish of the user: "pause" or "stop"
-done               the model is in the store; the folder may go
+history.jsonl      loss and Dice, one line per validation
+running.json       the process that is working on it
+stop               request of the user: "pause" or "stop"
+done               the model is in the store; the folder can be deleted
 MODEL.safetensors, MODEL.safetensors.training, preview.png
 """
 
@@ -35,12 +35,12 @@ _ABANDONED_SECONDS = 24 * 3600
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """A training run that can go on.
+    """A training run that can be continued.
 
     Attributes:
-        request: what was asked for.
-        history: how far it is; empty if it was ended before the first validation.
-        has_state: whether learned weights are on the disk.
+        request: the request.
+        history: validations so far; empty if it ended before the first one.
+        has_state: whether trained weights are on disk.
     """
 
     request: FinetuneRequest
@@ -49,7 +49,7 @@ class UnfinishedRun:
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
+        """Folder of the run."""
         return Path(self.request.folder)
 
     @property
@@ -60,7 +60,7 @@ class UnfinishedRun:
 
     @property
     def seconds(self) -> float:
-        """How long it was fine-tuned, at the last validation."""
+        """Training time at the last validation."""
         return self.history[-1].seconds if self.history else 0.0
 
 
@@ -72,10 +72,10 @@ class TrainingRun:
 
     @classmethod
     def create(cls, parent: Path, model_id: str) -> TrainingRun:
-        """Make a new folder.
+        """Create a new folder.
 
         Raises:
-            OutputError: if that is not possible.
+            OutputError: if that fails.
         """
         stamp = time.strftime("%Y%m%d-%H%M%S")
         name = f"{PREFIX}{stamp}-{os.getpid()}-{model_id}"
@@ -87,22 +87,22 @@ class TrainingRun:
 
     @property
     def request_file(self) -> Path:
-        """What was asked for."""
+        """File with the request."""
         return self.folder / "request.json"
 
     @property
     def preview_file(self) -> Path:
-        """The picture of a validation slice."""
+        """Picture of a validation slice."""
         return self.folder / "preview.png"
 
     @property
     def history_file(self) -> Path:
-        """All validations, a line each."""
+        """File with all validations, one per line."""
         return self.folder / "history.jsonl"
 
     @property
     def done_file(self) -> Path:
-        """Mark of a training run whose model is in the store."""
+        """Marker of a training run whose model is in the store."""
         return self.folder / "done"
 
     def model_file(self, model_id: str) -> Path:
@@ -110,20 +110,20 @@ class TrainingRun:
         return self.folder / f"{model_id}{BUNDLE_SUFFIX}"
 
     def state_file(self, model_id: str) -> Path:
-        """The training state, as `training.state_files.state_path` has it."""
+        """The training state, as named by `training.loop.checkpointer.state_path`."""
         return self.folder / f"{model_id}{BUNDLE_SUFFIX}.training"
 
     @property
     def has_state(self) -> bool:
-        """Whether learned weights are on the disk."""
+        """Whether trained weights are on disk."""
         return any(any(self.folder.glob(pattern)) for pattern in ("*.safetensors", "*.safetensors.training"))
 
     def is_complete(self, model_id: str) -> bool:
-        """Whether the model was fine-tuned to its end: the bundle is there, and no state to go on with."""
+        """Whether the fine-tuning is finished: there is a bundle, and no state to continue from."""
         return self.model_file(model_id).is_file() and not self.state_file(model_id).is_file()
 
     def write_request(self, request: FinetuneRequest) -> None:
-        """Keep what was asked for, so that the training run can go on without the scene.
+        """Store the request, so that the training run can continue without the scene.
 
         Raises:
             OutputError: if it cannot be written.
@@ -134,7 +134,7 @@ class TrainingRun:
             stream.write(json.dumps(request_to_json(request)).encode())
 
     def read_request(self) -> FinetuneRequest:
-        """Read what was asked for.
+        """Read the request.
 
         Raises:
             RequestError: if the file is missing or damaged.
@@ -150,21 +150,21 @@ class TrainingRun:
         return request.in_folder(self.folder)
 
     def wish(self) -> str:
-        """What the user wants of the running training run: "pause", "stop" or ""."""
+        """The user's request to the active training run: "pause", "stop" or ""."""
         try:
             return (self.folder / "stop").read_text(encoding="utf-8")
         except FileNotFoundError:
             return ""
 
     def ask_for(self, wish: str) -> None:
-        """Ask the process at work to pause or stop; the empty text takes it back."""
+        """Ask the active process to pause or stop; the empty text withdraws the request."""
         if wish:
             (self.folder / "stop").write_text(wish, encoding="utf-8")
         else:
             (self.folder / "stop").unlink(missing_ok=True)
 
     def add_record(self, record: ValidationRecord) -> None:
-        """Append a line to the history; a full disk is not a reason to end a training, so it is only logged."""
+        """Append a line to the history; a full disk is no reason to end a training, so it is only logged."""
         try:
             with self.history_file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(vars(record)) + "\n")
@@ -172,7 +172,7 @@ class TrainingRun:
             logger.warning("The history of the fine-tuning could not be written: %s", error)
 
     def history(self) -> tuple[ValidationRecord, ...]:
-        """All validations in order; those of steps that were taken again after an interruption count once."""
+        """All validations in order; steps repeated after an interruption count once."""
         if not self.history_file.is_file():
             return ()
         records: list[ValidationRecord] = []
@@ -183,10 +183,10 @@ class TrainingRun:
         return tuple(records)
 
     def mark_running(self) -> None:
-        """Say that this process is at work.
+        """Mark this process as active.
 
         Raises:
-            RequestError: if another one is.
+            RequestError: if another one is active.
         """
         import psutil
 
@@ -197,11 +197,11 @@ class TrainingRun:
         (self.folder / "running.json").write_text(json.dumps(marker), encoding="utf-8")
 
     def mark_idle(self) -> None:
-        """Say that no process is at work."""
+        """Mark the run as inactive."""
         (self.folder / "running.json").unlink(missing_ok=True)
 
     def owner(self) -> int | None:
-        """The living process that is at work in the folder, or None."""
+        """The live process that is working in the folder, or None."""
         try:
             marker = json.loads((self.folder / "running.json").read_text(encoding="utf-8"))
             return marker["pid"] if _is_alive(marker["pid"], marker["started"]) else None
@@ -209,17 +209,17 @@ class TrainingRun:
             return None
 
     def remove(self) -> None:
-        """Delete the folder with everything in it, what was learned included."""
+        """Delete the folder with all of its content, including trained weights."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove_after_success(self) -> None:
-        """Delete the folder; what a system does not let go yet is deleted by the next `unfinished_runs`."""
+        """Delete the folder; leftovers that the system still holds are deleted by the next `unfinished_runs`."""
         self.done_file.touch()
         self.remove()
 
 
 def unfinished_runs(parent: Path) -> list[UnfinishedRun]:
-    """Idle training runs that can go on, the newest first; useless leftovers are deleted."""
+    """Inactive training runs that can be continued, newest first; useless leftovers are deleted."""
     found = []
     for folder in sorted(parent.glob(f"{PREFIX}*"), reverse=True):
         training_run = TrainingRun(folder)
@@ -233,7 +233,7 @@ def unfinished_runs(parent: Path) -> list[UnfinishedRun]:
 
 
 def new_model_id(title: str, taken: set[str]) -> str:
-    """A short id that no model has yet."""
+    """A short ID that no model has yet."""
     stem = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40].strip("-") or "my-model"
     name, number = stem, 1
     while name in taken:
@@ -243,7 +243,7 @@ def new_model_id(title: str, taken: set[str]) -> str:
 
 
 def _is_alive(pid: int, started: float) -> bool:
-    """Whether it is still that process; without psutil, which every worker needs, none can be at work."""
+    """Whether it is still the same process; without psutil, which every worker needs, none can be active."""
     try:
         import psutil
     except ModuleNotFoundError:
@@ -266,14 +266,14 @@ def _unfinished(training_run: TrainingRun) -> list[UnfinishedRun]:
 
 
 def _is_abandoned(training_run: TrainingRun) -> bool:
-    """Whether the program was killed while the scene's arrays were copied, and that was long ago."""
+    """Whether the program was killed while copying the scene's arrays, long ago."""
     if training_run.request_file.exists():
         return False
     return time.time() - training_run.folder.stat().st_mtime > _ABANDONED_SECONDS
 
 
 def _record(line: str) -> ValidationRecord | None:
-    """A line of the history; None for the torn last line of a killed process."""
+    """A line of the history; None for the truncated last line of a killed process."""
     try:
         data: dict[str, Any] = json.loads(line)
         return ValidationRecord(**data)

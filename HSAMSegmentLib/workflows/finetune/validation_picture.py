@@ -1,4 +1,4 @@
-"""The picture of a validation slice: the reference on the left, the prediction on the right. No torch here."""
+"""Picture of a validation slice: the reference on the left, the prediction on the right. No torch here."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def write_pair(
     *,
     pixel_spacing_mm: tuple[float, float] = (1.0, 1.0),
 ) -> None:
-    """Write the PNG file; an older one is replaced at once, so that half a picture is never read.
+    """Write the PNG file atomically, so that a partial picture is never read.
 
     Args:
         image: uint8 [rows, cols].
         reference: uint8 labels [rows, cols].
         predicted: uint8 labels [rows, cols].
-        labels: what the values mean; gives the colors.
-        path: of the PNG file.
-        pixel_spacing_mm: distance of rows and of columns.
+        labels: labels of the values; provides the colors.
+        path: path of the PNG file.
+        pixel_spacing_mm: spacing of rows and of columns.
     """
     rows, columns = _content(image, reference, predicted)
     scale = _scale(rows, columns, pixel_spacing_mm)
@@ -48,7 +48,7 @@ def write_pair(
 
 
 def _content(*layers: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns that show anything, with a margin."""
+    """Rows and columns with any content, plus a margin."""
     image, *labels = layers
     used = image > 12
     for found in labels:
@@ -63,14 +63,14 @@ def _content(*layers: np.ndarray) -> tuple[slice, slice]:
 
 
 def _scale(rows: slice, columns: slice, spacing: tuple[float, float]) -> tuple[float, float]:
-    """Picture pixels per row and per column: one millimeter is as long in both directions."""
+    """Picture pixels per row and per column, so that a millimeter is equally long in both directions."""
     height, width = (rows.stop - rows.start) * spacing[0], (columns.stop - columns.start) * spacing[1]
     per_mm = SIDE_PIXELS / max(height, width)
     return per_mm * spacing[0], per_mm * spacing[1]
 
 
 def _side(image: np.ndarray, labels: np.ndarray, colors: dict[int, Any], scale: tuple[float, float]) -> np.ndarray:
-    """Gray values with colored outlines, uint8 [rows, cols, 3]."""
+    """Image with colored outlines, uint8 [rows, cols, 3]."""
     from scipy import ndimage
 
     smooth = np.clip(ndimage.zoom(image.astype(np.float32), scale, order=1, grid_mode=True, mode="nearest"), 0, 255)

@@ -1,4 +1,4 @@
-"""The numbers of one validation: an event of the job, a line of its history, a row of the chart."""
+"""Metrics of one validation: an event of the job, a line of its history, a row of the chart."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ValidationRecord:
-    """Numbers of one validation, as they are kept on the disk.
+    """Metrics of one validation, as stored on disk.
 
     Attributes:
-        step: of the optimizer.
-        seconds: spent on the training so far.
+        step: optimizer step.
+        seconds: training time so far.
         loss: running mean, None before the first step.
-        dice: organ to Dice.
-        best: whether this state was the best so far.
+        dice: Dice by organ.
+        best: whether these weights were the best so far.
     """
 
     step: int
@@ -25,5 +25,5 @@ class ValidationRecord:
 
     @property
     def mean_dice(self) -> float | None:
-        """Mean over the organs, None without validation."""
+        """Mean over the organs; None without validation."""
         return sum(self.dice.values()) / len(self.dice) if self.dice else None

@@ -1,1 +1,1 @@
-"""Finished results, read again: statistics and the report of a folder."""
+"""Process finished results: statistics, reports, conversions."""

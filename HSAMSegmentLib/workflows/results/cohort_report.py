@@ -1,4 +1,4 @@
-"""The report of a folder of results: one web page with distributions, what is unusual, and pictures."""
+"""The report of a folder of results: one web page with distributions, unusual findings, and pictures."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class CohortReportRequest:
     """Report on a folder of results.
 
     Attributes:
-        folder: that a folder of scans was segmented into.
+        folder: folder with the results of a folder of scans.
         output: the page, an .html file.
-        title: headline, "" for the name of the folder.
-        pictures: whether each scan gets a picture, for which it is read again.
-        overwrite: whether an existing page may be replaced.
+        title: headline; "" for the name of the folder.
+        pictures: include a picture of each scan, for which it is read again.
+        overwrite: replace an existing page.
     """
 
     folder: Path
@@ -55,13 +55,13 @@ class CohortReportRequest:
 
 
 def write_cohort_report(request: CohortReportRequest, context: Context) -> Cohort:
-    """Write the page, completely or not at all.
+    """Write the page, atomically.
 
     Returns:
-        What is on it.
+        The content of the page.
 
     Raises:
-        RequestError: if there is no such folder, or no report in it.
+        RequestError: if the folder does not exist or holds no report.
         OutputError: if the page exists and may not be replaced, does not end in .html, or cannot be written.
         CancelledError: on cancel.
     """
@@ -110,7 +110,7 @@ def _scan(path: Path, request: CohortReportRequest, notes: list[str]) -> CohortS
 
 
 def _findings_of_scan(path: Path, report: dict[str, Any], segmentation: Path) -> Iterator[Finding]:
-    """What is unusual about a scan as a whole."""
+    """Findings about a scan as a whole."""
     fit = report.get("plausibility")
     if fit is not None and fit["score"] < _DOUBTFUL:
         why = f": {'; '.join(fit['reasons'])}" if fit.get("reasons") else ""
@@ -133,7 +133,7 @@ def _picture(report: dict[str, Any], segmentation: Path) -> bytes:
 
 
 def _not_segmented(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Scans that the summaries of the folder, one per shard, tell to have failed, to be skipped, or not to be done."""
+    """Scans that the folder's summaries, one per shard, list as failed, skipped, or unfinished."""
     for summary in sorted(folder.glob(_SUMMARIES)):
         with open(summary, encoding="utf-8", errors="replace", newline="") as stream:
             for row in csv.DictReader(stream):

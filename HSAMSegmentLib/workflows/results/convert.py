@@ -1,4 +1,4 @@
-"""Labels from one format to another, such as a corrected segmentation to a DICOM Segmentation of its scan."""
+"""Convert labels to another format, for example a corrected segmentation to a DICOM Segmentation of its scan."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class ConvertRequest:
     Attributes:
         labels: file of the labels.
         output: file to write, or None.
-        scan: file or DICOM folder of the scan, or None. The labels are brought onto its grid; DICOM formats and
+        scan: file or DICOM folder of the scan, or None. The labels are resampled to its grid; DICOM formats and
             intensities need it.
-        series: which DICOM series of a folder, "" for the only one.
-        format: name of the format of `output`, "" for that of its suffix.
+        series: DICOM series in a folder; "" for the only one.
+        format: name of the output format; "" for that of the suffix.
         statistics: table to write, or None.
-        names: what the values of a label map mean, None for the names that the file has.
-        overwrite: whether existing files may be replaced.
+        names: names of label map values; None for the names in the file.
+        overwrite: replace existing files.
     """
 
     labels: Path
@@ -46,10 +46,10 @@ class ConvertRequest:
 
 
 def convert_labels(request: ConvertRequest) -> Segmentation:
-    """Convert, and return what was written.
+    """Convert, and return the written files.
 
     Raises:
-        RequestError: if nothing is to be written, the format is unknown, or a package that it needs is missing.
+        RequestError: if there is nothing to write, the format is unknown, or a required package is missing.
         VolumeError: if labels or scan cannot be read, or do not belong together.
         OutputError: if a file exists and may not be replaced, or cannot be written; if DICOM images are needed and the
             scan has none.
@@ -76,10 +76,10 @@ def convert_labels(request: ConvertRequest) -> Segmentation:
 
 
 def read_on_grid(path: Path, volume: Volume | None, names: Mapping[int, str] | None = None) -> Segmentation:
-    """Labels from a file, on the grid of their scan if that is given.
+    """Read labels from a file, on the grid of their scan if given.
 
     Raises:
-        VolumeError: if they cannot be read, or have no voxel in the scan.
+        VolumeError: if they cannot be read, or have no voxel inside the scan.
     """
     if volume is None:
         return read_segmentation(path, names=names)

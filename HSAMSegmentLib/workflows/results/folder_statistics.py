@@ -1,4 +1,4 @@
-"""The statistics of a whole folder of results, from the reports beside them."""
+"""Statistics of a whole folder of results, from the reports beside them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from HSAMSegmentLib.workflows.segment.result_records import same_output
 
 
 def check_folder_table(path: Path, *, overwrite: bool) -> None:
-    """Make sure, before the scans are segmented, that their table can be written.
+    """Ensure, before the scans are segmented, that their table can be written.
 
-    A table of an earlier run is replaced without being asked, since a second run over a folder only adds to it.
+    An existing table is always replaced, since a second run over a folder only adds to it.
 
     Raises:
-        OutputError: if the name does not end in .csv, or another kind of file is there and may not be replaced.
+        OutputError: if the name does not end in .csv, or a file of another kind exists and may not be replaced.
     """
     check_table_path(path)
     check_output(path, overwrite=overwrite or is_table(path))
@@ -34,9 +34,9 @@ def write_folder_table(reports: Iterable[Path], folder: Path, path: Path, *, ove
 
     Args:
         reports: the JSON reports of the scans.
-        folder: that they lie in; scans are named by their place in it.
+        folder: folder of the reports; scans are named by their path in it.
         path: the table.
-        overwrite: whether another kind of file may be replaced.
+        overwrite: replace a file of another kind.
 
     Returns:
         Sentences on scans that could not be measured.
@@ -51,19 +51,19 @@ def write_folder_table(reports: Iterable[Path], folder: Path, path: Path, *, ove
 
 
 def folder_rows(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of all scans whose reports are in a folder, and sentences on those that could not be measured.
+    """The rows of all scans with reports in a folder, and sentences on those that could not be measured.
 
     Raises:
-        RequestError: if there is no such folder, or no report in it.
+        RequestError: if the folder does not exist or holds no report.
     """
     return _rows(reports_below(folder), folder)
 
 
 def reports_below(folder: Path) -> list[Path]:
-    """The reports in a folder and the folders in it, by name.
+    """The reports in a folder and its subfolders, by name.
 
     Raises:
-        RequestError: if there is no such folder, or no report in it.
+        RequestError: if the folder does not exist or holds no report.
     """
     if not folder.is_dir():
         raise RequestError(f"There is no folder {folder}; check the path.")
@@ -91,7 +91,7 @@ def report_rows(path: Path, folder: Path) -> Iterator[dict[str, Any]]:
     """The rows of one scan.
 
     Raises:
-        RequestError: if the file is not a report, or one without measurements whose files are not there to be measured.
+        RequestError: if the file is not a report, or has no measurements and its files are missing.
     """
     report = read_report(path)
     output = output_of(path, report)
@@ -102,14 +102,14 @@ def report_rows(path: Path, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def measurements_of(path: Path, report: dict[str, Any]) -> ScanMeasurements:
-    """The measurements in a report; if it is an older one, or the segmentation was corrected, those of the files now.
+    """The measurements in a report, or of its files if the report is older or the segmentation was corrected.
 
     Args:
         path: the report.
         report: its content.
 
     Raises:
-        RequestError: if neither can be had.
+        RequestError: if neither is available.
     """
     stored = report.get("measurements")
     try:
@@ -124,13 +124,13 @@ def measurements_of(path: Path, report: dict[str, Any]) -> ScanMeasurements:
 
 
 def was_changed(path: Path, report: dict[str, Any]) -> bool:
-    """Whether the segmentation of a report is another one now: it was corrected."""
+    """Whether the segmentation of a report has changed since, that is, was corrected."""
     output, record = output_of(path, report), report.get("record", {})
     return output.exists() and bool(record.get("output")) and not same_output(record, output)
 
 
 def output_of(path: Path, report: dict[str, Any]) -> Path:
-    """The segmentation that a report describes: beside it, whatever the folder is called now.
+    """The segmentation of a report: next to it, even if the folder was renamed.
 
     Raises:
         RequestError: if the report names none.
@@ -142,7 +142,7 @@ def output_of(path: Path, report: dict[str, Any]) -> Path:
 
 
 def report_name(path: Path, folder: Path) -> str:
-    """Name of the scan of a report: its place in the folder, without suffix."""
+    """Name of a report's scan: its path in the folder, without suffix."""
     inside = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
     return inside.as_posix()[: -len(REPORT_SUFFIX)] if path.name.endswith(REPORT_SUFFIX) else inside.as_posix()
 

@@ -1,4 +1,4 @@
-"""The models of a series of scans: found, chosen, loaded once and kept, one at a time to save memory."""
+"""Models for a series of scans: found, chosen, loaded once and cached, one at a time to save memory."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _Stamp = tuple[int, int]
 
 
 class ModelCache:
-    """Hands out the model for a scan; the last one stays in memory until its file changes."""
+    """Provides the model for a scan; the last one stays in memory until its file changes."""
 
     def __init__(self, store: Store | None = None, *, model: LoadedModel | None = None) -> None:
-        """Keep what models are looked up in.
+        """Store where models are looked up.
 
         Args:
-            store: where ids are looked up, None for the default one.
-            model: a loaded model that is used for every scan, None to load by reference.
+            store: where IDs are looked up; None for the default store.
+            model: a loaded model to use for every scan; None to load by reference.
         """
         self._store = store
         self._given = model
@@ -32,18 +32,18 @@ class ModelCache:
 
     @property
     def store(self) -> Store:
-        """Where ids are looked up."""
+        """Where IDs are looked up."""
         if self._store is None:
             self._store = Store()
         return self._store
 
     def for_volume(self, volume: Volume, reference: str, organs: Sequence[str]) -> tuple[LoadedModel, str]:
-        """The model for a scan, and the sentence on why it was chosen (empty if it was named).
+        """The model for a scan, and a sentence on why it was chosen (empty if it was named).
 
         Args:
             volume: the scan.
-            reference: id or file of a model, "" to choose the only one that fits.
-            organs: names of the wanted organs, empty for all.
+            reference: ID or file of a model; "" to choose the only one that fits.
+            organs: names of the requested organs; empty for all.
 
         Raises:
             RequestError: if no model was named and none or several fit.
@@ -56,7 +56,7 @@ class ModelCache:
         return self.load(choice.model_id), choice.sentence
 
     def named(self, reference: str) -> LoadedModel | None:
-        """The model that is used whatever the scan; None if each scan gets the one that fits it.
+        """The model for every scan; None if each scan gets the one that fits.
 
         Raises:
             ModelNotFoundError, CheckpointError: if it cannot be loaded.
@@ -64,7 +64,7 @@ class ModelCache:
         return self.load(reference) if self._given is not None or reference else None
 
     def load(self, reference: str) -> LoadedModel:
-        """A model by id or file: the one in memory if it is the same and its file did not change since.
+        """Load a model by ID or file; an unchanged one in memory is reused.
 
         Raises:
             ModelNotFoundError, CheckpointError: if it cannot be loaded.
@@ -78,7 +78,7 @@ class ModelCache:
         return self._loaded[2]
 
     def available(self) -> Sequence[Manifest]:
-        """Manifests of the models that could be used now, with all that they need."""
+        """Manifests of the models that are ready to use."""
         return [
             entry.manifest
             for entry in self.store.models()
@@ -86,7 +86,7 @@ class ModelCache:
         ]
 
     def hash_of(self, model_id: str) -> str:
-        """SHA-256 of the file of the loaded model, or of the stored one with this id; empty if there is none."""
+        """SHA-256 of the file of the loaded model, or of the stored one with this ID; empty without one."""
         loaded = self._given or (self._loaded[2] if self._loaded else None)
         if loaded is not None and loaded.manifest.id == model_id:
             path: Path | None = loaded.path
@@ -101,7 +101,7 @@ class ModelCache:
 
 
 def _stamp(path: Path) -> _Stamp:
-    """Tells whether a file of weights changed since it was loaded."""
+    """A value that changes if a weights file changes."""
     if not path.is_file():
         return (0, 0)
     status = path.stat()

@@ -1,7 +1,6 @@
-"""Which model to take for a scan when none was named: the only plausible one, a suggestion, or a question.
+"""Choose a model for a scan if none was named: the only plausible one, a suggestion, or an error listing candidates.
 
-A panel suggests by modality, size of the slices and body part, and the user has the last word. Elsewhere nothing is
-guessed.
+The panel suggests one by modality, slice size and body part, and the user decides. Elsewhere nothing is guessed.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _PARTS = {
     "pelvis": (("pelvis", "pelvic", "prostate", "bladder", "uterus"), ("prostate", "bladder", "uterus")),
     "head": (("head", "brain", "neuro", "skull"), ("brain",)),
 }
-"""Body part to the words of descriptions, and the words of structures, that tell it."""
+"""Words of descriptions, and words of structures, that indicate a body part."""
 _PART_NAMES = {
     "abdomen": _("abdomen"),
     "heart": _("heart"),
@@ -45,11 +44,11 @@ _PART_NAMES = {
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """The model that was taken.
+    """The chosen model.
 
     Attributes:
-        model_id: its id.
-        sentence: why, for the user.
+        model_id: ID of the model.
+        sentence: why it was chosen, for the user.
     """
 
     model_id: str
@@ -57,18 +56,18 @@ class ModelChoice:
 
 
 def choose_model(volume: Volume, available: Sequence[Manifest], organs: Sequence[str] = ()) -> ModelChoice:
-    """The one model that fits a volume.
+    """Choose the only model that fits a volume.
 
-    A model fits if its modality is the volume's, if the size of the slices is what it was made for, and if it knows all
-    organs that are asked for.
+    A model fits if its modality matches the volume's, if the slices have a size that it was made for, and if it knows
+    all requested organs.
 
     Args:
-        volume: what is to be segmented.
-        available: manifests of the models that could be used now.
-        organs: names of the wanted organs, may be empty.
+        volume: the scan.
+        available: manifests of the models that are ready to use.
+        organs: names of the requested organs, may be empty.
 
     Raises:
-        RequestError: if none or several fit; names the candidates and says how to choose.
+        RequestError: if none or several fit; lists the candidates and says how to choose.
     """
     if not available:
         raise RequestError(
@@ -87,7 +86,7 @@ def choose_model(volume: Volume, available: Sequence[Manifest], organs: Sequence
 
 
 def reason_against(volume: Volume, manifest: Manifest, organs: Sequence[str] = ()) -> str:
-    """Why a model does not fit a volume, in a few words; empty if nothing speaks against it."""
+    """Why a model does not fit a volume, in a few words; empty if it fits."""
     if manifest.modality == "CT" and volume.modality != "CT":
         return f"made for CT, and these are not Hounsfield units{_as_said(volume)}"
     if manifest.modality and volume.modality and manifest.modality != volume.modality:
@@ -127,10 +126,10 @@ def _sentence(volume: Volume, manifest: Manifest, count: int) -> str:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What fits a scan best.
+    """The best model for a scan.
 
     Attributes:
-        model_id: of the model, empty if none fits.
+        model_id: ID of the model, empty if none fits.
         sentence: why it was chosen.
     """
 
@@ -139,14 +138,14 @@ class Suggestion:
 
 
 def suggest_model(volume: Volume, available: Sequence[Manifest], descriptions: Iterable[str] = ()) -> Suggestion:
-    """The model to preselect.
+    """Suggest the model to preselect.
 
-    Unlike `choose_model`, which runs without a user to ask, this may be one of several that fit: the first of them.
+    Unlike `choose_model`, which runs without a user to ask, this may return the first of several that fit.
 
     Args:
         volume: the scan; a sample of its voxels is enough.
-        available: models, the preferred ones first.
-        descriptions: texts that may tell the body part: DICOM's Body Part Examined, series and study, the name.
+        available: models, preferred ones first.
+        descriptions: texts that may indicate the body part: DICOM's Body Part Examined, series and study, the name.
     """
     fitting = [manifest for manifest in available if not reason_against(volume, manifest)]
     parts = body_parts(descriptions)
@@ -162,18 +161,18 @@ def suggest_model(volume: Volume, available: Sequence[Manifest], descriptions: I
 
 
 def body_parts(descriptions: Iterable[str]) -> set[str]:
-    """Body parts that texts name."""
+    """Body parts mentioned in texts."""
     words = {word for text in descriptions for word in re.findall(r"[a-z]+", text.lower())}
     return {part for part, (told_by, _structures) in _PARTS.items() if words & set(told_by)}
 
 
 def model_parts(manifest: Manifest) -> set[str]:
-    """Body parts that the structures of a model lie in."""
+    """Body parts of a model's structures."""
     words = {word for label in manifest.labels for word in re.findall(r"[a-z]+", label.name.lower())}
     return {part for part, (_told_by, structures) in _PARTS.items() if words & set(structures)}
 
 
 def doubt_about(volume: Volume, manifest: Manifest) -> str:
-    """A sentence if a model does not seem to fit a scan, empty if nothing speaks against it."""
+    """A sentence if a model seems not to fit a scan; empty if nothing contradicts it."""
     reason = reason_against(volume, manifest)
     return _("Does not seem to fit this scan: {reason}.").format(reason=reason) if reason else ""

@@ -1,8 +1,8 @@
-"""Puts a finished segmentation in the place of an older one, so that a kill at any moment can be mended.
+"""Replace a segmentation atomically, so that a kill at any moment can be repaired.
 
-The finished segmentation lies complete under a hidden name first; the older one is moved aside, the report is written,
-and the finished one gets its name. Both hidden names share a number. The next run finds the pieces that a killed
-program left, and brings the exchange to its end, or back to its beginning if the report was not written yet.
+The finished segmentation is first completed under a hidden name; then the older one is moved aside, the report is
+written, and the finished one is renamed. Both hidden names share a number. The next run finds what a killed program
+left, and completes the replacement, or rolls it back if the report was not written yet.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NEW, _OLD = "new", "old"
 
 @contextmanager
 def finished_file(final: Path) -> Iterator[Path]:
-    """Give the hidden name for a finished segmentation; what still lies there when the block ends is removed."""
+    """Yield the hidden name for a finished segmentation; a leftover is deleted when the block ends."""
     temporary = _hidden(final, uuid.uuid4().hex[:8], _NEW)
     try:
         yield temporary
@@ -40,13 +40,13 @@ def finished_file(final: Path) -> Iterator[Path]:
 def atomic_replace(
     finished: Path, final: Path, *, overwrite: bool, write_report: Callable[[], object] = lambda: None
 ) -> None:
-    """Give a finished segmentation, and the names beside it, their own names.
+    """Rename a finished segmentation and its sidecar to their final names.
 
     Args:
-        finished: what `finished_file` gave, completely written.
-        final: its name.
-        overwrite: whether an older file may be replaced; if anything fails it comes back.
-        write_report: writes the report that accounts for it.
+        finished: path from `finished_file`, completely written.
+        final: its final name.
+        overwrite: replace an older file, which is restored if anything fails.
+        write_report: writes the report that describes it.
 
     Raises:
         OutputError: if a file exists and may not be replaced, or from the report.
@@ -58,17 +58,17 @@ def atomic_replace(
 
 
 def mend_interrupted(final: Path, report: Path | None) -> None:
-    """Bring an exchange to its end, or back to its beginning, that a killed program left halfway.
+    """Complete or roll back a replacement that a killed program left halfway.
 
     Args:
         final: name of the segmentation.
-        report: the report that was to be written with it, or None.
+        report: the report to be written with it, or None.
     """
     for old in sorted(final.parent.glob(f".????????.{_OLD}.{glob.escape(final.name)}")):
         finished = _hidden(final, _number(old), _NEW)
         forward = finished.exists() and (report is None or _accounts_for(report, finished, final))
         if final.exists() and not finished.exists():
-            old.unlink()  # all that was missing
+            old.unlink()  # only this was missing
         elif forward and not final.exists():
             logger.warning("An interrupted exchange of %s is brought to its end.", final)
             _rename(finished, final)
@@ -107,7 +107,7 @@ def _number(hidden: Path) -> str:
 
 @contextmanager
 def _moved_aside(final: Path, number: str) -> Iterator[None]:
-    """Keep an older file under a hidden name while it is replaced; it comes back if that fails."""
+    """Keep an older file under a hidden name while it is replaced, and restore it on failure."""
     if not final.exists():
         yield
         return

@@ -1,4 +1,4 @@
-"""The files of one segmented scan: segmentation, picture and report, checked before the work and written whole."""
+"""The files of one segmented scan: segmentation, picture and report, checked in advance and written atomically."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class FinishedScan:
     """A scan that was segmented.
 
     Attributes:
-        request: what was asked for.
+        request: the request.
         volume: the scan.
-        result: what was found.
+        result: the result.
         segmenter: the model on its device.
-        model_hash: SHA-256 of the model's file, empty if it has none.
+        model_hash: SHA-256 of the model's file; empty without one.
     """
 
     request: SegmentRequest
@@ -41,12 +41,12 @@ class FinishedScan:
 
 
 def check_output_files(files: OutputFiles, *, source: Path | None) -> None:
-    """Make sure, before any work, that every output can be written; end what a killed program left half done.
+    """Ensure, before any work, that every output can be written; complete what a killed program left unfinished.
 
     Raises:
-        OutputError: if one exists and may not be replaced, has an unknown suffix, or its folder cannot be written to.
-        RequestError: if two outputs are the same file, if one is the scan itself, or if a package that the format
-            needs is missing.
+        OutputError: if one exists and may not be replaced, has an unknown suffix, or its folder is not writable.
+        RequestError: if two outputs are the same file, if one is the scan itself, or if a package for the format is
+            missing.
     """
     mend_interrupted(files.segmentation, files.report)
     chosen = format_of(files.segmentation, files.format)
@@ -60,9 +60,9 @@ def check_output_files(files: OutputFiles, *, source: Path | None) -> None:
 
 
 def write_outputs(done: FinishedScan, files: OutputFiles, cancel: CancelToken) -> None:
-    """Write everything, the segmentation under a temporary name that is exchanged for its own one last.
+    """Write all files; the segmentation gets a temporary name and is renamed last.
 
-    So an interruption leaves no segmentation that no report accounts for, which a later run would not dare to replace.
+    So an interruption leaves no segmentation without a report, which a later run would not dare to replace.
 
     Raises:
         OutputError: if a file cannot be written.

@@ -1,4 +1,4 @@
-"""What was segmented with what, so that a second run over a folder knows what is done and what a person has changed."""
+"""Records of how results were made, by which a second run over a folder detects finished and corrected ones."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from HSAMSegmentLib.runtime.progress import CancelToken
 
 _DETACHED_HEADERS = (".mhd", ".nhdr", ".hdr", ".img")
 _RESULTS = (".seg.dcm", ".rtstruct.dcm")
-"""Ends of the names that results in DICOM formats get in a folder of scans."""
+"""Suffixes of results in DICOM formats in a folder of scans."""
 _NO_EFFECT = ("batch_size", "threads")
-"""Options that change the speed and not the labels."""
+"""Options that affect speed but not the labels."""
 
 
 def input_stamp(path: Path) -> dict[str, int]:
-    """Number, size and latest change of the files behind a scan: cheap to compare."""
+    """Number, size and latest change of the files of a scan: cheap to compare."""
     files = input_files(path)
     status = [file.stat() for file in files]
     return {
@@ -33,9 +33,9 @@ def input_stamp(path: Path) -> dict[str, int]:
 
 
 def input_files(path: Path) -> list[Path]:
-    """The files behind a scan: itself, the DICOM files below a folder, or a header with the data beside it.
+    """The files of a scan: itself, the DICOM files below a folder, or a header with its data file.
 
-    What else lies in a DICOM folder, such as the results of an earlier run, is not part of the scan.
+    Other content of a DICOM folder, such as the results of an earlier run, is not part of the scan.
     """
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
@@ -47,7 +47,7 @@ def input_files(path: Path) -> list[Path]:
 
 
 def content_hash(path: Path, cancel: CancelToken | None = None) -> str:
-    """SHA-256 over the contents of all files behind a scan, whatever their names and dates."""
+    """SHA-256 over the contents of all files of a scan, ignoring names and dates."""
     check = (lambda: None) if cancel is None else cancel.raise_if_cancelled
     files = input_files(path)
     if len(files) == 1:
@@ -66,17 +66,17 @@ def make_record(
     content: Path,
     cancel: CancelToken | None = None,
 ) -> dict[str, Any]:
-    """Facts that let a later run recognize this result, as plain JSON values.
+    """Facts by which a later run recognizes this result, as plain JSON values.
 
     Args:
-        source: the file or folder that was segmented.
-        series: which series of it, or None.
-        model_id: id of the model.
+        source: the segmented file or folder.
+        series: its DICOM series, or None.
+        model_id: ID of the model.
         model_hash: SHA-256 of its file.
-        options: how it was segmented.
+        options: segmentation options.
         output: the segmentation file.
-        content: where its finished content lies until it gets that name.
-        cancel: looked at between chunks of the files.
+        content: temporary path of the finished content before it is renamed.
+        cancel: checked between chunks of the files.
 
     Raises:
         CancelledError: on cancel.
@@ -90,14 +90,14 @@ def make_record(
 
 
 def comparable_options(options: SegmentOptions) -> dict[str, Any]:
-    """The options that have an effect on the labels, as JSON gives them back."""
+    """The options that affect the labels, as restored from JSON."""
     plain = {name: value for name, value in options.to_json().items() if name not in _NO_EFFECT}
     found: dict[str, Any] = json.loads(json.dumps(plain))
     return found
 
 
 def same_input(record: Mapping[str, Any], source: Path, series: str | None, cancel: CancelToken | None = None) -> bool:
-    """Whether a scan is the one of a record; contents are compared only where dates or sizes differ."""
+    """Whether a scan is the one of a record; contents are compared only if dates or sizes differ."""
     recorded = record.get("input", {})
     if recorded.get("series") != series:
         return False
@@ -109,12 +109,12 @@ def same_input(record: Mapping[str, Any], source: Path, series: str | None, canc
 
 
 def same_output(record: Mapping[str, Any], output: Path, *, name: str = "") -> bool:
-    """Whether a segmentation file is still as it was written: it has not been corrected since.
+    """Whether a segmentation file is unchanged since it was written, that is, not corrected.
 
     Args:
-        record: of the segmentation.
+        record: record of the segmentation.
         output: the file.
-        name: the name that it will have, if it lies under another one.
+        name: its final name, if it still has another one.
     """
     recorded = record.get("output", {})
     found: bool = recorded.get("name") == (name or output.name) and recorded.get("sha256") == sha256_of(output)

@@ -1,7 +1,7 @@
-"""Which structures of a result a reader should look at: a traffic light with words, for a table, a print, a script.
+"""Rate the structures of a result by how much they need review: a traffic light with words, for tables and prints.
 
-A level is the worst of what the rules say. A rule is a function from a structure to a `ReviewNote`, or to None where it
-has nothing to say; to add a reason, add a rule to `RULES`.
+The level is the worst one of all rules. A rule is a function from a structure to a `ReviewNote`, or to None if it has
+nothing to say; to add a reason, add a rule to `RULES`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.workflows.segment.segment_request import OrganOutcome, SegmentOutcome
 
 GOOD_FROM, CHECK_BELOW = 0.85, 0.80
-"""Confidence from which a structure of a built-in model is usually right, and below which it is often not.
+"""Confidence from which a structure of a built-in model is usually right, and below which it is often wrong.
 
 In 21 held-out scans of the built-in models with 85 structures, 13 of the 14 below 0.80 had a Dice below 0.70, and 60 of
 the 61 from 0.85 on had 0.80 or more; `Testing/Benchmarks/review_limits.py` measures it, Docs/methods.md has the table.
 """
 LIKELY = 0.75
-"""Plausibility from which a scan is like those of the training; below `DOUBTFUL` there is a warning as well."""
+"""Plausibility from which a scan resembles the training scans; below `DOUBTFUL` there is also a warning."""
 
 
 class Level(IntEnum):
@@ -34,15 +34,15 @@ class Level(IntEnum):
 
 
 MARKS = {Level.GOOD: "\u25cf", Level.ABSENT: "\u2013", Level.LOOK: "\u25b2", Level.CHECK: "\u25a0"}
-"""Signs of different shape, which a print in gray keeps apart."""
+"""Symbols of different shape, distinguishable in grayscale prints."""
 
 
 @dataclass(frozen=True)
 class ReviewNote:
-    """What one rule says.
+    """The result of one rule.
 
     Attributes:
-        level: how urgent a look is.
+        level: urgency of a review.
         reason: why, a sentence for the user.
     """
 
@@ -52,11 +52,11 @@ class ReviewNote:
 
 @dataclass(frozen=True)
 class Review:
-    """What all rules say about one structure.
+    """The combined result of all rules for one structure.
 
     Attributes:
         level: the worst level.
-        reasons: why, one sentence for each rule that spoke.
+        reasons: one sentence per rule that applied.
     """
 
     level: Level
@@ -74,7 +74,7 @@ class Review:
 
     @property
     def text(self) -> str:
-        """Sign and word."""
+        """Symbol and word."""
         return f"{MARKS[self.level]} {self.word}"
 
 
@@ -82,7 +82,7 @@ Rule = Callable[[OrganOutcome], "ReviewNote | None"]
 
 
 def by_confidence(organ: OrganOutcome) -> ReviewNote | None:
-    """The network's own doubt."""
+    """Low confidence of the network."""
     if not organ.found or organ.confidence is None:
         return None
     percent = f"{100 * organ.confidence:.0f} %"
@@ -96,7 +96,7 @@ def by_confidence(organ: OrganOutcome) -> ReviewNote | None:
 
 
 def by_presence(organ: OrganOutcome) -> ReviewNote | None:
-    """Asked for, and not found."""
+    """Requested, but not found."""
     return None if organ.found else ReviewNote(Level.ABSENT, _("The scan does not show it, or the model missed it."))
 
 
@@ -104,14 +104,14 @@ RULES: tuple[Rule, ...] = (by_presence, by_confidence)
 
 
 def review(organ: OrganOutcome, rules: Sequence[Rule] = RULES) -> Review:
-    """Ask all rules about a structure."""
+    """Apply all rules to a structure."""
     findings = [finding for rule in rules if (finding := rule(organ)) is not None]
     level = max((finding.level for finding in findings), default=Level.GOOD)
     return Review(level, tuple(finding.reason for finding in findings))
 
 
 def review_scan(outcome: SegmentOutcome) -> Review | None:
-    """Whether the scan as a whole looks like those the model was trained on; None if that is not known."""
+    """Whether the scan as a whole resembles the training scans; None if unknown."""
     found = outcome.plausibility
     if found is None:
         return None
@@ -122,7 +122,7 @@ def review_scan(outcome: SegmentOutcome) -> Review | None:
 
 
 def summary(outcome: SegmentOutcome) -> tuple[str, ...]:
-    """What a reader should look at, a sentence for the structures and one for the scan; none if nothing was found."""
+    """A sentence on the structures to review and one on the scan; none if nothing was found."""
     if not outcome.found:
         return ()
     return tuple(filter(None, (_structures_sentence(outcome), _scan_sentence(outcome))))

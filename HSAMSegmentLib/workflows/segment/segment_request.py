@@ -1,4 +1,4 @@
-"""What segmenting one scan is asked for, and what it hands over: plain data for panel, command line, Python and worker.
+"""Request and outcome of segmenting one scan: plain data for panel, command line, Python and worker.
 
 Labels and surfaces of an outcome are files.
 """
@@ -20,15 +20,15 @@ from HSAMSegmentLib.labels.label_set import Label
 
 @dataclass(frozen=True)
 class OutputFiles:
-    """Where the results of one scan go.
+    """Output files of one scan.
 
     Attributes:
-        segmentation: the file of the organs.
+        segmentation: the segmentation file.
         preview: picture, or None.
         report: JSON report, or None.
-        overwrite: whether existing files may be replaced.
+        overwrite: replace existing files.
         statistics: table of the structures (CSV), or None.
-        format: name of the segmentation's format ("rtstruct"), "" for that of its suffix.
+        format: name of the segmentation format ("rtstruct"); "" for that of the suffix.
     """
 
     segmentation: Path
@@ -39,7 +39,7 @@ class OutputFiles:
     format: str = ""
 
     def all(self) -> tuple[Path, ...]:
-        """Every file that is asked for."""
+        """Every requested file."""
         return tuple(
             path for path in (self.segmentation, self.preview, self.report, self.statistics) if path is not None
         )
@@ -51,13 +51,13 @@ class SegmentRequest:
 
     Attributes:
         input: the scan.
-        model: model id, or path of a file of weights; "" to take the only installed one that fits.
+        model: model ID or path of a weights file; "" for the only installed model that fits.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         options: organs, region, precision, test-time augmentation, post-processing.
-        files: files to write, None for none.
-        output_folder: where a worker leaves the label array and the surfaces; "" if the result stays in this process.
-        surfaces: also compute a closed surface per organ, where the worker can.
-        preview: announce finished slices while the workflow runs.
+        files: files to write, or None.
+        output_folder: where a worker leaves the label array and the surfaces; "" to keep the result in this process.
+        surfaces: also compute a closed surface per organ, if the worker can.
+        preview: report finished slices while the workflow runs.
     """
 
     kind: ClassVar[str] = "segment"
@@ -78,11 +78,11 @@ class OrganOutcome:
 
     Attributes:
         label: name, color, code and value in the label array.
-        volume_ml: its volume in milliliters, 0 if it was not found.
-        confidence: 0 to 1, None if it was not found.
-        center_ijk: a voxel of it in its largest slice, None if it was not found.
-        uncertain_ijk: a voxel of it in its least certain slice, None if it was not found.
-        surface_file: `.vtp` file of its closed surface in RAS mm, empty if there is none.
+        volume_ml: volume in milliliters, 0 if not found.
+        confidence: 0 to 1, None if not found.
+        center_ijk: one of its voxels in its largest slice, None if not found.
+        uncertain_ijk: one of its voxels in its least certain slice, None if not found.
+        surface_file: `.vtp` file of its closed surface in RAS mm, empty without one.
     """
 
     label: Label
@@ -104,18 +104,18 @@ class SegmentOutcome:
 
     Attributes:
         geometry: grid of the scan.
-        box: voxel bounds (i0, i1, j0, j1, k0, k1) of the part that has labels, upper bounds excluded; all 0 if none.
-        label_file: `.npy` file with the uint8 labels (k, j, i) of that part, empty if nothing was found.
-        organs: what was asked for, in the model's order.
-        model_id: id of the model.
-        model_title: its title.
-        warnings: sentences a user should read.
-        device: where it ran.
-        precision: in which precision.
-        precision_reason: why in this precision, a sentence.
-        seconds: how long it took.
-        report: everything that is known, as in the JSON report of the command line.
-        plausibility: how well the result fits what the model was trained on; None if that is not known.
+        box: voxel bounds (i0, i1, j0, j1, k0, k1) of the labeled part, upper bounds excluded; all 0 if empty.
+        label_file: `.npy` file with the uint8 labels (k, j, i) of that part; empty if nothing was found.
+        organs: the requested organs, in the model's order.
+        model_id: ID of the model.
+        model_title: title of the model.
+        warnings: sentences for the user.
+        device: device that it ran on.
+        precision: precision that it ran in.
+        precision_reason: a sentence on why this precision was used.
+        seconds: duration.
+        report: all details, as in the JSON report of the command line.
+        plausibility: how well the result matches the model's training data; None if unknown.
     """
 
     geometry: Geometry
@@ -138,11 +138,11 @@ class SegmentOutcome:
         return tuple(organ for organ in self.organs if organ.found)
 
     def read_labels(self) -> np.ndarray | None:
-        """The labels inside of `box`, uint8 (k, j, i), in memory of their own; None if nothing was found."""
+        """A copy of the labels inside `box`, uint8 (k, j, i); None if nothing was found."""
         return np.load(self.label_file) if self.label_file else None
 
     def with_surfaces(self, files: dict[int, str]) -> SegmentOutcome:
-        """The same with the surface files of the organs, by label value."""
+        """A copy with the surface files of the organs, by label value."""
         organs = (replace(organ, surface_file=files.get(organ.label.value, "")) for organ in self.organs)
         return replace(self, organs=tuple(organs))
 
@@ -176,10 +176,10 @@ def _organ(item: LabelResult) -> OrganOutcome:
 
 
 def write_labels(labels: np.ndarray, path: Path) -> tuple[int, int, int, int, int, int] | None:
-    """Write the part of a label array (k, j, i) that is not background.
+    """Write the labeled part of a label array (k, j, i).
 
     Returns:
-        Its box (i0, i1, j0, j1, k0, k1) with upper bounds excluded; None, and no file, if all is background.
+        Its box (i0, i1, j0, j1, k0, k1), upper bounds excluded; None, without a file, if all is background.
     """
     spans = [_span(np.asarray(labels.any(axis=others))) for others in ((0, 1), (0, 2), (1, 2))]
     if None in spans:

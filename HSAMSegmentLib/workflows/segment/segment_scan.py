@@ -1,4 +1,4 @@
-"""Segment one scan: the one way from a request to labels, for every caller. Files are written whole or not at all."""
+"""Segment one scan: the common path from a request to labels for every caller. Files are written atomically."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WRITING_FRACTION = 0.97
 
 
 def run(request: SegmentRequest, context: Context) -> SegmentOutcome:
-    """Segment, and leave the labels and surfaces in `request.output_folder` for another process.
+    """Segment, and store labels and surfaces in `request.output_folder` for another process.
 
     Raises:
         HSAMSegmentError: as `segment_scan`.
@@ -55,13 +55,13 @@ def segment_scan(request: SegmentRequest, context: Context, volume: Volume | Non
     """Segment one scan and write the files that the request names.
 
     Args:
-        request: what to do.
-        context: receives progress, is asked for cancellation (answered within a second; nothing is written then), and
-            keeps the model.
-        volume: the scan, if it is in memory; read from `request.input` otherwise.
+        request: the request.
+        context: receives progress, is checked for a cancel (which takes effect within a second; nothing is written
+            then), and keeps the model.
+        volume: the scan, if it is in memory; otherwise it is read from `request.input`.
 
     Returns:
-        Labels on the scan's grid, and what is known about each of them.
+        Labels on the scan's grid, with statistics.
 
     Raises:
         OutputError: before any work, if an output exists, has an unknown suffix or cannot be written.
@@ -72,7 +72,7 @@ def segment_scan(request: SegmentRequest, context: Context, volume: Volume | Non
 
 
 def open_volume(source: VolumeInput) -> Volume:
-    """The scan that a request names.
+    """Open the scan of a request.
 
     Raises:
         VolumeError: if it cannot be read or used.
@@ -108,14 +108,14 @@ def _segment(request: SegmentRequest, context: Context, volume: Volume | None) -
 
 
 def _check_model(request: SegmentRequest, context: Context) -> None:
-    """Load a named model before the scan is read, so that a wrong name or organ costs no time."""
+    """Load a named model before the scan is read, so that a wrong name or organ fails fast."""
     model = context.models.named(request.model)
     if model is not None:
         selected_values(model.manifest.labels, request.options.organs)
 
 
 def _predict(request: SegmentRequest, context: Context, volume: Volume, free_cores: FreeCores) -> FinishedScan:
-    """Load the model and let it work; the sentence on how it was chosen becomes the result's first warning."""
+    """Load and run the model; the sentence on how it was chosen becomes the first warning."""
     context.emit(Progress(0.0, "Loading the model"))
     models, options = context.models, request.options
     model, sentence = interruptible(lambda: models.for_volume(volume, request.model, options.organs), context.cancel)
@@ -136,9 +136,9 @@ def _predict(request: SegmentRequest, context: Context, volume: Volume, free_cor
 
 
 def _live_preview(request: SegmentRequest, volume: Volume, labels: LabelSet, context: Context) -> dict[str, Any]:
-    """Arguments that let the segmenter announce finished slices, which the panel shows from a file.
+    """Arguments that make the segmenter report finished slices, which the panel shows from a file.
 
-    The segmenter's own array holds all organs of the model until the end, so the wanted ones are copied out of it.
+    The segmenter's own array holds all organs of the model until the end, so the requested ones are copied out of it.
     """
     if not request.preview:
         return {}
@@ -158,7 +158,7 @@ def _live_preview(request: SegmentRequest, volume: Volume, labels: LabelSet, con
 
 
 def _inner(progress: ProgressCallback) -> ProgressCallback:
-    """Put the segmenter's fractions between reading and writing."""
+    """Scale the segmenter's progress to the part between reading and writing."""
     span = _WRITING_FRACTION - _READING_FRACTION
 
     def report(inner: Progress) -> None:

@@ -1,1 +1,1 @@
-"""Segment every scan of a folder or a list, each once, even if several processes work on it."""
+"""Segment every scan of a folder or a list, each once, even if several processes share the work."""

@@ -30,10 +30,10 @@ _STATES = {
 
 
 def run(request: FolderRequest, context: Context) -> FolderSummary:
-    """Segment every scan of a folder; each is announced as an `ItemDone` with the plain values of a `BatchRow`.
+    """Segment every scan of a folder; each is reported as an `ItemDone` with the plain values of a `BatchRow`.
 
     Raises:
-        HSAMSegmentError: from what concerns all scans: the folder, the model, the device.
+        HSAMSegmentError: for problems that affect all scans: the folder, the model, the device.
     """
     context.emit(Progress(0.0, "Loading the model"))
 

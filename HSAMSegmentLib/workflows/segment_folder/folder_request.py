@@ -1,4 +1,4 @@
-"""What segmenting a folder in the background is asked for, and what it tells of each scan."""
+"""Request for segmenting a folder in the background, and the results per scan."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class FolderRequest:
     Attributes:
         source: folder with volume files and DICOM series, at any depth; or another list, see `io.scan_lists`.
         output: folder for the results.
-        model: model id, or path of a file of weights; "" to choose one for each scan.
+        model: model ID, or path of a weights file; "" to choose one for each scan.
         device: "auto", "cpu", "cuda", ...
         options: organs, precision, post-processing; no region.
         preview: also write a picture per scan.
         suffix: format of the segmentations: its suffix, or its name ("dicom-seg").
-        overwrite: do every scan again and replace what is there.
-        workers: processes of this computer that segment a scan each at the same time.
+        overwrite: segment every scan again and replace existing results.
+        workers: number of local processes that segment in parallel.
         scheduler: address of a Dask scheduler ("tcp://host:8786") whose workers segment; "" to do it here.
-        shard: "K/N" for the Kth of N parts of the scans, "" for all.
+        shard: "K/N" for the Kth of N parts of the scans; "" for all.
     """
 
     kind: ClassVar[str] = "segment folder"
@@ -58,18 +58,18 @@ DONE, FAILED, SKIPPED, CANCELLED, WAITING = "done", "failed", "skipped", "cancel
 
 @dataclass(frozen=True)
 class BatchRow:
-    """What became of one scan, in a scene or in a folder.
+    """The outcome of one scan, in a scene or in a folder.
 
     Attributes:
-        name: of the scan.
+        name: name of the scan.
         state: `DONE`, `FAILED`, `SKIPPED` (it cannot be segmented), `CANCELLED` or `WAITING`.
         message: why it failed or was skipped, or the warnings of a finished one.
-        volumes_ml: name and volume of every organ that was looked for, 0 if it was not found.
+        volumes_ml: name and volume of every requested organ, 0 if not found.
         output: name of the segmentation, or its file.
         path: the scan's file, or the folder with its DICOM files; empty for a scan of the scene.
-        series: which series of that folder, empty for an only one.
-        model: id of the model.
-        seconds: how long it took.
+        series: DICOM series in that folder; empty if there is only one.
+        model: ID of the model.
+        seconds: duration.
     """
 
     name: str
@@ -84,9 +84,9 @@ class BatchRow:
 
     @property
     def not_found(self) -> tuple[str, ...]:
-        """Organs that were requested and not found."""
+        """Organs that were requested but not found."""
         return tuple(name for name, volume in self.volumes_ml if volume <= 0)
 
 
 OnRows = Callable[["tuple[BatchRow, ...]"], None]
-"""Told the state of all scans whenever it changes."""
+"""Called with the state of all scans whenever it changes."""

@@ -1,4 +1,4 @@
-"""One pass over many scans: what became of each, in memory, in the summary, and in the manifest."""
+"""One pass over many scans: their outcomes in memory, in the summary, and in the manifest."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class FolderRun:
     """The scans of a run and their records.
 
     Attributes:
-        request: what was asked for.
-        id: of this run.
-        outcomes: of each scan, in the order of the summary.
-        claims: who works on which scan.
+        request: the request.
+        id: ID of this run.
+        outcomes: outcome of each scan, in the order of the summary.
+        claims: claims on the scans.
     """
 
     def __init__(self, request: FolderRequest, scans: Sequence[Scan], on_scan: OnScan | None = None) -> None:
         """
         Args:
-            request: what was asked for; its output folder exists.
-            scans: of this run.
-            on_scan: told what becomes of each scan.
+            request: the request; its output folder exists.
+            scans: scans of this run.
+            on_scan: called with the outcome of each scan.
 
         Raises:
-            OutputError: if the output folder cannot be written to.
+            OutputError: if the output folder is not writable.
         """
         self.request = request
         self.id = uuid.uuid4().hex[:12]
@@ -52,10 +52,10 @@ class FolderRun:
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
-        """Announce all scans, and leave a complete summary when the block ends, however it ends.
+        """Report all scans, and leave a complete summary however the block ends.
 
         Raises:
-            OutputError: if the output folder cannot be written to.
+            OutputError: if the output folder is not writable.
         """
         self._summary.write(self.outcomes)
         self._manifest.start(self.request, len(self.outcomes))
@@ -68,10 +68,10 @@ class FolderRun:
             self.claims.tidy()
 
     def note(self, index: int, outcome: ScanOutcome) -> None:
-        """Record what became of a scan.
+        """Record the outcome of a scan.
 
         Raises:
-            OutputError: if the output folder cannot be written to.
+            OutputError: if the output folder is not writable.
         """
         self.outcomes[index] = outcome
         self._manifest.add(outcome, self.folder)
@@ -79,7 +79,7 @@ class FolderRun:
         self._tell(index, outcome)
 
     def result(self) -> FolderResult:
-        """What became of all scans."""
+        """The outcomes of all scans."""
         return FolderResult(tuple(self.outcomes), self._summary.path, self._manifest.path)
 
     def _tell(self, index: int, outcome: ScanOutcome) -> None:

@@ -1,4 +1,4 @@
-"""One scan of a folder: left alone if an earlier run did it, segmented otherwise. The same here and on a worker."""
+"""Process one scan of a folder: skip it if an earlier run did it, else segment it. The same here and on a worker."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PREVIEW_SUFFIX = ".preview.png"
 
 
 def output_files(request: FolderRequest, scan: Scan) -> OutputFiles:
-    """Where the results of a scan go."""
+    """Paths of the results of a scan."""
     base = Path(request.output) / scan.name
     return OutputFiles(
         base.with_name(base.name + format_named(request.suffix).suffix),
@@ -53,7 +53,7 @@ def waiting_outcome(request: FolderRequest, scan: Scan) -> ScanOutcome:
 def try_scan(
     request: FolderRequest, scan: Scan, context: Context, progress: ProgressCallback = ignore_progress
 ) -> ScanOutcome:
-    """Do one scan; whatever is bad about it becomes the sentence of a failed outcome.
+    """Process one scan; any problem with it becomes the message of a failed outcome.
 
     Raises:
         CancelledError: on cancel.
@@ -63,17 +63,17 @@ def try_scan(
         outcome = do_scan(request, scan, context, progress)
     except CancelledError:
         raise
-    except Exception as error:  # one bad scan, whatever is bad about it, must not stop the rest
+    except Exception as error:  # one bad scan, whatever is wrong with it, must not stop the others
         logger.warning("%s failed", scan.path, exc_info=True)
         outcome = replace(waiting_outcome(request, scan), status=FAILED, message=sentence_of(error))
     return replace(outcome, seconds=time.perf_counter() - started)
 
 
 def do_scan(request: FolderRequest, scan: Scan, context: Context, progress: ProgressCallback) -> ScanOutcome:
-    """Do one scan, unless an earlier run did it.
+    """Process one scan, unless an earlier run did it.
 
     Raises:
-        HSAMSegmentError: as `segment_scan`; RequestError also if what is there is not ours to replace.
+        HSAMSegmentError: as `segment_scan`; RequestError also if existing files are not ours to replace.
     """
     waiting, files = waiting_outcome(request, scan), output_files(request, scan)
     if scan.skipped:
@@ -107,12 +107,12 @@ def do_scan(request: FolderRequest, scan: Scan, context: Context, progress: Prog
 
 @dataclass(frozen=True)
 class EarlierResult:
-    """What an earlier run left for a scan.
+    """Results of an earlier run for a scan.
 
     Attributes:
-        up_to_date: whether it is what this run would make.
-        model: id of the model that made it.
-        volumes_ml: name and volume of every label that was looked for.
+        up_to_date: whether this run would produce the same.
+        model: ID of the model that produced it.
+        volumes_ml: name and volume of every requested label.
     """
 
     up_to_date: bool
@@ -126,10 +126,10 @@ class EarlierResult:
 
 
 def find_earlier(request: FolderRequest, scan: Scan, context: Context) -> EarlierResult | None:
-    """What an earlier run left for this scan and may be kept or replaced; None if it left nothing.
+    """Find results of an earlier run for this scan that may be kept or replaced; None if there are none.
 
     Raises:
-        RequestError: if there is something that is not ours to replace.
+        RequestError: if there are files that are not ours to replace.
     """
     files = output_files(request, scan)
     mend_interrupted(files.segmentation, files.report)
@@ -175,7 +175,7 @@ def _is_fresh(record: dict[str, Any], request: FolderRequest, scan: Scan, contex
 
 
 def sentence_of(error: BaseException) -> str:
-    """What a user reads of an error."""
+    """The message of an error for the user."""
     if isinstance(error, HSAMSegmentError):
         return str(error)
     if isinstance(error, MemoryError):

@@ -1,4 +1,4 @@
-"""What became of the scans of a folder, as plain data that runs, workers and reports share."""
+"""Outcomes of the scans of a folder, as plain data shared by runs, workers and reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CANCELLED = "cancelled"
 
 @dataclass(frozen=True)
 class ScanOutcome:
-    """What became of one scan.
+    """The outcome of one scan.
 
     Attributes:
         scan: the scan.
@@ -26,11 +26,11 @@ class ScanOutcome:
             or `WAITING`.
         message: the error of a failed scan, the warnings of a finished one.
         output: its segmentation file.
-        model: id of the model that was used, empty if it did not come to that.
+        model: ID of the model that was used, empty if none was.
         found: names of the labels that were found.
-        seconds: how long it took.
-        volumes_ml: name and volume of every label that was looked for, 0 if it was not found.
-        worker: the worker of a cluster that did it, empty without a cluster.
+        seconds: duration.
+        volumes_ml: name and volume of every requested label, 0 if not found.
+        worker: the cluster worker that did it; empty without a cluster.
     """
 
     scan: Scan
@@ -45,22 +45,22 @@ class ScanOutcome:
 
     @property
     def has_result(self) -> bool:
-        """Whether its segmentation file is there."""
+        """Whether it has a segmentation file."""
         return self.status in (DONE, DONE_BEFORE)
 
 
 OnScan = Callable[[int, int, ScanOutcome], None]
-"""Told of every scan before the first one is segmented, then what became of each: its index, how many, and what."""
+"""Called for every scan before the first one is segmented, then with each outcome: index, count and outcome."""
 
 
 @dataclass(frozen=True)
 class FolderResult:
-    """What became of a folder.
+    """The outcome of a folder.
 
     Attributes:
         scans: one entry per scan, in the order of the summary.
-        summary: the CSV file that says the same.
-        manifest: JSON lines, one for each scan as soon as it ended; see `run_manifest`.
+        summary: the CSV file with the same content.
+        manifest: JSON lines, one per finished scan; see `run_manifest`.
     """
 
     scans: tuple[ScanOutcome, ...]
@@ -68,5 +68,5 @@ class FolderResult:
     manifest: Path
 
     def count(self, status: str) -> int:
-        """How many scans have a status."""
+        """Number of scans with a status."""
         return sum(item.status == status for item in self.scans)

@@ -1,4 +1,4 @@
-"""Many scans to a folder of segmentations: one bad scan does not stop the rest, what is finished stays."""
+"""Segment many scans into a folder: one bad scan does not stop the others, and finished results are kept."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ _LOOK_SECONDS = 0.5
 def segment_folder(request: FolderRequest, context: Context, on_scan: OnScan | None = None) -> FolderResult:
     """Segment every scan of a folder or list, here or on workers.
 
-    Each scan gets a segmentation and a report beside it (and a preview, if wanted) at the place in `output` that it has
-    in `source`. A scan that an earlier run finished with the same model, options and contents is not done again. If
-    any of these changed it is done again, unless its segmentation was changed since it was written (corrected by hand,
-    say): that is kept and said, unless `overwrite` is given. Several runs on the same folders share the work.
+    Each scan gets a segmentation and a report (and a preview, if requested) at the same relative path in `output` as in
+    `source`. A scan that an earlier run finished with the same model, options and contents is not segmented again. If
+    any of these changed it is, unless its segmentation was modified since (for example, corrected manually): then it is
+    kept and reported, unless `overwrite` is given. Several runs on the same folders share the work.
 
     Args:
-        request: what to do.
-        context: receives progress of the whole folder; after a cancel what is finished stays, and the summary says
+        request: the request.
+        context: receives progress of the whole folder; after a cancel finished results are kept, and the summary lists
             what is missing.
-        on_scan: told of all scans at the start, and after each scan.
+        on_scan: called for all scans at the start, and after each scan.
 
     Returns:
-        What became of each scan. The manifest has a line for each scan as soon as it ended; the summary CSV follows.
+        The outcome of each scan. The manifest gets a line for each finished scan; the summary CSV follows.
 
     Raises:
-        RequestError: if there is no scan, if the options do not fit, or if a package that the format or the workers
-            need is missing.
-        OutputError: if the output folder cannot be written to.
+        RequestError: if there is no scan, if the options do not fit, or if a package for the format or the workers is
+            missing.
+        OutputError: if the output folder is not writable.
         ModelNotFoundError, CheckpointError, DeviceError: if the named model or device cannot be used at all.
         CancelledError: on cancel.
     """
@@ -59,7 +59,7 @@ def segment_folder(request: FolderRequest, context: Context, on_scan: OnScan | N
         require_extra("cluster", "distributed", "cryptography")
         request = _with_whole_paths(request)
     found = interruptible(lambda: find_listed_scans(request.source, ignored=Path(request.output)), context.cancel)
-    # Workers and later reports look for a scan from other folders.
+    # Workers and later reports resolve scans from other folders.
     scans = [replace(scan, path=scan.path.absolute()) for scan in found]
     if not request.scheduler:
         _check(request, context)
@@ -77,14 +77,14 @@ def segment_folder(request: FolderRequest, context: Context, on_scan: OnScan | N
 
 
 def _with_whole_paths(request: FolderRequest) -> FolderRequest:
-    """Paths that workers in any folder understand; an id of a model is none."""
+    """Make paths absolute, so that workers in any folder understand them; model IDs stay unchanged."""
     model = Path(request.model)
     whole = str(model.absolute()) if model.suffix and model.is_file() else request.model
     return replace(request, output=str(Path(request.output).absolute()), model=whole)
 
 
 def _check(request: FolderRequest, context: Context) -> None:
-    """Meet a wrong device, model or organ before the first scan. On a cluster these are matters of the workers."""
+    """Detect a wrong device, model or organ before the first scan. On a cluster the workers do this."""
     choose_device(request.device)
     model = interruptible(lambda: context.models.named(request.model), context.cancel)
     if model is not None:
@@ -92,14 +92,14 @@ def _check(request: FolderRequest, context: Context) -> None:
 
 
 class _OneByOne:
-    """Segments the scans of a run in this process, those that another run has at last."""
+    """Segments the scans of a run in this process, those claimed by another run last."""
 
     def __init__(self, run: FolderRun, context: Context) -> None:
         self._run, self._context = run, context
         self._clock = _FolderClock(context, len(run.outcomes))
 
     def all(self) -> None:
-        """Segment scan after scan."""
+        """Segment all scans in turn."""
         elsewhere = [index for index in range(len(self._run.outcomes)) if not self._try(index)]
         for place, index in enumerate(elsewhere):
             self._clock.wait_for_other_run(len(elsewhere) - place)
@@ -108,7 +108,7 @@ class _OneByOne:
                 time.sleep(_LOOK_SECONDS)
 
     def _try(self, index: int) -> bool:
-        """Do one scan; returns False if another run has it."""
+        """Process one scan; return False if another run has it."""
         run, waiting = self._run, self._run.outcomes[index]
         claim = run.claims.claim(waiting.scan.name)
         if claim is None:
@@ -134,7 +134,7 @@ class _OneByOne:
 
 
 class _FolderClock:
-    """Turns the progress of one scan into that of the folder."""
+    """Converts the progress of one scan into that of the folder."""
 
     def __init__(self, context: Context, count: int) -> None:
         self._report = context.emit
@@ -142,7 +142,7 @@ class _FolderClock:
         self._started = time.monotonic()
 
     def for_scan(self, index: int, name: str) -> ProgressCallback:
-        """A callback for the scan with this index."""
+        """A progress callback for the scan with this index."""
 
         def report(inner: Progress) -> None:
             fraction = (index + inner.fraction) / self._count
@@ -155,6 +155,6 @@ class _FolderClock:
         return report
 
     def wait_for_other_run(self, count: int) -> None:
-        """Say that only scans of another run are left."""
+        """Report that only scans of another run are left."""
         detail = f"{count} of {self._count} scans are being segmented by another run"
         self._report(Progress((self._count - count) / self._count, "Waiting for another run", detail))

@@ -1,1 +1,1 @@
-"""Which scans of a folder are worth labeling next."""
+"""Suggest which scans of a folder to label next."""

@@ -1,4 +1,4 @@
-"""What suggesting scans is asked for, and what it answers; plain data without torch."""
+"""Request and result of suggesting scans to label; plain data without torch."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class SuggestRequest:
-    """Find the scans of a folder that are worth labeling next.
+    """Find the scans of a folder that are most worth labeling next.
 
     Attributes:
         source: folder with volume files and DICOM series, at any depth.
-        count: how many to suggest.
-        model: id or file of the model that shall learn from them; "" for the one that fits the first scan.
+        count: number of scans to suggest.
+        model: ID or file of the model to improve; "" for the one that fits the first scan.
         device: "auto", "cpu", "cuda", ...
-        labeled: files of scans that are labeled already: what resembles them teaches little.
+        labeled: files of already labeled scans; similar scans add little.
     """
 
     kind: ClassVar[str] = "suggest"
@@ -33,15 +33,15 @@ class SuggestedScan:
 
     Attributes:
         rank: 1 for the first one to label.
-        name: of the scan.
+        name: name of the scan.
         path: its file, or the folder with its DICOM files.
-        series: which series of that folder, empty for an only one.
-        score: sum of both parts; 2 at most.
-        uncertainty: entropy of the model's answers, relative to the largest of the folder: 0 to 1.
-        novelty: distance to the nearest scan that is labeled or ranks before it, relative to the largest: 0 to 1.
+        series: DICOM series in that folder; empty if there is only one.
+        score: sum of uncertainty and novelty; 2 at most.
+        uncertainty: entropy of the model's predictions, relative to the largest in the folder: 0 to 1.
+        novelty: distance to the nearest scan that is labeled or ranked higher, relative to the largest: 0 to 1.
         entropy: the entropy itself, 0 to 1.
-        confidence: name and confidence of every structure that was found.
-        reasons: sentences for a person.
+        confidence: name and confidence of every structure found.
+        reasons: sentences for the user.
     """
 
     rank: int
@@ -61,10 +61,10 @@ class Suggestions:
     """The result of a `SuggestRequest`.
 
     Attributes:
-        scans: the most useful first.
-        looked_at: how many scans were compared.
-        failed: name and reason of each scan that could not be looked at.
-        model: id of the model.
+        scans: most useful first.
+        looked_at: number of scans that were compared.
+        failed: name and reason of each scan that could not be surveyed.
+        model: ID of the model.
     """
 
     scans: tuple[SuggestedScan, ...]

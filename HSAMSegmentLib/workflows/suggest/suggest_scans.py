@@ -1,8 +1,8 @@
-"""Look at every scan of a folder with a model, and say which ones to label next.
+"""Survey every scan of a folder with a model, and suggest which ones to label next.
 
-The next scan is the one with the largest sum of two parts, each between 0 and 1: its uncertainty, and its distance to
-the nearest scan that is labeled or chosen before. The distance part alone is the greedy k-center choice of core sets
-(Sener and Savarese, "Active learning for convolutional neural networks: a core-set approach", ICLR 2018). To join
+The next scan is the one with the largest sum of two scores, each between 0 and 1: its uncertainty, and its distance to
+the nearest scan that is labeled or already chosen. The distance alone is the greedy k-center selection of core sets
+(Sener and Savarese, "Active learning for convolutional neural networks: a core-set approach", ICLR 2018). Combining
 uncertainty with features of the segmentation network itself follows Yang et al., "Suggestive annotation", MICCAI 2017.
 """
 
@@ -29,7 +29,7 @@ from HSAMSegmentLib.workflows.suggest.suggest_request import SuggestedScan, Sugg
 logger = logging.getLogger(__name__)
 
 _LOW_CONFIDENCE_RATIO = 0.8
-"""A structure is named whose confidence is below this part of its median over the folder."""
+"""Structures with a confidence below this fraction of their median over the folder are named."""
 _MUCH = 0.6
 _MOST_REASONS = 4
 
@@ -39,10 +39,10 @@ class Choice:
     """One chosen scan.
 
     Attributes:
-        index: which one.
+        index: index of the scan.
         uncertainty: relative to the largest, 0 to 1.
-        novelty: distance to the nearest labeled or chosen scan when it was chosen, relative to the largest at the
-            start, 0 to 1.
+        novelty: distance to the nearest labeled or chosen scan at the time of its choice, relative to the largest at
+            the start, 0 to 1.
     """
 
     index: int
@@ -51,14 +51,14 @@ class Choice:
 
 
 def choose(features: np.ndarray, entropies: np.ndarray, count: int, labeled: np.ndarray | None = None) -> list[Choice]:
-    """Choose scans, the most useful first.
+    """Choose scans, most useful first.
 
     Args:
         features: [n, d], one row per scan.
         entropies: [n], 0 or more.
-        count: how many; all if there are fewer.
-        labeled: [m, d], features of scans that are labeled already; the mean of all takes their place if there are
-            none, so that the first choice is what is unlike the others.
+        count: number of scans to choose; all if there are fewer.
+        labeled: [m, d], features of already labeled scans; without any, the mean of all scans is used, so that the
+            first choice is the one least like the others.
     """
     if not len(features):
         return []
@@ -86,17 +86,17 @@ def _relative(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Looked:
-    """A scan that was looked at."""
+    """A surveyed scan."""
 
     scan: Scan
     survey: Survey
 
 
 def run(request: SuggestRequest, context: Context) -> Suggestions:
-    """Suggest scans; a scan that cannot be read stops no other.
+    """Suggest scans; an unreadable scan does not stop the others.
 
     Raises:
-        RequestError: if there is no scan, none can be looked at, or no model fits.
+        RequestError: if there is no scan, none can be surveyed, or no model fits.
         ModelNotFoundError, CheckpointError, DeviceError: if the model or device cannot be used.
         CancelledError: on cancel.
     """
@@ -124,7 +124,7 @@ def run(request: SuggestRequest, context: Context) -> Suggestions:
 def _look_at(
     scans: tuple[Scan, ...], request: SuggestRequest, context: Context, device: str
 ) -> tuple[list[_Looked], list[tuple[str, str]], LoadedModel | None]:
-    """Every scan that can be read, what is wrong with the others, and the model: the same for all."""
+    """Survey all readable scans; return them, the problems of the others, and the model used for all."""
     looked: list[_Looked] = []
     failed: list[tuple[str, str]] = []
     model = interruptible(lambda: context.models.named(request.model), context.cancel)
