@@ -1,1 +1,1 @@
-"""Where a workflow runs: in this thread, in a background thread, or in a worker process."""
+"""Run workflows: in this thread, in a background thread, or in a worker process."""

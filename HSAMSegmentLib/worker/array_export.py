@@ -1,4 +1,4 @@
-"""Hands a large array to another process through a file, without a noticeable stall of this one."""
+"""Pass a large array to another process through a file, without noticeably stalling this one."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 
 
 class Export(Protocol):
-    """Something that is handed over piece by piece."""
+    """Something that is exported piece by piece."""
 
     def step(self) -> bool:
-        """Do one more piece; returns whether all is done. Raises OSError if it cannot be written."""
+        """Export one more piece; return whether all is done. Raises OSError if it cannot be written."""
 
 
 class ArrayExport:
-    """Writes an array to a `.npy` file piece by piece, one with every tick of a timer.
+    """Writes an array to a `.npy` file piece by piece, one per timer tick.
 
-    Plain writes, no memory map: on a full disk they raise an error, where a map would end the whole program.
+    Plain writes instead of a memory map: on a full disk they raise an error, where a map would crash the whole program.
     """
 
     def __init__(self, array: np.ndarray, path: Path, *, piece_bytes: int = 16 * 2**20) -> None:
@@ -31,7 +31,7 @@ class ArrayExport:
         np.lib.format.write_array_header_1_0(self._stream, header)
 
     def step(self) -> bool:
-        """Write one more piece; returns whether the file is complete.
+        """Write one more piece; return whether the file is complete.
 
         Raises:
             OSError: if it cannot be written.
@@ -49,15 +49,15 @@ class ArrayExport:
 
 
 class ExportChain:
-    """Several things one after the other, each begun when those before it are done."""
+    """Several exports in sequence, each started after the previous ones are done."""
 
     def __init__(self, begin: Iterable[Callable[[], Export]]) -> None:
-        """`begin` makes the things, each when it is its turn."""
+        """`begin` yields the exports, each when it is its turn."""
         self._waiting = list(begin)
         self._current: Export | None = None
 
     def step(self) -> bool:
-        """Do one more piece; returns whether all is done."""
+        """Export one more piece; return whether all is done."""
         if self._current is None:
             if not self._waiting:
                 return True

@@ -1,6 +1,6 @@
-"""Runs jobs in a worker process; where no process can be started, in a background thread, and says so.
+"""Run jobs in a worker process or, if none can be started, in a background thread with a warning.
 
-Whether PyTorch loads is asked in a process of its own, since a damaged one may end the program that imports it.
+Whether PyTorch loads is tested in a separate process, since a damaged one may crash the program that imports it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 
 def torch_crash(python: str) -> str:
-    """Why PyTorch must not be imported here, as a sentence; empty if it loads, or if that cannot be found out.
+    """A sentence on why PyTorch must not be imported here; empty if it loads, or if that is unknown.
 
     Args:
-        python: interpreter to ask in; unknown where it cannot be started.
+        python: interpreter to test; the answer is unknown if it cannot be started.
     """
     try:
         done = subprocess.run(
@@ -53,17 +53,17 @@ def torch_crash(python: str) -> str:
 
 
 class FallbackRunner:
-    """A runner of two; it changes over at the first job whose process does not come to life, and stays there."""
+    """Switches permanently from a process to a thread at the first job whose process does not start."""
 
     def __init__(
         self, process: ProcessRunner, thread: ThreadRunner, *, torch_problem: Callable[[str], str] = torch_crash
     ) -> None:
-        """Begin with the process.
+        """Start with the process.
 
         Args:
             process: runs the jobs if it can.
             thread: runs them otherwise.
-            torch_problem: asked, with the interpreter of the process, before anything is run in this program.
+            torch_problem: called with the process's interpreter before anything runs in this program.
         """
         self._process = process
         self._runner: ProcessRunner | ThreadRunner = process
@@ -75,21 +75,21 @@ class FallbackRunner:
 
     @property
     def poll_interval_ms(self) -> int:
-        """How often `poll` wants to be called."""
+        """Interval at which `poll` should be called."""
         return self._runner.poll_interval_ms
 
     @property
     def is_running(self) -> bool:
-        """Whether a job has started whose last event was not polled yet."""
+        """Whether a job was started whose last event has not been polled yet."""
         return self._runner.is_running
 
     @property
     def worker_pid(self) -> int | None:
-        """Process id of the worker, None where there is none."""
+        """Process ID of the worker; None without one."""
         return self._runner.worker_pid if isinstance(self._runner, ProcessRunner) else None
 
     def start(self, request: Request) -> None:
-        """Start a job, in a process if that is possible.
+        """Start a job, in a process if possible.
 
         Raises:
             RequestError: while another job runs.
@@ -119,7 +119,7 @@ class FallbackRunner:
         self._runner.close()
 
     def _begin_again(self, failed: Failed) -> list[Event]:
-        """Give the job to the thread that the process never took."""
+        """Pass a job that the process never took to the thread."""
         try:
             self._change_over(failed.cause)
         except HSAMSegmentError as error:

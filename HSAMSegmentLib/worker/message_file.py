@@ -1,7 +1,7 @@
 """JSON lines in a file that one process appends to and another one reads: a pipe that never blocks.
 
 Pipes would need a reader thread (which starves in Slicer, whose idle loop keeps the GIL) or non-blocking reads (which
-Windows has not before Python 3.12), and a launcher between two processes may not hand them on.
+Windows lacks before Python 3.12), and a launcher between two processes may not pass them on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class LineWriter:
-    """Appends lines to a file; every line is complete on disk when `write` returns. Threads may share it."""
+    """Appends lines to a file; every line is complete on disk when `write` returns. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._stream = path.open("a", encoding="utf-8")
@@ -33,7 +33,7 @@ class LineWriter:
 
 
 class LineReader:
-    """Reads the lines that were appended since the last call; a line without its end is left for the next one."""
+    """Reads the lines appended since the last call; an unfinished line is left for the next call."""
 
     def __init__(self, path: Path) -> None:
         path.touch()
@@ -50,8 +50,8 @@ class LineReader:
         return [json.loads(line) for line in lines if line]
 
     def clear(self) -> None:
-        """Empty the file, whose lines were all read; only while the writer is silent."""
-        with suppress(OSError):  # it is emptied with the next job then, or goes with its folder
+        """Empty the file after all lines were read; only while the writer is silent."""
+        with suppress(OSError):  # otherwise it is emptied with the next job, or deleted with its folder
             os.truncate(self._path, 0)
             self._stream.seek(0)
 
@@ -61,7 +61,7 @@ class LineReader:
 
 
 def last_lines(path: Path, count: int = 40, limit_bytes: int = 64_000) -> str:
-    """The end of a log file, empty if there is none."""
+    """The end of a log file; empty without one."""
     if not path.is_file():
         return ""
     with path.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""Runs jobs in one persistent worker process, which keeps models loaded and can be killed without harm to its host."""
+"""Run jobs in one persistent worker process, which keeps models loaded and can be killed without harming its host."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ IDLE_SECONDS = 900.0
 
 
 NEVER_READY = "WorkerNeverReady"
-"""What `Failed.error` says of a worker that ended by itself before it could take a job."""
+"""`Failed.error` for a worker that ended by itself before it could take a job."""
 
 
 class WorkerNotStartedError(OSError):
-    """The operating system does not start the worker's program (policy, missing file, too many processes)."""
+    """The operating system does not start the worker (policy, missing file, too many processes)."""
 
 
 def worker_python() -> str:
-    """The Python to run the worker with: Slicer's own launcher where there is one."""
+    """The Python for the worker: Slicer's own launcher if there is one."""
     return shutil.which("PythonSlicer") or sys.executable
 
 
 class ProcessRunner:
-    """Talks to the worker through two files of JSON lines in a private folder; never blocks.
+    """Communicates with the worker through two files of JSON lines in a private folder; never blocks.
 
-    The worker starts with the first job, stays for the next ones, and ends by itself when this process is gone or
-    when it had nothing to do for `IDLE_SECONDS`.
+    The worker starts with the first job, stays for later ones, and exits by itself when this process is gone or after
+    `IDLE_SECONDS` without a job.
     """
 
     poll_interval_ms = 30
@@ -66,13 +66,13 @@ class ProcessRunner:
         python: str | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
-        """Remember how to start the worker.
+        """Store how to start the worker.
 
         Args:
-            workspace: where the worker's files live.
-            hooks: functions ("module:function") that jobs may need and may not import themselves.
+            workspace: provides the folder for the worker's files.
+            hooks: functions ("module:function") that jobs may need but cannot import themselves.
             python: interpreter of the worker, by default `worker_python()`.
-            environment: variables set in addition to this process's own.
+            environment: additional environment variables.
         """
         self._workspace = workspace
         self._hooks = hooks or {}
@@ -87,7 +87,7 @@ class ProcessRunner:
 
     @property
     def is_running(self) -> bool:
-        """Whether a job has started whose last event was not polled yet."""
+        """Whether a job was started whose last event has not been polled yet."""
         return self._running
 
     @property
@@ -97,15 +97,15 @@ class ProcessRunner:
 
     @property
     def worker_pid(self) -> int | None:
-        """Process id of the worker, None while there is none."""
+        """Process ID of the worker; None without one."""
         return self._worker.pid if self._worker is not None else None
 
     def start(self, request: Request) -> None:
-        """Send the job to the worker, which is started if need be.
+        """Send the job to the worker, starting it if necessary.
 
         Raises:
             RequestError: while another job runs.
-            WorkerNotStartedError: if the worker's program cannot be started.
+            WorkerNotStartedError: if the worker cannot be started.
             OSError: if its files cannot be written.
         """
         refuse_second_job(self)
@@ -118,16 +118,16 @@ class ProcessRunner:
         self._running = True
 
     def cancel(self) -> None:
-        """Ask the worker to stop the job; one that does not answer in time is killed by `poll`."""
+        """Ask the worker to stop the job; if it does not respond in time, `poll` kills it."""
         if self._running and self._kill_at is None and self._worker is not None:
             self._worker.send({"cancel": self._job})
             self._kill_at = time.monotonic() + CANCEL_GRACE_SECONDS
 
     def poll(self) -> list[Event]:
-        """Events since the last call; a worker that died ends the job with a sentence."""
+        """Events since the last call; the death of the worker ends the job with a sentence."""
         if not self._running or self._worker is None:
             return []
-        code = self._worker.return_code()  # asked before reading: what a dead worker wrote is complete
+        code = self._worker.return_code()  # checked before reading, so that the output of a dead worker is complete
         events = [event for job, event in self._worker.receive() if job == self._job]
         if not any(is_terminal(event) for event in events):
             if self._kill_at is not None and (code is not None or time.monotonic() > self._kill_at):
@@ -142,7 +142,7 @@ class ProcessRunner:
         return events
 
     def close(self) -> None:
-        """End the worker with all of its children; may be called more than once."""
+        """End the worker and its descendants; may be called more than once."""
         atexit.unregister(self.close)
         self._drop_worker()
         self._running = False
@@ -196,20 +196,20 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """The process that computes: below a launcher it is not the one that was started."""
+        """Process ID of the computing process, which differs from the started one below a launcher."""
         return self._inner_pid or self._process.pid
 
     @property
     def was_ready(self) -> bool:
-        """Whether it came so far that it could take a job."""
+        """Whether it got far enough to take a job."""
         return self._inner_pid is not None
 
     def return_code(self) -> int | None:
-        """Return code of the process, None while it lives."""
+        """Return code of the process; None while it is alive."""
         return self._process.poll()
 
     def is_fresh(self) -> bool:
-        """Whether it lives and is not about to leave for want of work."""
+        """Whether it is alive and not about to exit for lack of work."""
         return self.return_code() is None and time.monotonic() - self._last_sign < IDLE_SECONDS / 2
 
     def send(self, data: dict[str, Any]) -> None:
@@ -218,7 +218,7 @@ class Worker:
         self._commands.write(data)
 
     def receive(self) -> list[tuple[int, Event]]:
-        """New events with the number of their job."""
+        """New events with their job numbers."""
         received = []
         for data in self._events.read():
             self._last_sign = time.monotonic()
@@ -229,11 +229,11 @@ class Worker:
         return received
 
     def forget(self) -> None:
-        """Delete what the worker told of a job that ended: previews and reports are the host's from then on."""
+        """Delete the worker's output for a finished job, whose previews and reports now belong to the host."""
         self._events.clear()
 
     def kill(self) -> None:
-        """End the whole process tree: killing a launcher alone would leave its child alive."""
+        """Kill the whole process tree: killing a launcher alone would leave its child alive."""
         self.receive()
         processes = _tree(self._process.pid)
         if self._inner_pid is not None and self._process.poll() is None:
@@ -257,7 +257,7 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def _detached() -> dict[str, Any]:
-    """Options that keep Ctrl-C in a terminal, and a console window on Windows, away from the worker."""
+    """Options that shield the worker from Ctrl-C in a terminal and suppress a console window on Windows."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}

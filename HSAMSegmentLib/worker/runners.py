@@ -1,6 +1,6 @@
-"""Where a job runs: here and now, or in a background thread. The worker process is in `process_runner`.
+"""Run jobs inline or in a background thread. The worker process is in `process_runner`.
 
-All runners offer the same few calls and are used from one thread, in Slicer the main one: a timer calls `poll`.
+All runners have the same interface and are used from one thread, in Slicer the main one, where a timer calls `poll`.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ class Runner(Protocol):
 
     @property
     def is_running(self) -> bool:
-        """Whether a job has started whose last event `poll` has not returned yet."""
+        """Whether a job was started whose last event `poll` has not returned yet."""
 
     def start(self, request: Request) -> None:
         """Start a job; RequestError while another one runs."""
 
     def cancel(self) -> None:
-        """Ask the job to stop; within a second `poll` returns its last event. Does nothing without a job."""
+        """Ask the job to stop; `poll` returns its last event within a second. Does nothing without a job."""
 
     def poll(self) -> list[Event]:
-        """Events since the last call, oldest first; returns at once."""
+        """Events since the last call, oldest first; returns immediately."""
 
     def close(self) -> None:
-        """End the job and free everything; the runner cannot be used afterwards."""
+        """End the job and free all resources; the runner cannot be used afterwards."""
 
 
 class InlineRunner:
-    """Runs the job inside of `start`; `poll` then returns all of its events. For scripts and tests."""
+    """Runs the job inside `start`; `poll` then returns all of its events. For scripts and tests."""
 
     poll_interval_ms = 10
 
@@ -54,7 +54,7 @@ class InlineRunner:
 
     @property
     def is_running(self) -> bool:
-        """Whether events wait to be polled."""
+        """Whether there are events to poll."""
         return bool(self._events)
 
     def start(self, request: Request) -> None:
@@ -63,7 +63,7 @@ class InlineRunner:
         run_to_end(request, self._context.with_events(self._events.append, CancelToken()))
 
     def cancel(self) -> None:
-        """Nothing to cancel: the job is over when `start` returns."""
+        """Nothing to cancel: the job is finished when `start` returns."""
 
     def poll(self) -> list[Event]:
         """All events of the job."""
@@ -78,14 +78,14 @@ class InlineRunner:
 class ThreadRunner:
     """Runs the job in a background thread of this process.
 
-    In Slicer the idle main loop keeps the GIL, so that a Python thread starves: `poll`, called by a timer on the main
-    thread, sleeps for a moment and so hands the GIL to the job. For hosts in which no process can be started.
+    In Slicer the idle main loop keeps the GIL, so that Python threads starve: `poll`, called by a timer on the main
+    thread, sleeps briefly to yield the GIL to the job. For hosts in which no process can be started.
     """
 
     poll_interval_ms = 10
 
     def __init__(self, context: Context | None = None, *, yield_seconds: float = 0.004) -> None:
-        """`yield_seconds` is what each `poll` gives to the job while one runs."""
+        """`yield_seconds` is how long each `poll` yields to a running job."""
         self._context = context or Context()
         self._yield_seconds = yield_seconds
         self._events: queue.SimpleQueue[Event] | None = None
@@ -94,7 +94,7 @@ class ThreadRunner:
 
     @property
     def is_running(self) -> bool:
-        """Whether a job has started whose last event was not polled yet."""
+        """Whether a job was started whose last event has not been polled yet."""
         return self._events is not None
 
     def start(self, request: Request) -> None:
@@ -105,13 +105,13 @@ class ThreadRunner:
         threading.Thread(target=run_to_end, args=(request, context), name="HSAMSegment job", daemon=True).start()
 
     def cancel(self) -> None:
-        """Ask the job to stop; one that does not answer in time is left to end on its own, its result dropped."""
+        """Ask the job to stop; if it does not respond in time, it is abandoned and its result dropped."""
         if self._events is not None and self._give_up_at is None:
             self._token.cancel()
             self._give_up_at = time.monotonic() + CANCEL_GRACE_SECONDS
 
     def poll(self) -> list[Event]:
-        """Events since the last call, after a moment for the job."""
+        """Events since the last call, after yielding briefly to the job."""
         if self._events is None:
             return []
         time.sleep(self._yield_seconds)
@@ -126,7 +126,7 @@ class ThreadRunner:
         return events
 
     def close(self) -> None:
-        """Cancel and forget the job."""
+        """Cancel and abandon the job."""
         self.cancel()
         self._events = None
 

@@ -7,7 +7,7 @@ import sys
 
 
 def _main() -> int:
-    # Python puts this script's folder first on the path; its modules must not hide top-level ones of the same name.
+    # Python puts this script's folder first on the path; its modules must not shadow top-level ones of the same name.
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     from HSAMSegmentLib.worker.worker_process import serve
 

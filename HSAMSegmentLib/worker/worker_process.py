@@ -1,4 +1,4 @@
-"""The worker process: runs one job after the other and keeps models loaded, until its host ends it."""
+"""The worker process: runs jobs in sequence and keeps models loaded, until its host ends it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PARENT_SECONDS = 0.5
 
 
 def serve(folder: str) -> int:
-    """Take jobs from `folder` until the parent is gone or nothing came for long; returns an exit code."""
+    """Take jobs from `folder` until the parent is gone or there was nothing to do for long; return an exit code."""
     faulthandler.enable()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
     home = Path(folder)
@@ -75,7 +75,7 @@ class Watcher(threading.Thread):
         self._tokens: dict[int, CancelToken] = {}
 
     def run(self) -> None:
-        """Look for commands often and for the parent now and then, for ever."""
+        """Check for commands often and for the parent now and then, forever."""
         parent = _process(self._parent_pid)
         next_check = 0.0
         while True:
@@ -95,7 +95,7 @@ class Watcher(threading.Thread):
         self.jobs.put((command, token))
 
     def _leave(self) -> None:
-        """Let a running job stop in good order for a moment, tidy up for the parent, and end."""
+        """Let a running job stop cleanly for a moment, clean up for the parent, and exit."""
         for token in self._tokens.values():
             token.cancel()
         time.sleep(1.0)
@@ -111,7 +111,7 @@ def _process(pid: int) -> psutil.Process | None:
 
 
 def _is_alive(process: psutil.Process | None) -> bool:
-    """Whether it is still that process, and not a dead one that waits to be collected."""
+    """Whether it is still the same process, and not a zombie."""
     try:
         return process is not None and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
