@@ -1,4 +1,4 @@
-"""The arguments of every subcommand. Imports nothing heavy: help must be immediate."""
+"""The arguments of every subcommand. Imports nothing heavy, since help must be immediate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROGRAM = "hsam-segment"
 
 
 def checked(kind: Callable[[str], float], lowest: float, description: str) -> Callable[[str], float]:
-    """A type for an argument: a finite number from `lowest` on; `description` completes "'x' is not ..."."""
+    """Argument type: a finite number of at least `lowest`; `description` completes "'x' is not ..."."""
 
     def parse(text: str) -> float:
         try:
@@ -61,7 +61,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def add_download_options(parser: argparse.ArgumentParser) -> None:
-    """What to download, and from where."""
+    """What to download, and its source."""
     parser.add_argument("id", metavar="ID", nargs="?", help="a model's id, or hf://owner/name[@revision]")
     add_source(parser)
     parser.add_argument("--as", dest="new_id", metavar="ID", help="the id that it gets here (with --from)")
@@ -70,7 +70,7 @@ def add_download_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_push_options(parser: argparse.ArgumentParser) -> None:
-    """What to share, and where."""
+    """What to share, and the destination."""
     parser.add_argument("id", metavar="ID", help="a model's id")
     parser.add_argument("destination", metavar="FOLDER|hf://OWNER/NAME", help="where to")
     parser.add_argument("--dry-run", action="store_true", help="show what would go, and send nothing")
@@ -81,7 +81,7 @@ def add_push_options(parser: argparse.ArgumentParser) -> None:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser that answers mistakes with one sentence and a suggestion, as a `RequestError`."""
+    """An argument parser that reports errors as a `RequestError`, in one sentence with a suggestion."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
@@ -102,7 +102,7 @@ class CommandParser(argparse.ArgumentParser):
         return namespace
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the command line.
+        """Reject the command line.
 
         Raises:
             RequestError: always.
@@ -281,7 +281,7 @@ def add_doctor(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
 
 
 def add_finetune(subparsers: argparse._SubParsersAction[CommandParser]) -> None:
-    """`finetune --case IMAGE LABELS -o MODEL`; `teach`, its name in version 0.1, is not in the help."""
+    """`finetune --case IMAGE LABELS -o MODEL`; `teach`, its name in version 0.1, is hidden from the help."""
     description = "Fine-tune a model on one or more labeled scans."
     _add_finetune_options(_command(subparsers, "finetune", description))
     _add_finetune_options(_command(subparsers, "teach", description, is_hidden=True))
@@ -349,7 +349,7 @@ def _command(
 
 def _action(actions: argparse._SubParsersAction[CommandParser], name: str, description: str) -> CommandParser:
     parser = _command(actions, name, description)
-    # Without a default of its own, the action does not undo what was said before it: `models --quiet list`.
+    # Without a default of its own, the action does not override an earlier option: `models --quiet list`.
     _common(parser, default=argparse.SUPPRESS)
     return parser
 

@@ -1,4 +1,4 @@
-"""Arguments of `segment` for many scans: where the work is done, and which part of it."""
+"""Arguments of `segment` for many scans: where to run, and which part of the scans."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_cohort_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def first_given(arguments: argparse.Namespace) -> str:
-    """The first argument for cohorts that was given, "" if none was."""
+    """The first cohort argument that was given; "" if none was."""
     changed = {
         "--workers": arguments.workers != 1,
         "--scheduler": bool(arguments.scheduler),
@@ -34,20 +34,20 @@ def first_given(arguments: argparse.Namespace) -> str:
 
 def names_many_scans(arguments: argparse.Namespace) -> bool:
     """Whether INPUT is a list of scans: a glob pattern, a CSV file, or "-" for standard input."""
-    from HSAMSegmentLib.io.scan_lists import is_list  # --help answers without the readers
+    from HSAMSegmentLib.io.scan_lists import is_list  # --help must not import the readers
 
     return is_list(str(arguments.input))
 
 
 def with_cohort(request: FolderRequest, arguments: argparse.Namespace) -> FolderRequest:
-    """The request with the arguments for cohorts."""
+    """Add the cohort arguments to the request."""
     return replace(
         request, workers=arguments.workers, scheduler=arguments.scheduler.strip(), shard=arguments.shard.strip()
     )
 
 
 def with_threads(options: SegmentOptions, arguments: argparse.Namespace) -> SegmentOptions:
-    """The options with the number of threads.
+    """Add the number of threads to the options.
 
     Raises:
         RequestError: if it is less than 1.

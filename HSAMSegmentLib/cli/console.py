@@ -1,4 +1,4 @@
-"""What the command line shows: progress and notes on stderr, results on stdout, nothing when quiet."""
+"""Console output: progress and notes on stderr, results on stdout, nothing when quiet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECONDS_BEFORE_NEW_STAGE = 2.0
 
 
 class WatchedToken(CancelToken):
-    """A cancel token that knows whether anybody has looked at it yet."""
+    """A cancel token that records whether anybody has checked it yet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class WatchedToken(CancelToken):
         return super().is_cancelled
 
     def raise_if_cancelled(self) -> None:
-        """Leave the work where it stands.
+        """Stop the work here if canceled.
 
         Raises:
             CancelledError: if `cancel` was called.
@@ -45,10 +45,10 @@ class WatchedToken(CancelToken):
 
 @contextmanager
 def cancelled_by_signals(cancel: WatchedToken) -> Iterator[None]:
-    """While inside, SIGINT and SIGTERM set the token, so that the work stops between two steps and cleans up.
+    """Within the context, SIGINT and SIGTERM set the token, so that the work stops between steps and cleans up.
 
-    Before the work has begun to look at the token (while torch is imported, say), and at a second signal, nothing is
-    waited for: KeyboardInterrupt is raised where the program stands.
+    If the work has not checked the token yet (for example while torch is imported), and at a second signal,
+    KeyboardInterrupt is raised immediately.
     """
     asked = False
 
@@ -68,14 +68,14 @@ def cancelled_by_signals(cancel: WatchedToken) -> Iterator[None]:
 
 
 class Console:
-    """Speaks to the user.
+    """Console output for the user.
 
-    Progress is a bar if stderr is a terminal, otherwise a line now and then; work of a moment has none. Use as a
-    context manager around long work, so that the bar is closed before anything else is written.
+    Progress is a bar if stderr is a terminal, otherwise an occasional line; brief work shows none. Use it as a context
+    manager around long work, so that the bar is closed before anything else is written.
     """
 
     def __init__(self, *, quiet: bool) -> None:
-        """With `quiet`, only errors are shown, and those elsewhere."""
+        """With `quiet`, only errors are shown, and these are written elsewhere."""
         self._quiet = quiet
         self._bar: Any = None  # a tqdm bar while it is on the screen
         self._stage = ""
@@ -100,13 +100,13 @@ class Console:
             print(text, file=sys.stderr)
 
     def ask(self, question: str) -> bool:
-        """Ask on the terminal; whatever is not yes means no.
+        """Ask on the terminal; any answer but yes means no.
 
         Raises:
-            CancelledError: if the answer is Ctrl-C.
+            CancelledError: if the user presses Ctrl-C.
         """
         self.close_bar()
-        # The program's own handler would only set a flag, and `input` would go on waiting.
+        # The program's own handler would only set a flag, and `input` would keep waiting.
         previous = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
@@ -117,7 +117,7 @@ class Console:
             signal.signal(signal.SIGINT, previous)
 
     def progress(self, progress: Progress) -> None:
-        """Show how far the work is; a `ProgressCallback`."""
+        """Show progress; a `ProgressCallback`."""
         if self._quiet:
             return
         if sys.stderr.isatty():
@@ -126,7 +126,7 @@ class Console:
             self._show_line(progress)
 
     def close_bar(self) -> None:
-        """Take the progress bar off the screen, if there is one."""
+        """Close the progress bar, if there is one."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -158,7 +158,7 @@ def _described(progress: Progress) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration as a user reads it: "8 s", "2 min 05 s", "1 h 20 min"."""
+    """Format a duration: "8 s", "2 min 05 s", "1 h 20 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -168,7 +168,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned with spaces: the first to the left, numbers to the right."""
+    """Align columns with spaces: the first one left, numbers right."""
     table = [list(headers), *[list(row) for row in rows]]
     widths = [max(len(row[column]) for row in table) for column in range(len(headers))]
     right = [column > 0 and _is_numeric([row[column] for row in rows]) for column in range(len(headers))]

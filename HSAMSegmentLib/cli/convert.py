@@ -1,4 +1,4 @@
-"""`hsam-segment convert`: labels to another format, and their statistics."""
+"""`hsam-segment convert`: convert labels to another format, and measure them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from HSAMSegmentLib.workflows.results.convert import ConvertRequest, convert_lab
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
-    """Convert and say what was written; returns the exit code.
+    """Convert and report the written files; return the exit code.
 
     Raises:
         HSAMSegmentError: as `convert_labels`.

@@ -1,4 +1,4 @@
-"""`hsam-segment doctor`: is this computer ready, and what to do where it is not."""
+"""`hsam-segment doctor`: check whether this computer is ready, and what to do if it is not."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Check:
     """One line of the doctor's report.
 
     Attributes:
-        name: what was looked at.
-        ok: whether it is well.
+        name: what was checked.
+        ok: whether it passed.
         finding: what was found.
         advice: what to do; empty if nothing.
-        essential: whether nothing can be segmented while this is not well.
+        essential: whether segmentation is impossible without it.
     """
 
     name: str
@@ -55,10 +55,10 @@ class Check:
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
-    """Look at everything and print it; the exit code says whether this computer can segment.
+    """Run and print all checks; the exit code says whether this computer can segment.
 
     Returns:
-        0 if it can, 5 if only a model that is ready to use is missing, 7 if packages, torch or a device are.
+        0 if it can, 5 if only a ready model is missing, 7 if packages, torch or a device are.
     """
     checks = []
     with Console(quiet=arguments.quiet or arguments.json) as console:
@@ -75,10 +75,10 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
 
 
 def examine(*, self_test: bool = False) -> Iterator[Check]:
-    """All checks, cheap ones first; each is made when it is asked for.
+    """Yield all checks, cheap ones first; each runs when it is requested.
 
     Args:
-        self_test: whether to segment a synthetic scan, too.
+        self_test: also segment a synthetic scan.
     """
     versions = f"HSAMSegment {__version__}, Python {platform.python_version()}"
     yield Check("program", True, f"{versions}, {platform.platform()}")
@@ -102,9 +102,9 @@ def _has_module(name: str) -> bool:
 
 
 def _interpreter() -> Check:
-    """Which Python runs, and whether it is Slicer's own."""
+    """The running Python, and whether it is Slicer's own."""
     is_slicer = "slicer" in Path(sys.executable).name.lower() or _has_module("slicer")
-    # The package slicer-core, which the tests' host stands on, has a module of this name, too.
+    # The package slicer-core, which the test host uses, has a module of this name, too.
     is_slicer = is_slicer and not _has_module("slicer_core")
     return Check("interpreter", True, f"{sys.executable}{', of 3D Slicer' if is_slicer else ''}.")
 
@@ -144,7 +144,7 @@ def _disks() -> Iterator[Check]:
 
 
 def _disk_speed() -> Check:
-    """How fast temporary files are written: fine-tuning and large volumes use them."""
+    """Speed of writing temporary files, which fine-tuning and large volumes depend on."""
     block = os.urandom(1 << 20)
     try:
         with tempfile.TemporaryFile() as stream:
@@ -209,7 +209,7 @@ def _torch_and_devices() -> Iterator[Check]:
 
 
 def _precision(device: str) -> Check:
-    """In which precision a device computes and why; a misspelled setting keeps every job from starting."""
+    """Precision of a device and why; a misspelled setting prevents every job from starting."""
     from HSAMSegmentLib.runtime.devices import PRECISION_VARIABLE, default_precision, precision_setting
 
     try:
@@ -236,7 +236,7 @@ def _self_test() -> Check:
 
 
 def _torch_problem() -> str:
-    """Import torch in a process of its own, since a broken one can take the program with it; empty if that works."""
+    """Import torch in a separate process, since a damaged one can crash the program; return "" if that works."""
     done = subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return ""

@@ -13,7 +13,7 @@ from HSAMSegmentLib.runtime.progress import CancelToken, interruptible
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
-    """Compare, print a table, write the JSON if asked for; returns the exit code.
+    """Compare, print a table, and write JSON if requested; return the exit code.
 
     Raises:
         HSAMSegmentError: if a file cannot be read or there is nothing to compare.
@@ -70,7 +70,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _counted(comparison: Comparison) -> str:
-    """Say so when the means are not over all structures."""
+    """Say so if the means do not include all structures."""
     total = len(comparison.scores)
     dice, distances = comparison.counted("dice"), comparison.counted("hd95")
     if dice == distances == total:

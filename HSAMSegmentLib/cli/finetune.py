@@ -1,4 +1,4 @@
-"""`hsam-segment finetune`: train a model from labeled scans."""
+"""`hsam-segment finetune`: fine-tune a model on labeled scans."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ENDINGS = {
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
-    """Fine-tune, print the Dice of each structure, and say how to use the model; returns the exit code.
+    """Fine-tune, print the Dice of each structure, and say how to use the model; return the exit code.
 
     Raises:
         HSAMSegmentError: as `training.finetune.finetune`.
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
     _require_cases(request)
     from HSAMSegmentLib.training.finetune import finetune
 
-    # Of several processes that torchrun starts, the first one speaks.
+    # Of several processes started by torchrun, only the first one prints.
     is_first = os.environ.get("RANK", "0") == "0"
     with Console(quiet=arguments.quiet or not is_first) as console:
         events = _Events(console)
@@ -65,14 +65,14 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
 
 
 class _Events:
-    """Shows the validations of a training."""
+    """Prints the validations of a training."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self.told: list[str] = []
 
     def show(self, event: object) -> None:
-        """Write a line for each validation, and for what a user should know before."""
+        """Write a line for each validation, and for each note before the training."""
         if isinstance(event, FinetuneNote):
             self.told.append(event.sentence)
             self._console.note(event.sentence)
@@ -88,7 +88,7 @@ def _request(arguments: argparse.Namespace) -> FinetuneRequest:
     output = arguments.output
     if not output.name.endswith(MODEL_SUFFIX):
         raise RequestError(f"A model is written to a file that ends in {MODEL_SUFFIX}, not to {output.name}.")
-    # What an interrupted run has written of this model belongs to the run that goes on with it.
+    # Files that an interrupted run wrote for this model belong to the run that resumes it.
     interrupted = output.with_name(output.name + ".training").is_file()
     return FinetuneRequest(
         output=output,

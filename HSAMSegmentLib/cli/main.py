@@ -40,11 +40,11 @@ For research only, not for clinical decisions.
 """
 
 MODULES = {"teach": "finetune"}
-"""Commands under their names of version 0.1."""
+"""Commands by their names in version 0.1."""
 
 
 def build_parser() -> CommandParser:
-    """The parser of the whole command line; `command` names the module of `commands` that runs."""
+    """Build the parser of the whole command line; `command` names the module of `commands` to run."""
     parser = CommandParser(
         prog=PROGRAM,
         description="Prompt-free organ segmentation with SAM, H-SAM and AutoSAM.",
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The interpreter flushes stdout once more when it ends; it must not meet the closed pipe again.
+        # The interpreter flushes stdout again at exit; it must not hit the closed pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE_EXIT_CODE
     except KeyboardInterrupt:
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _survive_any_name() -> None:
-    """Show characters that the terminal's encoding lacks as escapes, so that a file's name ends no run."""
+    """Escape characters that the terminal's encoding lacks, so that no file name aborts a run."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -108,7 +108,7 @@ def _run(argv: list[str], cancel: CancelToken) -> int:
 
 
 def _report(error: BaseException, debug: bool) -> int:
-    """One line on stderr, and the traceback before it if asked for."""
+    """Print one line on stderr, after the traceback if requested."""
     if debug:
         traceback.print_exception(type(error), error, error.__traceback__)
     sentence = " ".join(sentence_for(error).split())

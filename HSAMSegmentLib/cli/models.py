@@ -23,7 +23,7 @@ _STATUS_WORDS = {BUILT_IN: "built in", STORED: "stored", BROKEN: "broken"}
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
-    """Do what `arguments.action` says; returns the exit code.
+    """Run `arguments.action`; return the exit code.
 
     Raises:
         HSAMSegmentError: if the model is unknown, broken, or cannot be fetched or written.
@@ -81,7 +81,7 @@ def _show(arguments: argparse.Namespace, store: Store, console: Console, cancel:
 
 
 def _entry_of(reference: str, store: Store) -> ModelEntry:
-    """The entry of an id, or of a file that is not in the store."""
+    """The entry of an ID, or of a file outside the store."""
     path = Path(reference).expanduser()
     if not path.is_file():
         return store.find(reference)

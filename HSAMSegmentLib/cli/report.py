@@ -11,7 +11,7 @@ from HSAMSegmentLib.workflows.results.cohort_report import CohortReportRequest, 
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
-    """Write the page and say what is on it; returns the exit code.
+    """Write the page and summarize it; return the exit code.
 
     Raises:
         HSAMSegmentError: as `write_cohort_report`.

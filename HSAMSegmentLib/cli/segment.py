@@ -1,4 +1,4 @@
-"""`hsam-segment segment`: find the organs in one scan, or in every scan of a folder."""
+"""`hsam-segment segment`: segment the organs in one scan, or in every scan of a folder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from HSAMSegmentLib.workflows.segment.segment_request import OutputFiles, Segmen
 from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
 
 MOST_ROWS = 100
-"""Of a larger cohort only the failed scans are shown; the summary has them all."""
+"""For larger cohorts only failed scans are shown; the summary lists all of them."""
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
-    """Segment and print what was found; returns the exit code.
+    """Segment and print the results; return the exit code.
 
     Raises:
         HSAMSegmentError: as `segment_file` and `segment_folder`.
@@ -35,10 +35,10 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
 
 
 def _wants_folder(arguments: argparse.Namespace) -> bool:
-    """Whether every scan of the input is meant: a folder to a folder. A folder to a file is one DICOM series.
+    """Whether to segment every scan of the input: from folder to folder. A folder to a file is one DICOM series.
 
     Raises:
-        RequestError: if arguments for one scan or for a folder of scans are given for the other.
+        RequestError: if arguments for one scan are given for a folder of scans, or vice versa.
     """
     is_file_name = arguments.output.name.lower().endswith(ENDINGS)
     if names_many_scans(arguments) and is_file_name:

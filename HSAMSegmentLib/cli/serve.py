@@ -1,4 +1,4 @@
-"""`hsam-segment serve`: segment scans for other programs, over HTTP."""
+"""`hsam-segment serve`: segment scans for other programs over HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOKEN_VARIABLE = "HSAMSEGMENT_TOKEN"
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
-    """Serve until the program is asked to stop; returns the exit code.
+    """Serve until the program is asked to stop; return the exit code.
 
     Raises:
         RequestError: if the extra is not installed, or the address, tokens or certificate cannot be used.
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
     from HSAMSegmentLib.service.service import Service
 
     service = Service(settings)
-    cancel.raise_if_cancelled()  # from now on a signal sets the token, and the server ends in good order
+    cancel.raise_if_cancelled()  # from now on a signal sets the token, and the server shuts down cleanly
     with Console(quiet=arguments.quiet) as console:
 
         def listening(address: str) -> None:
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
                     "behind a proxy that has one."
                 )
             console.note("For research only, not for clinical decisions.")
-            sys.stdout.flush()  # whoever started the program through a pipe waits for the address
+            sys.stdout.flush()  # a program that started this one through a pipe waits for the address
 
         try:
             serve(make_app(service), settings, cancel, listening)
@@ -75,7 +75,7 @@ def _settings(arguments: argparse.Namespace) -> ServiceSettings:
 
 
 def _tokens(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """Tokens of a file, or of the environment; not of the command line, which other users can see."""
+    """Tokens from a file or the environment; not from the command line, which other users can see."""
     if arguments.token_file is not None:
         return read_tokens(arguments.token_file)
     given = os.environ.get(TOKEN_VARIABLE, "")

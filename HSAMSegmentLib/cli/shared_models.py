@@ -1,4 +1,4 @@
-"""The part of `hsam-segment models` that deals with others: `--from` and `push`."""
+"""The subcommands of `hsam-segment models` for sharing: `--from` and `push`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from HSAMSegmentLib.workflows.run import run as run_workflow
 
 
 def list_shared(arguments: argparse.Namespace, console: Console) -> None:
-    """Print what a place has.
+    """Print the models of a source.
 
     Raises:
-        HSAMSegmentError: if it cannot be read.
+        HSAMSegmentError: if the source cannot be read.
     """
     models = open_source(arguments.source).models()
     if arguments.json:
@@ -41,7 +41,7 @@ def list_shared(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def download_shared(arguments: argparse.Namespace, store: Store, console: Console, cancel: CancelToken) -> None:
-    """Fetch a model from a place of others, after a look at its size and license.
+    """Fetch a model from a shared source, after showing its size and license.
 
     Raises:
         HSAMSegmentError: as the workflow.
@@ -65,7 +65,7 @@ def download_shared(arguments: argparse.Namespace, store: Store, console: Consol
 
 
 def _place_and_id(arguments: argparse.Namespace) -> tuple[str, str]:
-    """Where from and what: `download ID --from PLACE`, `download --from PLACE`, or `download hf://owner/name`."""
+    """Source and ID: `download ID --from PLACE`, `download --from PLACE`, or `download hf://owner/name`."""
     model_id = arguments.id or ""
     if arguments.source:
         return arguments.source, model_id
@@ -73,10 +73,10 @@ def _place_and_id(arguments: argparse.Namespace) -> tuple[str, str]:
 
 
 def is_shared(arguments: argparse.Namespace) -> bool:
-    """Whether a download comes from a place of others, and not from the catalog.
+    """Whether a download comes from a shared source rather than the catalog.
 
     Raises:
-        RequestError: if nothing says what to download.
+        RequestError: if nothing names the model to download.
     """
     if not arguments.id and not arguments.source:
         raise RequestError("Name a model of 'hsam-segment models', or a place with --from.")
@@ -84,7 +84,7 @@ def is_shared(arguments: argparse.Namespace) -> bool:
 
 
 def push(arguments: argparse.Namespace, store: Store, console: Console, cancel: CancelToken) -> None:
-    """Show what would be shared, ask, and share it.
+    """Show what would be shared, ask for confirmation, and share it.
 
     Raises:
         HSAMSegmentError: if the model cannot be exported, or the destination refuses.
@@ -94,7 +94,7 @@ def push(arguments: argparse.Namespace, store: Store, console: Console, cancel: 
         from HSAMSegmentLib.weights.sharing.hub import hub_api, hub_name
 
         hub_name(arguments.destination)
-        hub_api()  # a missing package is told before the work
+        hub_api()  # report a missing package before the work
     with tempfile.TemporaryDirectory(prefix="hsamsegment-share-") as folder:
         publication = publishing.prepare(
             store,
@@ -152,7 +152,7 @@ def _push_to_hub(arguments: argparse.Namespace, publication: publishing.Publicat
 
 
 def _token() -> str:
-    """The token of the hub: of HF_TOKEN or of a login, else asked for on a terminal.
+    """The hub token: from HF_TOKEN or a login, else asked for on a terminal.
 
     Raises:
         RequestError: if there is none.

@@ -1,4 +1,4 @@
-"""`hsam-segment finetune --suggest N FOLDER`: which scans to label next."""
+"""`hsam-segment finetune --suggest N FOLDER`: suggest which scans to label next."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLUMNS = ("rank", "scan", "path", "series", "score", "uncertainty", "novelty",
 
 
 def run(arguments: argparse.Namespace, cancel: CancelToken) -> int:
-    """Look at the scans of a folder and print the most useful ones; returns the exit code.
+    """Survey the scans of a folder and print the most useful ones; return the exit code.
 
     Raises:
         HSAMSegmentError: as the workflow.
