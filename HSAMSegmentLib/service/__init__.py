@@ -1,5 +1,5 @@
-"""The service that segments scans for others over HTTP: uploads, a queue of jobs, and one delivery of each result.
+"""The HTTP service that segments scans for others: uploads, a job queue, and one-time delivery of each result.
 
 Only the modules `app`, `routes`, `monai_label`, `answers`, `delivery`, `uploads` and `server` import FastAPI, uvicorn
-or their parts, which the extra `serve` installs.
+or their dependencies, which the extra `serve` installs.
 """

@@ -1,4 +1,4 @@
-"""What the service tells of a job, as JSON and as a stream of events, and how errors become answers."""
+"""Answers about a job, as JSON and as an event stream, and conversion of errors to answers."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class JobAnswer(BaseModel):
 
 
 def job_answer(job: Job, board: JobBoard) -> JobAnswer:
-    """What the owner of a job is told about it now."""
+    """The current status of a job for its owner."""
     progress = job.progress
     eta = progress.eta_seconds
     return JobAnswer(
@@ -84,7 +84,7 @@ def job_answer(job: Job, board: JobBoard) -> JobAnswer:
 
 
 async def job_events(job: Job, board: JobBoard) -> AsyncIterator[str]:
-    """Server-sent events: `progress` whenever something changed, and one last event named by how the job ended."""
+    """Server-sent events: `progress` on every change, and a last event named after how the job ended."""
     told, silent = "", 0.0
     while True:
         answer = job_answer(job, board)
@@ -118,13 +118,13 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _answer_refused(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)  # it is registered for nothing else
+    assert isinstance(error, HTTPException)  # registered for nothing else
     await drain(request, _DRAIN_SECONDS)
     return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)
 
 
 async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)  # it is registered for nothing else
+    assert isinstance(error, RequestValidationError)  # registered for nothing else
     first = error.errors()[0]
     name = first["loc"][-1] if first.get("loc") else "request"
     return JSONResponse({"detail": f"The value of '{name}' cannot be used: {first['msg']}."}, 422)

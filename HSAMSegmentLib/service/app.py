@@ -1,4 +1,4 @@
-"""The FastAPI application of a service, and its guard against web pages of other sites."""
+"""The FastAPI application of a service, and its protection against web pages of other sites."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _REFUSED = (
 
 
 class LocalOnly:
-    """Refuses requests whose Host or Origin is not this computer.
+    """Rejects requests whose Host or Origin is not this computer.
 
-    A browser sends requests of any page to any address, loopback ones included, and a name that an attacker controls
-    may lead there, too (DNS rebinding). Where a token is needed, that is enough.
+    A browser sends requests of any page to any address, including loopback, which an attacker's host name may resolve
+    to (DNS rebinding). If a token is required, that is protection enough.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass a request on, or reject it."""
         if scope["type"] != "http" or _is_local(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
@@ -59,9 +59,9 @@ def _leads_here(name: str) -> bool:
 
 
 def make_app(service: Service) -> FastAPI:
-    """The application; its start and end start and end the service.
+    """Create the application; its startup and shutdown start and stop the service.
 
-    The pages `/docs` and `/openapi.json` describe it; they need no other server, so they work without internet.
+    The pages `/docs` and `/openapi.json` describe it without other servers, so they work without internet.
     """
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Sends a result once: when the client has all of it, nothing is left on the server."""
+"""Deliver a result once: after the client has received all of it, nothing is left on the server."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _CHUNK_BYTES = 64 << 10
 
 
 class Delivery(Response):
-    """A file, and what to do when it was sent or the client left.
+    """A file, and what to do after it was sent or the client disconnected.
 
     Args:
         path: the file.
-        headers: of the answer; the length is added.
-        ended: told whether all of it was sent.
-        silence_seconds: how long the client may take nothing before it counts as gone.
-        before: bytes that go in front of the file.
-        after: bytes that follow it.
-        media_type: of the answer.
+        headers: headers of the response; the length is added.
+        ended: called with whether all of it was sent.
+        silence_seconds: how long the client may stall before it counts as gone.
+        before: bytes before the file.
+        after: bytes after the file.
+        media_type: media type of the response.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Delivery(Response):
         super().__init__(headers={**headers, "content-length": str(self._length)}, media_type=media_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, and watch meanwhile whether the client is still there."""
+        """Send it while watching whether the client is still connected."""
         left = asyncio.ensure_future(_until_client_leaves(receive))
         is_complete = False
         try:
@@ -58,7 +58,7 @@ class Delivery(Response):
             await run_in_threadpool(self._ended, is_complete)
 
     async def _send_all(self, send: Send, left: asyncio.Future[Any]) -> bool:
-        """Send the pieces; whether the client was still there at the last one, after which it may go."""
+        """Send all pieces; return whether the client was connected until the last one, after which it may leave."""
         rest, is_there = self._length, True
         async for piece in self._pieces():
             rest -= len(piece)
@@ -69,7 +69,7 @@ class Delivery(Response):
             try:
                 await asyncio.wait_for(send(message), self._silence_seconds)
             except asyncio.TimeoutError:
-                return False  # the answer stays incomplete, so uvicorn closes the connection
+                return False  # the response stays incomplete, so uvicorn closes the connection
         return is_there and rest == 0
 
     async def _pieces(self) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""Runs the waiting jobs: each thread has a worker process, whose crash ends a job at most, never the service."""
+"""Run waiting jobs: each thread has a worker process, whose crash ends at most one job, never the service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.03
 WAIT_SECONDS = 0.5
 TRIES = 2
-"""How often a job runs whose worker dies: the death may be another program's fault, but not twice."""
+"""Attempts at a job whose worker dies: the first death may be another program's fault, a second one is not."""
 
 _DIED = ("WorkerDied", "WorkerNeverReady")
 _CRASHED = (
@@ -35,11 +35,11 @@ class Dispatcher:
     """Threads that take jobs from a board until they are stopped.
 
     Args:
-        board: where jobs wait.
-        workspace: where the worker processes exchange messages.
-        limits: bounds on the duration of a job.
+        board: board with the waiting jobs.
+        workspace: folder for messages of the worker processes.
+        limits: limits on the duration of a job.
         workers: number of threads, each with its own worker process.
-        environment: variables of the worker processes in addition to this one's.
+        environment: additional environment variables of the worker processes.
         expire: called twice a second to delete what was kept too long.
     """
 
@@ -57,7 +57,7 @@ class Dispatcher:
         self._expire_all = expire
         self._limits = limits
         self._stopping = threading.Event()
-        # The runners are made here, one after the other: a workspace numbers its folders without a lock.
+        # Runners are created here in sequence, since a workspace numbers its folders without a lock.
         self.runners = [ProcessRunner(workspace, environment=environment) for _ in range(workers)]
         self._guard = threading.Lock()
         self._threads = [
@@ -67,12 +67,12 @@ class Dispatcher:
         self._reaper = threading.Thread(target=self._expire, name="expiry", daemon=True)
 
     def start(self) -> None:
-        """Begin to run jobs."""
+        """Start running jobs."""
         for thread in (*self._threads, self._reaper):
             thread.start()
 
     def stop(self) -> None:
-        """End all workers; jobs that run are canceled."""
+        """End all workers; running jobs are canceled."""
         self._stopping.set()
         for thread in (*self._threads, self._reaper):
             if thread.is_alive():
@@ -92,11 +92,11 @@ class Dispatcher:
                 self._run(runner, job)
 
     def _run(self, runner: ProcessRunner, job: Job) -> None:
-        """Run a job to its end, whatever happens: a thread that ended would leave the queue without anybody."""
+        """Run a job to its end, whatever happens: a thread that dies would leave the queue unattended."""
         try:
             ending, is_late = self._with_retries(runner, job)
             self._finish(job, ending, is_late)
-        except Exception:  # the edge of a thread: the job fails, the thread goes on
+        except Exception:  # the boundary of a thread: the job fails, the thread continues
             logger.exception("A job could not be run")
             self._board.end(job, FAILED, error=_UNEXPECTED)
 
@@ -110,7 +110,7 @@ class Dispatcher:
         return Failed(_CRASHED), False
 
     def _once(self, runner: ProcessRunner, job: Job, deadline: float) -> tuple[Event, bool]:
-        """The last event of one run, and whether it was stopped because it took too long."""
+        """The last event of one run, and whether it was stopped for taking too long."""
         self._board.report_progress(job, Progress(0.0, "Starting"))
         with self._guard:  # starting a worker takes a number from the workspace
             runner.start(job.request)
@@ -140,7 +140,7 @@ class Dispatcher:
 
 
 def hiding(folder: str) -> Callable[[str], str]:
-    """A function that takes the folder of a job out of a sentence, so that clients learn nothing about the server."""
+    """Return a function that removes a job's folder from messages, so that clients learn nothing about the server."""
 
     def hide(sentence: str) -> str:
         return sentence.replace(folder + "/", "").replace(folder + "\\", "").replace(folder, "the upload")
@@ -149,7 +149,7 @@ def hiding(folder: str) -> Callable[[str], str]:
 
 
 def _public_report(report: dict[str, Any], hide: Callable[[str], str]) -> dict[str, Any]:
-    """A report without the paths of the server."""
+    """A report without paths of the server."""
     public = {**report, "output": None, "warnings": [hide(text) for text in report.get("warnings", [])]}
     if isinstance(report.get("input"), dict):
         notes = [hide(text) for text in report["input"].get("notes", [])]

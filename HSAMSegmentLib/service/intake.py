@@ -1,4 +1,4 @@
-"""What an upload is: an image file, a DICOM file, or a ZIP archive of DICOM files. Nothing in it is trusted."""
+"""Validate uploads: an image file, a DICOM file, or a ZIP archive of DICOM files. Nothing in them is trusted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from HSAMSegmentLib.runtime.disk import CHUNK_BYTES, format_bytes, require_free_
 from HSAMSegmentLib.service.settings import Limits
 
 SINGLE_FILE_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in (".nhdr", ".mhd", ".hdr", ".img"))
-"""Formats that are one file: header and voxels together."""
+"""Single-file formats, with header and voxels together."""
 
 _ZIP_START = b"PK\x03\x04"
 _EMPTY_ZIP_START = b"PK\x05\x06"
@@ -34,23 +34,23 @@ _WHAT_IS_TAKEN = (
 
 
 def prepare_scan(upload: Path, folder: Path, limits: Limits, between_chunks: Callable[[], None]) -> Path:
-    """Turn an upload into something that can be read as a scan.
+    """Turn an upload into a readable scan.
 
-    The name that the client gave plays no part: the content decides. Files of an archive get numbers for names, so
-    that no path in it can lead anywhere.
+    The client's file name is ignored: the content decides. Files in an archive are renamed to numbers, so that no path
+    in it can lead anywhere.
 
     Args:
         upload: the uploaded file; it is moved or deleted.
         folder: an existing folder for the scan.
-        limits: bounds on what an archive unpacks to.
-        between_chunks: called between two megabytes; may raise to stop.
+        limits: limits on the size of an unpacked archive.
+        between_chunks: called every megabyte; may raise to stop.
 
     Returns:
-        A file in `folder`, or a new folder in it with DICOM files.
+        A file in `folder`, or a new subfolder with DICOM files.
 
     Raises:
-        VolumeError: if it is none of the known kinds, damaged, or larger than the limits.
-        OutputError: if the disk is too small for the contents of an archive.
+        VolumeError: if it is of no known kind, damaged, or exceeds the limits.
+        OutputError: if the disk is too small for the content of an archive.
     """
     with open(upload, "rb") as stream:
         start = stream.read(FIRST_BYTES)
@@ -67,7 +67,7 @@ def prepare_scan(upload: Path, folder: Path, limits: Limits, between_chunks: Cal
 
 
 def _suffix_of(start: bytes) -> str:
-    """The suffix of a format, by the first bytes of the file; empty if it is unknown."""
+    """File name suffix of a format, from the first bytes of the file; empty if unknown."""
     if start.startswith(b"NRRD"):
         return ".nrrd"
     if start.startswith(_GZIP_START):
@@ -80,7 +80,7 @@ def _suffix_of(start: bytes) -> str:
 
 
 class _Archive:
-    """A ZIP archive, unpacked without a belief in what it says about itself."""
+    """A ZIP archive that is unpacked without trusting its own metadata."""
 
     def __init__(self, path: Path, limits: Limits, between_chunks: Callable[[], None]) -> None:
         self._path = path
@@ -89,7 +89,7 @@ class _Archive:
         self._left = limits.unpacked_bytes
 
     def unpack(self, folder: Path) -> Path:
-        """Write the DICOM files of the archive to a new folder; an archive of one image gives that file."""
+        """Write the DICOM files of the archive to a new folder; an archive with one image yields that file."""
         try:
             with zipfile.ZipFile(self._path) as archive:
                 return self._unpack(archive, folder)
@@ -119,7 +119,7 @@ class _Archive:
         raise VolumeError(f"The ZIP archive holds no scan. {_WHAT_IS_TAKEN}")
 
     def _check(self, entries: list[zipfile.ZipInfo], folder: Path) -> None:
-        """Refuse what the table of contents shows already, before anything is unpacked."""
+        """Reject what the table of contents already reveals, before anything is unpacked."""
         if len(entries) > self._limits.files:
             raise VolumeError(
                 f"The ZIP archive holds {len(entries)} files, and this service takes {self._limits.files} at most."
@@ -132,7 +132,7 @@ class _Archive:
         require_free_space(folder, stated, "Unpacking the ZIP archive")
 
     def _write(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, number: int) -> list[Path]:
-        """Unpack one file if it begins like a scan; a list of none or one."""
+        """Unpack one file if it begins like a scan; return a list of none or one."""
         with archive.open(entry) as source:
             start = source.read(FIRST_BYTES)
             suffix = _suffix_of(start)
@@ -144,7 +144,7 @@ class _Archive:
         return [path]
 
     def _copy(self, start: bytes, source: IO[bytes], output: BinaryIO) -> None:
-        """Copy what really comes out, which may be more than the table of contents said."""
+        """Copy what is really unpacked, which may be more than the table of contents said."""
         chunk = start
         while chunk:
             self._between_chunks()
@@ -162,7 +162,7 @@ class _Archive:
 
 
 def _may_be_a_scan(entry: zipfile.ZipInfo) -> bool:
-    """Whether an entry is a plain file that is not hidden, by its name alone."""
+    """Whether an entry is a plain, visible file, judged by its name alone."""
     path = PurePosixPath(entry.filename.replace("\\", "/"))
     is_link = (entry.external_attr >> 16) & 0o170000 == _SYMLINK_MODE
     is_hidden = any(part.startswith(".") and part not in (".", "..") for part in path.parts)

@@ -1,4 +1,4 @@
-"""The jobs of the service: who owns them, what state they are in, and in which order they run."""
+"""The jobs of the service: their owners, their states, and the order in which they run."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ ENDED = (DONE, FAILED, CANCELLED)
 
 
 class QueueFullError(HSAMSegmentError):
-    """As many jobs wait as the service takes; the client tries again later."""
+    """The queue is full; the client should try again later."""
 
 
 class UnknownJobError(HSAMSegmentError):
-    """There is no such job of this owner. Says nothing about jobs of others."""
+    """The owner has no such job. Reveals nothing about jobs of others."""
 
 
 @dataclass
 class Job:
-    """One scan on its way through the service.
+    """One scan in the service.
 
     Attributes:
         id: random name that cannot be guessed.
-        owner: who sent it, see `Tokens.owner`.
-        folder: its files, removed with the job.
-        request: what the worker is asked to do.
+        owner: the sender, see `Tokens.owner`.
+        folder: its files, deleted with the job.
+        request: request for the worker.
         state: `WAITING`, `RUNNING`, `DONE`, `FAILED` or `CANCELLED`.
-        progress: how far it is.
-        error: the sentence of a failed job.
-        report: of a finished job, as in the JSON report of the command line.
+        progress: its progress.
+        error: the message of a failed job.
+        report: report of a finished job, as in the JSON report of the command line.
         wants_cancel: whether its client asked to stop it.
         is_delivering: whether its result is being sent.
-        ended: when it ended (monotonic seconds), None before.
+        ended: when it ended (monotonic seconds); None before.
     """
 
     id: str
@@ -60,7 +60,7 @@ class Job:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether it has reached a final state."""
         return self.state in ENDED
 
     @property
@@ -71,16 +71,16 @@ class Job:
 
 
 class JobBoard:
-    """All jobs; may be used by any thread.
+    """All jobs; thread-safe.
 
-    Of the waiting jobs the next is one of the owner who was served longest ago, so that a client with many scans does
-    not keep the others from theirs.
+    The next job is from the owner who was served longest ago, so that a client with many scans does not block the
+    others.
 
     Args:
-        waiting_jobs: how many uploads and waiting jobs there may be; one owner gets three quarters of these places.
-        kept_jobs: how many jobs there may be in all, those included whose result waits for its client.
-        keep_seconds: how long an ended job is kept for its client.
-        clock: monotonic seconds.
+        waiting_jobs: maximum number of uploads and waiting jobs; one owner gets three quarters of it.
+        kept_jobs: maximum number of jobs in total, including those whose result waits for its client.
+        keep_seconds: how long a finished job is kept for its client.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -104,10 +104,10 @@ class JobBoard:
 
     @contextmanager
     def place(self, owner: str) -> Iterator[None]:
-        """Hold a place in the queue while an upload comes in.
+        """Reserve a place in the queue during an upload.
 
         Raises:
-            QueueFullError: if all are taken, or all that one owner gets.
+            QueueFullError: if all places, or all places of the owner, are taken.
         """
         with self._changed:
             self._require_place(owner)
@@ -135,7 +135,7 @@ class JobBoard:
             )
 
     def add(self, owner: str, folder: Path, request: SegmentRequest) -> Job:
-        """Put a job at the end of the queue; its files are in `folder`, which now belongs to the job."""
+        """Append a job to the queue; its files are in `folder`, which the job now owns."""
         job = Job(secrets.token_urlsafe(24), owner, folder, request)
         with self._changed:
             self._jobs[job.id] = job
@@ -143,10 +143,10 @@ class JobBoard:
         return job
 
     def find(self, job_id: str, owner: str) -> Job:
-        """A job of this owner.
+        """Find a job of this owner.
 
         Raises:
-            UnknownJobError: if the owner has none of this id.
+            UnknownJobError: if the owner has no job with this ID.
         """
         with self._changed:
             job = self._jobs.get(job_id)
@@ -155,13 +155,13 @@ class JobBoard:
         return job
 
     def place_in_queue(self, job: Job) -> int:
-        """How many jobs wait before this one, at most; 0 if it does not wait."""
+        """Maximum number of waiting jobs ahead of this one; 0 if it is not waiting."""
         with self._changed:
             waiting = self._waiting()
             return waiting.index(job) if job in waiting else 0
 
     def take(self, timeout: float) -> Job | None:
-        """The next job, now running; None if none came within `timeout` seconds."""
+        """Start the next job; None if there was none within `timeout` seconds."""
         with self._changed:
             if not self._waiting():
                 self._changed.wait(timeout)
@@ -175,12 +175,12 @@ class JobBoard:
             return job
 
     def report_progress(self, job: Job, progress: Progress) -> None:
-        """Note how far a running job is."""
+        """Record the progress of a running job."""
         with self._changed:
             job.progress = progress
 
     def end(self, job: Job, state: str, *, error: str = "", report: dict[str, Any] | None = None) -> None:
-        """Note how a job ended, and delete its files but the result; one that its client gave up is removed."""
+        """Record how a job ended, and delete its files except the result; a job abandoned by its client is removed."""
         with self._changed:
             job.error, job.report = error, report or {}
             job.ended, job.state = self._clock(), state
@@ -191,7 +191,7 @@ class JobBoard:
             _delete_all_but(job.result_file, job.folder)
 
     def remove(self, job: Job) -> None:
-        """Forget a job and delete its files; the runner of a running one cancels it and cleans up."""
+        """Remove a job and delete its files; a running one is canceled and cleaned up by its runner."""
         with self._changed:
             self._jobs.pop(job.id, None)
             job.wants_cancel = True
@@ -202,7 +202,7 @@ class JobBoard:
             shutil.rmtree(job.folder, ignore_errors=True)
 
     def start_delivery(self, job: Job) -> bool:
-        """Claim the result of a finished job for one delivery; False while another one is under way."""
+        """Claim the result of a finished job for one delivery; False while another one is in progress."""
         with self._changed:
             if job.is_delivering or self._jobs.get(job.id) is not job:
                 return False
@@ -210,7 +210,7 @@ class JobBoard:
             return True
 
     def end_delivery(self, job: Job, *, remove: bool) -> None:
-        """Give the claim back; a job that was delivered is removed."""
+        """Release the claim; a delivered job is removed."""
         with self._changed:
             job.is_delivering = False
             job.ended = self._clock()
@@ -218,7 +218,7 @@ class JobBoard:
             self.remove(job)
 
     def expire(self) -> int:
-        """Remove ended jobs whose result was not fetched in time; returns how many."""
+        """Remove finished jobs whose result was not fetched in time; return their number."""
         with self._changed:
             limit = self._clock() - self._keep_seconds
             old = [job for job in self._jobs.values() if job.ended is not None and job.ended < limit]
@@ -228,7 +228,7 @@ class JobBoard:
         return len(old)
 
     def counts(self) -> dict[str, int]:
-        """How many jobs there are in each state."""
+        """Number of jobs by state."""
         with self._changed:
             states = [job.state for job in self._jobs.values()]
         return {state: states.count(state) for state in (WAITING, RUNNING, *ENDED)}

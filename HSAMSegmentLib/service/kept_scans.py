@@ -1,4 +1,4 @@
-"""Scans that a client of MONAI Label sends once and has segmented as often as it asks."""
+"""Scans that a MONAI Label client uploads once and can have segmented repeatedly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from HSAMSegmentLib.service.jobs import UnknownJobError
 
 
 class UnknownScanError(UnknownJobError):
-    """There is no such scan of this owner. Says nothing about jobs of others."""
+    """The owner has no such scan. Reveals nothing about scans of others."""
 
 
 @dataclass
@@ -25,12 +25,12 @@ class _KeptScan:
 
 
 class KeptScans:
-    """Scans by their owner and a name; may be used by any thread.
+    """Scans by owner and name; thread-safe.
 
     Args:
-        most_of_one: how many one owner may have; the one that was not used for longest makes room for a new one.
+        most_of_one: maximum number of scans per owner; the least recently used one makes room for a new one.
         keep_seconds: how long a scan is kept after its last use.
-        clock: monotonic seconds.
+        clock: returns monotonic seconds.
     """
 
     def __init__(self, *, most_of_one: int, keep_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,12 +41,12 @@ class KeptScans:
         self._guard = threading.Lock()
 
     def add(self, owner: str, name: str, folder: Path, scan: Path) -> None:
-        """Keep a scan; an older one of the same name is deleted.
+        """Keep a scan; an older one with the same name is deleted.
 
         Args:
-            owner: who sent it.
-            name: how the owner calls it.
-            folder: holds its files and nothing else; deleted with it.
+            owner: the sender.
+            name: the owner's name for it.
+            folder: contains its files and nothing else; deleted with it.
             scan: the file or folder of the scan in `folder`.
         """
         with self._guard:
@@ -57,22 +57,22 @@ class KeptScans:
             self._scans[owner, name] = _KeptScan(folder, scan, self._clock())
 
     def require(self, owner: str, name: str) -> None:
-        """Note that a scan is still wanted.
+        """Mark a scan as still needed.
 
         Raises:
-            UnknownScanError: if the owner has none of this name.
+            UnknownScanError: if the owner has no scan with this name.
         """
         with self._guard:
             self._find(owner, name)
 
     def copy(self, owner: str, name: str, folder: Path) -> Path:
-        """Put a scan into the folder of a job, by hard links where the disk has them.
+        """Copy a scan into the folder of a job, by hard links if the disk supports them.
 
         Returns:
             The file or folder of the scan in `folder`.
 
         Raises:
-            UnknownScanError: if the owner has none of this name.
+            UnknownScanError: if the owner has no scan with this name.
             OSError: if the disk is full.
         """
         with self._guard:
@@ -88,14 +88,14 @@ class KeptScans:
         """Delete a scan.
 
         Raises:
-            UnknownScanError: if the owner has none of this name.
+            UnknownScanError: if the owner has no scan with this name.
         """
         with self._guard:
             self._find(owner, name)
             self._drop((owner, name))
 
     def expire(self) -> None:
-        """Delete the scans that were not used for long."""
+        """Delete scans that were not used for long."""
         with self._guard:
             limit = self._clock() - self._keep_seconds
             for key in [key for key, kept in self._scans.items() if kept.used < limit]:

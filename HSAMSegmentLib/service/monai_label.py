@@ -1,8 +1,8 @@
-"""The part of MONAI Label's interface that segments: clients log in, ask `/info/`, and send scans to `/infer/MODEL`.
+"""The segmentation part of MONAI Label's interface: clients log in, query `/info/`, and send scans to `/infer/MODEL`.
 
-A scan comes with the request, or before: as an image (`PUT /datastore/`) or a session, as MONAI Label's module for
-3D Slicer does it. Both are kept for a while after their last use, for their owner alone. There is no other data store.
-The protocol is that of MONAI Label 0.8 (https://github.com/Project-MONAI/MONAILabel).
+A scan is sent with the request, or in advance: as an image (`PUT /datastore/`) or as a session, like MONAI Label's
+3D Slicer module does. Both are kept for a while after their last use, for their owner only. There is no other data
+store. The protocol is that of MONAI Label 0.8 (https://github.com/Project-MONAI/MONAILabel).
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ router = APIRouter(tags=["MONAI Label"])
 
 @router.get("/auth/")
 async def auth(service: TheService) -> dict[str, Any]:
-    """Whether a client has to log in."""
+    """Whether clients must log in."""
     return {"enabled": service.tokens.are_required, "client_id": "", "realm": ""}
 
 
 @router.post("/auth/token", responses=error_answers(401, 413), openapi_extra=_LOGIN_BODY)
 async def log_in(request: Request, service: TheService) -> dict[str, Any]:
-    """Log in with any name and one of the service's tokens as the password; the answer is that token."""
+    """Log in with any name and one of the service's tokens as the password; the response contains that token."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -82,7 +82,7 @@ async def log_in(request: Request, service: TheService) -> dict[str, Any]:
 
 @router.get("/auth/token/valid", responses=error_answers(401))
 async def is_logged_in(owner: Owner) -> dict[str, Any]:
-    """Whether the token of a client is still right."""
+    """Whether a client's token is still valid."""
     return {"username": "client", "roles": []}
 
 
@@ -108,7 +108,7 @@ async def keep_session(request: Request, service: TheService, owner: Owner) -> d
 
 @router.get("/session/{session_id}", responses=error_answers(401, 404, 422))
 async def session(session_id: str, service: TheService, owner: Owner) -> dict[str, Any]:
-    """Whether a session is still there."""
+    """Whether a session still exists."""
     await run_in_threadpool(service.sessions.require, owner, session_id)
     return _session(service, session_id)
 
@@ -133,7 +133,7 @@ async def _keep(request: Request, service: Service, owner: str, kept: KeptScans,
 
 @router.get("/info/", responses=error_answers(401))
 async def info(service: TheService, owner: Owner) -> dict[str, Any]:
-    """What a client of MONAI Label asks first: the models and their labels."""
+    """The models and their labels, which MONAI Label clients query first."""
     models = await run_in_threadpool(service.ready_models)
     described = {
         entry.id: {
@@ -175,7 +175,7 @@ async def infer(
     image: Annotated[str, Query(max_length=200, description="A scan that was sent before, if none comes now.")] = "",
     session_id: Annotated[str, Query(max_length=200, description="A session, if no scan comes now.")] = "",
 ) -> Response:
-    """Segment a scan and answer with labels, their names, or both; the request lasts as long as the job."""
+    """Segment a scan and return labels, their names, or both; the request lasts as long as the job."""
     if output not in OUTPUTS:
         raise RequestError(f"There is no output '{output}'; choose one of {', '.join(OUTPUTS)}.")
     kept = _kept_scan(service, owner, image, session_id)
@@ -198,7 +198,7 @@ async def infer(
 
 
 def _kept_scan(service: Service, owner: str, image: str, session_id: str) -> Callable[[FilePath], FilePath] | None:
-    """What puts the scan that a request names into a folder; None if it names none."""
+    """Return a function that copies the scan named in a request into a folder; None if it names none."""
     kept, name = (service.sessions, session_id) if session_id else (service.images, image)
     return (lambda folder: kept.copy(owner, name, folder)) if name else None
 
@@ -218,7 +218,7 @@ def _wishes(model: str, output: str, upload: Upload) -> Wishes:
 
 
 async def _end_of(job: Job, request: Request, service: Service) -> None:
-    """Wait for the end of a job; a client that leaves cancels it."""
+    """Wait for the end of a job; if the client disconnects, the job is canceled."""
     try:
         while not job.has_ended:
             if await request.is_disconnected():
@@ -230,7 +230,7 @@ async def _end_of(job: Job, request: Request, service: Service) -> None:
 
 
 def _form_around(boundary: str, params: dict[str, Any], file_name: str) -> tuple[bytes, bytes]:
-    """What comes before and after the file in a form of `params` and `image`."""
+    """The bytes before and after the file in a form of `params` and `image`."""
     lines = (
         f"--{boundary}",
         'Content-Disposition: form-data; name="params"',

@@ -1,4 +1,4 @@
-"""The addresses of the service: send a scan, follow its job, fetch the result, or take everything back."""
+"""The routes of the service: send a scan, follow its job, fetch the result, or delete everything."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _bearer = HTTPBearer(auto_error=False, description="One of the tokens that the s
 
 
 class Wishes:
-    """How a client wants its scan to be segmented.
+    """Options for segmenting a client's scan.
 
     Raises:
         RequestError: if the format is unknown, or a package that it needs is missing.
@@ -52,17 +52,17 @@ class Wishes:
 
 
 def service_of(request: Request) -> Service:
-    """The service that a request reached."""
+    """The service of a request."""
     service: Service = request.app.state.service
     return service
 
 
 def owner_of(
     request: Request,
-    # FastAPI evaluates this at run time, and Python 3.9 knows no "|" between types.
+    # FastAPI evaluates this at run time, and Python 3.9 does not support "|" between types.
     credentials: Annotated[Optional[HTTPAuthorizationCredentials], Security(_bearer)] = None,  # noqa: UP045
 ) -> str:
-    """Who sent a request; answered with 401 if the token is missing or wrong."""
+    """The sender of a request; 401 if the token is missing or invalid."""
     owner = service_of(request).tokens.owner(credentials.credentials if credentials is not None else "")
     if owner is None:
         sentence = "This service needs a valid token in the header 'Authorization: Bearer TOKEN'."
@@ -75,7 +75,7 @@ TheService = Annotated[Service, Depends(service_of)]
 
 
 def error_answers(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """How these statuses are described on the OpenAPI page."""
+    """Descriptions of these statuses for the OpenAPI page."""
     return {code: {"model": ErrorAnswer} for code in codes}
 
 
@@ -84,13 +84,13 @@ router = APIRouter()
 
 @router.get("/health", tags=["service"])
 async def health(service: TheService) -> dict[str, Any]:
-    """Whether the service runs, and how busy it is. Needs no token."""
+    """Whether the service is running, and how busy it is. Needs no token."""
     return {"status": "ok", "version": __version__, "jobs": service.board.counts(), "statement": STATEMENT}
 
 
 @router.get("/v1/models", tags=["models"], responses=error_answers(401))
 async def models(service: TheService, owner: Owner) -> list[dict[str, Any]]:
-    """The models that are ready to use, with the structures that each of them finds."""
+    """The models that are ready to use, with the structures that they segment."""
     return await run_in_threadpool(service.models)
 
 
@@ -130,7 +130,7 @@ async def submit(
 ) -> JobAnswer:
     """Send a scan: NIfTI, NRRD, MetaImage, one DICOM file, or a ZIP archive with the DICOM files of a series.
 
-    The scan is the body of the request, or the field `file` of a form. The answer comes when it has arrived.
+    The scan is the body of the request, or the field `file` of a form. The response is sent after the upload.
     """
     wishes = Wishes(model, tuple(name.strip() for name in organs.split(",") if name.strip()), format, series, tta)
     job = await accept(request, service, owner, wishes.model, lambda upload: wishes)
@@ -145,18 +145,18 @@ async def accept(
     wishes_of: Callable[[Upload], Wishes],
     kept_scan: Callable[[Path], Path] | None = None,
 ) -> Job:
-    """Take an upload in and put it in the queue; whatever fails, nothing is left of it.
+    """Receive an upload and add it to the queue; on failure, nothing of it is left.
 
     Args:
         request: its body is the upload.
-        service: where it goes.
-        owner: who sent it.
-        model: id of a model, looked up before the upload is read.
-        wishes_of: tells how to segment; called when the upload, with its form fields, has arrived.
-        kept_scan: puts a scan that the service has already into a folder, for an upload without one.
+        service: the receiving service.
+        owner: the sender.
+        model: ID of a model, looked up before the upload is read.
+        wishes_of: returns the options; called after the upload, with its form fields, has arrived.
+        kept_scan: copies a scan that the service already has into a folder, for an upload without one.
 
     Raises:
-        HSAMSegmentError: if there is no room, the upload is cut, slow or large, or not a scan.
+        HSAMSegmentError: if there is no room, or the upload is incomplete, slow, large, or not a scan.
     """
     model = await run_in_threadpool(service.model_for, model)
     async with upload_folder(service, owner) as folder:
@@ -173,7 +173,7 @@ async def accept(
 
 @asynccontextmanager
 async def upload_folder(service: Service, owner: str) -> AsyncIterator[Path]:
-    """A folder for an upload, which holds a place in the queue meanwhile; whatever fails, nothing is left of it.
+    """Yield a folder for an upload, reserving a place in the queue; on failure, nothing of it is left.
 
     Raises:
         QueueFullError: if the queue is full.
@@ -210,7 +210,7 @@ def _request(service: Service, wishes: Wishes, model: str, scan: Path, folder: P
 
 @router.get("/v1/jobs/{job_id}", tags=["jobs"], responses=error_answers(401, 404, 422))
 async def status(job_id: str, service: TheService, owner: Owner) -> JobAnswer:
-    """How far a job is; of a finished one also its report."""
+    """Progress of a job, with its report once it is finished."""
     return job_answer(service.board.find(job_id, owner), service.board)
 
 
@@ -221,7 +221,7 @@ async def status(job_id: str, service: TheService, owner: Owner) -> JobAnswer:
     responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **error_answers(401, 404, 422)},
 )
 async def events(job_id: str, service: TheService, owner: Owner) -> StreamingResponse:
-    """Server-sent events: `progress` until the last one, which is `done`, `failed` or `cancelled`."""
+    """Server-sent events: `progress`, and finally `done`, `failed` or `cancelled`."""
     job = service.board.find(job_id, owner)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(job_events(job, service.board), media_type="text/event-stream", headers=headers)
@@ -239,13 +239,13 @@ async def result(
     owner: Owner,
     keep: Annotated[bool, Query(description="Keep it until DELETE, or until its time is over.")] = False,
 ) -> Response:
-    """The segmentation. When all of it was sent, the scan, the result and the job are deleted."""
+    """The segmentation. After all of it was sent, the scan, the result and the job are deleted."""
     job = service.board.find(job_id, owner)
     return await delivery(service, job, keep=keep)
 
 
 async def delivery(service: Service, job: Job, *, keep: bool = False, **parts: Any) -> Delivery:
-    """The answer that sends the result of a job and then removes the job."""
+    """The response that sends the result of a job and then removes the job."""
     if job.state != DONE:
         reason = f": {job.error}" if job.error else "."
         raise HTTPException(409, f"The job is {job.state} and has no result{reason}")
@@ -273,7 +273,7 @@ async def delivery(service: Service, job: Job, *, keep: bool = False, **parts: A
 
 @router.delete("/v1/jobs/{job_id}", status_code=204, tags=["jobs"], responses=error_answers(401, 404, 422))
 async def delete(job_id: str, service: TheService, owner: Owner) -> Response:
-    """Cancel a job, whatever its state, and delete everything of it."""
+    """Cancel a job in any state, and delete everything of it."""
     job = service.board.find(job_id, owner)
     await run_in_threadpool(service.board.remove, job)
     return Response(status_code=204)

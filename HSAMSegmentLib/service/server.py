@@ -1,4 +1,4 @@
-"""Runs the application with uvicorn until it is asked to stop."""
+"""Run the application with uvicorn until it is asked to stop."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def serve(app: FastAPI, settings: ServiceSettings, cancel: CancelToken, listenin
     """Serve until `cancel` is set.
 
     Args:
-        app: see `make_app`.
-        settings: address, certificate and patience.
-        cancel: looked at ten times a second.
-        listening: told the address of the service before the first request is taken.
+        app: application from `make_app`.
+        settings: address, certificate and timeouts.
+        cancel: checked ten times a second.
+        listening: called with the address of the service before the first request is accepted.
 
     Raises:
         RequestError: if the address cannot be used, or the certificate cannot be read.
@@ -84,7 +84,7 @@ def _address(bound: socket.socket, is_secure: bool) -> str:
 
 
 class _Server(uvicorn.Server):
-    """A server that a cancel token ends; signals stay with the program, which sets the token."""
+    """A server that stops with a cancel token; signals are left to the program, which sets the token."""
 
     def __init__(self, config: uvicorn.Config, cancel: CancelToken) -> None:
         super().__init__(config)
@@ -92,16 +92,16 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the program's own handlers in place."""
+        """Keep the program's own handlers."""
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        """Called ten times a second by uvicorn; True ends the server."""
+        """Called ten times a second by uvicorn; True stops the server."""
         return self._cancel.is_cancelled or await super().on_tick(counter)
 
 
 class _PatientProtocol(H11Protocol):
-    """Closes connections whose first request does not arrive in time; uvicorn itself waits for ever."""
+    """Closes connections whose first request does not arrive in time; uvicorn itself waits forever."""
 
     def __init__(self, silence_seconds: float, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -109,12 +109,12 @@ class _PatientProtocol(H11Protocol):
         self._impatience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the clock."""
+        """Start the timer."""
         super().connection_made(cast(asyncio.Transport, transport))
         self._impatience = self.loop.call_later(self._silence_seconds, self._close_if_silent)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the timer."""
         if self._impatience is not None:
             self._impatience.cancel()
         super().connection_lost(exc)

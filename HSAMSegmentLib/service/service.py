@@ -1,4 +1,4 @@
-"""The service without its HTTP face: settings, tokens, models, the board of jobs, and the workers that run them."""
+"""The service without HTTP: settings, tokens, models, the job board, and the workers that run jobs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Service:
     """Everything that requests share.
 
     Args:
-        settings: how it was started.
+        settings: settings of the service.
         store: where models are looked up; None for the user's own.
-        environment: variables of the worker processes in addition to this one's.
+        environment: additional environment variables of the worker processes.
 
     Raises:
-        OutputError: if the folder for uploads cannot be made.
+        OutputError: if the folder for uploads cannot be created.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class Service:
 
     @property
     def folder(self) -> Path:
-        """Where uploads and results lie; only the user who runs the service can read it."""
+        """Folder of uploads and results; only the user who runs the service can read it."""
         return self._workspace.folder
 
     def start(self) -> None:
-        """Begin to run jobs."""
+        """Start running jobs."""
         self.dispatcher.start()
 
     def stop(self) -> None:
@@ -71,21 +71,21 @@ class Service:
         self._workspace.close()
 
     def raise_if_stopping(self) -> None:
-        """Leave work that a client waits for.
+        """Stop work that a client is waiting for.
 
         Raises:
-            CancelledError: if the service is about to end.
+            CancelledError: if the service is shutting down.
         """
         if self._is_stopping:
             raise CancelledError("The service is about to end. Send the scan again later.")
 
     def ready_models(self) -> list[ModelEntry]:
-        """The models that can be used now, with all that they need."""
+        """The models that are ready to use."""
         entries = [entry for entry in self._store.models(MODEL) if entry.is_present]
         return [entry for entry in entries if not self._store.requirements(entry.id)]
 
     def models(self) -> list[dict[str, Any]]:
-        """What clients are told about the models."""
+        """Descriptions of the models for clients."""
         return [
             {
                 "id": entry.id,
@@ -99,12 +99,12 @@ class Service:
         ]
 
     def model_for(self, name: str) -> str:
-        """What the worker is told to use for the model that a client named.
+        """The model reference for the worker, from the ID that a client named.
 
-        A client names models by id only: a path would let it ask for files of this computer.
+        Clients name models by ID only: a path would let them access files on this computer.
 
         Raises:
-            ModelNotFoundError: if no model of this id is ready.
+            ModelNotFoundError: if no model with this ID is ready.
         """
         if not name:
             return self.settings.model

@@ -1,4 +1,4 @@
-"""How much the service takes on, and for whom. Plain data."""
+"""Limits, settings and tokens of the service. Plain data."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from HSAMSegmentLib.errors import RequestError
 
 SHORTEST_TOKEN = 16
 NOBODY = ""
-"""The owner of all jobs where no token is asked for."""
+"""The owner of all jobs if no tokens are required."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds that keep one client from taking the service away from the others.
+    """Limits that keep one client from blocking the others.
 
     Attributes:
-        upload_bytes: largest upload.
-        unpacked_bytes: what a ZIP archive may unpack to.
-        files: most files in a ZIP archive.
-        upload_seconds: longest duration of an upload.
+        upload_bytes: maximum size of an upload.
+        unpacked_bytes: maximum size of an unpacked ZIP archive.
+        files: maximum number of files in a ZIP archive.
+        upload_seconds: maximum duration of an upload.
         silence_seconds: longest pause within an upload or a delivery, and before the first line of a request.
-        job_seconds: longest run of one job, without its time in the queue.
+        job_seconds: maximum duration of one job, without its time in the queue.
         keep_seconds: how long a result waits for its client.
-        waiting_jobs: uploads in progress and jobs in the queue; further ones are sent away until there is room.
-        kept_jobs: jobs in all, those included whose result was not fetched yet.
-        kept_scans: scans that a client of MONAI Label may have here at once to ask about again.
+        waiting_jobs: uploads in progress and jobs in the queue; further ones are rejected until there is room.
+        kept_jobs: jobs in total, including those whose result was not fetched yet.
+        kept_scans: scans that a MONAI Label client may keep here at once.
     """
 
     upload_bytes: int = 2 << 30
@@ -47,19 +47,19 @@ class Limits:
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """Everything that a service is started with.
+    """All settings of a service.
 
     Attributes:
-        host: address or name that it listens at.
+        host: address or name to listen on.
         port: TCP port; 0 for any free one.
-        tokens: who may use it; empty for everybody who reaches it.
-        model: id or file of the model for requests that name none; "" to choose by the scan.
+        tokens: tokens that grant access; empty to grant it to everybody who can connect.
+        model: ID or file of the model for requests that name none; "" to choose by the scan.
         device: "auto", "cpu", "cuda", ...
-        workers: how many jobs run at the same time, each in a process of its own.
-        folder: where uploads and results lie until they are delivered; None for the system's temporary folder.
+        workers: number of parallel jobs, each in its own process.
+        folder: where uploads and results are kept until delivery; None for the system's temporary folder.
         certificate: PEM file for HTTPS, or None.
-        key: PEM file of its private key, or None if the certificate's file holds it.
-        limits: bounds.
+        key: PEM file of its private key, or None if the certificate file contains it.
+        limits: limits on clients.
     """
 
     host: str = "127.0.0.1"
@@ -82,7 +82,7 @@ class ServiceSettings:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this computer reaches an address."""
+    """Whether only this computer can connect to an address."""
     if host == "localhost":
         return True
     try:
@@ -92,10 +92,10 @@ def is_loopback(host: str) -> bool:
 
 
 def read_tokens(path: Path) -> tuple[str, ...]:
-    """Tokens from a file: one a line; empty lines and those that begin with # do not count.
+    """Read tokens from a file: one per line; empty lines and lines that begin with # are ignored.
 
     Raises:
-        RequestError: if the file cannot be read, has none, or one is too short to be safe.
+        RequestError: if the file is unreadable or has no token, or one is too short to be safe.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -105,10 +105,10 @@ def read_tokens(path: Path) -> tuple[str, ...]:
 
 
 def checked_tokens(tokens: Iterable[str], source: str) -> tuple[str, ...]:
-    """The tokens, without repetitions.
+    """Validate tokens and remove repetitions.
 
     Raises:
-        RequestError: if there is none, or one is short or has characters that no header can carry.
+        RequestError: if there is none, or one is too short or has characters that no header can carry.
     """
     unique = tuple(dict.fromkeys(tokens))
     if not unique:
@@ -123,22 +123,22 @@ def checked_tokens(tokens: Iterable[str], source: str) -> tuple[str, ...]:
 
 
 class Tokens:
-    """Tells who sent a request, by a hash of the token: the tokens themselves are not kept."""
+    """Identifies the sender of a request by a hash of the token; the tokens themselves are not stored."""
 
     def __init__(self, tokens: Iterable[str]) -> None:
         self._owners = tuple(_digest(token) for token in tokens)
 
     @property
     def are_required(self) -> bool:
-        """Whether a request needs one."""
+        """Whether requests need a token."""
         return bool(self._owners)
 
     def owner(self, token: str) -> str | None:
-        """Who sent a token: a name for comparisons; `NOBODY` where none is needed, None if the token is wrong."""
+        """The owner of a token: a name for comparisons; `NOBODY` if none is required, None if it is invalid."""
         if not self._owners:
             return NOBODY
         digest = _digest(token)
-        # Every token is compared, each in constant time, so that the time tells nothing.
+        # Every token is compared in constant time, so that the duration reveals nothing.
         matches = [owner for owner in self._owners if hmac.compare_digest(owner, digest)]
         return matches[0] if matches else None
 

@@ -1,4 +1,4 @@
-"""Uploads go to the disk as they arrive, so that memory does not grow with them; slow and endless ones are cut."""
+"""Stream uploads to disk, so that memory does not grow with them; slow and endless ones are aborted."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from HSAMSegmentLib.service.settings import Limits
 FILE_FIELD = "file"
 
 _FORM_BYTES = 64 << 10
-"""What all text fields of a form, and its headers, may have together."""
+"""Limit on all text fields of a form and its headers together."""
 _LOOK_AT_DISK_BYTES = 16 << 20
 _WRITE_BYTES = 256 << 10
 
 
 class TooLargeError(HSAMSegmentError):
-    """An upload is larger than the service takes."""
+    """An upload exceeds the limit."""
 
 
 class TooSlowError(HSAMSegmentError):
-    """An upload paused or lasted for too long."""
+    """An upload stalled or took too long."""
 
 
 class CutUploadError(HSAMSegmentError):
-    """The client left before its upload was complete."""
+    """The client disconnected before its upload was complete."""
 
 
 @dataclass
 class Upload:
-    """What came in.
+    """A received upload.
 
     Attributes:
         path: the file.
         fields: the text fields of a form, empty for a plain body.
-        has_file: whether a file came; without one `path` is empty.
+        has_file: whether a file was sent; otherwise `path` is empty.
     """
 
     path: Path
@@ -59,14 +59,14 @@ class Upload:
 async def receive_upload(
     request: Request, folder: Path, limits: Limits, *, file_field: str = FILE_FIELD, needs_file: bool = True
 ) -> Upload:
-    """Write the body of a request to a file in `folder`: a plain body, or one field of a form.
+    """Stream the body of a request to a file in `folder`: a plain body, or one field of a form.
 
     Args:
         request: its body is the upload.
-        folder: where the file goes.
-        limits: bounds on size and time.
-        file_field: name of the field of a form that holds the file.
-        needs_file: whether a form without it is refused.
+        folder: destination of the file.
+        limits: limits on size and time.
+        file_field: name of the form field with the file.
+        needs_file: whether to reject a form without it.
 
     Raises:
         TooLargeError, TooSlowError, CutUploadError: see there.
@@ -95,7 +95,7 @@ async def receive_upload(
 
 
 async def _bounded_chunks(request: Request, limits: Limits) -> AsyncIterator[bytes]:
-    """The pieces of a body, as long as they come in time and are not too many."""
+    """The chunks of a body, while they arrive in time and within the limits."""
     stated = request.headers.get("content-length", "")
     if stated.isdigit() and int(stated) > limits.upload_bytes:
         raise _too_large(limits)
@@ -128,7 +128,7 @@ def _too_large(limits: Limits) -> TooLargeError:
 
 
 class _DiskSink:
-    """A file that looks at the free space now and then.
+    """A file that checks the free space from time to time.
 
     Attributes:
         size: bytes written so far.
@@ -156,7 +156,7 @@ class _DiskSink:
 
 
 class _Form:
-    """A form of several parts, read while it arrives: one file to the disk, short texts to memory."""
+    """A multipart form, parsed as it arrives: one file to disk, short texts to memory."""
 
     def __init__(self, boundary: bytes, sink: _DiskSink, file_field: str) -> None:
         if not boundary:
@@ -172,10 +172,10 @@ class _Form:
             raise _malformed(error) from error
 
     def feed(self, data: bytes) -> None:
-        """Take the next piece.
+        """Process the next chunk.
 
         Raises:
-            RequestError: if the form is malformed, or its text fields are long.
+            RequestError: if the form is malformed, or its text fields are too long.
         """
         try:
             self._parser.write(data)
@@ -183,7 +183,7 @@ class _Form:
             raise _malformed(error) from error
 
     def finish(self) -> dict[str, str]:
-        """The text fields.
+        """Return the text fields.
 
         Raises:
             RequestError: if the form ended early.
@@ -194,7 +194,7 @@ class _Form:
 
     @property
     def has_file(self) -> bool:
-        """Whether the field of the file came."""
+        """Whether the file field was sent."""
         return self._files > 0
 
     def _callbacks(self) -> Any:
@@ -245,7 +245,7 @@ def _malformed(error: Exception) -> RequestError:
 
 
 async def drain(request: Request, seconds: float) -> None:
-    """Read and drop the rest of a refused body for a moment, so that the client gets to read why it was refused."""
+    """Read and discard the rest of a rejected body for a moment, so that the client can read why it was rejected."""
 
     async def read_rest() -> None:
         async for _ in request.stream():
