@@ -1,7 +1,7 @@
-"""Hooks of MkDocs: pages made from the code, and files of the repository that lie outside of Docs.
+"""MkDocs hooks: pages generated from the code, and files of the repository outside Docs.
 
-The pages in `Docs` are written to be read on GitHub, too; their links to files beside `Docs` are turned into links that
-hold in the site.
+The pages in `Docs` are also read on GitHub; their links to files outside `Docs` are rewritten to links that work on the
+site.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PICTURES = "pictures/"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pictures, the pages about the project, and the references."""
+    """Add the pictures, the project pages, and the references."""
     from mkdocs.structure.files import File
 
     for picture in sorted((REPOSITORY / "Resources" / "Screenshots").glob("*.png")):
@@ -41,20 +41,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Turn links to files beside `Docs` into links that hold in the site."""
+    """Rewrite links to files outside `Docs` to links that work on the site."""
     markdown = markdown.replace("](../Resources/Screenshots/", f"]({PICTURES}")
     markdown = re.sub(r"\]\(notebooks/", f"]({WEB}Docs/notebooks/", markdown)
     return re.sub(r"\]\(\.\./([^)]+)\)", rf"]({WEB}\1)", markdown)
 
 
 def _outside(name: str) -> str:
-    """A page of the repository's root, with its links as seen from `Docs`."""
+    """A page from the repository's root, with links relative to `Docs`."""
     text = (REPOSITORY / name).read_text(encoding="utf-8")
     return re.sub(r"\]\(Docs/", "](", text)
 
 
 def command_line_page() -> str:
-    """Every command with its options, as `--help` has them."""
+    """Every command with its options, as in `--help`."""
     from HSAMSegmentLib.cli.main import build_parser
 
     parser = build_parser()
@@ -77,7 +77,7 @@ def _help(parser: argparse.ArgumentParser) -> str:
 
 
 def api_page() -> str:
-    """The public names of the package, described by their docstrings."""
+    """The public names of the package, documented by their docstrings."""
     import HSAMSegmentLib
 
     names = [name for name in HSAMSegmentLib.__all__ if not name.startswith("_")]

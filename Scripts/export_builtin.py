@@ -1,4 +1,4 @@
-"""Evaluate the models of a training state on the validation scans, and write them to Resources/Models.
+"""Evaluate the models of a training state on the validation scans, and export them to Resources/Models.
 
 python Scripts/export_builtin.py --data ../shared/data
 """
@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Evaluate and write."""
+    """Evaluate and export."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
     parser.add_argument("--state", type=Path, default=REPOSITORY / "Scratch" / "builtin.training")

@@ -1,10 +1,10 @@
-"""Download a release of 3D Slicer for Linux, check it against its hash, unpack it, and print the path of the program.
+"""Download a release of 3D Slicer for Linux, verify its hash, unpack it, and print the path of the program.
 
     python Scripts/fetch_slicer.py 5.10.0 build/slicer
     python Scripts/fetch_slicer.py newest build/slicer
 
-A release whose hash is not known here is checked against the one that the package server states, which is printed: with
-it, the next run does not depend on the server's word.
+A release without a known hash is verified against the one on the package server, which is printed: with it, later runs
+need not trust the server.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Release:
     """One archive.
 
     Attributes:
-        item: its id on the package server.
-        sha512: its hash, empty if it is not known here.
+        item: its ID on the package server.
+        sha512: its hash, empty if unknown.
     """
 
     item: str
@@ -54,7 +54,7 @@ RELEASES = {
 
 
 def newest_item(page: str) -> str:
-    """The item id of the release that a download page offers.
+    """The item ID of the release that a download page offers.
 
     Raises:
         SystemExit: if the page names none.
@@ -66,10 +66,10 @@ def newest_item(page: str) -> str:
 
 
 def stated_hash(files: list[dict]) -> str:
-    """The SHA-512 that the package server states for the archive of an item.
+    """The SHA-512 of an item's archive according to the package server.
 
     Raises:
-        SystemExit: if it states none.
+        SystemExit: if there is none.
     """
     hashes = [str(item["sha512"]) for item in files if item.get("sha512")]
     if len(hashes) != 1:
@@ -92,10 +92,10 @@ def resolved(version: str) -> Release:
 
 
 def fetch(url: str, target: Path, sha512: str) -> Path:
-    """Download a file and check it.
+    """Download and verify a file.
 
     Raises:
-        SystemExit: if it has another hash; the file is removed.
+        SystemExit: if its hash differs; the file is deleted.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha512()
@@ -110,10 +110,10 @@ def fetch(url: str, target: Path, sha512: str) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack an archive of Slicer; returns the program.
+    """Unpack a Slicer archive; return the program.
 
     Raises:
-        SystemExit: if there is no program in it.
+        SystemExit: if it contains no program.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -131,7 +131,7 @@ def _read(url: str) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it; returns the exit code."""
+    """Run the script; return the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("version", help=f"one of {', '.join((*RELEASES, NEWEST))}")

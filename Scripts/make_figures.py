@@ -59,7 +59,7 @@ class Figure:
         self.parts.append(f'<polyline points="{path}" fill="none" stroke="{STROKE}" marker-end="url(#tip)"/>')
 
     def right(self, start: Box, end: Box) -> None:
-        """Add an arrow from the right edge of a box to the left edge of the next, which is level with it."""
+        """Add an arrow from the right edge of a box to the left edge of the next one at the same height."""
         self.arrow((start.x + start.width // 2, end.y), (end.x - end.width // 2, end.y))
 
     def note(self, x: int, y: int, text: str, anchor: str = "start") -> None:
@@ -67,7 +67,7 @@ class Figure:
         self.parts.append(f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="12">{_text(text)}</text>')
 
     def legend(self) -> None:
-        """Say what the colors mean, at the lower left."""
+        """Add a color legend at the lower left."""
         for number, (fill, text) in enumerate(((FROZEN, "frozen"), (TRAINED, "trained"), (DATA, "data"))):
             x = 20 + 100 * number
             self.parts.append(

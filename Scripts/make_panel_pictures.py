@@ -1,4 +1,4 @@
-"""Pictures of every tab in every state, for the sizes and palettes of screens: to look at, not to commit.
+"""Make pictures of every tab in every state, for several screen sizes and palettes: for review, not to commit.
 
     python Scripts/make_panel_pictures.py build/panel
     python Scripts/make_panel_pictures.py build/panel --widths 380 --colors dark
@@ -17,7 +17,7 @@ WIDTHS, HEIGHTS = (380, 510, 700), (720, 1050)
 
 
 def main() -> int:
-    """Make them; returns the exit code."""
+    """Make all pictures; return the exit code."""
     options = _arguments()
     for folder in ("Testing/Host", "Testing/Python", "."):
         sys.path.insert(0, str(REPOSITORY / folder))
@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def grab_all(host, folder: Path, width: int, height: int, colors: str) -> None:
-    """A picture per tab."""
+    """One picture per tab."""
     import qt
     from panel_states import STATES, show_state
 

@@ -1,8 +1,8 @@
-"""Make the pictures of the README in the headless host: the panel with a finished result, a slice, and the 3D view.
+"""Make the README pictures in the headless host: the panel with a finished result, a slice, and the 3D view.
 
 `python Scripts/make_screenshots.py [SCAN] [--model ID] [--output FOLDER]`. Without a scan it shows the CT scan of the
-tests (Apache-2.0); only its pictures may be committed, since the terms of most scans forbid to pass on even pictures
-of them.
+tests (Apache-2.0); only these pictures may be committed, since the terms of most scans forbid redistributing even
+pictures of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "Testing" / "Host")]
 DEFAULT_SCAN = REPOSITORY / "Testing" / "Data" / "ct_totalsegmentator" / "images" / "ct_example_full.nii.gz"
 DEFAULT_MODEL = "abdomen-ct"
 ABDOMEN_WINDOW_HU = (400.0, 40.0)
-"""Width and center in which CT of the abdomen is read."""
+"""Width and center of the usual window for abdominal CT."""
 PANEL_WIDTH, TALLEST_PANEL = 480, 1400
 LONGEST_WAIT_SECONDS = 300.0
 
@@ -29,7 +29,7 @@ logger = logging.getLogger("make_screenshots")
 
 
 def main() -> int:
-    """Make all pictures; returns the exit code."""
+    """Make all pictures; return the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = _arguments()
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def pack(path: Path) -> None:
-    """Write a picture again with its 256 most frequent colors, less than half as large and of the same look."""
+    """Save a picture again with its 256 most frequent colors: less than half the size, the same look."""
     from PIL import Image
 
     before = path.stat().st_size
@@ -72,7 +72,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def load_scan(path: str | None):
-    """The volume node to segment: a file, or the CT scan of the tests in the usual window."""
+    """The volume node to segment: from a file, or the CT scan of the tests in the usual window."""
     import slicer
 
     volume = slicer.util.loadVolume(path or str(DEFAULT_SCAN), {})
@@ -85,7 +85,7 @@ def load_scan(path: str | None):
 
 
 def segment_by_click(host, panel, volume, model: str):
-    """Choose scan and model in the panel, click, and wait; returns the segmentation node."""
+    """Choose scan and model in the panel, click, and wait; return the segmentation node."""
     import slicer
 
     ui = panel.ui
@@ -105,10 +105,10 @@ def segment_by_click(host, panel, volume, model: str):
 def wait_until(
     host, done: Callable[[], bool], status: Callable[[], str], seconds: float = LONGEST_WAIT_SECONDS
 ) -> None:
-    """Let the application run until something is done; what the panel says then is logged.
+    """Run the event loop until a condition holds, then log the panel's status.
 
     Raises:
-        SystemExit: if it takes longer than it may.
+        SystemExit: on timeout.
     """
     deadline = time.monotonic() + seconds
     host.process_events()
@@ -122,7 +122,7 @@ def wait_until(
 
 
 def grab_panel(host, widget, path: Path) -> None:
-    """The panel as it looks when a result is there, in a dock that is as high as it needs."""
+    """The panel with a result, in a dock of the height that it needs."""
     panel = host.show_in_panel(widget, PANEL_WIDTH, TALLEST_PANEL)
     settle(host)
     form = widget.shell.open("segment").widget
@@ -136,16 +136,16 @@ def grab_panel(host, widget, path: Path) -> None:
 
 
 def settle(host, rounds: int = 30) -> None:
-    """Let heights follow widths, level by level."""
+    """Let heights adapt to widths, level by level."""
     for _ in range(rounds):
         host.process_events()
 
 
 class Views:
-    """The slice and 3D views to take pictures of."""
+    """The slice and 3D views to capture."""
 
     def __init__(self, volume) -> None:
-        """Prepare them before the job, as an application has them open already."""
+        """Create them before the job, since an application already has them open."""
         import slicer
 
         self._volume = volume
@@ -155,7 +155,7 @@ class Views:
         self._slice.show(volume)
 
     def grab_slice(self, path: Path) -> None:
-        """The slice with the most organs in it."""
+        """The slice with the most organs."""
         import slicer
 
         self._slice.show(self._volume, self._offset_of_fullest_slice())
@@ -164,7 +164,7 @@ class Views:
         self._slice.grab(path)
 
     def grab_in_place(self, path: Path) -> None:
-        """The slice that is in sight, all of it."""
+        """The current slice, uncropped."""
         offset = self._slice.logic.GetSliceOffset()
         self._slice.logic.FitSliceToBackground()
         self._slice.logic.SetSliceOffset(offset)

@@ -1,8 +1,7 @@
 """Make the pictures of `Docs/tutorial.md` in the headless host: correct, fine-tune, compare, batch, share, by clicks.
 
-`python Scripts/make_tutorial_pictures.py [--minutes M] [--output FOLDER]`. They show the synthetic phantom and nothing
-else, so they may be published. The host has no Segment Editor: the phantom's own ground truth stands in for the
-correction that a person would draw.
+`python Scripts/make_tutorial_pictures.py [--minutes M] [--output FOLDER]`. They show only the synthetic phantom, so
+they may be published. The host has no Segment Editor: the phantom's own ground truth replaces manual corrections.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from make_screenshots import REPOSITORY, Views, pack, segment_by_click, wait_unt
 
 DEFAULT_MODEL = "abdomen-mr"
 PHANTOM_SEED = 9
-"""A phantom with room to learn: the pictures show what the module looks like, they prove nothing."""
+"""A phantom that leaves room for improvement: the pictures show the module, they prove nothing."""
 SCAN_NAME = "Phantom abdomen MR"
 OTHER_SEEDS = (2, 4)
 PANEL_WIDTH = 560
@@ -31,7 +30,7 @@ logger = logging.getLogger("make_tutorial_pictures")
 
 
 def main() -> int:
-    """Make all pictures; returns the exit code."""
+    """Make all pictures; return the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = _arguments()
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -63,10 +62,10 @@ def _arguments() -> argparse.Namespace:
 
 
 class Tour:
-    """Walks through the tutorial and takes a picture of each station."""
+    """Walks through the tutorial and captures each step."""
 
     def __init__(self, host, output: Path) -> None:
-        """Open the module on a scene with the phantom.
+        """Open the module with the phantom in the scene.
 
         Args:
             host: the running headless host.
@@ -82,17 +81,17 @@ class Tour:
         self._result = self._before = None
 
     def close(self) -> None:
-        """End what runs."""
+        """Stop what is running."""
         self._widget.cleanup()
 
     def segment(self) -> None:
-        """One click on the tab Segment; a copy keeps what the model found."""
+        """One click on the Segment tab; a copy keeps the model's result."""
         panel = self._widget.shell.open("segment")
         self._result = segment_by_click(self._host, panel, self._volume, DEFAULT_MODEL)
         self._before = copy_of(self._result, "Before the correction")
 
     def correct(self) -> None:
-        """The tab Fine-tune with the slices worth correcting; then the correction."""
+        """The Fine-tune tab with the slices worth correcting, then the correction."""
         tab = self._widget.shell.open("finetune")
         ui = tab.ui
         ui.finetuneScanSelector.setCurrentNode(self._volume)
@@ -101,7 +100,7 @@ class Tour:
         draw_truth(self._result, self._truth, self._volume)
 
     def finetune(self, minutes: float) -> None:
-        """Learn from the corrected pair to the end: what is learned, how it went, the chart, the new model."""
+        """Fine-tune on the corrected pair to the end: labels, progress, chart, new model."""
         tab = self._widget.shell.open("finetune")
         ui = tab.ui
         ui.titleEdit.setText(MODEL_TITLE)
@@ -114,7 +113,7 @@ class Tour:
         self._grab_chart(tab.live.chart.chart_node)
 
     def compare(self) -> None:
-        """What the model found against the corrected segmentation, with the disagreement over a slice."""
+        """The model's result against the corrected segmentation, with the disagreement over a slice."""
         tab = self._widget.shell.open("compare")
         ui = tab.ui
         ui.firstSelector.setCurrentNode(self._before)
@@ -131,7 +130,7 @@ class Tour:
         ui.disagreementButton.click()
 
     def segment_many(self) -> None:
-        """All scans of the scene with the tab Batch."""
+        """All scans of the scene on the Batch tab."""
         for number, seed in enumerate(OTHER_SEEDS, start=2):
             add_phantom(f"Phantom {number}", seed)
         tab = self._widget.shell.open("batch")
@@ -146,9 +145,9 @@ class Tour:
         wait_until(self._host, until, status, LONGEST_WAIT_SECONDS)
 
     def _fit(self, tab) -> None:
-        """Give the panel the height that a part asks for; in the application it would scroll."""
+        """Resize the panel to the height that a part needs; in the application it would scroll."""
         panel, form = self._widget.parent, tab.widget
-        for _ in range(3):  # labels that break their lines ask for their height when their width is settled
+        for _ in range(3):  # labels with line breaks know their height only after their width is settled
             self._host.process_events()
             asked = max(form.sizeHint().height(), form.layout().totalHeightForWidth(form.width))
             panel.resize(PANEL_WIDTH, asked + panel.height - form.height)
@@ -159,7 +158,7 @@ class Tour:
         section.grab().save(str(self._output / name))
 
     def _grab_from(self, tab, first, last, name: str, without=()) -> None:
-        """The panel from one widget to another one below it."""
+        """The panel from one widget down to another."""
         import qt
 
         for widget in without:
@@ -180,14 +179,14 @@ class Tour:
 
 
 def add_phantom(name: str, seed: int):
-    """A phantom as a volume node with a name that says what it is."""
+    """A phantom as a volume node with a descriptive name."""
     from HSAMSegmentLib.slicer.self_test import add_phantom as add
 
     return add(name, seed=seed)
 
 
 def copy_of(node, name: str):
-    """A copy of a segmentation node, as Clone in the Data module makes it."""
+    """A copy of a segmentation node, as with Clone in the Data module."""
     import slicer
 
     copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
@@ -199,7 +198,7 @@ def copy_of(node, name: str):
 
 
 def draw_truth(node, truth, volume_node) -> None:
-    """Put the true outline of every organ into the segments of a node."""
+    """Draw the ground truth of every organ into the segments of a node."""
     import slicer
 
     segmentation = node.GetSegmentation()

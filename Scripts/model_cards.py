@@ -1,4 +1,4 @@
-"""Write the cards of the built-in models, from their manifests, to Docs/builtin_models.md.
+"""Write the cards of the built-in models from their manifests to Docs/builtin_models.md.
 
 python Scripts/model_cards.py
 """

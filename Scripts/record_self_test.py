@@ -1,4 +1,4 @@
-"""Record what `hsam-segment doctor --self-test` compares with; run it after the built-in model has changed.
+"""Record the reference results of `hsam-segment doctor --self-test`; run it after the built-in model has changed.
 
 python Scripts/record_self_test.py
 """
@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Segment and write."""
+    """Segment and record."""
     path = REPOSITORY / "Resources" / "Models" / RECORD_FILE
     if not path.is_file():
         path.write_text('{"model": "", "dice": {}}')

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Set everything up in .venv and run it: `python3 Scripts/run.py demo` or `python3 Scripts/run.py test`.
+"""Set up everything in .venv and run it: `python3 Scripts/run.py demo` or `python3 Scripts/run.py test`.
 
-Needs Python 3.9 or later and nothing else; uses the standard library only. What is installed lands in `.venv` in the
-project's folder; delete that folder to be rid of it.
+Needs only Python 3.9 or later and its standard library. Everything is installed into `.venv` in the project's folder;
+delete that folder to uninstall.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ DEMO_SCAN = Path("Testing") / "Data" / "ct_totalsegmentator" / "images" / "ct_ex
 
 
 class SetupError(Exception):
-    """The set-up or the run cannot go on; the text says why and what to do."""
+    """Setup or run cannot continue; the message says why and what to do."""
 
 
 class Environment:
-    """The virtual environment of the project: made, repaired and filled when that is needed, left alone otherwise."""
+    """The project's virtual environment: created, repaired and filled if necessary, otherwise left alone."""
 
     def __init__(self, root: Path) -> None:
         """`root` is the project's folder; the environment is `.venv` in it."""
@@ -52,10 +52,10 @@ class Environment:
         return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
     def ensure(self, extras: tuple[str, ...] = ()) -> None:
-        """Make the environment hold the project with these extras.
+        """Ensure that the environment has the project with these extras.
 
         Raises:
-            SetupError: if that fails; with the reason and the last lines of the log.
+            SetupError: if that fails, with the reason and the last lines of the log.
         """
         stamp = self.read_stamp()
         extras = tuple(sorted({*extras, *stamp.get("extras", [])}))
@@ -74,12 +74,12 @@ class Environment:
         say("The set-up is complete.")
 
     def wanted_stamp(self, extras: tuple[str, ...]) -> dict[str, object]:
-        """What a complete environment's stamp says: a change of any of these means installing again."""
+        """Stamp of a complete environment; a change in any of its parts means reinstalling."""
         pyproject = hashlib.sha256((self.root / "pyproject.toml").read_bytes()).hexdigest()
         return {"pyproject": pyproject, "root": str(self.root), "torch": torch_requirement(), "extras": list(extras)}
 
     def read_stamp(self) -> dict[str, object]:
-        """The stamp of the last complete set-up, empty if there is none."""
+        """Stamp of the last complete setup; empty without one."""
         try:
             stamp = json.loads(self.stamp_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -98,10 +98,10 @@ class Environment:
         return done.returncode == 0 and Path(done.stdout.strip()).resolve() == self.folder.resolve()
 
     def create(self) -> None:
-        """Make an empty environment; what was half made there goes.
+        """Create an empty environment, replacing a partial one.
 
         Raises:
-            SetupError: if Python lacks what that takes, or the folder cannot be written.
+            SetupError: if Python lacks the required modules, or the folder is not writable.
         """
         if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
             version = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -116,7 +116,7 @@ class Environment:
             raise SetupError(f"The environment {self.folder} could not be made:\n{done.stdout}{done.stderr}".rstrip())
 
     def install(self, what: list[str], title: str) -> None:
-        """Install with pip; its output goes to the log, the downloads are shown.
+        """Install with pip; its output goes to the log, downloads are shown.
 
         Raises:
             SetupError: if pip fails, with the likely reason and the last lines of its output.
@@ -141,15 +141,15 @@ class Environment:
 
 
 def say(text: str) -> None:
-    """Tell the user what happens."""
+    """Print a message."""
     print(text, flush=True)
 
 
 def check_python() -> None:
-    """Refuse a Python that is too old, or of 32 bits, for which there is no PyTorch.
+    """Reject a Python that is too old, or 32-bit, for which there is no PyTorch.
 
     Raises:
-        SetupError: if this is one.
+        SetupError: if this one is.
     """
     if sys.version_info < OLDEST_PYTHON:
         raise SetupError(
@@ -161,7 +161,7 @@ def check_python() -> None:
 
 
 def check_disk(folder: Path) -> None:
-    """Refuse to start what the disk cannot hold.
+    """Refuse to start without enough disk space.
 
     Raises:
         SetupError: if less than `NEEDED_GB` are free.
@@ -172,7 +172,7 @@ def check_disk(folder: Path) -> None:
 
 
 def torch_requirement() -> str:
-    """What pip is asked for as PyTorch; the environment variable HSAMSEGMENT_TORCH overrides it."""
+    """The PyTorch requirement for pip; the environment variable HSAMSEGMENT_TORCH overrides it."""
     default = "torch==2.13.0" if sys.version_info >= (3, 10) else "torch>=2.2"
     return os.environ.get(TORCH_VARIABLE, default)
 
@@ -233,7 +233,7 @@ def show_picture(picture: Path) -> None:
 
 
 def test(environment: Environment, arguments: argparse.Namespace) -> int:
-    """Run the tests; the slow ones only if asked for. The last line says what was tested and what was not."""
+    """Run the tests, slow ones only on request. The last line says what was tested and what was not."""
     environment.ensure(("dev", "host"))
     command = [str(environment.python), "-m", "pytest"]
     command += [] if arguments.slow else ["-m", "not slow"]
@@ -241,20 +241,20 @@ def test(environment: Environment, arguments: argparse.Namespace) -> int:
     processes = test_processes()
     if processes > 1 and not arguments.pytest_arguments:
         command += ["-n", str(processes), "--dist", "loadfile"]
-    # The processes share the cores; threads of each would only get into each other's way.
+    # The processes share the cores; additional threads would only compete with each other.
     variables = {"OMP_NUM_THREADS": "1", **os.environ} if processes > 1 else dict(os.environ)
     command += arguments.pytest_arguments
     return subprocess.run(command, cwd=environment.root, env=variables, check=False).returncode
 
 
 def test_processes() -> int:
-    """How many processes test at the same time: one for each core that this process may use, and for 3 GB of memory."""
+    """Number of parallel test processes: one per usable core and per 3 GB of memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return int(max(1, min(cores, MOST_TEST_PROCESSES, memory_gb() / TEST_PROCESS_GB)))
 
 
 def memory_gb() -> float:
-    """Memory of this computer, or of its container; infinite where neither is known."""
+    """Memory of this computer, or of its container; infinite if unknown."""
     known = [float("inf")]
     with contextlib.suppress(AttributeError, ValueError, OSError):
         known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9)
@@ -275,14 +275,14 @@ def docs(environment: Environment, arguments: argparse.Namespace) -> int:
 
 
 def setup(environment: Environment, arguments: argparse.Namespace) -> int:
-    """Only set up."""
+    """Only set up the environment."""
     environment.ensure(tuple(part for part in arguments.extras.split(",") if part))
     say(f"The program is {environment.python} -m HSAMSegmentLib")
     return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The arguments of this script."""
+    """Build the argument parser of this script."""
     parser = argparse.ArgumentParser(description="Set HSAMSegment up in .venv and run it.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     show = commands.add_parser("demo", help="segment a scan and show the result", allow_abbrev=False)
@@ -303,7 +303,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the script; returns the exit code."""
+    """Run the script; return the exit code."""
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
     if rest and arguments.run is not test:

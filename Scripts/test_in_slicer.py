@@ -1,6 +1,6 @@
-"""Run the module's self test in a real 3D Slicer: the program that the environment variable SLICER_EXECUTABLE names.
+"""Run the module's self test in a real 3D Slicer, named by the environment variable SLICER_EXECUTABLE.
 
-Without it the script says so and succeeds. Ends with Slicer's exit code, 0 if all tests passed or were skipped (each
+Without it the script says so and succeeds. Returns Slicer's exit code, 0 if all tests passed or were skipped (each
 skip is in the output with its reason).
 """
 
@@ -27,7 +27,7 @@ def slicer_command(executable: str) -> list[str]:
 
 
 def main() -> int:
-    """Run it; returns the exit code."""
+    """Run the self test; return the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     executable = os.environ.get(VARIABLE, "")
     if not executable:

@@ -1,4 +1,4 @@
-"""Train built-in models; run it again to continue where it stopped.
+"""Train built-in models; run it again to resume.
 
 python Scripts/train_builtin.py --data ../shared/data --minutes 80
 python Scripts/train_builtin.py --tasks abdomen-ct --packed Scratch --device cuda --batch-factor 8 --minutes 10
@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def mean_state(states: list[dict[str, Any]]) -> dict[str, Any]:
-    """The mean of averaged weights of one training (Izmailov et al., UAI 2018), to evaluate or to continue from.
+    """The mean of the averaged weights of one training (Izmailov et al., UAI 2018), to evaluate or to continue from.
 
     Steps, seconds and scans are those of the first state.
     """
@@ -81,7 +81,7 @@ def read_data(task: BuiltinTask, options: argparse.Namespace, store: ArrayStore 
 
 
 def main() -> None:
-    """Train, or continue."""
+    """Train, or resume."""
     options = arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     torch.set_num_threads(options.threads)
@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def say(sentence: str) -> None:
-    """Print a sentence, once for all ranks."""
+    """Print a message once for all ranks."""
     if ranks.is_first():
         print(sentence, flush=True)
 

@@ -1,7 +1,7 @@
-"""Write HSAMSegment/LibraryFiles.cmake: every file of the library that an installed extension must hold.
+"""Write HSAMSegment/LibraryFiles.cmake: every file of the library that an installed extension needs.
 
-Run it after adding, renaming or removing a file of `HSAMSegmentLib` or of `Resources`; a test compares list and tree.
-The page on troubleshooting is among them, since errors lead to it also where there is no internet.
+Run it after adding, renaming or deleting a file of `HSAMSegmentLib` or `Resources`; a test compares list and tree.
+The troubleshooting page is included, since errors refer to it even without internet.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LEFT_OUT = ("Resources/Screenshots/",)
 
 
 def library_files() -> tuple[list[str], list[str]]:
-    """Scripts and resources that git knows, as paths from the top of the repository."""
+    """Scripts and resources tracked by git, as paths from the repository's root."""
     command = ["git", "ls-files", "--cached", "HSAMSegmentLib", "Resources", HELP_PAGE]
     listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
     paths = sorted({path for path in listed if (REPOSITORY / path).is_file() and not path.startswith(LEFT_OUT)})

@@ -1,6 +1,6 @@
-"""Write Resources/Terminologies: our known structures as a terminology that Slicer's Segment Editor can choose from.
+"""Write Resources/Terminologies: our known structures as a terminology for Slicer's Segment Editor.
 
-Run it after a change of `HSAMSegmentLib/labels/structures.py`; a test compares both.
+Run it after changing `HSAMSegmentLib/labels/structures.py`; a test compares both.
 """
 
 from __future__ import annotations
