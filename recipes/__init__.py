@@ -1,1 +1,1 @@
-"""How the built-in models are trained and exported. Not installed with the extension."""
+"""Recipes for training and exporting the built-in models. Not installed with the extension."""

@@ -1,4 +1,4 @@
-"""The built-in models as plain data: data sets, splits, preprocessing, augmentation, terms."""
+"""The built-in models as plain data: data sets, splits, preprocessing, augmentation, licenses."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ INHERITED = "A model trained on these scans inherits the terms of the scans."
 
 @dataclass(frozen=True)
 class DataSource:
-    """A further data set of a task.
+    """An additional data set of a task.
 
     Attributes:
-        folder: of the data set, with a `dataset.json`.
-        labels: names of its label values 1..K; those that the task does not have count as background.
+        folder: folder of the data set, with a `dataset.json`.
+        labels: names of its label values 1..K; those that the task does not have become background.
     """
 
     folder: str
@@ -48,11 +48,11 @@ class BuiltinTask:
     """One built-in model.
 
     Attributes:
-        id: of the model.
-        title: as a user reads it.
-        folder: of the data set, with a `dataset.json`.
+        id: ID of the model.
+        title: display name.
+        folder: folder of the data set, with a `dataset.json`.
         labels: names of the label values 1..K.
-        modality: of the scans.
+        modality: modality of the scans.
         image_size: side of the network's input in inference.
         train_size: rows and columns of the crops in training.
         full_size_every: every n-th step trains on crops of `image_size` instead.
@@ -63,18 +63,18 @@ class BuiltinTask:
         augment: augmentation.
         dice_weight: weight of Dice in the loss.
         dice_smoothing: smoothing of Dice in the loss.
-        start_from: model id whose matching weights a new training starts from, "" for random weights.
-        validation: ids of the validation scans.
+        start_from: ID of a model whose matching weights a new training starts from, "" for random weights.
+        validation: IDs of the validation scans.
         field_of_view_mm: plausible extent of slices.
-        license: terms.
+        license: license of the weights.
         citation: data sets to cite.
-        description: what it is for.
+        description: purpose of the model.
         weak_points: where it fails.
         intensity: how intensities are scaled.
         prediction: how the outputs are combined.
-        sources: further data sets; each step draws the same number of slices from each of them.
+        sources: additional data sets; each step draws the same number of slices from each of them.
         slice_size: side of the training slices that crops are cut from, 0 for `image_size`.
-        contrast: random contrast, None to train on real intensities alone.
+        contrast: random contrast, None to train on real intensities only.
     """
 
     id: str
@@ -114,7 +114,7 @@ class BuiltinTask:
 
 @dataclass(frozen=True)
 class DatasetCase:
-    """Files of one scan of a data set."""
+    """Files of one scan in a data set."""
 
     id: str
     image: Path
@@ -122,10 +122,10 @@ class DatasetCase:
 
 
 def dataset_cases(folder: Path) -> tuple[DatasetCase, ...]:
-    """The scans that a data set's `dataset.json` lists.
+    """The scans listed in a data set's `dataset.json`.
 
     Raises:
-        TrainingError: if the folder is not there.
+        TrainingError: if the folder does not exist.
     """
     index = folder / "dataset.json"
     if not index.is_file():
@@ -353,7 +353,7 @@ ABDOMEN_MR_WITHOUT_CT = replace(
         is_stretched=True,
     ),
 )
-"""For the table of what each part brings; it is not shipped. Starts from a model that has seen no CT image either."""
+"""For the ablation table; not shipped. Starts from a model that has not seen CT images either."""
 
 TASKS = (ABDOMEN, HEART, ATRIUM)
 """Trained together: the first bundle holds the encoder of all."""
@@ -364,10 +364,10 @@ ALL_TASKS = (*TASKS, ABDOMEN_CT, ABDOMEN_MR, ABDOMEN_MR_WITHOUT_CT)
 
 
 def tasks_of(ids: Sequence[str], without: Sequence[str] = ()) -> tuple[BuiltinTask, ...]:
-    """The tasks of some ids, or `TASKS` if there are none, without others.
+    """The tasks with these IDs, or all of `TASKS` if there are none.
 
     Raises:
-        TrainingError: if there is no such task.
+        TrainingError: if a task does not exist.
     """
     known = {task.id: task for task in ALL_TASKS}
     for name in (*ids, *without):

@@ -1,4 +1,4 @@
-"""Export a training state to bundles: evaluated on the validation scans, with manifests."""
+"""Export a training state to bundles with manifests, evaluated on the validation scans."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def averaged_networks(state_file: Path, tasks: Sequence[BuiltinTask] = TASKS) ->
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """How good a model is on its validation scans.
+    """Quality of a model on its validation scans.
 
     Attributes:
-        metrics: "validation", and "validation_FOLDER" for each further data set: means and the lowest Dice per
+        metrics: "validation", and "validation_FOLDER" for each additional data set: means and the lowest Dice per
             structure, and Dice per scan.
         confidences: mean confidence of each structure.
     """
@@ -83,7 +83,7 @@ def evaluate(model: LoadedModel, task: BuiltinTask, data_folder: Path, *, device
 def ranges_of_task(
     task: BuiltinTask, labels: LabelSet, confidences: Mapping[str, float], data_folder: Path
 ) -> dict[str, StructureRange]:
-    """Range of each structure in the training scans; any intensity if the contrast of the training was random."""
+    """Range of each structure in the training scans; any intensity if training used random contrast."""
     cases = (
         case_of_part(entry, part, task)
         for part in parts_of(task)
@@ -168,7 +168,7 @@ def _training_facts(task: BuiltinTask, state: dict[str, Any], hashes: dict[str, 
 
 
 def _trained_scans(task: BuiltinTask, state: dict[str, Any], hashes: dict[str, dict[str, str]]) -> list[str]:
-    """Ids of the training scans; states without them used the split of the task."""
+    """IDs of the training scans; states without them used the split of the task."""
     known: dict[str, list[str]] = state.get("taught", {})
     return known.get(task.id, [name for name in hashes if name not in task.validation])
 
@@ -184,20 +184,20 @@ def export(
     note: str = "",
     report: Callable[[str], None] = logger.info,
 ) -> dict[str, dict[str, Any]]:
-    """Write the bundles: the first one holds the encoder, the others refer to it by its hash.
+    """Write the bundles: the first one holds the encoder, and the others refer to it by hash.
 
     Args:
-        state_file: of `BuiltinTraining`.
-        data_folder: with the data sets.
+        state_file: training state of `BuiltinTraining`.
+        data_folder: folder with the data sets.
         models_folder: folder of the bundles; existing ones are replaced.
-        tasks: those that were trained.
-        device: to evaluate on.
+        tasks: the tasks that were trained.
+        device: device to evaluate on.
         is_evaluated: whether to evaluate; bundles without metrics are for experiments.
         note: a sentence on the training for the manifest.
         report: called with a line per model.
 
     Returns:
-        Model id to its metrics.
+        Metrics by model ID.
 
     Raises:
         TrainingError: if a validation scan is among the training scans.
@@ -235,7 +235,7 @@ def _hashes(task: BuiltinTask, data_folder: Path) -> dict[str, dict[str, str]]:
 
 
 def measure_ranges(task: BuiltinTask, data_folder: Path, models_folder: Path, *, device: str = "cpu") -> Path:
-    """Evaluate a finished bundle anew, and add the ranges of its training scans. The weights stay as they are.
+    """Evaluate a finished bundle again, and add the ranges of its training scans. The weights are unchanged.
 
     Returns:
         The bundle.

@@ -1,9 +1,9 @@
-"""Pack the preprocessed slices of a task into one small file, to train where the scans are not.
+"""Pack the preprocessed slices of a task into one small file, to train on a machine without the scans.
 
-The file is a NumPy archive (.npz) with LZMA compression. Images are uint8 at the resolution of the training or, if a
-scan has fewer pixels, at its own resolution. Values outside of [0, 1] from interpolation are clipped, as augmentation
-does it too. If needed, intensities are rounded to fewer levels
-until the file is small enough: the noise of a CT scan is larger than the steps of 64 levels over 400 HU.
+The file is a NumPy archive (.npz) with LZMA compression. Images are uint8 at the training resolution or, if a scan has
+fewer pixels, at its own. Values outside [0, 1] from interpolation are clipped, as in augmentation. If necessary,
+intensities are rounded to fewer levels until the file is small enough: the noise of a CT scan is larger than the steps
+of 64 levels over 400 HU.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ LIMIT_BYTES = 60 << 20
 _BITS = (8, 7, 6, 5)
 _CHUNK = 32
 _SLACK_BYTES = 8 << 20
-"""How far the first scans may be above their share of the limit."""
+"""How far the first scans may exceed their share of the limit."""
 _FACTS = "facts.json"
 
 
 @dataclass(frozen=True)
 class ScanSlices:
-    """The slices of one scan as they are packed.
+    """The packed slices of one scan.
 
     Attributes:
         images: uint8 [n, rows, columns].
@@ -54,11 +54,11 @@ class ScanSlices:
 
 
 def scan_slices(case: Case, task: BuiltinTask) -> ScanSlices:
-    """Extract and scale the slices of a scan; framed, unless its own pixels are fewer.
+    """Extract and scale the slices of a scan, framing them unless the scan has fewer pixels.
 
     Args:
-        case: from `task_data.dataset_case`.
-        task: the task; each of its slices is one network input.
+        case: case from `task_data.dataset_case`.
+        task: the task, for which each slice is one network input.
     """
     bank = build_slice_bank(case, slices=task.slices, intensity=task.intensity, image_size=task.image_size)
     rows, columns = bank.reference.shape[1:]
@@ -82,13 +82,13 @@ def write_pack(path: Path, task: BuiltinTask, scans: Sequence[ScanSlices], *, li
     """Pack the slices of a task.
 
     Args:
-        path: of the file; an older one is replaced.
+        path: output file; an older one is replaced.
         task: the task.
         scans: all training and validation scans.
         limit_bytes: upper bound on the size.
 
     Returns:
-        The bits of an intensity that were kept.
+        The number of intensity bits that were kept.
 
     Raises:
         TrainingError: if the file would be too large even with 32 levels.
@@ -107,12 +107,12 @@ def read_pack(path: Path, task: BuiltinTask, device: torch.device | str = "cpu")
     """Read a packed file.
 
     Args:
-        path: of the file.
+        path: the packed file.
         task: the task that it was packed for.
-        device: that enlarges the images.
+        device: device that upsamples the images.
 
     Raises:
-        TrainingError: if the file cannot be read, or was packed for another task or for other slices.
+        TrainingError: if the file cannot be read, or was packed for another task or other slices.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -125,7 +125,7 @@ def read_pack(path: Path, task: BuiltinTask, device: torch.device | str = "cpu")
 
 
 def _task_facts(task: BuiltinTask) -> dict[str, Any]:
-    """What packed slices depend on."""
+    """Parameters that packed slices depend on."""
     return {
         "id": task.id,
         "labels": list(task.labels),
@@ -136,7 +136,7 @@ def _task_facts(task: BuiltinTask) -> dict[str, Any]:
 
 
 def _packed(task: BuiltinTask, scans: Sequence[ScanSlices], bits: int, limit_bytes: int) -> bytes | None:
-    """The content of the file, None if it is too large."""
+    """The content of the file; None if it is too large."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_LZMA) as archive:
         facts = {"task": _task_facts(task), "bits": bits, "scans": [scan.facts for scan in scans]}
@@ -151,7 +151,7 @@ def _packed(task: BuiltinTask, scans: Sequence[ScanSlices], bits: int, limit_byt
 
 
 def _quantized(images: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Rounded to 2^bits levels, spread over 0..255."""
+    """Quantized to 2^bits levels, spread over 0..255."""
     levels = (1 << bits) - 1
     table = np.rint(np.rint(np.arange(256) * (levels / 255.0)) * (255.0 / levels)).astype(np.uint8)
     return np.asarray(table[images])

@@ -1,8 +1,8 @@
-"""Random contrast from label maps: what a network has to ignore to read any sequence.
+"""Random contrast from label maps, so that a network learns to ignore it and works on any sequence.
 
 Domain randomization as in SynthSeg (Billot et al., Medical Image Analysis 86 (2023) 102789), on slices: each labeled
 structure and each intensity cluster of the rest gets a random mean, a random share of its own texture, and noise. Some
-views keep the real image under a random tone curve, and some keep it as it is.
+views keep the real image under a random tone curve, and some are left unchanged.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _SOFT_SHARE = 0.6
 
 @dataclass(frozen=True)
 class ContrastRule:
-    """How often and how far contrast is changed.
+    """Probabilities and ranges of random contrast.
 
     Attributes:
-        synthetic_probability: how often a view is drawn from its tissues.
-        curve_probability: how often a view passes through a random tone curve.
-        inverted_share: share of the tone curves that fall.
-        band_probability: how often real intensities are squeezed into a part of the range, as a scan with metal or
-            lungs does it to soft tissue.
-        dark_air_probability: how often air stays dark in changed views.
-        texture: range of the factor on the deviation of a voxel from the mean of its tissue; below 0 it is inverted.
+        synthetic_probability: probability of synthesizing a view from its tissues.
+        curve_probability: probability of applying a random tone curve.
+        inverted_share: fraction of falling tone curves.
+        band_probability: probability of squeezing real intensities into a part of the range, as a scan with metal or
+            lungs does to soft tissue.
+        dark_air_probability: probability that air stays dark in changed views.
+        texture: range of the factor on a voxel's deviation from the mean of its tissue; below 0 it is inverted.
         noise: largest standard deviation of the noise of a tissue.
-        clusters: of intensity, outside of the labeled structures.
-        narrow_probability: how often the means of a synthetic view lie in a narrow band, as soft tissue does in CT.
-        ordered_probability: how often the unlabeled tissues of a synthetic view keep their order of brightness.
-        patches: largest standard deviation of a smooth field on the unlabeled tissues, so that organs without a label
-            differ from each other.
-        smooth_probability: how often the unlabeled tissues of a synthetic view pass into each other without steps.
+        clusters: number of intensity clusters outside the labeled structures.
+        narrow_probability: probability that the means of a synthetic view lie in a narrow band, as soft tissue in CT.
+        ordered_probability: probability that the unlabeled tissues of a synthetic view keep their order of brightness.
+        patches: largest standard deviation of a smooth field on the unlabeled tissues, so that unlabeled organs differ
+            from each other.
+        smooth_probability: probability that the unlabeled tissues of a synthetic view blend without steps.
         is_stretched: whether synthetic views are scaled to the range of intensities, as scans are.
     """
 
@@ -66,8 +66,8 @@ def tissue_maps(images: Tensor, labels: Tensor, *, clusters: int, seed: int = 0)
     Args:
         images: [n, S, S] in [0, 1].
         labels: [n, S, S], 0 for the rest.
-        clusters: of the rest; 0 is the darkest one.
-        seed: of the start of k-means.
+        clusters: number of clusters of the rest; 0 is the darkest one.
+        seed: seed of the k-means initialization.
 
     Returns:
         uint8 [n, S, S]: 0 to `clusters` - 1, then `clusters` + label - 1.
@@ -84,7 +84,7 @@ def tissue_maps(images: Tensor, labels: Tensor, *, clusters: int, seed: int = 0)
 
 
 def tissue_means(images: Tensor, tissues: Tensor, count: int) -> Tensor:
-    """Mean intensity of each tissue of a scan, [count]; 0 for tissues that it lacks."""
+    """Mean intensity of each tissue of a scan, [count]; 0 for missing tissues."""
     flat = tissues.flatten().long()
     sums = torch.zeros(count).index_add_(0, flat, images.flatten().float())
     sizes = torch.zeros(count).index_add_(0, flat, torch.ones(len(flat)))
@@ -100,11 +100,11 @@ def randomize_contrast(
         images: [B, 3, H, W] in [0, 1].
         tissues: uint8 [B, 3, H, W], from `tissue_maps`.
         means: [B, T] mean intensity of each tissue in the scan of the view.
-        rule: how often and how far.
-        generator: source of randomness on the CPU.
+        rule: probabilities and ranges.
+        generator: random generator on the CPU.
 
     Returns:
-        Inputs [B, 3, H, W] in [0, 1], those that were drawn to stay real unchanged.
+        Inputs [B, 3, H, W] in [0, 1]; those drawn to stay real are unchanged.
     """
     kind = torch.rand(len(images), generator=generator)
     out = images.clone()
@@ -130,7 +130,7 @@ def _random(generator: torch.Generator) -> float:
 
 
 def _synthetic(view: Tensor, tissue: Tensor, means: Tensor, rule: ContrastRule, generator: torch.Generator) -> Tensor:
-    """Draw every tissue anew: mean, share of its own texture, noise that is partly smooth."""
+    """Synthesize every tissue: mean, share of its own texture, partly smooth noise."""
     count, device = len(means), view.device
     low, high = rule.texture
     table = torch.stack(
@@ -157,13 +157,13 @@ def _synthetic(view: Tensor, tissue: Tensor, means: Tensor, rule: ContrastRule, 
 
 
 def _palette(means: Tensor, rule: ContrastRule, generator: torch.Generator) -> Tensor:
-    """Random means [T], at times in a narrow band, at times with the unlabeled tissues in their order."""
+    """Random means [T], sometimes in a narrow band, sometimes with the unlabeled tissues in order."""
     unlabeled = rule.clusters
     if rule.narrow_probability > 0 and _random(generator) < rule.narrow_probability:
         width = _NARROWEST * (_WIDEST / _NARROWEST) ** _random(generator)
         low = (1 - width) * _random(generator)
         soft = low + width * means
-        # Fat, air and bone stay where they were drawn: they are unlike soft tissue in CT, too.
+        # Fat, air and bone keep their drawn means, since they differ from soft tissue in CT, too.
         is_soft = torch.rand(len(means), generator=generator) < _SOFT_SHARE
         is_soft[unlabeled:] = True
         means = torch.where(is_soft, soft, means)
@@ -173,7 +173,7 @@ def _palette(means: Tensor, rule: ContrastRule, generator: torch.Generator) -> T
 
 
 def _between_tissues(view: Tensor, means: Tensor, new_means: Tensor) -> Tensor:
-    """Intensities on a line through the new means of the unlabeled tissues: no steps where one tissue ends."""
+    """Intensities interpolated between the new means of the unlabeled tissues, without steps between tissues."""
     means, order = means.contiguous().sort()
     upper = torch.searchsorted(means, view.contiguous()).clamp(1, len(means) - 1)
     low, high = means[upper - 1], means[upper]
@@ -183,7 +183,7 @@ def _between_tissues(view: Tensor, means: Tensor, new_means: Tensor) -> Tensor:
 
 
 def _stretched(view: Tensor, generator: torch.Generator) -> Tensor:
-    """The view over most of the range, as the percentiles of a scan put it there."""
+    """Stretch the view over most of the range, as a scan's percentiles do."""
     sample = view.flatten()[::7]
     low, high = torch.quantile(sample, torch.tensor([0.01, 0.99], device=view.device)).tolist()
     scaled: Tensor = (view - low) / max(high - low, 0.05) * (0.6 + 0.4 * _random(generator))
@@ -191,7 +191,7 @@ def _stretched(view: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _patches(tissue: Tensor, rule: ContrastRule, generator: torch.Generator) -> Tensor:
-    """A smooth field on the unlabeled tissues but air, the same on all slices of a view: [3, H, W]."""
+    """A smooth field on the unlabeled tissues except air, the same on all slices of a view: [3, H, W]."""
     points = 3 + int(8 * _random(generator))
     strength = rule.patches * _random(generator)
     coarse = torch.randn(1, 1, points, points, generator=generator).to(tissue.device)
@@ -201,7 +201,7 @@ def _patches(tissue: Tensor, rule: ContrastRule, generator: torch.Generator) -> 
 
 
 def _through_curve(view: Tensor, rule: ContrastRule, generator: torch.Generator) -> Tensor:
-    """A monotone, piecewise linear tone curve; rising or falling."""
+    """Apply a monotone, piecewise linear tone curve, rising or falling."""
     steps = torch.rand(_CURVE_POINTS - 1, generator=generator).square() + 0.02
     points = torch.cat([torch.zeros(1), steps.cumsum(0)]) / steps.sum()
     if _random(generator) < rule.inverted_share:
@@ -213,7 +213,7 @@ def _through_curve(view: Tensor, rule: ContrastRule, generator: torch.Generator)
 
 
 def _squeezed(view: Tensor, generator: torch.Generator) -> Tensor:
-    """All but the darkest voxels in a band of the range; these anywhere below it."""
+    """Squeeze all but the darkest voxels into a band of the range; the darkest go anywhere below it."""
     first, second, third = torch.rand(3, generator=generator).tolist()
     width = 0.25 + 0.6 * first
     low = (1 - width) * second

@@ -1,4 +1,4 @@
-"""The slices of a task on the device that trains: read from the scans of a data set, or from one packed file."""
+"""The slices of a task on the training device, from the scans of a data set or from one packed file."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class SlicesOnDevice:
         """
         Args:
             banks: the training scans, each slice one network input.
-            device: that trains.
-            tissues: of the scans, in their order, for random contrast.
+            device: training device.
+            tissues: tissues of the scans, in order, for random contrast.
         """
         firsts, neighbors, first = [], [], 0
         for bank in banks:
@@ -84,14 +84,14 @@ class SlicesOnDevice:
 
 
 class SlicesOnDisk:
-    """Training slices that stay where their banks have them; each batch is read and moved to a device."""
+    """Training slices that stay in their banks; each batch is read and moved to a device."""
 
     def __init__(self, banks: Sequence[SliceBank], device: torch.device, tissues: Sequence[Tissues] = ()) -> None:
         """
         Args:
-            banks: the training scans, of an `ArrayStore`.
-            device: that trains.
-            tissues: of the scans, in their order, their maps in the `ArrayStore`, for random contrast.
+            banks: the training scans, in an `ArrayStore`.
+            device: training device.
+            tissues: tissues of the scans, in order, with maps in the `ArrayStore`, for random contrast.
         """
         self._banks, self._tissues, self.device = tuple(banks), tuple(tissues), device
         self.centers_px = torch.tensor([_center(bank) for bank in banks])
@@ -120,7 +120,7 @@ class SlicesOnDisk:
 
 
 def _mean_table(tissues: Sequence[Tissues]) -> Tensor:
-    """Mean intensities [scans, T], 0 for tissues that a scan lacks."""
+    """Mean intensities [scans, T]; 0 for tissues that a scan lacks."""
     count = max((len(item.means) for item in tissues), default=0)
     rows = [F.pad(item.means, (0, count - len(item.means))) for item in tissues]
     return torch.stack(rows) if rows else torch.zeros(0, 0)
@@ -136,7 +136,7 @@ def _center(bank: SliceBank) -> tuple[float, float]:
 
 
 class GroupSampler:
-    """Draws the same number of slices from each data set, whatever their sizes."""
+    """Draws the same number of slices from each data set, regardless of size."""
 
     def __init__(self, groups: Sequence[Sequence[int]], banks: Sequence[SliceBank], num_classes: int) -> None:
         """
@@ -184,14 +184,14 @@ def task_data(
     is_streamed: bool = False,
     tissues: Sequence[Tissues] = (),
 ) -> TaskData:
-    """Split the scans of a task, and move the training slices to a device; streamed ones with each batch.
+    """Split the scans of a task, and move the training slices to a device, per batch if streamed.
 
     Args:
         task: the task.
         banks: its scans.
-        device: that trains.
+        device: training device.
         is_streamed: whether the banks have their slices in files, which are read for each batch.
-        tissues: of the training scans, in their order, for random contrast.
+        tissues: tissues of the training scans, in order, for random contrast.
 
     Raises:
         TrainingError: if a validation scan is missing, or if there is no training scan.
@@ -212,16 +212,16 @@ def task_data(
 
 
 def read_task(task: BuiltinTask, data_folder: Path, device: torch.device, store: ArrayStore | None = None) -> TaskData:
-    """Read all scans of a task from their data sets; with tissue maps if its contrast is random.
+    """Read all scans of a task from their data sets, with tissue maps if it uses random contrast.
 
     Args:
         task: the task.
-        data_folder: holds a folder for each data set.
-        device: that trains.
-        store: keeps slices and tissue maps on the disk, one scan after the other; None to have all on the device.
+        data_folder: contains a folder per data set.
+        device: training device.
+        store: keeps slices and tissue maps on disk, scan by scan; None to keep all on the device.
 
     Raises:
-        TrainingError: if a data set, or a validation scan is missing.
+        TrainingError: if a data set or a validation scan is missing.
         OutputError: if the disk of the store is full.
     """
     banks: list[SliceBank] = []
@@ -268,7 +268,7 @@ def case_of_part(entry: DatasetCase, part: BuiltinTask, task: BuiltinTask) -> Ca
 
 
 def label_table(names: Sequence[str], wanted: Sequence[str]) -> Tensor:
-    """Label value of a data set to that of the task, uint8 [256]; structures that the task lacks are background."""
+    """Map label values of a data set to those of the task, uint8 [256]; other structures become background."""
     table = torch.zeros(256, dtype=torch.uint8)
     table[UNLABELED] = UNLABELED
     for value, name in enumerate(names, start=1):

@@ -1,4 +1,4 @@
-"""Train the built-in models: one compact encoder for all tasks, an H-SAM head for each, a batch of each per step."""
+"""Train the built-in models: one compact encoder for all tasks, an H-SAM head per task, a batch of each per step."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ _MANY_SLICES = 60
 
 @dataclass(frozen=True)
 class Settings:
-    """How long and how fast to train.
+    """Duration and speed of the training.
 
     Attributes:
-        minutes: of training in all, earlier runs with the same state included.
+        minutes: training time in total, including earlier runs with the same state.
         rate: highest learning rate.
-        seed: of the initial weights and of all random draws.
-        device: "cpu" or "cuda"; on the latter in bfloat16.
-        validate_minutes: pause between validations.
+        seed: seed of the initial weights and of all random draws.
+        device: "cpu" or "cuda"; the latter uses bfloat16.
+        validate_minutes: interval between validations.
         average_decay: see `WeightAverage`.
-        batch_factor: factor on the batch sizes of the tasks, to fill a GPU; these are of each rank.
+        batch_factor: factor on the tasks' batch sizes, to fill a GPU; these are per rank.
     """
 
     minutes: float
@@ -62,7 +62,7 @@ class Settings:
 
 
 def build_networks(tasks: Sequence[BuiltinTask] = TASKS) -> nn.ModuleDict:
-    """One network per task, all with the same encoder object."""
+    """Build one network per task, all sharing the same encoder."""
     networks = nn.ModuleDict({task.id: build_network(task.architecture) for task in tasks})
     encoder: Any = networks[tasks[0].id].encoder
     encoder.initialize()
@@ -77,10 +77,10 @@ class TaskBatches:
     def __init__(self, data: TaskData, network: nn.Module, settings: Settings, step: Callable[[], int]) -> None:
         """
         Args:
-            data: slices on the device that trains.
-            network: of the task.
-            settings: of the training.
-            step: the present step.
+            data: slices on the training device.
+            network: network of the task.
+            settings: training settings.
+            step: the current step.
         """
         self._data, self._network, self._factor, self._step = data, network, settings.batch_factor, step
         device = data.slices.device
@@ -154,7 +154,7 @@ class BuiltinTraining:
 
     @property
     def seconds(self) -> float:
-        """Time used for steps and validations, earlier runs included; of several ranks the first one's at `agree`."""
+        """Time used for steps and validations, including earlier runs; see `agree` for several ranks."""
         if ranks.world_size() > 1:
             return self._agreed_seconds
         return self._own_seconds
@@ -164,12 +164,12 @@ class BuiltinTraining:
         return self._earlier_seconds + self.trainer.seconds + self._validation_seconds
 
     def agree(self) -> None:
-        """Let all ranks have the time of the first one, so that they validate and end at the same step."""
+        """Synchronize the time of the first rank, so that all ranks validate and end at the same step."""
         self._agreed_seconds = ranks.from_first(lambda: self._own_seconds)
 
     @property
     def progress(self) -> float:
-        """Part of the minutes that is used up."""
+        """Fraction of the minutes that is used up."""
         return self.seconds / (60.0 * self.settings.minutes)
 
     @property
@@ -201,7 +201,7 @@ class BuiltinTraining:
             logger.info(sentence)
 
     def validation(self, *, quick: bool = False) -> dict[str, ValidationResult]:
-        """Dice of the averaged weights on the validation scans; quick: on every third slice of thin-sliced scans."""
+        """Dice of the averaged weights on the validation scans; if quick, on every third slice of thin-sliced scans."""
         began = time.monotonic()
         results = {}
         for item in self.data:
@@ -252,7 +252,7 @@ class BuiltinTraining:
         }
 
     def resume(self, path: Path) -> None:
-        """Continue from a saved `state`; a file with averaged weights alone gives the initial weights.
+        """Continue from a saved `state`; a file with averaged weights only provides the initial weights.
 
         Raises:
             CheckpointError: if the file is damaged.
@@ -292,12 +292,12 @@ class BuiltinTraining:
 def train(
     training: BuiltinTraining, state_file: Path, *, save_seconds: float = SAVE_SECONDS
 ) -> dict[str, ValidationResult]:
-    """Train until the minutes are used up; the state is saved every minute and at the end.
+    """Train until the minutes are used up, saving the state every minute and at the end.
 
     Args:
         training: new or resumed.
-        state_file: where the state is saved.
-        save_seconds: pause between two saves.
+        state_file: file for the state.
+        save_seconds: interval between saves.
 
     Returns:
         The last validation, on all slices.
