@@ -351,6 +351,9 @@ ABDOMEN_MR_WITHOUT_CT = replace(
         patches=0.12,
         smooth_probability=0.6,
         is_stretched=True,
+        lung_probability=0.3,
+        lung_labels=(1, 4),
+        darkest_structure=0.15,
     ),
 )
 """For the ablation table; not shipped. Starts from a model that has not seen CT images either."""

@@ -43,6 +43,9 @@ class ContrastRule:
             from each other.
         smooth_probability: probability that the unlabeled tissues of a synthetic view blend without steps.
         is_stretched: whether synthetic views are scaled to the range of intensities, as scans are.
+        lung_probability: how often structures of a view become as dark as air, and lose their label.
+        lung_labels: label values that do; those with lungs above them, which training scans do not reach.
+        darkest_structure: lowest intensity of labeled structures in changed views; only air may be as dark as 0.
     """
 
     synthetic_probability: float = 0.4
@@ -58,6 +61,9 @@ class ContrastRule:
     patches: float = 0.0
     smooth_probability: float = 0.0
     is_stretched: bool = False
+    lung_probability: float = 0.0
+    lung_labels: tuple[int, ...] = ()
+    darkest_structure: float = 0.0
 
 
 def tissue_maps(images: Tensor, labels: Tensor, *, clusters: int, seed: int = 0) -> Tensor:
@@ -121,8 +127,42 @@ def randomize_contrast(
             continue
         if _random(generator) < rule.dark_air_probability:
             changed = torch.where(tissue == AIR, changed * 0.1 * _random(generator), changed)
+        if rule.darkest_structure > 0:
+            lifted = rule.darkest_structure + (1 - rule.darkest_structure) * changed.clamp(0, 1)
+            changed = torch.where(tissue >= rule.clusters, lifted, changed)
         out[index] = changed.clamp(0, 1)
     return out
+
+
+def hollow_structures(
+    images: Tensor, labels: Tensor, tissues: Tensor, rule: ContrastRule, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Make structures of some views as dark as air and unlabel them: what looks like a lung is no organ.
+
+    Scans of the abdomen alone do not show lungs, which have the place and the outline of the liver and the spleen a few
+    slices higher. A network that has learned to ignore intensity takes them for these.
+
+    Args:
+        images: [B, 3, H, W] in [0, 1].
+        labels: [B, H, W], of the middle slices.
+        tissues: uint8 [B, 3, H, W], from `tissue_maps`.
+        rule: how often, and which structures.
+        generator: source of randomness on the CPU.
+
+    Returns:
+        Images and labels of the same shapes.
+    """
+    images, labels = images.clone(), labels.clone()
+    for index in range(len(images)):
+        if _random(generator) >= rule.lung_probability:
+            continue
+        chosen = [value for value in rule.lung_labels if _random(generator) < 0.5] or list(rule.lung_labels)
+        air, texture = 0.06 * _random(generator), 0.15 * _random(generator)
+        for value in chosen:
+            inside = tissues[index] == rule.clusters + value - 1
+            images[index] = torch.where(inside, air + texture * images[index], images[index])
+            labels[index] = torch.where(labels[index] == value, torch.zeros_like(labels[index]), labels[index])
+    return images, labels
 
 
 def _random(generator: torch.Generator) -> float:

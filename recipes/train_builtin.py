@@ -26,7 +26,7 @@ from HSAMSegmentLib.training.loop.trainer import LossOf, Objective, Trainer
 from HSAMSegmentLib.training.loop.validator import ValidationResult, validate
 from HSAMSegmentLib.weights.loading import LoadedModel
 from recipes.builtin_tasks import TASKS, BuiltinTask
-from recipes.synthetic_contrast import randomize_contrast
+from recipes.synthetic_contrast import hollow_structures, randomize_contrast
 from recipes.task_data import TaskData
 
 logger = logging.getLogger(__name__)
@@ -102,9 +102,11 @@ class TaskBatches:
         items = ranks.part_of(self._data.sampler.draw(count * self._factor * ranks.world_size(), generator))
         images, labels = slices.gather(items)
         if task.contrast is not None:
-            images = randomize_contrast(
-                images, *slices.gather_tissues(items), task.contrast, ranks.own_generator(generator)
-            )
+            tissues, means = slices.gather_tissues(items)
+            own = ranks.own_generator(generator)
+            images = randomize_contrast(images, tissues, means, task.contrast, own)
+            if task.contrast.lung_probability > 0:
+                images, labels = hollow_structures(images, labels, tissues, task.contrast, own)
         is_centered = task.centers_on_labels and not is_full
         centers = slices.centers_px[[item.bank for item in items]] if is_centered else None
         images, labels = augment(
