@@ -17,7 +17,14 @@ from HSAMSegmentLib.preprocess.rules import SliceRule
 from HSAMSegmentLib.training.data.sampling import Item
 from HSAMSegmentLib.training.data.slice_bank import ArrayStore
 from recipes.builtin_tasks import ABDOMEN, BuiltinTask, DataSource
-from recipes.synthetic_contrast import AIR, ContrastRule, randomize_contrast, tissue_maps, tissue_means
+from recipes.synthetic_contrast import (
+    AIR,
+    ContrastRule,
+    hollow_structures,
+    randomize_contrast,
+    tissue_maps,
+    tissue_means,
+)
 from recipes.task_data import read_task
 from recipes.train_builtin import Settings, TaskBatches
 
@@ -123,6 +130,30 @@ def test_a_narrow_band_brings_structures_together_and_stretching_gives_the_range
         stretched, _ = randomized(images, labels, replace(narrow, is_stretched=True), seed)
         assert float(stretched.max()) > 0.5
         assert float(stretched.min()) < 0.05
+
+
+def test_a_structure_that_becomes_a_lung_is_as_dark_as_air_and_loses_its_label(disks):
+    images, labels = disks
+    rule = ContrastRule(lung_probability=1.0, lung_labels=(1,))
+    tissues = tissue_maps(images, labels, clusters=rule.clusters)
+    generator = torch.Generator().manual_seed(0)
+    changed, left = hollow_structures(images[None], labels[None, 1], tissues[None], rule, generator)
+    assert float(changed[0][labels == 1].max()) < 0.2
+    assert torch.equal(changed[0][labels != 1], images[labels != 1])
+    assert set(torch.unique(left).tolist()) == {0, 2}
+    assert torch.equal(left[0] == 2, labels[1] == 2)
+    never = replace(rule, lung_probability=0.0)
+    same = hollow_structures(images[None], labels[None, 1], tissues[None], never, generator)
+    assert torch.equal(same[0][0], images)
+    assert torch.equal(same[1][0], labels[1])
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "curve"])
+def test_structures_are_never_as_dark_as_air(disks, kind):
+    rule = replace(ALWAYS[kind], darkest_structure=0.15)
+    for seed in range(10):
+        drawn, _ = randomized(*disks, rule, seed)
+        assert float(drawn[disks[1] > 0].min()) >= 0.15
 
 
 def write_data_set(folder: Path, seeds, names: dict[int, str]) -> None:
