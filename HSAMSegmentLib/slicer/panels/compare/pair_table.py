@@ -9,51 +9,48 @@ from slicer.i18n import tr as _
 
 from HSAMSegmentLib.evaluation.label_matching import CODE, NAME, VALUE, LabelPair, StructurePair
 from HSAMSegmentLib.labels.label_set import Label, LabelSet
-from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, show_height
+from HSAMSegmentLib.slicer.panels.widgets.tables import Column, ColumnTable
 from HSAMSegmentLib.slicer.panels.widgets.theme import swatch
 
 _ROW_PIXELS = 26
-_MOST_ROWS = 8
 _COMBO_LETTERS = 10
 _NOTHING, _LEFT_OUT = -1, -2
 _FIXED_CHOICES = 2
+Row = tuple[Label, "LabelPair | None"]
 
 
-class PairTable:
-    """One row per structure of B, each with a choice of the structures of A."""
+class PairTable(ColumnTable):
+    """One row per structure of B and its guess, each with a choice of the structures of A."""
 
-    def __init__(self, table, on_change: Callable[[], None]) -> None:
-        self._table = table
+    def __init__(self, widget, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
-        self._references: tuple[Label, ...] = ()
         self._candidates: tuple[Label, ...] = ()
         self._combos: list = []
-        self._filling = False
-        prepare_table(table, [_("In B"), _("In A"), _("Found by")])
-        table.verticalHeader().setDefaultSectionSize(_ROW_PIXELS)
-        table.setSelectionMode(qt.QAbstractItemView.NoSelection)
+        super().__init__(
+            widget,
+            Column(_("In B"), _name, _name, swatch=lambda row: row[0].color, is_stretched=True),
+            Column(_("In A")),
+            Column(_("Found by"), _reason),
+        )
+        widget.verticalHeader().setDefaultSectionSize(_ROW_PIXELS)
+        widget.setSelectionMode(qt.QAbstractItemView.NoSelection)
 
     def show(self, first: LabelSet, second: LabelSet, pairs: Sequence[LabelPair]) -> None:
         """Show a guess for the structures of A (first) and B (second)."""
-        self._filling = True
-        self._references, self._candidates = tuple(second), tuple(first)
+        self._candidates, self._combos = tuple(first), []
         guesses = {pair.reference.value: pair for pair in pairs if pair.reference is not None}
-        self._table.setRowCount(0)
-        self._table.setRowCount(len(self._references))
-        self._combos = [self._add_row(row, guesses.get(label.value)) for row, label in enumerate(self._references)]
-        show_height(self._table, _ROW_PIXELS * min(max(len(self._references), 1), _MOST_ROWS))
-        self._filling = False
+        super().show((label, guesses.get(label.value)) for label in second)
 
     @property
     def pairs(self) -> tuple[StructurePair, ...]:
         """What is compared with what, then what only A has; what is left out is in neither."""
         taken = set()
         pairs = []
-        for row, (label, combo) in enumerate(zip(self._references, self._combos)):
+        for number, ((label, _guess), combo) in enumerate(zip(self.rows, self._combos)):
             chosen = int(combo.currentData)
             taken.add(chosen)
             if chosen != _LEFT_OUT:
-                pairs.append(StructurePair(label.name, None if chosen == _NOTHING else chosen, row))
+                pairs.append(StructurePair(label.name, None if chosen == _NOTHING else chosen, number))
         others = [(position, label) for position, label in enumerate(self._candidates) if position not in taken]
         return (*pairs, *(StructurePair(label.name, position, None) for position, label in others))
 
@@ -74,12 +71,9 @@ class PairTable:
             return _("'{name}' of A is chosen for two structures of B. Change one under Structures.").format(name=name)
         return ""
 
-    def _add_row(self, row: int, guess: LabelPair | None):
-        label = self._references[row]
-        item = qt.QTableWidgetItem(label.name)
-        item.setIcon(swatch(label.color))
-        item.setToolTip(label.name)
-        self._table.setItem(row, 0, item)
+    def _show_row(self, number: int) -> None:
+        super()._show_row(number)
+        guess = self.rows[number][1]
         combo = qt.QComboBox()
         combo.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         combo.setMinimumContentsLength(_COMBO_LETTERS)
@@ -89,18 +83,19 @@ class PairTable:
             combo.addItem(swatch(candidate.color), candidate.name, position)
         partner = guess.prediction if guess is not None else None
         combo.setCurrentIndex(0 if partner is None else _FIXED_CHOICES + partner.value - 1)
-        combo.connect("currentIndexChanged(int)", lambda _index: self._on_choice(row))
-        self._table.setCellWidget(row, 1, combo)
-        self._table.setItem(row, 2, qt.QTableWidgetItem(_reason(guess)))
-        return combo
+        combo.connect("currentIndexChanged(int)", lambda _index: self._on_choice(number))
+        self._table.setCellWidget(number, 1, combo)
+        self._combos.append(combo)
 
-    def _on_choice(self, row: int) -> None:
-        if self._filling:
-            return
-        self._table.item(row, 2).setText(_("your choice"))
+    def _on_choice(self, number: int) -> None:
+        self._table.item(number, 2).setText(_("your choice"))
         self._on_change()
 
 
-def _reason(guess: LabelPair | None) -> str:
+def _name(row: Row) -> str:
+    return row[0].name
+
+
+def _reason(row: Row) -> str:
     words = {NAME: _("name"), CODE: _("terminology"), VALUE: _("number: please check")}
-    return words.get(guess.by, "") if guess is not None else ""
+    return words.get(row[1].by, "") if row[1] is not None else ""

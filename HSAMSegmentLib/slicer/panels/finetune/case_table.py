@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import qt
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.slicer.nodes.finetune.cases import FilePair, LabeledPair
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs
-from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows
+from HSAMSegmentLib.slicer.panels.widgets.tables import Column, ColumnTable
 from HSAMSegmentLib.slicer.panels.widgets.theme import problem_color, tip_of
 from HSAMSegmentLib.workflows.finetune.inspect_cases import CaseSummary
 
-SCAN, ORGANS, SLICES = range(3)
 SCANS = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm)"
 LABELS = "Labels (*.seg.nrrd *.nrrd *.nii *.nii.gz *.mha *.mhd *.dcm)"
 
@@ -25,20 +24,23 @@ def ask_files(dialogs: Dialogs) -> FilePair | None:
     return FilePair(image, labels) if labels else None
 
 
-class CaseTable:
+class CaseTable(ColumnTable):
     """One row per case."""
 
-    def __init__(self, table) -> None:
-        self._table = table
-        prepare_table(table, [_("Scan"), _("Organs"), _("Labeled slices")], stretched=ORGANS)
-        table.horizontalHeader().setSectionResizeMode(SCAN, qt.QHeaderView.Stretch)
-        table.setTextElideMode(qt.Qt.ElideMiddle)
+    def __init__(self, widget) -> None:
+        super().__init__(
+            widget,
+            Column(_("Scan"), lambda case: case.name, _name_tip, is_stretched=True),
+            Column(_("Organs"), _organs, lambda case: _notes(case) or _organs(case), _color, is_stretched=True),
+            Column(_("Labeled slices"), _slices, _notes),
+            fewest=2,
+            most=6,
+        )
+        widget.setTextElideMode(qt.Qt.ElideMiddle)
 
-    def show(self, pairs: Sequence[LabeledPair]) -> None:
+    def show(self, pairs: Iterable[LabeledPair]) -> None:
         """List cases as they are known; nothing is looked into here."""
-        set_rows(self._table, len(pairs), fewest=2, most=6)
-        for row, pair in enumerate(pairs):
-            self._show_row(row, pair.summary)
+        super().show(pair.summary or CaseSummary(_("reading...")) for pair in pairs)
 
     @property
     def selected(self) -> int | None:
@@ -46,19 +48,27 @@ class CaseTable:
         row = self._table.currentRow()
         if row >= 0:
             return row
-        return 0 if self._table.rowCount == 1 else None
+        return 0 if len(self.rows) == 1 else None
 
-    def _show_row(self, row: int, summary: CaseSummary | None) -> None:
-        if summary is None:
-            put_text(self._table, row, SCAN, _("reading..."))
-            return
-        tip = tip_of([summary.problem] if summary.problem else summary.notes)
-        put_text(self._table, row, SCAN, summary.name, tip="<br>".join(filter(None, (tip_of([summary.name]), tip))))
-        if summary.problem:
-            put_text(self._table, row, ORGANS, summary.problem, color=problem_color(), tip=summary.problem)
-            put_text(self._table, row, SLICES, "-")
-            return
-        names = ", ".join(organ.label.name for organ in summary.organs)
-        put_text(self._table, row, ORGANS, names, tip=tip or names)
-        count = _("{count} of {total}").format(count=summary.labeled_slices, total=summary.slices)
-        put_text(self._table, row, SLICES, f"{count} (!)" if summary.notes else count, tip=tip)
+
+def _name_tip(case: CaseSummary) -> str:
+    return tip_of((case.name, case.problem, *case.notes))
+
+
+def _notes(case: CaseSummary) -> str:
+    return "" if case.problem else tip_of(case.notes)
+
+
+def _organs(case: CaseSummary) -> str:
+    return case.problem or ", ".join(organ.label.name for organ in case.organs)
+
+
+def _color(case: CaseSummary) -> str:
+    return problem_color() if case.problem else ""
+
+
+def _slices(case: CaseSummary) -> str:
+    if case.problem or not case.slices:
+        return "-" if case.problem else ""
+    count = _("{count} of {total}").format(count=case.labeled_slices, total=case.slices)
+    return f"{count} (!)" if case.notes else count

@@ -8,28 +8,30 @@ import qt
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.labels.label_set import Label
-from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows, wrap_names
-from HSAMSegmentLib.slicer.panels.widgets.theme import swatch
+from HSAMSegmentLib.slicer.panels.widgets.tables import Column, ColumnTable
 from HSAMSegmentLib.workflows.finetune.inspect_cases import CaseSummary, join_organs
 
-ORGAN, CASES, LEARN_AS = range(3)
+ORGAN, LEARN_AS = 0, 2
 
 
-class OrganTable:
+class OrganTable(ColumnTable):
     """One row per name that the cases have; rows with the same name in the last column are one organ."""
 
-    def __init__(self, table, on_change: Callable[[], None]) -> None:
-        self._table = table
+    def __init__(self, widget, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
-        self._filling = False
         self._chosen: dict[str, str] = {}
-        self._sources: list[str] = []
+        self._unchecked: Sequence[str] = ()
         self._proposed: dict[str, str] = {}
-        prepare_table(table, [_("Organ"), _("Scans"), _("Learn as")], stretched=ORGAN)
-        table.horizontalHeader().setSectionResizeMode(LEARN_AS, qt.QHeaderView.Stretch)
-        self._timer = wrap_names(table, fewest=2)
-        table.setEditTriggers(qt.QAbstractItemView.DoubleClicked | qt.QAbstractItemView.EditKeyPressed)
-        table.connect("itemChanged(QTableWidgetItem*)", self._on_item)
+        self._labels: dict[str, list[Label]] = {}
+        super().__init__(
+            widget,
+            Column(_("Organ"), str, swatch=self._color, is_checked=self._is_wanted, is_stretched=True),
+            Column(_("Scans"), lambda source: str(len(self._labels[source]))),
+            Column(_("Learn as"), self._target, is_stretched=True, is_editable=True),
+            fewest=2,
+            wraps=True,
+        )
+        widget.connect("itemChanged(QTableWidgetItem*)", self._on_item)
 
     def show(self, summaries: Sequence[CaseSummary], chosen: dict[str, str], left_out: Sequence[str]) -> None:
         """List the organs of all cases.
@@ -39,20 +41,15 @@ class OrganTable:
             chosen: names that the user gave, by the name in the case.
             left_out: names (as learned) without a check mark.
         """
-        self._filling = True
-        self._chosen = dict(chosen)
+        self._chosen, self._unchecked = dict(chosen), left_out
         self._proposed = join_organs(summaries)
-        self._sources = list(self._proposed)
-        set_rows(self._table, len(self._sources), fewest=2)
-        for row, source in enumerate(self._sources):
-            self._show_row(row, source, summaries, left_out)
-        self._filling = False
-        self._timer.start()
+        self._labels = {source: _labels_named(source, summaries) for source in self._proposed}
+        super().show(self._proposed)
 
     @property
     def names(self) -> dict[str, str]:
         """Name in a case to the name it is learned as, of all rows."""
-        return {source: self._target(source) for source in self._sources}
+        return {source: self._target(source) for source in self.rows}
 
     @property
     def chosen_names(self) -> dict[str, str]:
@@ -62,8 +59,8 @@ class OrganTable:
     @property
     def left_out(self) -> tuple[str, ...]:
         """Names (as learned) without a check mark on any of their rows."""
-        kept = {self._target(source) for row, source in enumerate(self._sources) if self._is_checked(row)}
-        others = dict.fromkeys(self._target(source) for source in self._sources)
+        kept = {self._target(source) for row, source in enumerate(self.rows) if self._is_checked(row)}
+        others = dict.fromkeys(self._target(source) for source in self.rows)
         return tuple(name for name in others if name not in kept)
 
     @property
@@ -78,21 +75,15 @@ class OrganTable:
     def _is_checked(self, row: int) -> bool:
         return self._table.item(row, ORGAN).checkState() == qt.Qt.Checked
 
-    def _show_row(self, row: int, source: str, summaries: Sequence[CaseSummary], left_out: Sequence[str]) -> None:
-        labels = _labels_named(source, summaries)
-        item = put_text(self._table, row, ORGAN, source)
-        item.setFlags(qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
-        item.setCheckState(qt.Qt.Unchecked if self._target(source) in left_out else qt.Qt.Checked)
-        item.setIcon(swatch(labels[0].color))
-        count = put_text(self._table, row, CASES, str(len(labels)))
-        count.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
-        put_text(self._table, row, LEARN_AS, self._target(source))
+    def _is_wanted(self, source: str) -> bool:
+        return self._target(source) not in self._unchecked
+
+    def _color(self, source: str) -> tuple[float, float, float]:
+        return self._labels[source][0].color
 
     def _on_item(self, item) -> None:
-        if self._filling:
-            return
         if item.column() == LEARN_AS:
-            source, name = self._sources[item.row()], item.text().strip()
+            source, name = self.rows[item.row()], item.text().strip()
             self._chosen[source] = "" if name == self._proposed[source] else name
         self._on_change()
 
