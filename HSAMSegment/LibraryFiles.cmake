@@ -199,6 +199,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/shell.py
   HSAMSegmentLib/slicer/panels/tabs.py
   HSAMSegmentLib/slicer/panels/widgets/__init__.py
+  HSAMSegmentLib/slicer/panels/widgets/check_lists.py
   HSAMSegmentLib/slicer/panels/widgets/combo_entries.py
   HSAMSegmentLib/slicer/panels/widgets/device_list.py
   HSAMSegmentLib/slicer/panels/widgets/dialogs.py
@@ -207,8 +208,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/widgets/model_list.py
   HSAMSegmentLib/slicer/panels/widgets/model_transfer.py
   HSAMSegmentLib/slicer/panels/widgets/node_names.py
-  HSAMSegmentLib/slicer/panels/widgets/organ_list.py
-  HSAMSegmentLib/slicer/panels/widgets/scan_list.py
   HSAMSegmentLib/slicer/panels/widgets/stages.py
   HSAMSegmentLib/slicer/panels/widgets/status_line.py
   HSAMSegmentLib/slicer/panels/widgets/tables.py

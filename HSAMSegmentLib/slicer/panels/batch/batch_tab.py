@@ -21,7 +21,7 @@ from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, selec
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import ask_csv_path
 from HSAMSegmentLib.slicer.panels.widgets.long_words import show_text
 from HSAMSegmentLib.slicer.panels.widgets.model_list import ListedModel
-from HSAMSegmentLib.slicer.panels.widgets.scan_list import ScanList
+from HSAMSegmentLib.slicer.panels.widgets.check_lists import ScanList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.events import Failed, ending_of
 from HSAMSegmentLib.workflows.segment_folder.folder_request import DONE, FAILED, SKIPPED, BatchRow, FolderRequest
