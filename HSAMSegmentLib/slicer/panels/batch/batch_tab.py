@@ -17,11 +17,11 @@ from HSAMSegmentLib.slicer.nodes.tables import SummaryNode, summary_columns, sum
 from HSAMSegmentLib.slicer.panels.batch.batch_table import BatchTable
 from HSAMSegmentLib.slicer.panels.batch.useful_scans import SUGGESTED, UsefulScans
 from HSAMSegmentLib.slicer.panels.tabs import TabContext
+from HSAMSegmentLib.slicer.panels.widgets.check_lists import ScanList
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, select_data
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import ask_csv_path
 from HSAMSegmentLib.slicer.panels.widgets.long_words import show_text
 from HSAMSegmentLib.slicer.panels.widgets.model_list import ListedModel
-from HSAMSegmentLib.slicer.panels.widgets.check_lists import ScanList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.events import Failed, ending_of
 from HSAMSegmentLib.workflows.segment_folder.folder_request import DONE, FAILED, SKIPPED, BatchRow, FolderRequest
