@@ -203,12 +203,9 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/widgets/combo_entries.py
   HSAMSegmentLib/slicer/panels/widgets/device_list.py
   HSAMSegmentLib/slicer/panels/widgets/dialogs.py
-  HSAMSegmentLib/slicer/panels/widgets/help_links.py
   HSAMSegmentLib/slicer/panels/widgets/long_words.py
   HSAMSegmentLib/slicer/panels/widgets/model_list.py
   HSAMSegmentLib/slicer/panels/widgets/model_transfer.py
-  HSAMSegmentLib/slicer/panels/widgets/node_names.py
-  HSAMSegmentLib/slicer/panels/widgets/stages.py
   HSAMSegmentLib/slicer/panels/widgets/status_line.py
   HSAMSegmentLib/slicer/panels/widgets/tables.py
   HSAMSegmentLib/slicer/panels/widgets/theme.py
@@ -325,7 +322,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/segment_request.py
   HSAMSegmentLib/workflows/segment/segment_scan.py
   HSAMSegmentLib/workflows/segment_folder/__init__.py
-  HSAMSegmentLib/workflows/segment_folder/folder_job.py
   HSAMSegmentLib/workflows/segment_folder/folder_request.py
   HSAMSegmentLib/workflows/segment_folder/folder_run.py
   HSAMSegmentLib/workflows/segment_folder/folder_scan.py

@@ -35,7 +35,7 @@ from HSAMSegmentLib.slicer.panels.finetune.structure_table import OrganTable
 from HSAMSegmentLib.slicer.panels.tabs import TabContext
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, select_data
 from HSAMSegmentLib.slicer.panels.widgets.device_list import DeviceList
-from HSAMSegmentLib.slicer.panels.widgets.node_names import tell_whole_names
+from HSAMSegmentLib.slicer.panels.widgets.long_words import tell_whole_names
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.events import Result, ending_of
 from HSAMSegmentLib.workflows.finetune.finetune_request import InspectRequest

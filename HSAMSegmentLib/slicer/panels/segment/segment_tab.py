@@ -28,8 +28,8 @@ from HSAMSegmentLib.slicer.panels.widgets.check_lists import CheckList
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import QUALITIES, fill_combo, select_data
 from HSAMSegmentLib.slicer.panels.widgets.device_list import DeviceList
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs, SlicerDialogs
+from HSAMSegmentLib.slicer.panels.widgets.long_words import tell_whole_names
 from HSAMSegmentLib.slicer.panels.widgets.model_list import ListedModel, ModelSource, StoreModels
-from HSAMSegmentLib.slicer.panels.widgets.node_names import tell_whole_names
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.slicer.panels.widgets.theme import quiet_color
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, Preview, Result, ending_of
