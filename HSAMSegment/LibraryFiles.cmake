@@ -205,7 +205,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/widgets/dialogs.py
   HSAMSegmentLib/slicer/panels/widgets/long_words.py
   HSAMSegmentLib/slicer/panels/widgets/model_list.py
-  HSAMSegmentLib/slicer/panels/widgets/model_transfer.py
   HSAMSegmentLib/slicer/panels/widgets/status_line.py
   HSAMSegmentLib/slicer/panels/widgets/tables.py
   HSAMSegmentLib/slicer/panels/widgets/theme.py
