@@ -37,7 +37,7 @@ class ScoreTable(ColumnTable):
             widget,
             Column(_("Structure"), lambda score: score.name, _tip, _color),
             *(Column(header, text, _tip, _color, is_number=True) for header, text in columns),
-            Column(_("Worst\nslice"), _worst, _tip, lambda _: link_color(), is_number=True),
+            Column(_("Worst\nslice"), _worst, _tip, lambda _row: link_color(), is_number=True),
             most=_MOST_ROWS,
             wraps=True,
         )

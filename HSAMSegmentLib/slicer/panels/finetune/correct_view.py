@@ -26,8 +26,8 @@ class CorrectView:
         self._volume = self._segmentation = None
         self._table = ColumnTable(
             ui.doubtTable,
-            Column(_("Slice"), lambda doubt: str(doubt.index), color=lambda _: link_color()),
-            Column(_("Organ in doubt"), lambda doubt: doubt.organ, color=lambda _: link_color(), is_stretched=True),
+            Column(_("Slice"), lambda doubt: str(doubt.index), color=lambda _row: link_color()),
+            Column(_("Organ in doubt"), lambda doubt: doubt.organ, color=lambda _row: link_color(), is_stretched=True),
             Column(_("Confidence"), lambda doubt: f"{100 * doubt.confidence:.0f} %"),
             most=6,
         )

@@ -35,7 +35,7 @@ class LiveView:
             ui.diceTable,
             Column(_("Organ"), lambda label: label.name, swatch=self._color, is_stretched=True),
             Column(
-                _("Dice before"), lambda label: _number(self._before.get(label.name)), color=lambda _: quiet_color()
+                _("Dice before"), lambda label: _number(self._before.get(label.name)), color=lambda _row: quiet_color()
             ),
             Column(_("Dice now"), lambda label: _number(self._dice.get(label.name)), self._tip),
             wraps=True,

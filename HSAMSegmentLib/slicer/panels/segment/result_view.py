@@ -55,7 +55,7 @@ class ResultTable(ColumnTable):
             Column(_("Organ"), _name, _tip, _color, swatch=lambda organ: organ.label.color, is_stretched=True),
             Column(_("Volume"), _volume, _tip, _color, is_number=True),
             Column(_("Confidence"), _light, _tip, lambda organ: level_color(review(organ).level), header_tip=certain),
-            Column(_("Doubt"), _lead, _tip, lambda _: link_color(), header_tip=doubt),
+            Column(_("Doubt"), _lead, _tip, lambda _row: link_color(), header_tip=doubt),
             most=_MOST_ROWS,
             wraps=True,
         )
