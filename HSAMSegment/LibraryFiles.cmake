@@ -177,12 +177,11 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/batch/useful_scans.py
   HSAMSegmentLib/slicer/panels/compare/__init__.py
   HSAMSegmentLib/slicer/panels/compare/compare_tab.py
-  HSAMSegmentLib/slicer/panels/compare/pair_table.py
-  HSAMSegmentLib/slicer/panels/compare/score_table.py
+  HSAMSegmentLib/slicer/panels/compare/compare_tables.py
   HSAMSegmentLib/slicer/panels/dependencies.py
   HSAMSegmentLib/slicer/panels/engine.py
   HSAMSegmentLib/slicer/panels/finetune/__init__.py
-  HSAMSegmentLib/slicer/panels/finetune/case_table.py
+  HSAMSegmentLib/slicer/panels/finetune/case_tables.py
   HSAMSegmentLib/slicer/panels/finetune/correct_view.py
   HSAMSegmentLib/slicer/panels/finetune/finetune_tab.py
   HSAMSegmentLib/slicer/panels/finetune/live_view.py
@@ -190,7 +189,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/finetune/resume_offer.py
   HSAMSegmentLib/slicer/panels/finetune/run_view.py
   HSAMSegmentLib/slicer/panels/finetune/start_choice.py
-  HSAMSegmentLib/slicer/panels/finetune/structure_table.py
   HSAMSegmentLib/slicer/panels/segment/__init__.py
   HSAMSegmentLib/slicer/panels/segment/model_advice.py
   HSAMSegmentLib/slicer/panels/segment/readiness.py

@@ -23,8 +23,7 @@ from HSAMSegmentLib.slicer.nodes.segmentations.comparison import (
 )
 from HSAMSegmentLib.slicer.nodes.segmentations.node_layers import node_labels, node_problem
 from HSAMSegmentLib.slicer.nodes.segmentations.segments import load_segmentation_file
-from HSAMSegmentLib.slicer.panels.compare.pair_table import PairTable
-from HSAMSegmentLib.slicer.panels.compare.score_table import ScoreTable
+from HSAMSegmentLib.slicer.panels.compare.compare_tables import PairTable, ScoreTable
 from HSAMSegmentLib.slicer.panels.dependencies import COMPARING, Dependencies
 from HSAMSegmentLib.slicer.panels.engine import Engine
 from HSAMSegmentLib.slicer.panels.tabs import TabContext
