@@ -177,12 +177,11 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/batch/useful_scans.py
   HSAMSegmentLib/slicer/panels/compare/__init__.py
   HSAMSegmentLib/slicer/panels/compare/compare_tab.py
-  HSAMSegmentLib/slicer/panels/compare/pair_table.py
-  HSAMSegmentLib/slicer/panels/compare/score_table.py
+  HSAMSegmentLib/slicer/panels/compare/compare_tables.py
   HSAMSegmentLib/slicer/panels/dependencies.py
   HSAMSegmentLib/slicer/panels/engine.py
   HSAMSegmentLib/slicer/panels/finetune/__init__.py
-  HSAMSegmentLib/slicer/panels/finetune/case_table.py
+  HSAMSegmentLib/slicer/panels/finetune/case_tables.py
   HSAMSegmentLib/slicer/panels/finetune/correct_view.py
   HSAMSegmentLib/slicer/panels/finetune/finetune_tab.py
   HSAMSegmentLib/slicer/panels/finetune/live_view.py
@@ -190,7 +189,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/finetune/resume_offer.py
   HSAMSegmentLib/slicer/panels/finetune/run_view.py
   HSAMSegmentLib/slicer/panels/finetune/start_choice.py
-  HSAMSegmentLib/slicer/panels/finetune/structure_table.py
   HSAMSegmentLib/slicer/panels/segment/__init__.py
   HSAMSegmentLib/slicer/panels/segment/model_advice.py
   HSAMSegmentLib/slicer/panels/segment/readiness.py
@@ -199,17 +197,12 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/slicer/panels/shell.py
   HSAMSegmentLib/slicer/panels/tabs.py
   HSAMSegmentLib/slicer/panels/widgets/__init__.py
+  HSAMSegmentLib/slicer/panels/widgets/check_lists.py
   HSAMSegmentLib/slicer/panels/widgets/combo_entries.py
   HSAMSegmentLib/slicer/panels/widgets/device_list.py
   HSAMSegmentLib/slicer/panels/widgets/dialogs.py
-  HSAMSegmentLib/slicer/panels/widgets/help_links.py
   HSAMSegmentLib/slicer/panels/widgets/long_words.py
   HSAMSegmentLib/slicer/panels/widgets/model_list.py
-  HSAMSegmentLib/slicer/panels/widgets/model_transfer.py
-  HSAMSegmentLib/slicer/panels/widgets/node_names.py
-  HSAMSegmentLib/slicer/panels/widgets/organ_list.py
-  HSAMSegmentLib/slicer/panels/widgets/scan_list.py
-  HSAMSegmentLib/slicer/panels/widgets/stages.py
   HSAMSegmentLib/slicer/panels/widgets/status_line.py
   HSAMSegmentLib/slicer/panels/widgets/tables.py
   HSAMSegmentLib/slicer/panels/widgets/theme.py
@@ -326,7 +319,6 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/workflows/segment/segment_request.py
   HSAMSegmentLib/workflows/segment/segment_scan.py
   HSAMSegmentLib/workflows/segment_folder/__init__.py
-  HSAMSegmentLib/workflows/segment_folder/folder_job.py
   HSAMSegmentLib/workflows/segment_folder/folder_request.py
   HSAMSegmentLib/workflows/segment_folder/folder_run.py
   HSAMSegmentLib/workflows/segment_folder/folder_scan.py

@@ -69,22 +69,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(
-        (
-            "evaluate",
-            "finetune",
-            "list_models",
-            "load_model",
-            "measure",
-            "radiomics",
-            "read_segmentation",
-            "read_statistics",
-            "read_volume",
-            "segment",
-        ),
-        "api",
-    ),
-    **dict.fromkeys(("Evaluation", "FinetunedModel"), "api_results"),
+    "Evaluation": "api_results",
+    "FinetunedModel": "api_results",
     "CancelToken": "runtime.progress",
     "CancelledError": "errors",
     "Geometry": "images.geometry",
@@ -94,13 +80,14 @@ _HOMES = {
     "SegmentationResult": "inference.result",
     "Volume": "images.volume",
 }
+"""Modules of the public classes; the functions are in `api`."""
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)
 
 
 def __dir__() -> list[str]:

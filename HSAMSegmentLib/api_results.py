@@ -106,10 +106,8 @@ class Evaluation:
         Raises:
             RequestError: if pandas is not installed.
         """
-        try:
-            import pandas
-        except ModuleNotFoundError as error:
-            raise RequestError("A data frame needs pandas; install it with 'pip install pandas'.") from error
+        from HSAMSegmentLib.measurement.table import data_frame
+
         columns = ("name", "state", "dice", "jaccard", "hd95", "asd", "prediction_ml", "reference_ml")
         rows = [{name: getattr(score, name) for name in columns} for score in self.comparison.scores]
-        return pandas.DataFrame(rows, columns=list(columns)).set_index("name")
+        return data_frame(rows, columns).set_index("name")

@@ -29,6 +29,19 @@ COLUMNS = (
 )
 
 
+def data_frame(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> pandas.DataFrame:
+    """A data frame of rows by column.
+
+    Raises:
+        RequestError: if pandas is not installed.
+    """
+    try:
+        import pandas
+    except ModuleNotFoundError as error:
+        raise RequestError("A data frame needs pandas; install it with 'pip install pandas'.") from error
+    return pandas.DataFrame(list(rows), columns=list(columns))
+
+
 @dataclass(frozen=True)
 class Statistics:
     """Measured structures of one or many scans.
@@ -64,11 +77,7 @@ class Statistics:
         Raises:
             RequestError: if pandas is not installed.
         """
-        try:
-            import pandas
-        except ModuleNotFoundError as error:
-            raise RequestError("A data frame needs pandas; install it with 'pip install pandas'.") from error
-        return pandas.DataFrame(list(self.rows), columns=list(COLUMNS))
+        return data_frame(self.rows, COLUMNS)
 
     def to_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write a CSV file, atomically.

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 # Modules that compute import torch, so they are referenced by name and imported when their workflow starts.
 WORKFLOWS = {
     "segment": "HSAMSegmentLib.workflows.segment.segment_scan:run",
-    "segment folder": "HSAMSegmentLib.workflows.segment_folder.folder_job:run",
+    "segment folder": "HSAMSegmentLib.workflows.segment_folder.segment_folder:run",
     "finetune": "HSAMSegmentLib.workflows.finetune.finetune_job:run",
     "inspect": "HSAMSegmentLib.workflows.finetune.inspect_cases:run",
     "suggest": "HSAMSegmentLib.workflows.suggest.suggest_scans:run",

@@ -25,8 +25,8 @@ from HSAMSegmentLib.workflows.segment_folder.scan_outcome import (
     DONE,
     DONE_BEFORE,
     FAILED,
+    NOT_STARTED,
     SKIPPED,
-    WAITING,
     ScanOutcome,
 )
 
@@ -47,7 +47,7 @@ def output_files(request: FolderRequest, scan: Scan) -> OutputFiles:
 
 def waiting_outcome(request: FolderRequest, scan: Scan) -> ScanOutcome:
     """The outcome of a scan that was not started yet."""
-    return ScanOutcome(scan, WAITING, output=output_files(request, scan).segmentation)
+    return ScanOutcome(scan, NOT_STARTED, output=output_files(request, scan).segmentation)
 
 
 def try_scan(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from HSAMSegmentLib.io.scan_folder import Scan
 
-WAITING = "not started"
+NOT_STARTED = "not started"
 DONE = "done"
 DONE_BEFORE = "done before"
 FAILED = "failed"
@@ -23,7 +23,7 @@ class ScanOutcome:
     Attributes:
         scan: the scan.
         status: `DONE`, `DONE_BEFORE` (an earlier run did it), `FAILED`, `SKIPPED` (no scan), `CANCELLED`
-            or `WAITING`.
+            or `NOT_STARTED`.
         message: the error of a failed scan, the warnings of a finished one.
         output: its segmentation file.
         model: ID of the model that was used, empty if none was.

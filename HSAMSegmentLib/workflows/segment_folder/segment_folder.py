@@ -15,15 +15,56 @@ from HSAMSegmentLib.runtime.atomic_files import make_folder
 from HSAMSegmentLib.runtime.devices import choose_device
 from HSAMSegmentLib.runtime.extras import require_extra
 from HSAMSegmentLib.runtime.progress import Progress, ProgressCallback, interruptible
+from HSAMSegmentLib.runtime.serialization import to_plain
 from HSAMSegmentLib.workflows.cohort.claims import Claim
 from HSAMSegmentLib.workflows.cohort.run_manifest import read_shard, scans_of_shard
 from HSAMSegmentLib.workflows.context import Context
-from HSAMSegmentLib.workflows.segment_folder.folder_request import FolderRequest
+from HSAMSegmentLib.workflows.events import ItemDone
+from HSAMSegmentLib.workflows.segment_folder.folder_request import DONE, WAITING, BatchRow, FolderRequest, FolderSummary
 from HSAMSegmentLib.workflows.segment_folder.folder_run import FolderRun
 from HSAMSegmentLib.workflows.segment_folder.folder_scan import try_scan
-from HSAMSegmentLib.workflows.segment_folder.scan_outcome import CANCELLED, FAILED, FolderResult, OnScan
+from HSAMSegmentLib.workflows.segment_folder.scan_outcome import (
+    CANCELLED,
+    DONE_BEFORE,
+    FAILED,
+    NOT_STARTED,
+    FolderResult,
+    OnScan,
+    ScanOutcome,
+)
 
 _LOOK_SECONDS = 0.5
+_STATES = {DONE_BEFORE: DONE, NOT_STARTED: WAITING}
+"""The state of a row, by the status of a scan, where their names differ."""
+
+
+def run(request: FolderRequest, context: Context) -> FolderSummary:
+    """Segment every scan of a folder; each is reported as an `ItemDone` with the plain values of a `BatchRow`.
+
+    Raises:
+        HSAMSegmentError: as `segment_folder`.
+    """
+    context.emit(Progress(0.0, "Loading the model"))
+
+    def tell(index: int, count: int, outcome: ScanOutcome) -> None:
+        context.emit(ItemDone(index, count, to_plain(_row(outcome))))
+
+    return FolderSummary(str(segment_folder(request, context, on_scan=tell).summary))
+
+
+def _row(outcome: ScanOutcome) -> BatchRow:
+    message = "Done by an earlier run." if outcome.status == DONE_BEFORE else outcome.message
+    return BatchRow(
+        name=outcome.scan.name,
+        state=_STATES.get(outcome.status, outcome.status),
+        message=message,
+        volumes_ml=outcome.volumes_ml,
+        output=str(outcome.output) if outcome.has_result else "",
+        model=outcome.model,
+        seconds=outcome.seconds,
+        path=str(outcome.scan.path),
+        series=outcome.scan.series or "",
+    )
 
 
 def segment_folder(request: FolderRequest, context: Context, on_scan: OnScan | None = None) -> FolderResult:

@@ -105,13 +105,13 @@ def _stages() -> set[str]:
 
 @pytest.mark.host
 def test_every_stage_of_a_job_is_translated_where_it_is_shown(host, monkeypatch):
-    from HSAMSegmentLib.slicer.panels.widgets import stages
+    from HSAMSegmentLib.slicer.panels.widgets import status_line
 
-    monkeypatch.setattr(stages, "_", lambda text: f"[{text}]")
+    monkeypatch.setattr(status_line, "_", lambda text: f"[{text}]")
     known = _stages()
     assert {"Reading the scan", "Segmenting slices", "Starting"} <= known
-    assert [stage for stage in sorted(known) if stages.shown_stage(stage) != f"[{stage}]"] == []
-    assert stages.shown_stage("Checking model.safetensors") == "Checking model.safetensors"
+    assert [stage for stage in sorted(known) if status_line.shown_stage(stage) != f"[{stage}]"] == []
+    assert status_line.shown_stage("Checking model.safetensors") == "Checking model.safetensors"
 
 
 @pytest.mark.host

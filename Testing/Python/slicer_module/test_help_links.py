@@ -39,19 +39,19 @@ def errors_of_the_library():
 
 
 def test_every_anchor_is_on_the_page(host, anchors):
-    from HSAMSegmentLib.slicer.panels.widgets.help_links import ANCHORS, UNEXPECTED
+    from HSAMSegmentLib.slicer.panels.widgets.status_line import ANCHORS, UNEXPECTED
 
     assert {*ANCHORS.values(), UNEXPECTED} <= anchors
 
 
 def test_every_error_of_the_library_has_a_section(host):
-    from HSAMSegmentLib.slicer.panels.widgets.help_links import ANCHORS
+    from HSAMSegmentLib.slicer.panels.widgets.status_line import ANCHORS
 
     assert errors_of_the_library() - WITHOUT_ADVICE <= set(ANCHORS)
 
 
 def test_what_becomes_of_a_worker_has_a_section(host):
-    from HSAMSegmentLib.slicer.panels.widgets.help_links import UNEXPECTED, help_address
+    from HSAMSegmentLib.slicer.panels.widgets.status_line import UNEXPECTED, help_address
     from HSAMSegmentLib.worker.process_runner import NEVER_READY, WorkerNotStartedError
 
     for name in (NEVER_READY, "WorkerDied", WorkerNotStartedError.__name__):
@@ -59,7 +59,7 @@ def test_what_becomes_of_a_worker_has_a_section(host):
 
 
 def test_an_error_that_nobody_knows_leads_to_how_to_report_it(host):
-    from HSAMSegmentLib.slicer.panels.widgets.help_links import help_address
+    from HSAMSegmentLib.slicer.panels.widgets.status_line import help_address
 
     assert help_address("ZeroDivisionError").endswith("troubleshooting.md#unexpected")
 
@@ -67,7 +67,7 @@ def test_an_error_that_nobody_knows_leads_to_how_to_report_it(host):
 def test_the_page_is_also_a_file_that_is_installed_with_the_extension(host):
     from urllib.request import url2pathname
 
-    from HSAMSegmentLib.slicer.panels.widgets.help_links import help_link
+    from HSAMSegmentLib.slicer.panels.widgets.status_line import help_link
 
     (address,) = re.findall(r'"file:(?://)?([^"]+)"', help_link("OutputError"))
     assert Path(url2pathname(address)).samefile(PAGE)

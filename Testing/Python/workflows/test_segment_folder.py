@@ -24,7 +24,7 @@ from HSAMSegmentLib.workflows.segment_folder.scan_outcome import (
     DONE,
     DONE_BEFORE,
     FAILED,
-    WAITING,
+    NOT_STARTED,
 )
 
 OPTIONS = SegmentOptions(threads=1)
@@ -167,7 +167,7 @@ def test_cancel_keeps_what_is_finished_and_the_next_run_goes_on(folder, bundle, 
 
     with pytest.raises(CancelledError):
         run(folder, output, bundle, cancel=token, progress=stop_in_the_second)
-    assert statuses(output) == {"a": DONE, "patient/series": CANCELLED, "z_broken": WAITING}
+    assert statuses(output) == {"a": DONE, "patient/series": CANCELLED, "z_broken": NOT_STARTED}
     assert [path.name for path in output.rglob("*.seg.nrrd")] == ["a.seg.nrrd"]
     run(folder, output, bundle)
     assert statuses(output) == {"a": DONE_BEFORE, "patient/series": DONE, "z_broken": FAILED}
@@ -280,7 +280,7 @@ def test_who_asks_is_told_of_each_scan_with_the_volumes_of_its_organs(folder, bu
     everything = []
     for _ in range(2):
         run(folder, tmp_path / "out", bundle, on_scan=lambda *arguments: everything.append(arguments))
-    assert [outcome.status for _, _, outcome in everything[:3]] == [WAITING] * 3
+    assert [outcome.status for _, _, outcome in everything[:3]] == [NOT_STARTED] * 3
     told = everything[3:6] + everything[9:]
     assert [(index, count) for index, count, _ in told] == [(0, 3), (1, 3), (2, 3)] * 2
     first, again = told[0][2], told[3][2]

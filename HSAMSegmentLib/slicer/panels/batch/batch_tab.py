@@ -13,15 +13,14 @@ from HSAMSegmentLib.slicer.nodes.batch import AnyBatch, Batch, BatchListener, Fo
 from HSAMSegmentLib.slicer.nodes.parameter_node import ParameterNode
 from HSAMSegmentLib.slicer.nodes.segment_session import BoundRequest, SessionEvent, Written, bind_request
 from HSAMSegmentLib.slicer.nodes.sequences import FrameItem, FrameResults, sequence_problem, sequences_missing
-from HSAMSegmentLib.slicer.nodes.tables import SummaryNode, summary_columns, summary_rows, write_csv
+from HSAMSegmentLib.slicer.nodes.tables import SummaryNode, summary_columns, summary_rows
 from HSAMSegmentLib.slicer.panels.batch.batch_table import BatchTable
 from HSAMSegmentLib.slicer.panels.batch.useful_scans import SUGGESTED, UsefulScans
 from HSAMSegmentLib.slicer.panels.tabs import TabContext
+from HSAMSegmentLib.slicer.panels.widgets.check_lists import ScanList
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, select_data
-from HSAMSegmentLib.slicer.panels.widgets.dialogs import ask_csv_path
 from HSAMSegmentLib.slicer.panels.widgets.long_words import show_text
 from HSAMSegmentLib.slicer.panels.widgets.model_list import ListedModel
-from HSAMSegmentLib.slicer.panels.widgets.scan_list import ScanList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.events import Failed, ending_of
 from HSAMSegmentLib.workflows.segment_folder.folder_request import DONE, FAILED, SKIPPED, BatchRow, FolderRequest
@@ -360,16 +359,8 @@ class BatchTab:
     def _on_save(self) -> None:
         if self._batch is None:
             return
-        path = ask_csv_path(self._context.dialogs, "summary.csv")
-        if path is None:
-            return
         rows = self._batch.rows
-        try:
-            write_csv(path, summary_columns(rows), summary_rows(rows), overwrite=True)
-        except HSAMSegmentError as error:
-            self.status.fail(ending_of(error))
-        else:
-            self.status.say(_("The table was saved to {path}.").format(path=path))
+        self.status.save_table("summary.csv", summary_columns(rows), summary_rows(rows))
 
 
 def build(context: TabContext) -> BatchTab:

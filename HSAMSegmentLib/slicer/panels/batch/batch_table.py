@@ -4,63 +4,50 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import qt
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.slicer.nodes.tables import organ_names
-from HSAMSegmentLib.slicer.panels.widgets.tables import (
-    ROW_PIXELS,
-    prepare_table,
-    put_text,
-    set_rows,
-    show_height,
-)
+from HSAMSegmentLib.slicer.panels.widgets.tables import ROW_PIXELS, Column, ColumnTable
 from HSAMSegmentLib.slicer.panels.widgets.theme import problem_color, quiet_color, tip_of
 from HSAMSegmentLib.workflows.segment_folder.folder_request import CANCELLED, DONE, FAILED, SKIPPED, WAITING, BatchRow
 
 _MOST_ROWS = 12
-_FIRST_ORGAN = 2
 _HEAD_LETTERS = 8
 _MOST_NAME_PIXELS = 180
 
 
-class BatchTable:
+class BatchTable(ColumnTable):
     """One row per scan. A click tells its message and shows the scan."""
 
-    def __init__(self, table, on_row: Callable[[int, BatchRow], None]) -> None:
-        self._table = table
-        self._on_row = on_row
-        self._rows: tuple[BatchRow, ...] = ()
+    def __init__(self, widget, on_row: Callable[[int, BatchRow], None]) -> None:
+        super().__init__(widget, *_columns(()), most=_MOST_ROWS)
         self._organs: tuple[str, ...] | None = None
-        self._timer = qt.QTimer(table)  # belongs to the table, whose last signals come when the application ends
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(0)
-        self._timer.connect("timeout()", self._fit)
-        table.horizontalScrollBar().connect("rangeChanged(int,int)", lambda *_bounds: self._timer.start())
-        table.horizontalHeader().connect("geometriesChanged()", lambda: self._timer.start())
-        table.connect("cellClicked(int,int)", self._on_click)
+        widget.setTextElideMode(qt.Qt.ElideMiddle)
+        widget.horizontalScrollBar().connect("rangeChanged(int,int)", lambda *_bounds: self._timer.start())
+        widget.horizontalHeader().connect("geometriesChanged()", lambda: self._timer.start())
+        widget.connect("cellClicked(int,int)", lambda number, _column: on_row(number, self.rows[number]))
 
     def show(self, rows: Sequence[BatchRow]) -> None:
         """Show the state of all scans."""
-        if len(rows) != len(self._rows) or organ_names(rows) != self._organs:
+        if len(rows) != len(self.rows) or organ_names(rows) != self._organs:
             self._organs = organ_names(rows)
-            heads = [_("Scan"), _("State"), *(_head(name) for name in self._organs)]
             self._table.clearSpans()
-            prepare_table(self._table, heads, stretched=0 if self._organs else 1)
-            self._table.setTextElideMode(qt.Qt.ElideMiddle)
-            set_rows(self._table, len(rows), most=_MOST_ROWS)
-            self._rows = ()
-        for number, row in enumerate(rows):
-            if number >= len(self._rows) or self._rows[number] != row:
-                self._fill(number, row)
-        self._rows = tuple(rows)
+            self._set_columns(_columns(self._organs))
+            super().show(rows)
+            return
+        before, self.rows = self.rows, tuple(rows)
+        for number, row in enumerate(self.rows):
+            if row != before[number]:
+                self._show_row(number)
         self._fit()
 
     def _fit(self) -> None:
         """Let names take the room that the numbers leave, but never less than they need: then the table scrolls."""
         table, header = self._table, self._table.horizontalHeader()
-        columns = range(_FIRST_ORGAN + len(self._organs or ()))
+        columns = range(table.columnCount)
         needed = [max(table.sizeHintForColumn(column), header.sectionSizeHint(column)) for column in columns]
         least = min(needed[0], _MOST_NAME_PIXELS)
         fits = table.viewport().width - sum(needed[1:]) >= least
@@ -68,34 +55,42 @@ class BatchTable:
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch if takes_the_rest else qt.QHeaderView.Interactive)
         if not takes_the_rest:
             header.resizeSection(0, least)
-        rows = ROW_PIXELS * min(max(len(self._rows), 1), _MOST_ROWS)
-        show_height(table, rows + (0 if fits else table.horizontalScrollBar().sizeHint().height()))
+        self._fit_height(has_bar=not fits)
 
-    def _fill(self, number: int, row: BatchRow) -> None:
-        color = _state_color(row.state)
-        put_text(self._table, number, 0, row.name, tip=tip_of((row.name, row.message)))
-        self._show_state(number, row, color)
-        volumes = dict(row.volumes_ml)
-        for position, organ in enumerate(self._organs or ()):
-            volume = volumes.get(organ)
-            text = "" if volume is None else f"{volume:.1f}" if volume > 0 else _("not found")
-            item = put_text(self._table, number, _FIRST_ORGAN + position, text, color="" if volume else quiet_color())
-            item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
-
-    def _show_state(self, number: int, row: BatchRow, color: str) -> None:
-        """What became of it; why there are no volumes stands in their place, as much of it as there is room for."""
-        has_reason = bool(row.message) and row.state in (FAILED, SKIPPED)
-        text = f"{_state(row)}: {row.message}" if has_reason else _state(row)
-        item = put_text(self._table, number, 1, text, color=color, tip=row.message)
-        if has_reason:
-            item.setSizeHint(qt.QSize(1, ROW_PIXELS))  # it must not make the column wide
-        span = 1 + len(self._organs or ()) if has_reason else 1
+    def _show_row(self, number: int) -> None:
+        """Why there are no volumes stands in their place, as much of it as there is room for."""
+        super()._show_row(number)
+        span = 1
+        if _has_reason(self.rows[number]):
+            span = self._table.columnCount - 1
+            self._table.item(number, 1).setSizeHint(qt.QSize(1, ROW_PIXELS))  # it must not make the column wide
         if span != self._table.columnSpan(number, 1):
             self._table.setSpan(number, 1, 1, span)
 
-    def _on_click(self, row: int, column: int) -> None:
-        if row < len(self._rows):
-            self._on_row(row, self._rows[row])
+
+def _columns(organs: Sequence[str]) -> list[Column]:
+    return [
+        Column(_("Scan"), lambda row: row.name, _name_tip, is_stretched=bool(organs)),
+        Column(_("State"), _state, lambda row: row.message, _state_color, is_stretched=not organs),
+        *(Column(_head(name), partial(_volume, name), color=partial(_color, name), is_number=True) for name in organs),
+    ]
+
+
+def _name_tip(row: BatchRow) -> str:
+    return tip_of((row.name, row.message))
+
+
+def _has_reason(row: BatchRow) -> bool:
+    return bool(row.message) and row.state in (FAILED, SKIPPED)
+
+
+def _volume(organ: str, row: BatchRow) -> str:
+    volume = dict(row.volumes_ml).get(organ)
+    return "" if volume is None else f"{volume:.1f}" if volume > 0 else _("not found")
+
+
+def _color(organ: str, row: BatchRow) -> str:
+    return "" if dict(row.volumes_ml).get(organ) else quiet_color()
 
 
 def _head(organ: str) -> str:
@@ -103,10 +98,10 @@ def _head(organ: str) -> str:
     return "\n".join((*textwrap.wrap(organ, _HEAD_LETTERS, break_long_words=False), "mL"))
 
 
-def _state_color(state: str) -> str:
-    if state == FAILED:
+def _state_color(row: BatchRow) -> str:
+    if row.state == FAILED:
         return problem_color()
-    return quiet_color() if state in (SKIPPED, CANCELLED, WAITING) else ""
+    return quiet_color() if row.state in (SKIPPED, CANCELLED, WAITING) else ""
 
 
 def _state(row: BatchRow) -> str:
@@ -117,4 +112,4 @@ def _state(row: BatchRow) -> str:
         CANCELLED: _("not done"),
         WAITING: _("waiting"),
     }
-    return words[row.state]
+    return f"{words[row.state]}: {row.message}" if _has_reason(row) else words[row.state]

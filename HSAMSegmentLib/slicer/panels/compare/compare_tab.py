@@ -23,15 +23,11 @@ from HSAMSegmentLib.slicer.nodes.segmentations.comparison import (
 )
 from HSAMSegmentLib.slicer.nodes.segmentations.node_layers import node_labels, node_problem
 from HSAMSegmentLib.slicer.nodes.segmentations.segments import load_segmentation_file
-from HSAMSegmentLib.slicer.nodes.tables import write_csv
-from HSAMSegmentLib.slicer.panels.compare.pair_table import PairTable
-from HSAMSegmentLib.slicer.panels.compare.score_table import ScoreTable
+from HSAMSegmentLib.slicer.panels.compare.compare_tables import PairTable, ScoreTable
 from HSAMSegmentLib.slicer.panels.dependencies import COMPARING, Dependencies
 from HSAMSegmentLib.slicer.panels.engine import Engine
 from HSAMSegmentLib.slicer.panels.tabs import TabContext
-from HSAMSegmentLib.slicer.panels.widgets.dialogs import ask_csv_path
-from HSAMSegmentLib.slicer.panels.widgets.long_words import show_text
-from HSAMSegmentLib.slicer.panels.widgets.node_names import tell_whole_names
+from HSAMSegmentLib.slicer.panels.widgets.long_words import show_text, tell_whole_names
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.compare.compare_request import CompareOutcome
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, ending_of
@@ -256,17 +252,9 @@ class CompareTab:
         self._overlay = None
 
     def _on_save(self) -> None:
-        if self._compared is None:
-            return
-        path = ask_csv_path(self._dialogs, "comparison.csv")
-        if path is None:
-            return
-        try:
-            write_csv(path, COLUMNS, [score_values(score) for score in self._compared.outcome.scores], overwrite=True)
-        except HSAMSegmentError as error:
-            self.status.fail(ending_of(error))
-        else:
-            self.status.say(_("The table was saved to {path}.").format(path=path))
+        if self._compared is not None:
+            rows = [score_values(score) for score in self._compared.outcome.scores]
+            self.status.save_table("comparison.csv", COLUMNS, rows)
 
 
 def build(context: TabContext) -> CompareTab:

@@ -24,18 +24,17 @@ from HSAMSegmentLib.slicer.nodes.navigation import active_scan
 from HSAMSegmentLib.slicer.nodes.segment_session import SessionEvent, Written
 from HSAMSegmentLib.slicer.nodes.segmentations.segments import newest_result, scan_of
 from HSAMSegmentLib.slicer.panels.engine import Engine
-from HSAMSegmentLib.slicer.panels.finetune.case_table import CaseTable, ask_files
+from HSAMSegmentLib.slicer.panels.finetune.case_tables import CaseTable, OrganTable, ask_files
 from HSAMSegmentLib.slicer.panels.finetune.correct_view import CorrectView
 from HSAMSegmentLib.slicer.panels.finetune.live_view import LiveView
 from HSAMSegmentLib.slicer.panels.finetune.my_models import MyModels
 from HSAMSegmentLib.slicer.panels.finetune.resume_offer import ResumeOffer
 from HSAMSegmentLib.slicer.panels.finetune.run_view import RunView
 from HSAMSegmentLib.slicer.panels.finetune.start_choice import AUTO, HEADS, StartChoice, Starts
-from HSAMSegmentLib.slicer.panels.finetune.structure_table import OrganTable
 from HSAMSegmentLib.slicer.panels.tabs import TabContext
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import fill_combo, select_data
 from HSAMSegmentLib.slicer.panels.widgets.device_list import DeviceList
-from HSAMSegmentLib.slicer.panels.widgets.node_names import tell_whole_names
+from HSAMSegmentLib.slicer.panels.widgets.long_words import tell_whole_names
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.events import Result, ending_of
 from HSAMSegmentLib.workflows.finetune.finetune_request import InspectRequest

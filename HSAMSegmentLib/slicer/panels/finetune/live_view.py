@@ -5,17 +5,17 @@ from __future__ import annotations
 import qt
 from slicer.i18n import tr as _
 
-from HSAMSegmentLib.labels.label_set import LabelSet
+from HSAMSegmentLib.labels.label_set import Label, LabelSet
 from HSAMSegmentLib.report.preview_picture import outline_colors
 from HSAMSegmentLib.slicer.nodes.finetune.chart import TrainingChart
 from HSAMSegmentLib.slicer.panels.widgets.long_words import show_text
-from HSAMSegmentLib.slicer.panels.widgets.tables import prepare_table, put_text, set_rows, wrap_names
-from HSAMSegmentLib.slicer.panels.widgets.theme import quiet_color, swatch
+from HSAMSegmentLib.slicer.panels.widgets.tables import Column, ColumnTable
+from HSAMSegmentLib.slicer.panels.widgets.theme import quiet_color
 from HSAMSegmentLib.workflows.events import ValidationPicture
 from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneOutcome
 from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
-ORGAN, BEFORE, NOW = range(3)
+NOW = 2
 _NARROWEST, _BORDERS = 240, 24
 """Width in pixels that a picture always gets, and of what is beside it in the panel."""
 
@@ -29,8 +29,17 @@ class LiveView:
         self.chart: TrainingChart | None = None
         self._records: list[ValidationRecord] = []
         self._was_brought = False
-        prepare_table(ui.diceTable, [_("Organ"), _("Dice before"), _("Dice now")], stretched=ORGAN)
-        self._timer = wrap_names(ui.diceTable)
+        self._dice: dict[str, float] = {}
+        self._before: dict[str, float] = {}
+        self._table = ColumnTable(
+            ui.diceTable,
+            Column(_("Organ"), lambda label: label.name, swatch=self._color, is_stretched=True),
+            Column(
+                _("Dice before"), lambda label: _number(self._before.get(label.name)), color=lambda _row: quiet_color()
+            ),
+            Column(_("Dice now"), lambda label: _number(self._dice.get(label.name)), self._tip),
+            wraps=True,
+        )
         ui.chartButton.connect("clicked()", self._show_chart)
         ui.liveChartBox.connect("toggled(bool)", self._on_live_chart)
 
@@ -41,7 +50,7 @@ class LiveView:
         self._ui.previewLabel.clear()
         self._ui.previewCaption.setText("")
         self._ui.diceNoteLabel.setText(_("Waiting for the first validation on the held-out slices."))
-        self._ui.diceTable.setHorizontalHeaderItem(NOW, qt.QTableWidgetItem(_("Dice now")))
+        self._ui.diceTable.horizontalHeaderItem(NOW).setText(_("Dice now"))
         self._ui.liveSection.visible = True
         self._ui.liveSection.collapsed = False
         if self._records:
@@ -81,7 +90,7 @@ class LiveView:
 
     def finish(self, outcome: FinetuneOutcome) -> None:
         """Show what came out, said for what it is."""
-        self._ui.diceTable.setHorizontalHeaderItem(NOW, qt.QTableWidgetItem(_("Dice of the model")))
+        self._ui.diceTable.horizontalHeaderItem(NOW).setText(_("Dice of the model"))
         self._show_dice(outcome.dice, outcome.start_dice)
         show_text(self._ui.diceNoteLabel, "\n".join([said_for_what_it_is(outcome), *outcome.notes]))
 
@@ -94,13 +103,16 @@ class LiveView:
         if before is None:
             first = self._records[0] if self._records else None
             before = first.dice if first is not None and first.step == 0 else {}
-        colors = outline_colors(tuple(self._labels))  # those of the picture, so that the table is its legend
-        set_rows(self._ui.diceTable, len(self._labels))
-        for row, label in enumerate(self._labels):
-            put_text(self._ui.diceTable, row, ORGAN, label.name).setIcon(swatch(colors[label.value]))
-            put_text(self._ui.diceTable, row, BEFORE, _number(before.get(label.name)), color=quiet_color())
-            put_text(self._ui.diceTable, row, NOW, _number(dice.get(label.name)), tip=_tip(dice, label.name))
-        self._timer.start()
+        self._dice, self._before = dice, before
+        self._table.show(self._labels)
+
+    def _color(self, label: Label) -> tuple[float, float, float]:
+        """That of the picture, so that the table is its legend."""
+        return outline_colors(tuple(self._labels))[label.value]
+
+    def _tip(self, label: Label) -> str:
+        """Why an organ has no number, empty if it has one or before the first validation."""
+        return _("No held-out slice has this organ.") if self._dice and label.name not in self._dice else ""
 
     def _bring_chart(self) -> None:
         """Show the chart once per fine-tuning; a plot view that the user closes stays closed."""
@@ -135,11 +147,6 @@ def said_for_what_it_is(outcome: FinetuneOutcome) -> str:
             "check it on a labeled scan it never saw."
         )
     return _("Measured on {what}.").format(what=outcome.validated_on)
-
-
-def _tip(dice: dict[str, float], name: str) -> str:
-    """Why an organ has no number, empty if it has one or before the first validation."""
-    return _("No held-out slice has this organ.") if dice and name not in dice else ""
 
 
 def _number(value: float | None) -> str:

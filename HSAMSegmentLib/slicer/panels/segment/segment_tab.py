@@ -24,12 +24,12 @@ from HSAMSegmentLib.slicer.panels.segment.model_advice import SUGGESTED, ModelAd
 from HSAMSegmentLib.slicer.panels.segment.readiness import download_question, obstacle
 from HSAMSegmentLib.slicer.panels.segment.result_view import ResultView
 from HSAMSegmentLib.slicer.panels.tabs import BATCH, FINETUNE, TabContext
+from HSAMSegmentLib.slicer.panels.widgets.check_lists import CheckList
 from HSAMSegmentLib.slicer.panels.widgets.combo_entries import QUALITIES, fill_combo, select_data
 from HSAMSegmentLib.slicer.panels.widgets.device_list import DeviceList
 from HSAMSegmentLib.slicer.panels.widgets.dialogs import Dialogs, SlicerDialogs
+from HSAMSegmentLib.slicer.panels.widgets.long_words import tell_whole_names
 from HSAMSegmentLib.slicer.panels.widgets.model_list import ListedModel, ModelSource, StoreModels
-from HSAMSegmentLib.slicer.panels.widgets.node_names import tell_whole_names
-from HSAMSegmentLib.slicer.panels.widgets.organ_list import OrganList
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.slicer.panels.widgets.theme import quiet_color
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, Preview, Result, ending_of
@@ -78,7 +78,7 @@ class SegmentTab:
         self._advice = ModelAdvice()
         self._on_result: Callable[[dict[str, Any]], None] = self._on_downloaded
         self.status = StatusLine(ui.statusLabel, ui.progressBar, ui.copyDetailsButton, ui.helpLabel, self._dialogs)
-        self.organs = OrganList(ui.organList, ui.allOrgansButton, ui.noOrgansButton, self._on_change)
+        self.organs = CheckList(ui.organList, ui.allOrgansButton, ui.noOrgansButton, self._on_change)
         self.result = ResultView(ui, engine.history, self._dialogs, self.status, learn_from, more_scans)
         self.devices = DeviceList(ui.deviceCombo, ui.advancedSection, lambda: not self._dependencies.missing())
         fill_combo(ui.qualityCombo, QUALITIES)

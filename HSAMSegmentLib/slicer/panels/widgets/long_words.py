@@ -1,4 +1,4 @@
-"""Texts with names and paths, which may have no place for a line break: they must not make the panel wide."""
+"""Names and paths that are too long for a narrow panel: cut where they stand, whole in the tooltip."""
 
 from __future__ import annotations
 
@@ -32,3 +32,18 @@ def one_line(text: str, widget) -> str:
     """As much of a text as fits on a line of a widget as wide as its form; the middle is left out."""
     room = widget.parentWidget().width - _RIM_PIXELS
     return widget.fontMetrics().elidedText(text, qt.Qt.ElideMiddle, max(room, _MOST_PIXELS))
+
+
+def tell_whole_names(*selectors) -> None:
+    """Let node selectors say in their tooltip what is chosen, before what they are for."""
+    for selector in selectors:
+        _tell(selector, selector.toolTip)
+
+
+def _tell(selector, purpose: str) -> None:
+    def on_node(*_node) -> None:
+        node = selector.currentNode()
+        selector.toolTip = tip_of((node.GetName() if node is not None else "", purpose))
+
+    selector.connect("currentNodeChanged(vtkMRMLNode*)", on_node)
+    on_node()
