@@ -58,6 +58,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/io/dicom/placement.py
   HSAMSegmentLib/io/dicom/series.py
   HSAMSegmentLib/io/dicom/sniff.py
+  HSAMSegmentLib/io/dicom/writing.py
   HSAMSegmentLib/io/image_files.py
   HSAMSegmentLib/io/nifti_files.py
   HSAMSegmentLib/io/quiet_libraries.py

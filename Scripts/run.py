@@ -70,7 +70,8 @@ class Environment:
         self.stamp_file.unlink(missing_ok=True)
         self.install(torch_requirements(), "PyTorch (a large download, only the first time)")
         project = str(self.root) + (f"[{','.join(extras)}]" if extras else "")
-        self.install(["--editable", project], "HSAMSegment and what it needs")
+        # Named again, so that pip looks for packages that stand this PyTorch, in place of a newer PyTorch for them.
+        self.install([*torch_requirements(), "--editable", project], "HSAMSegment and what it needs")
         self.stamp_file.write_text(json.dumps(wanted), encoding="utf-8")
         say("The set-up is complete.")
 
