@@ -124,6 +124,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/report/thumbnail.py
   HSAMSegmentLib/runtime/__init__.py
   HSAMSegmentLib/runtime/atomic_files.py
+  HSAMSegmentLib/runtime/control_groups.py
   HSAMSegmentLib/runtime/devices.py
   HSAMSegmentLib/runtime/disk.py
   HSAMSegmentLib/runtime/extras.py

@@ -264,8 +264,9 @@ def memory_gb() -> float:
     known = [float("inf")]
     with contextlib.suppress(AttributeError, ValueError, OSError):
         known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9)
-    with contextlib.suppress(ValueError, OSError):
-        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")) / 1e9)
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # versions 2 and 1 of control groups
+        with contextlib.suppress(ValueError, OSError):
+            known.append(int((Path("/sys/fs/cgroup") / file).read_text(encoding="ascii")) / 1e9)
     return min(known)
 
 
