@@ -174,7 +174,7 @@ def check_disk(folder: Path) -> None:
 
 
 def torch_requirements() -> list[str]:
-    """What pip is asked for as PyTorch; the environment variable HSAMSEGMENT_TORCH overrides it, if it is not empty."""
+    """The PyTorch requirements for pip; a nonempty environment variable HSAMSEGMENT_TORCH overrides them."""
     chosen = shlex.split(os.environ.get(TORCH_VARIABLE, ""), posix=os.name != "nt")
     if chosen:
         return chosen
