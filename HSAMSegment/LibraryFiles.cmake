@@ -58,6 +58,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/io/dicom/placement.py
   HSAMSegmentLib/io/dicom/series.py
   HSAMSegmentLib/io/dicom/sniff.py
+  HSAMSegmentLib/io/dicom/writing.py
   HSAMSegmentLib/io/image_files.py
   HSAMSegmentLib/io/nifti_files.py
   HSAMSegmentLib/io/quiet_libraries.py
@@ -123,6 +124,7 @@ set(LIBRARY_SCRIPTS
   HSAMSegmentLib/report/thumbnail.py
   HSAMSegmentLib/runtime/__init__.py
   HSAMSegmentLib/runtime/atomic_files.py
+  HSAMSegmentLib/runtime/control_groups.py
   HSAMSegmentLib/runtime/devices.py
   HSAMSegmentLib/runtime/disk.py
   HSAMSegmentLib/runtime/extras.py

@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -67,16 +68,17 @@ class Environment:
         if not self.is_usable():
             self.create()
         self.stamp_file.unlink(missing_ok=True)
-        self.install([torch_requirement()], "PyTorch (a large download, only the first time)")
+        self.install(torch_requirements(), "PyTorch (a large download, only the first time)")
         project = str(self.root) + (f"[{','.join(extras)}]" if extras else "")
-        self.install(["--editable", project], "HSAMSegment and what it needs")
+        # Named again, so that pip looks for packages that stand this PyTorch, in place of a newer PyTorch for them.
+        self.install([*torch_requirements(), "--editable", project], "HSAMSegment and what it needs")
         self.stamp_file.write_text(json.dumps(wanted), encoding="utf-8")
         say("The set-up is complete.")
 
     def wanted_stamp(self, extras: tuple[str, ...]) -> dict[str, object]:
         """Stamp of a complete environment; a change in any of its parts means reinstalling."""
         pyproject = hashlib.sha256((self.root / "pyproject.toml").read_bytes()).hexdigest()
-        return {"pyproject": pyproject, "root": str(self.root), "torch": torch_requirement(), "extras": list(extras)}
+        return {"pyproject": pyproject, "root": str(self.root), "torch": torch_requirements(), "extras": list(extras)}
 
     def read_stamp(self) -> dict[str, object]:
         """Stamp of the last complete setup; empty without one."""
@@ -171,10 +173,14 @@ def check_disk(folder: Path) -> None:
         raise SetupError(f"Only {free:.1f} GB are free on the disk of {folder}; the set-up needs {NEEDED_GB:.0f} GB.")
 
 
-def torch_requirement() -> str:
-    """The PyTorch requirement for pip; the environment variable HSAMSEGMENT_TORCH overrides it."""
-    default = "torch==2.13.0" if sys.version_info >= (3, 10) else "torch>=2.2"
-    return os.environ.get(TORCH_VARIABLE, default)
+def torch_requirements() -> list[str]:
+    """The PyTorch requirements for pip; a nonempty environment variable HSAMSEGMENT_TORCH overrides them."""
+    chosen = shlex.split(os.environ.get(TORCH_VARIABLE, ""), posix=os.name != "nt")
+    if chosen:
+        return chosen
+    # The tested version has no builds for Python 3.9 and for Macs with an Intel processor.
+    intel_mac = sys.platform == "darwin" and platform.machine() == "x86_64"
+    return ["torch>=2.2" if intel_mac or sys.version_info < (3, 10) else "torch==2.13.0"]
 
 
 def reason_of_failure(lines: deque[str]) -> str:
@@ -258,8 +264,9 @@ def memory_gb() -> float:
     known = [float("inf")]
     with contextlib.suppress(AttributeError, ValueError, OSError):
         known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9)
-    with contextlib.suppress(ValueError, OSError):
-        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")) / 1e9)
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # versions 2 and 1 of control groups
+        with contextlib.suppress(ValueError, OSError):
+            known.append(int((Path("/sys/fs/cgroup") / file).read_text(encoding="ascii")) / 1e9)
     return min(known)
 
 

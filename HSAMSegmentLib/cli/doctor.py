@@ -20,6 +20,7 @@ from pathlib import Path
 from HSAMSegmentLib import __version__
 from HSAMSegmentLib.cli.console import Console
 from HSAMSegmentLib.errors import DeviceError, HSAMSegmentError, ModelNotFoundError, RequestError
+from HSAMSegmentLib.runtime.control_groups import free_group_memory
 from HSAMSegmentLib.runtime.disk import format_bytes
 from HSAMSegmentLib.runtime.progress import CancelToken
 from HSAMSegmentLib.runtime.threads import priority_sentence, spin_sentence, usable_cores
@@ -129,7 +130,7 @@ def _version(name: str) -> str:
 def _memory() -> Check:
     import psutil
 
-    free = psutil.virtual_memory().available
+    free = int(min(psutil.virtual_memory().available, free_group_memory()))
     advice = "" if free >= COMFORTABLE_MEMORY_BYTES else "Close other programs, or segment a region with --roi."
     return Check("memory", not advice, f"{format_bytes(free)} free.", advice)
 

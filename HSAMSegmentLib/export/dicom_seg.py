@@ -12,6 +12,7 @@ import numpy as np
 from HSAMSegmentLib.errors import OutputError, RequestError
 from HSAMSegmentLib.export.source_images import Origin, derived_uid, read_source_images
 from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.io.dicom.writing import write_dicom
 from HSAMSegmentLib.io.quiet_libraries import quiet_libraries
 from HSAMSegmentLib.labels.dicom_seg import cielab_of
 from HSAMSegmentLib.labels.label_set import Code, Label
@@ -57,7 +58,7 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, origin: Origin, *, o
     made.SpecificCharacterSet = "ISO_IR 192"
     made.ContentCreatorName = ""  # type 2; highdicom omits it and dcmqi warns about that
     with complete_file(path, overwrite=overwrite) as temporary:
-        made.save_as(temporary, enforce_file_format=True)
+        write_dicom(made, temporary)
 
 
 def _object(
@@ -141,8 +142,9 @@ def _description(number: int, label: Label, name: str, origin: Origin, series_ui
         ),
         tracking_uid=derived_uid("tracking", series_uid, name),
         tracking_id=name,
-        display_color=highdicom.color.CIELabColor(*cielab_of(label.color)),
     )
+    # Versions of highdicom for Python 3.9 have no argument for it.
+    made.RecommendedDisplayCIELabValue = list(highdicom.color.CIELabColor(*cielab_of(label.color)).value)
     if terms is not None and terms.modifier is not None:
         item = made.SegmentedPropertyTypeCodeSequence[0]
         item.SegmentedPropertyTypeModifierCodeSequence = [_concept(terms.modifier)]

@@ -25,6 +25,7 @@ from HSAMSegmentLib.export.dicom_seg import (
     stored_names,
 )
 from HSAMSegmentLib.export.source_images import Origin, read_source_images
+from HSAMSegmentLib.io.dicom.writing import write_dicom
 from HSAMSegmentLib.labels.label_set import Code, Label
 from HSAMSegmentLib.labels.rtstruct import RTSTRUCT_CLASS
 from HSAMSegmentLib.labels.segmentation import Segmentation
@@ -132,7 +133,7 @@ def write_rtstruct(segmentation: Segmentation, path: Path, origin: Origin, *, ov
         content.ROIContourSequence.append(drawn)
         content.RTROIObservationsSequence.append(_observation(number, label))
     with complete_file(path, overwrite=overwrite) as temporary:
-        content.save_as(temporary, enforce_file_format=True)
+        write_dicom(content, temporary)
 
 
 def _structure_set(image: Dataset, origin: Origin) -> Dataset:

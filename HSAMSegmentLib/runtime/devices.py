@@ -17,6 +17,7 @@ import psutil
 import torch
 
 from HSAMSegmentLib.errors import DeviceError, RequestError
+from HSAMSegmentLib.runtime.control_groups import free_group_memory
 from HSAMSegmentLib.runtime.threads import FreeCores, requested_threads
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def free_memory(name: str) -> int:
         recommended = getattr(torch.mps, "recommended_max_memory", None)
         if recommended is not None:
             return max(int(recommended() - torch.mps.current_allocated_memory()), 0)
-    return int(min(psutil.virtual_memory().available, _cgroup_free()))
+    return int(min(psutil.virtual_memory().available, free_group_memory()))
 
 
 def default_threads(free_cores: FreeCores | None = None) -> int:
@@ -313,13 +314,3 @@ def _tiny_network(image: torch.Tensor, kernel: torch.Tensor, matrix: torch.Tenso
     tokens = features.reshape(1, 4, 32, 8) @ matrix / 4.0
     attended = torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
     return torch.nn.functional.interpolate(attended, size=(16, 16), mode="bilinear").sum(dim=1)
-
-
-def _cgroup_free() -> float:
-    """Memory left to this process's control group (containers); infinite without a limit."""
-    try:
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as current:
-            text = limit.read().strip()
-            return float("inf") if text == "max" else float(text) - float(current.read())
-    except (OSError, ValueError):
-        return float("inf")

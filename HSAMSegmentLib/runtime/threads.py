@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from HSAMSegmentLib.runtime.control_groups import GROUP_ROOT, GROUPS, group_folders, words_of
+
 logger = logging.getLogger(__name__)
 
 SPIN_SETTINGS = {"GOMP_SPINCOUNT": "50000", "KMP_BLOCKTIME": "1"}
@@ -31,8 +33,6 @@ _USUAL_WORKER_NICENESS = 10
 _WORKER_AUTOGROUP = Path("/proc/self/autogroup")
 
 _SHORTEST_SAMPLE_SECONDS = 0.05
-_GROUPS = Path("/proc/self/cgroup")
-_GROUP_ROOT = Path("/sys/fs/cgroup")
 _ONLINE = Path("/sys/devices/system/cpu/online")
 
 
@@ -145,48 +145,20 @@ def allowed_cpus() -> frozenset[int] | None:
     return frozenset(ask()) if ask is not None else None
 
 
-def container_quota(groups: Path = _GROUPS, root: Path = _GROUP_ROOT) -> int:
-    """Cores that this process's control group and its parents may use; `sys.maxsize` if unlimited.
+def container_quota(groups: Path = GROUPS, root: Path = GROUP_ROOT) -> int:
+    """Cores that the control group of this process, and each group around it, may use; `sys.maxsize` if unlimited.
 
     Args:
         groups: file that lists the process's groups, one "number:controllers:path" per line.
         root: mount point of the groups: version 2 itself, or version 1 with a folder per controller.
     """
-    try:
-        lines = groups.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return sys.maxsize
-    limits = [limit for line in lines if line.count(":") >= 2 for limit in _limits(line, root)]
+    limits = [limit for folder in group_folders("cpu", groups, root) for limit in _limits(folder)]
     return max(1, int(min(limits))) if limits else sys.maxsize
 
 
-def _limits(line: str, root: Path) -> Iterator[float]:
-    _number, controllers, path = line.split(":", 2)
-    if not controllers:
-        for base in (root, root / "unified"):
-            for folder in _upward(base, path):
-                yield from _ratio(_words(folder / "cpu.max"))
-    elif "cpu" in controllers.split(","):
-        for base in {root / controllers, root / "cpu"}:
-            for folder in _upward(base, path):
-                yield from _ratio(_words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us"))
-
-
-def _upward(base: Path, path: str) -> Iterator[Path]:
-    """The folders of a group and its parents.
-
-    Inside a container the path may be that of the host; then only its end exists, the mounted folder itself.
-    """
-    parts = [part for part in path.split("/") if part not in ("", "..")]
-    for count in range(len(parts), -1, -1):
-        yield base.joinpath(*parts[:count])
-
-
-def _words(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return []
+def _limits(folder: Path) -> Iterator[float]:
+    yield from _ratio(words_of(folder / "cpu.max"))
+    yield from _ratio(words_of(folder / "cpu.cfs_quota_us") + words_of(folder / "cpu.cfs_period_us"))
 
 
 def _ratio(words: list[str]) -> Iterator[float]:
@@ -228,7 +200,7 @@ def _times_of(cpus: frozenset[int] | None) -> list[Any]:
 def _online_cpus(file: Path = _ONLINE) -> list[int]:
     """Numbers of the online processors, which Linux lists as "0-3,6"; empty if unknown."""
     numbers: list[int] = []
-    for part in ",".join(_words(file)).split(","):
+    for part in ",".join(words_of(file)).split(","):
         first, _dash, last = part.partition("-")
         if first.isdigit():
             numbers.extend(range(int(first), int(last or first) + 1))

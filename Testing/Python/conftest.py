@@ -75,7 +75,7 @@ def host():
     """The headless Slicer of this process."""
     for package in ("slicer_core", "PySide6"):
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed; it comes with the extra 'host'")
+            pytest.skip(f"{package} is not installed; it comes with the extra 'host', where it has builds")
     if ctypes.util.find_library("EGL") is None:
         pytest.skip("libEGL is not installed; the views of the host need it")
     sys.path.insert(0, str(REPOSITORY / "Testing" / "Host"))

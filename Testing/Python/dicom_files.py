@@ -9,6 +9,8 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -19,6 +21,8 @@ from pydicom.uid import (
     RLELossless,
     generate_uid,
 )
+
+from HSAMSegmentLib.io.dicom.writing import write_dicom
 
 _CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage}
 
@@ -54,7 +58,7 @@ def write_slice(path: Path, pixels: np.ndarray, position, direction, *, modality
             delattr(data, keyword)
         else:
             setattr(data, keyword, value)
-    data.save_as(path, enforce_file_format=True)
+    write_dicom(data, path)
     return path
 
 
@@ -94,7 +98,7 @@ def write_frames(path: Path, array: np.ndarray, positions, direction, *, implici
     if implicit:
         data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
         data = _reencoded(data)
-    data.save_as(path, enforce_file_format=True)
+    write_dicom(data, path)
     return path
 
 
@@ -132,10 +136,13 @@ def reencode(path: Path, syntax) -> None:
     copy = _reencoded(data)
     if syntax is None:
         del copy.file_meta
-        copy.save_as(path, implicit_vr=True, little_endian=True, enforce_file_format=False)
+        buffer = DicomBytesIO()
+        buffer.is_little_endian = buffer.is_implicit_VR = True
+        write_dataset(buffer, copy)
+        path.write_bytes(buffer.getvalue())
         return
     copy.file_meta.TransferSyntaxUID = syntax
-    copy.save_as(path, enforce_file_format=True)
+    write_dicom(copy, path)
 
 
 def compress(path: Path) -> None:

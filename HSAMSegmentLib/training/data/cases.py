@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -211,7 +212,7 @@ def common_labels(cases: Sequence[Case]) -> tuple[list[Case], LabelSet, tuple[st
     """Give each label the same value, 1 to K, in all cases, matching labels by name.
 
     Returns:
-        The cases with new values, their common labels, and sentences on labels that some cases lack.
+        The cases with new values, the labels of all, and sentences on labels that have no name or that some cases lack.
 
     Raises:
         TrainingError: if there are no cases.
@@ -224,13 +225,24 @@ def common_labels(cases: Sequence[Case]) -> tuple[list[Case], LabelSet, tuple[st
         merged += [label for label in case.label_set if _key(label.name) not in known]
     label_set = LabelSet(tuple(replace(label, value=number) for number, label in enumerate(merged, start=1)))
     values = {_key(label.name): label.value for label in label_set}
-    notes = []
+    notes = _unnamed(label_set)
     for case in cases:
         own = {_key(label.name) for label in case.label_set}
         lacking = [label.name for label in label_set if _key(label.name) not in own]
         if lacking:
             notes.append(f"'{case.volume.name}' has no {', '.join(lacking)}: it counts as absent there.")
     return [_renumbered(case, values) for case in cases], label_set, tuple(notes)
+
+
+def _unnamed(labels: LabelSet) -> list[str]:
+    """A sentence on labels of a plain label map that nobody has named."""
+    numbers = [label.name for label in labels if re.fullmatch(r"Label \d+", label.name)]
+    if not numbers:
+        return []
+    return [
+        f"The label map gives no names for {', '.join(numbers)}. With names (--names 1=liver,2=spleen, or the segments "
+        "of a .seg.nrrd) training starts from what a model knows of these organs, and results are called by them."
+    ]
 
 
 def matched_labels(cases: Sequence[Case], label_set: LabelSet) -> tuple[list[Case], tuple[str, ...]]:

@@ -61,7 +61,8 @@ def read_official(path: Path | str) -> OfficialWeights:
 def _load(path: Path) -> object:
     """Read the tensors; those in a plain zip are memory-mapped, so only what is used is read from disk."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
+        # PyTorch 2.2 maps only a file whose name is a string.
+        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=_can_be_mapped(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path.name} is damaged or unsafe: PyTorch refuses to read it ({reason}).") from error

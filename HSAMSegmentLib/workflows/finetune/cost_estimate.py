@@ -17,6 +17,7 @@ from HSAMSegmentLib.errors import OutputError
 from HSAMSegmentLib.models.sizes import cached_bytes_per_view, encoder_weights, encoding_bytes, head_weights
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 from HSAMSegmentLib.runtime.atomic_files import atomic_output
+from HSAMSegmentLib.runtime.control_groups import free_group_memory
 from HSAMSegmentLib.runtime.disk import DISK_RESERVE_BYTES, SECOND_STATE_COPIES, STATE_COPIES, format_bytes
 from HSAMSegmentLib.runtime.translation import tr as _
 from HSAMSegmentLib.training.loop.budget import ENCODING_SHARE
@@ -238,7 +239,7 @@ def _free_memory() -> float | None:
         import psutil
     except ModuleNotFoundError:
         return None
-    return float(psutil.virtual_memory().available)
+    return min(float(psutil.virtual_memory().available), free_group_memory())
 
 
 def _existing(folder: Path) -> Path:

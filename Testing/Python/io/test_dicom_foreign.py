@@ -17,6 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from HSAMSegmentLib.errors import VolumeError
 from HSAMSegmentLib.io.dicom.placement import clean_text
 from HSAMSegmentLib.io.dicom.sniff import is_dicom_file
+from HSAMSegmentLib.io.dicom.writing import write_dicom
 from HSAMSegmentLib.io.quiet_libraries import quiet_libraries
 from HSAMSegmentLib.io.scan_folder import find_scans
 from HSAMSegmentLib.io.volume_files import list_series, read_volume
@@ -136,7 +137,7 @@ def test_an_object_without_an_image_is_called_what_it_is(tmp_path):
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.481.3"
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     data.Modality, data.SeriesInstanceUID = "RTSTRUCT", "1.2"
-    data.save_as(tmp_path / "contours.dcm", enforce_file_format=True)
+    write_dicom(data, tmp_path / "contours.dcm")
     with pytest.raises(VolumeError, match=r"not a scan.*RTSTRUCT"):
         read_volume(tmp_path / "contours.dcm")
     with pytest.raises(VolumeError, match="there is 1 RTSTRUCT"):
@@ -151,7 +152,7 @@ def test_the_index_of_a_disc_stands_for_its_folder(tmp_path, scan, grid):
     index.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
     index.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     index.FileSetID = "DISC"
-    index.save_as(tmp_path / "DICOMDIR", enforce_file_format=True)
+    write_dicom(index, tmp_path / "DICOMDIR")
     np.testing.assert_array_equal(read_volume(tmp_path / "DICOMDIR").array, scan)
     np.testing.assert_array_equal(read_volume(tmp_path).array, scan)
     (found,) = [item for item in find_scans(tmp_path) if not item.skipped]

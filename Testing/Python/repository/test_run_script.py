@@ -137,11 +137,30 @@ def test_the_reason_of_a_failure_is_told_from_the_output_of_pip(script, output, 
     assert part in script.reason_of_failure(deque([output]))
 
 
-def test_torch_can_be_chosen_by_the_environment(script, monkeypatch):
+@pytest.mark.parametrize("value", [None, "", " "])
+def test_torch_is_the_tested_version_unless_the_environment_names_one(script, monkeypatch, value):
+    # A workflow that names no version passes an empty variable on.
     monkeypatch.delenv("HSAMSEGMENT_TORCH", raising=False)
-    assert script.torch_requirement().startswith("torch")
-    monkeypatch.setenv("HSAMSEGMENT_TORCH", "torch==2.5.1")
-    assert script.torch_requirement() == "torch==2.5.1"
+    if value is not None:
+        monkeypatch.setenv("HSAMSEGMENT_TORCH", value)
+    monkeypatch.setattr(script.sys, "version_info", (3, 12, 0))
+    monkeypatch.setattr(script.sys, "platform", "linux")
+    assert script.torch_requirements() == ["torch==2.13.0"]
+    monkeypatch.setattr(script.sys, "version_info", (3, 9, 0))
+    assert script.torch_requirements() == ["torch>=2.2"]
+
+
+def test_a_mac_with_an_intel_processor_gets_the_last_torch_that_was_built_for_it(script, monkeypatch):
+    monkeypatch.delenv("HSAMSEGMENT_TORCH", raising=False)
+    monkeypatch.setattr(script.sys, "version_info", (3, 12, 0))
+    monkeypatch.setattr(script.sys, "platform", "darwin")
+    monkeypatch.setattr(script.platform, "machine", lambda: "x86_64")
+    assert script.torch_requirements() == ["torch>=2.2"]
+
+
+def test_torch_can_be_chosen_by_the_environment_and_what_it_needs_with_it(script, monkeypatch):
+    monkeypatch.setenv("HSAMSEGMENT_TORCH", "torch==2.2.2 numpy<2")
+    assert script.torch_requirements() == ["torch==2.2.2", "numpy<2"]
 
 
 @pytest.mark.slow

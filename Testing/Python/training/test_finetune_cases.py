@@ -135,6 +135,15 @@ def test_labels_of_the_same_name_get_the_same_value_in_all_cases(drawn):
     assert notes == ()
 
 
+def test_labels_that_nobody_named_are_told_with_the_way_to_name_them(drawn):
+    volume, labels = drawn
+    unnamed = make_case(volume, segmentation_of(labels, volume.geometry, {1: "Label 1", 2: "spleen"}))
+    (note,) = common_labels([unnamed])[2]
+    assert "Label 1." in note
+    assert "spleen" not in note.partition("With names")[0]
+    assert "--names" in note
+
+
 def test_a_case_to_validate_on_without_any_of_the_labels_is_refused(drawn):
     volume, labels = drawn
     finetuned = make_case(volume, segmentation_of(labels, volume.geometry))
