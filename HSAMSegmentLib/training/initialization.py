@@ -30,6 +30,8 @@ from HSAMSegmentLib.weights.manifest import EncoderSource, License, Manifest
 from HSAMSegmentLib.weights.store import Store
 
 _PER_CLASS_ENTRY = re.compile(r"(hypernetworks\w*)\.(\d+)\.")
+_PER_CLASS_COLUMNS = re.compile(r"\bgate\.lift\.weight$")
+"""The gate of the paper's H-SAM reads the classes side by side: one column for each of them."""
 
 DEFAULT_START = "abdomen-mr"
 SCRATCH = "scratch"
@@ -84,8 +86,8 @@ def transfer(
 ) -> TransferReport:
     """Copy the matching tensors of another network.
 
-    A tensor of the same name and shape is copied, unless it is per class (one row or one MLP per channel): those are
-    matched by the names of the labels.
+    A tensor of the same name and shape is copied, unless it is per class (one row, column or MLP per channel): those
+    are matched by the names of the labels. Columns of new classes start at 0, so that they do not disturb the others.
 
     Args:
         source: tensors of the old network by name.
@@ -104,6 +106,11 @@ def transfer(
         if found is not None and _is_per_row(found, tensor, old_count, new_count):
             for channel, old in channels.items():
                 tensor[channel] = found[old].to(tensor.dtype)
+            by_class.append(name)
+        elif found is not None and _is_per_column(name, found, tensor, old_count, new_count):
+            tensor.zero_()
+            for channel, old in channels.items():
+                tensor[:, channel] = found[:, old].to(tensor.dtype)
             by_class.append(name)
         elif found is not None and found.shape == tensor.shape:
             tensor.copy_(found)
@@ -134,6 +141,16 @@ def _is_per_row(found: Tensor, tensor: Tensor, old_count: int, new_count: int) -
         and tensor.shape[0] == new_count
         and found.shape[1:] == tensor.shape[1:]
         and tensor.shape[0] <= 256
+    )
+
+
+def _is_per_column(name: str, found: Tensor, tensor: Tensor, old_count: int, new_count: int) -> bool:
+    """Whether the second axis counts classes in both tensors and the first one agrees."""
+    return (
+        _PER_CLASS_COLUMNS.search(name) is not None
+        and found.shape[1:] == (old_count,)
+        and tensor.shape[1:] == (new_count,)
+        and found.shape[0] == tensor.shape[0]
     )
 
 

@@ -28,6 +28,10 @@ _LARGEST_COMPACT = 256
 _CT_WINDOW = IntensityRule("window")
 _THIN_CONTEXT_MM = 5.0
 _FINE_SPACING_MM = 0.8
+_KNOWN_SCALE = 1.3
+"""Built-in models are trained on views magnified by up to 1.3; structures that are smaller are strange to them."""
+_MOST_FINER = 2.5
+"""Coarser scans are not resampled to known pixels: most of these would be interpolated."""
 _RATES = {FROZEN: 1e-3, LORA: 5e-4, FULL: 1e-3}
 _ENCODER_SHARES = {FROZEN: 1.0, LORA: 1.0, FULL: 0.5}
 _ONE_CASE_RULE = AugmentRule(
@@ -215,6 +219,7 @@ def _slices(
     extent = max(max(frame.field_of_view_mm) for frame in frames)
     finest = max(max(frame.pixel_spacing_mm) for frame in frames)
     spacing = max(finest, extent / _LARGEST_COMPACT, min(_FINE_SPACING_MM, extent / 160))
+    spacing = max(extent / _LARGEST_COMPACT, min(spacing, _coarsest_spacing_mm(spacing, start)))
     size = request.image_size or min(_LARGEST_COMPACT, 16 * math.ceil(extent / spacing / 16 - 1e-6))
     between = frames[0].slice_spacing_mm
     context = between if between > _THIN_CONTEXT_MM / 2 else _THIN_CONTEXT_MM
@@ -222,6 +227,14 @@ def _slices(
         framing="spacing", pixel_spacing_mm=round(spacing, 4), context="adjacent", context_mm=round(context, 3)
     )
     return rule, size
+
+
+def _coarsest_spacing_mm(spacing_mm: float, start: Manifest | None) -> float:
+    """Coarsest pixels on which a starting model recognizes what it knows; infinite if it cannot be had or is open."""
+    if start is None or start.slices.framing != "spacing":
+        return math.inf
+    coarsest = _KNOWN_SCALE * start.slices.pixel_spacing_mm
+    return coarsest if spacing_mm <= _MOST_FINER * coarsest else math.inf
 
 
 def _intensity(modality: str, start: Manifest | None) -> IntensityRule:

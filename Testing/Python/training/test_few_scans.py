@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from small_cases import small_case
 
+from HSAMSegmentLib.images.geometry import Geometry
+from HSAMSegmentLib.images.volume import Volume
 from HSAMSegmentLib.training.data.sampling import GIVEN_CASE, SAME_SCAN, ValidationSet
 from HSAMSegmentLib.training.loop.validator import Validator
 from HSAMSegmentLib.training.recipe import Recipe, make_recipe
 from HSAMSegmentLib.training.request import FinetuneRequest
+from HSAMSegmentLib.weights.bundle import read_manifest
+from HSAMSegmentLib.weights.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +72,27 @@ def test_a_later_state_that_is_hardly_worse_is_kept_only_while_views_widen_and_s
 
     assert margin(1, SAME_SCAN) == pytest.approx(0.02)
     assert margin(1, GIVEN_CASE) == margin(6, SAME_SCAN) == 0.0
+
+
+PIXELS_MM = {
+    # pixels of the scan, pixels of the starting model: pixels of the new model
+    (3.0, 1.25): 1.625,  # coarser than what the starting model knows
+    (1.5, 1.25): 1.5,
+    (3.0, None): 3.0,
+    (7.0, 1.25): 7.0,  # most pixels would be interpolated
+}
+
+
+@pytest.mark.parametrize(("scan", "start"), PIXELS_MM)
+def test_structures_are_not_smaller_than_the_starting_model_knows_them(scan, start, tmp_path):
+    geometry = Geometry(size=(96, 96, 8), spacing_mm=(scan, scan, 5.0))
+    volume = Volume(np.zeros((8, 96, 96), dtype=np.int16), geometry, "scan")
+    case = SimpleNamespace(volume=volume, labeled=None)
+    manifest = None
+    if start is not None:
+        manifest = read_manifest(Store().path_of("abdomen-ct"))
+        assert manifest.slices.pixel_spacing_mm == start
+    made = make_recipe(FinetuneRequest(output=tmp_path / "finetuned.safetensors"), [case], manifest, 2)
+    assert made.slices.pixel_spacing_mm == pytest.approx(PIXELS_MM[scan, start])
+    extent = 96 * scan
+    assert made.architecture.encoder.image_size * made.slices.pixel_spacing_mm >= extent * 0.999

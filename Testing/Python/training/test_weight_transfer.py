@@ -46,6 +46,13 @@ def test_tokens_and_perceptrons_of_common_classes_move_to_their_new_place(filled
     assert torch.equal(new[moved.format(1)], old[moved.format(2)])
 
 
+def test_the_gate_reads_common_classes_as_before_and_new_ones_not_yet(filled):
+    old, _, new, _ = filled
+    columns, before = new["head.gate.lift.weight"], old["head.gate.lift.weight"]
+    assert torch.equal(columns[:, :2], before[:, [0, 2]])
+    assert not columns[:, 2].any()
+
+
 def test_what_belongs_to_a_new_class_keeps_its_initial_values(filled):
     _, before, new, _ = filled
     assert torch.equal(new["head.decoder1.mask_tokens"][2], before["head.decoder1.mask_tokens"][2])
