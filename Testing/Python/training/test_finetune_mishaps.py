@@ -122,46 +122,42 @@ def test_a_rate_that_ruins_the_first_step_leaves_no_file(case, tmp_path):
     assert not (tmp_path / "finetuned.safetensors").exists()
 
 
-class Counting(CancelToken):
-    """Cancels itself when it is asked for the n-th time."""
+class CountingToken(CancelToken):
+    """Counts how often it is asked in each stage, and cancels itself at the n-th time of one of them.
 
-    def __init__(self, questions: int) -> None:
+    How often it is asked before that differs, since what cannot be interrupted is waited for by the clock.
+    """
+
+    def __init__(self, stage: str = "", questions: int = 0) -> None:
         super().__init__()
-        self.left = questions
+        self.asked: dict[str, int] = {}
+        self._stage, self._when = "", (stage, questions)
+
+    def told(self, progress: Progress) -> None:
+        """Receive the stage."""
+        self._stage = progress.stage
 
     def raise_if_cancelled(self) -> None:
-        self.left -= 1
-        if self.left == 0:
+        self.asked[self._stage] = self.asked.get(self._stage, 0) + 1
+        if (self._stage, self.asked[self._stage]) == self._when:
             self.cancel()
         super().raise_if_cancelled()
 
 
-def questions_of(case, folder: Path) -> dict[str, int]:
-    """How often the token was asked when each stage began."""
-    token, begun = Counting(1 << 40), {}
-
-    def told(progress: Progress) -> None:
-        begun.setdefault(progress.stage, (1 << 40) - token.left)
-
-    finetune(request(folder), cases=[case], progress=told, cancel=token)
-    begun["end"] = (1 << 40) - token.left
-    return begun
-
-
 @pytest.mark.slow
 def test_a_cancel_in_the_middle_of_any_stage_loses_nothing_that_was_learned(case, whole, tmp_path):
-    for name in ("counted", "encoding", "first", "middle", "last"):
+    for name in ("counted", "encoding", "first", "middle", "late"):
         (tmp_path / name).mkdir()
-    begun = questions_of(case, tmp_path / "counted")
-    assert begun["Learning"] - begun["Encoding the slices"] > 500
+    counted = CountingToken()
+    finetune(request(tmp_path / "counted"), cases=[case], progress=counted.told, cancel=counted)
+    assert counted.asked["Encoding the slices"] > 500
+    token = CountingToken("Encoding the slices", 250)
     with pytest.raises(CancelledError):
-        middle = (begun["Encoding the slices"] + begun["Learning"]) // 2
-        finetune(request(tmp_path / "encoding"), cases=[case], cancel=Counting(middle))
+        finetune(request(tmp_path / "encoding"), cases=[case], progress=token.told, cancel=token)
     assert {item.name for item in (tmp_path / "encoding").iterdir()} == {"finetuned.safetensors.training"}
-    span = begun["end"] - begun["Learning"]
-    for name, part in (("first", 0.1), ("middle", 0.5), ("last", 0.9)):
-        token = Counting(begun["Learning"] + int(part * span))
-        stopped = finetune(request(tmp_path / name), cases=[case], cancel=token)
+    for name, part in (("first", 0.1), ("middle", 0.4), ("late", 0.7)):
+        token = CountingToken("Learning", int(part * counted.asked["Learning"]))
+        stopped = finetune(request(tmp_path / name), cases=[case], progress=token.told, cancel=token)
         assert stopped.stopped == "cancelled"
         assert load_model(stopped.path).network.num_classes == 2
         resumed = finetune(request(tmp_path / name, resume=True, overwrite=True), cases=[case])
