@@ -189,6 +189,7 @@ class FinetuneState:
             "look_seconds": self.budget.validation_seconds,
             "first_part": self.first_plane_fraction,
             "facts": self.setup.facts(self.request),
+            "pixel_spacing_mm": self.setup.recipe.slices.pixel_spacing_mm,
             "steps_per_epoch": self.setup.steps_per_epoch,
         }
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from HSAMSegmentLib.runtime.progress import CancelToken, ProgressCallback, ignore_progress
+from HSAMSegmentLib.training import ranks
 from HSAMSegmentLib.training.data.cases import (
     Case,
     common_labels,
@@ -18,9 +19,10 @@ from HSAMSegmentLib.training.data.cases import (
 from HSAMSegmentLib.training.data.sampling import ValidationSet, hold_out_blocks, whole_case
 from HSAMSegmentLib.training.data.slice_bank import SliceBank
 from HSAMSegmentLib.training.finetune_state import FinetuneState
-from HSAMSegmentLib.training.initialization import initialize_network, open_initial_weights
+from HSAMSegmentLib.training.initialization import InitialWeights, initialize_network, open_initial_weights
 from HSAMSegmentLib.training.loop.budget import Budget
-from HSAMSegmentLib.training.recipe import make_recipe
+from HSAMSegmentLib.training.loop.checkpointer import load_state, state_path
+from HSAMSegmentLib.training.recipe import Recipe, make_recipe
 from HSAMSegmentLib.training.request import FinetuneCase, FinetuneEvents, FinetuneNote, FinetuneRequest, ignore_events
 from HSAMSegmentLib.training.training_setup import TrainingSetup, training_set_of
 
@@ -62,7 +64,7 @@ def prepare(
         events(FinetuneNote(sentence))
     run.report("Building the network")
     weights = run.interruptible(lambda: open_initial_weights(request))
-    recipe = make_recipe(request, training, weights.manifest, len(labels), weights.encoder)
+    recipe = _recipe(run, training, weights, len(labels))
     initial = run.interruptible(lambda: initialize_network(weights, recipe, labels))
     run.note(initial.notes)
     run.report("Cutting the slices")
@@ -75,6 +77,20 @@ def prepare(
     run.attach(setup, events)
     run.resume()
     return run
+
+
+def _recipe(run: FinetuneState, training: Sequence[Case], weights: InitialWeights, num_classes: int) -> Recipe:
+    """The recipe of a new training, or that with which version 0.2.0 started the training to be resumed."""
+    request = run.request
+    recipe, earlier = (
+        make_recipe(request, training, weights.manifest, num_classes, weights.encoder, keep_pixels=keep_pixels)
+        for keep_pixels in (False, True)
+    )
+    path = state_path(request.output)
+    state = ranks.from_first(lambda: load_state(path) if request.resume and path.is_file() else None)
+    pixels = earlier.slices.pixel_spacing_mm
+    is_earlier = state is not None and state.get("pixel_spacing_mm", pixels) == pixels
+    return earlier if is_earlier else recipe
 
 
 def _cases(run: FinetuneState, files: Sequence[FinetuneCase], given: Sequence[Case] | None) -> list[Case]:

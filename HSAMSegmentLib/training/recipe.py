@@ -96,6 +96,8 @@ def make_recipe(
     start: Manifest | None,
     num_classes: int,
     encoder: EncoderSpec | None = None,
+    *,
+    keep_pixels: bool = False,
 ) -> Recipe:
     """Derive everything that the request leaves open.
 
@@ -105,6 +107,8 @@ def make_recipe(
         start: manifest of the starting model; None without one.
         num_classes: foreground classes K.
         encoder: specification of the requested encoder; None for that of the starting model or the default.
+        keep_pixels: keep the pixel size of coarse scans, as version 0.2.0 did, instead of one that the starting model
+            knows.
 
     Raises:
         RequestError: if options are mutually exclusive.
@@ -116,7 +120,8 @@ def make_recipe(
         encoder_name = request.encoder or (start.architecture.encoder.name if start else COMPACT)
     adaptation = _adaptation(request, encoder_name)
     same_encoder = encoder is None and start is not None and start.architecture.encoder.name == encoder_name
-    slices, image_size = _slices(request, cases, start if same_encoder else None, encoder_name)
+    known = start if same_encoder else None
+    slices, image_size = _slices(request, cases, known, encoder_name, keep_pixels)
     options = dict(encoder.options) if encoder is not None else {}
     if start is not None and same_encoder:
         options = dict(start.architecture.encoder.options)
@@ -126,8 +131,8 @@ def make_recipe(
         head=head,
         num_classes=num_classes,
         form="paper" if head == "hsam" else "",
-        **_adapters(request, adaptation, start if same_encoder else None),
-        options=_head_options(head, encoder_name, start if same_encoder else None),
+        **_adapters(request, adaptation, known),
+        options=_head_options(head, encoder_name, known),
     )
     is_steady = adaptation == FULL and len(cases) <= FEW_CASES
     schedule = request.schedule or ("constant" if is_steady else "cosine")
@@ -138,7 +143,7 @@ def make_recipe(
         architecture=architecture,
         adaptation=adaptation,
         slices=slices,
-        intensity=_intensity(modality, start if same_encoder else None),
+        intensity=_intensity(modality, known),
         modality=modality,
         augment=augment_rule(len(cases), adaptation),
         augment_first=_MANY_CASES_RULE if is_steady else None,
@@ -209,7 +214,7 @@ def _adapters(request: FinetuneRequest, adaptation: str, start: Manifest | None)
 
 
 def _slices(
-    request: FinetuneRequest, cases: Sequence[Case], start: Manifest | None, encoder_name: str
+    request: FinetuneRequest, cases: Sequence[Case], start: Manifest | None, encoder_name: str, keep_pixels: bool
 ) -> tuple[SliceRule, int]:
     """How volumes are sliced and framed, and the side of the input."""
     if encoder_name != COMPACT:
@@ -219,7 +224,8 @@ def _slices(
     extent = max(max(frame.field_of_view_mm) for frame in frames)
     finest = max(max(frame.pixel_spacing_mm) for frame in frames)
     spacing = max(finest, extent / _LARGEST_COMPACT, min(_FINE_SPACING_MM, extent / 160))
-    spacing = max(extent / _LARGEST_COMPACT, min(spacing, _coarsest_spacing_mm(spacing, start)))
+    if not (keep_pixels or request.image_size):
+        spacing = max(extent / _LARGEST_COMPACT, min(spacing, _coarsest_spacing_mm(spacing, start)))
     size = request.image_size or min(_LARGEST_COMPACT, 16 * math.ceil(extent / spacing / 16 - 1e-6))
     between = frames[0].slice_spacing_mm
     context = between if between > _THIN_CONTEXT_MM / 2 else _THIN_CONTEXT_MM

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.models.building import build_network
 from HSAMSegmentLib.models.specification import Architecture, EncoderSpec
 from HSAMSegmentLib.runtime.progress import CancelToken
+from HSAMSegmentLib.training import recipe
 from HSAMSegmentLib.training.data.cases import make_case
 from HSAMSegmentLib.training.finetune import finetune
+from HSAMSegmentLib.training.finetune_state import FinetuneState
 from HSAMSegmentLib.training.loop.budget import Budget
 from HSAMSegmentLib.training.loop.checkpointer import state_path
 from HSAMSegmentLib.training.loop.losses import hsam_loss
@@ -136,6 +139,28 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(case, finetuned
     assert any("Resumed" in note for note in resumed.notes)
     assert resumed.steps > interrupted.steps
     assert all(torch.equal(tensor, weights[name]) for name, tensor in read_tensors(resumed.path).items())
+
+
+@pytest.mark.parametrize("is_of_earlier_version", [False, True])
+def test_a_resumed_training_keeps_its_pixels(case, tmp_path, monkeypatch, is_of_earlier_version):
+    """Version 0.2.0 kept the pixels of coarse scans, and did not write their size into the state."""
+    options = {"epochs": 2, "image_size": None, "overwrite": True}
+    stop = Cancelling(validations=1)
+    with monkeypatch.context() as patches:
+        if is_of_earlier_version:
+            patches.setattr(recipe, "_coarsest_spacing_mm", lambda *_arguments: math.inf)
+            state_of = FinetuneState.state
+            patches.setattr(
+                FinetuneState,
+                "state",
+                lambda run: {name: value for name, value in state_of(run).items() if name != "pixel_spacing_mm"},
+            )
+        interrupted = finetune(request(tmp_path, **options), cases=[case], events=stop, cancel=stop.cancel)
+    assert interrupted.stopped == "cancelled"
+    resumed = finetune(request(tmp_path, resume=True, **options), cases=[case])
+    assert any("Resumed" in note for note in resumed.notes)
+    slices = load_model(resumed.path).manifest.slices
+    assert slices.pixel_spacing_mm == (2.5 if is_of_earlier_version else 1.625)
 
 
 def test_cancelling_keeps_a_model_that_can_be_used(case, tmp_path):
