@@ -19,6 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
+from bench_precision import mean, validation_cases
 from torch import Tensor, nn
 
 from HSAMSegmentLib.evaluation.metrics import Comparison, compare
@@ -26,9 +27,8 @@ from HSAMSegmentLib.inference.options import SegmentOptions
 from HSAMSegmentLib.inference.predictor import Segmenter
 from HSAMSegmentLib.labels.segmentation import Segmentation
 from HSAMSegmentLib.runtime.devices import PRECISION_VARIABLE
-from HSAMSegmentLib.weights.loading import LoadedModel, load_model
+from HSAMSegmentLib.weights.loading import load_model
 from recipes.builtin_tasks import SHIPPED_TASKS, BuiltinTask
-from Testing.Benchmarks.bench_precision import mean, validation_cases
 
 FEWEST_CHANNELS = 16
 PRECISIONS = ("float32", "bfloat16")
@@ -79,14 +79,13 @@ def quantize(module: nn.Module) -> int:
     return count
 
 
-def rows(task: BuiltinTask, threads: int) -> list[str]:
-    """A row for each precision of the rest, without and with int8 convolutions."""
-    lines = []
+def print_rows(task: BuiltinTask, threads: int) -> None:
+    """Print a row for each precision of the rest, without and with int8 convolutions."""
     cases = validation_cases(task)
     for precision in PRECISIONS:
         os.environ[PRECISION_VARIABLE] = precision
         for is_int8 in (False, True):
-            model: LoadedModel = load_model(task.id)
+            model = load_model(task.id)
             changed = quantize(model.network.encoder) if is_int8 else 0
             segmenter = Segmenter(model, device="cpu", options=SegmentOptions(threads=threads))
             comparisons: list[Comparison] = []
@@ -98,9 +97,7 @@ def rows(task: BuiltinTask, threads: int) -> list[str]:
                 truth = Segmentation(case.labels, case.volume.geometry, model.manifest.labels, "truth")
                 comparisons.append(compare(result.segmentation, truth))
             values = f"{mean(comparisons, 'dice'):.4f} | {mean(comparisons, 'hd95'):.2f} | {seconds:.1f}"
-            lines.append(f"| `{task.id}` | {precision} | {changed or 'none'} | {values} |")
-            print(lines[-1], flush=True)
-    return lines
+            print(f"| `{task.id}` | {precision} | {changed or 'none'} | {values} |", flush=True)
 
 
 def main() -> None:
@@ -113,7 +110,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for task in SHIPPED_TASKS:
         if task.id in options.models:
-            rows(task, options.threads)
+            print_rows(task, options.threads)
 
 
 if __name__ == "__main__":
