@@ -207,7 +207,7 @@ class SlicePredictor:
 
     def _stages(self, images: Tensor, rules: BatchRules) -> list[Tensor]:
         stages = mean_over_augmentations(lambda view: self._one_view(view, rules), images, rules.views)
-        if all(bool(torch.isfinite(stage).all()) for stage in stages):
+        if bool(torch.stack([torch.isfinite(stage).all() for stage in stages]).all()):
             return stages
         if self._dtype is None:
             raise CheckpointError(

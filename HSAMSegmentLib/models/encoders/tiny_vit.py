@@ -256,15 +256,17 @@ class WindowAttention(nn.Module):
 
     def _bias(self, tile: Tile) -> Tensor:
         """[heads, tokens, tokens], with one more key if the tile's windows are incomplete."""
-        side, device = self.window_size, self.attention_biases.device
-        places = torch.cartesian_prod(torch.arange(side, device=device), torch.arange(side, device=device))
-        real = (places[:, 0] < tile.rows.size) & (places[:, 1] < tile.columns.size)
-        apart = (places[real][:, None] - places[None]).abs()
-        bias = self.attention_biases[:, apart[..., 0] * side + apart[..., 1]]
+        side, rows, columns = self.window_size, tile.rows.size, tile.columns.size
+        along = torch.arange(side, device=self.attention_biases.device)
+        down, across = (along[:rows, None] - along).abs(), (along[:columns, None] - along).abs()
+        distances = down[:, None, :, None] * side + across[None, :, None, :]
+        # Slices in place of masks: a mask's count would have to be read back from a GPU at every call.
+        bias = self.attention_biases[:, distances].flatten(1, 2)
+        real = bias[..., :rows, :columns].flatten(-2)
         if tile.area == side**2:
-            return bias
-        padding = torch.logsumexp(bias[..., ~real], dim=-1, keepdim=True)
-        return torch.cat([bias[..., real], padding], dim=-1)
+            return real
+        padded = torch.cat([bias[..., rows:, :].flatten(-2), bias[..., :rows, columns:].flatten(-2)], dim=-1)
+        return torch.cat([real, torch.logsumexp(padded, dim=-1, keepdim=True)], dim=-1)
 
 
 class FeedForward(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -175,9 +176,11 @@ class Trainer:
         ranks.sum_gradients(self.network)
         ranks.average_buffers(self.network)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_LIMIT)
-        if not all(bool(torch.isfinite(value)) for value in (*losses, norm)):
+        # Read together, because a GPU waits at each read.
+        *values, length = torch.stack([*losses, norm]).tolist()
+        if not all(math.isfinite(value) for value in (*values, length)):
             raise NonFiniteLossError(f"The loss is not finite at step {self.steps + 1}. Try a lower rate.")
-        return tuple(float(loss) for loss in losses)
+        return tuple(values)
 
     @property
     def is_finite(self) -> bool:
