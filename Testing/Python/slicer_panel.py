@@ -28,9 +28,9 @@ def open_panel(host, scene):
         return widget, panels[-1]
 
     yield open_panel
-    widget.cleanup()
     for panel in panels:
         panel.give_back()
+    host.close_module("HSAMSegment")
     settle(host)
 
 

@@ -185,6 +185,15 @@ class Host:
         self.process_events()
         return parent.self()
 
+    def close_module(self, name):
+        """End the panel of a module as the end of the application does; without this it goes on watching the scene."""
+        parent = getattr(slicer.modules, name.lower()).parent_widget
+        parent.self().cleanup()
+        parent.setMRMLScene(None)
+        parent.hide()
+        parent.deleteLater()
+        self.process_events()
+
     def show_in_panel(self, widget, width=510, height=720, colors=LIGHT):
         """Put a module's widget into a module panel as the application has it; returns the panel.
 

@@ -153,7 +153,7 @@ def test_sample_data_and_terminology_are_registered(host):
 def widget(host, module, scene):
     widget = host.open_module("HSAMSegment")
     yield widget
-    widget.cleanup()
+    host.close_module("HSAMSegment")
 
 
 @pytest.mark.slow
@@ -184,7 +184,6 @@ def test_the_panel_survives_a_reload_of_the_module(host, widget, scene):
     panel = reloaded.shell.open("segment")
     assert panel.ui.minimumBox.value == 0.7
     assert panel.ui.scanSelector.currentNode() is volume
-    reloaded.cleanup()
 
 
 @pytest.mark.slow
@@ -203,7 +202,6 @@ def test_a_reload_while_a_job_runs_ends_the_job_and_its_worker_and_the_new_modul
     assert scene.GetFirstNodeByClass("vtkMRMLSegmentationNode") is None
     volume = add_noise_volume()
     assert reloaded.logic.segmentAndWait(volume, model).volume_node is volume
-    reloaded.cleanup()
 
 
 def test_another_scene_on_the_form_and_the_old_one_again_leave_a_working_panel(host, widget, scene):

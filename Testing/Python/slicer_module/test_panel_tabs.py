@@ -18,7 +18,7 @@ def widget(host, scene):
         host.load_module(MODULE)
     widget = host.open_module("HSAMSegment")
     yield widget
-    widget.cleanup()
+    host.close_module("HSAMSegment")
 
 
 def tabs(widget):
@@ -79,4 +79,3 @@ def test_a_reload_closes_every_part_and_builds_new_ones(host, widget):
     assert all(reloaded.shell.open(key) not in before for key in ("segment", "finetune", "compare", "batch"))
     slicer.util.addVolumeFromArray(np.zeros((4, 4, 4), np.int16))  # nobody of the old parts may answer to it
     host.process_events()
-    reloaded.cleanup()
