@@ -62,6 +62,13 @@ class RunningService:
             time.sleep(pause)
         raise AssertionError(f"the job is still {status}")
 
+    def wait_until_gone(self, job: str, seconds: float = 60.0) -> None:
+        """Wait until a delivered job is forgotten; a busy service does it a moment after the last byte."""
+        deadline = time.monotonic() + seconds
+        while self.request("GET", f"/v1/jobs/{job}").status_code != 404:
+            assert time.monotonic() < deadline, f"the job is still {self.status(job)}"
+            time.sleep(0.05)
+
     def files(self) -> list[Path]:
         """Uploads and results that are there now; the messages between service and worker do not count."""
         # os.walk passes over a folder that the service deletes meanwhile.

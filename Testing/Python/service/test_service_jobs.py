@@ -46,7 +46,7 @@ def test_a_scan_becomes_labels_on_its_own_grid_and_nothing_is_left(service, nift
     volume = sum(label["voxels"] for label in report["labels"])
     assert np.count_nonzero(labels.array) == volume > 0
 
-    assert service.request("GET", f"/v1/jobs/{job}").status_code == 404
+    service.wait_until_gone(job)
     assert service.request("GET", f"/v1/jobs/{job}/result").status_code == 404
     assert service.files_that_stay() == []
     messages = [path for path in service.folder.rglob("*") if path.is_file()]
@@ -173,7 +173,7 @@ def test_a_result_is_kept_if_the_client_asks_for_it(service, nifti):
     service.wait(job)
     first = service.request("GET", f"/v1/jobs/{job}/result", params={"keep": "true"})
     assert first.content == _result_when_free(service, job).content
-    assert service.request("GET", f"/v1/jobs/{job}").status_code == 404
+    service.wait_until_gone(job)
 
 
 def test_a_delivery_that_is_cut_can_be_repeated(service, long_scan):
