@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from HSAMSegmentLib.runtime.threads import limit_spinning
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 limit_spinning()
 
