@@ -78,6 +78,9 @@ def host():
             pytest.skip(f"{package} is not installed; it comes with the extra 'host', where it has builds")
     if ctypes.util.find_library("EGL") is None:
         pytest.skip("libEGL is not installed; the views of the host need it")
+    # Triton, a part of PyTorch for CUDA, crashes if it is loaded after the LLVM of Mesa, which the views load.
+    if importlib.util.find_spec("triton") is not None:
+        importlib.import_module("triton")
     sys.path.insert(0, str(REPOSITORY / "Testing" / "Host"))
     from slicerhost import start_host
 

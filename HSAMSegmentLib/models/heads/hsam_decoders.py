@@ -263,7 +263,9 @@ class ClassGate(nn.Module):
         self.mlp = TokenMlp(embed_dim=gate_dim, hidden_dim=2 * gate_dim)
         self.norm2 = nn.LayerNorm(gate_dim)
         self.to_gate = nn.Linear(gate_dim, 1)
-        nn.init.normal_(self.to_gate.weight, std=0.02)
+        # Without memory nothing is to be initialized, and PyTorch would import its compiler for it: a second.
+        if not self.to_gate.weight.is_meta:
+            nn.init.normal_(self.to_gate.weight, std=0.02)
         nn.init.zeros_(self.to_gate.bias)
         self.register_buffer("class_frequency", torch.full((num_masks,), 1 / num_masks))
 

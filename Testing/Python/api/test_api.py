@@ -37,6 +37,18 @@ def test_importing_the_package_is_quick_and_without_heavy_packages():
     assert done.stdout.strip() == "[]"
 
 
+def test_segmenting_does_not_import_pytorchs_compiler(tmp_path):
+    """It takes a second, and its Triton crashes in a Slicer whose display driver brought an LLVM of its own."""
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    script = (
+        "import sys, HSAMSegmentLib as hsam; "
+        f"hsam.segment({str(scan)!r}, 'abdomen-ct', device='cpu'); "
+        "print({'torch', 'torch._dynamo', 'triton'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "{'torch'}"
+
+
 def test_every_public_name_is_there_and_nothing_else_is():
     assert {name for name in hsam.__all__ if getattr(hsam, name) is None} == set()
     with pytest.raises(AttributeError, match="segmnt"):
