@@ -75,10 +75,10 @@ class RunningService:
         found = (Path(folder, name) for folder, folders, files in os.walk(self.folder) for name in (*folders, *files))
         return [path for path in found if any(part.startswith("scan-") for part in path.relative_to(self.folder).parts)]
 
-    def files_that_stay(self, seconds: float = 10.0) -> list[Path]:
-        """What is there when the service has had time to delete what it delivered."""
+    def files_that_stay(self, seconds: float = 10.0, *, kept: int = 0) -> list[Path]:
+        """What is there when the service has had time to delete all but what it keeps."""
         deadline = time.monotonic() + seconds
-        while self.files() and time.monotonic() < deadline:
+        while len(self.files()) > kept and time.monotonic() < deadline:
             time.sleep(0.02)
         return self.files()
 

@@ -92,7 +92,7 @@ def test_an_image_that_was_sent_before_is_segmented_as_often_as_its_owner_asks(s
         assert answer.status_code == 200, answer.text
         assert b'filename="segmentation.nrrd"' in answer.content
     assert ask(service, TOKENS[1], image="CT one").status_code == 404
-    assert len(service.files()) == 2  # its folder, and the scan
+    assert len(service.files_that_stay(kept=2)) == 2  # its folder, and the scan
 
 
 def test_a_session_holds_a_scan_until_it_is_deleted(service, nifti):
