@@ -14,6 +14,7 @@ from HSAMSegmentLib.errors import RequestError
 from HSAMSegmentLib.images.geometry import Geometry
 from HSAMSegmentLib.images.orientation import slice_axis
 from HSAMSegmentLib.images.volume import VolumeInput
+from HSAMSegmentLib.labels.label_set import LabelSet
 from HSAMSegmentLib.labels.layered_segmentation import LayeredSegmentation, LayeredStructure, LayerInput
 from HSAMSegmentLib.runtime.atomic_files import make_folder
 from HSAMSegmentLib.runtime.disk import require_free_space
@@ -170,11 +171,17 @@ class FinetunePlan:
 
 
 class FinetuneTask:
-    """A new training run: its cases are copied out of the scene, then the worker fine-tunes (see `session.Task`)."""
+    """A new training run: its cases are copied out of the scene, then the worker fine-tunes (see `session.Task`).
+
+    Attributes:
+        training_run: where it is kept; None until it is prepared.
+        labels: what is learned; empty until it is prepared.
+    """
 
     def __init__(self, plan: FinetunePlan) -> None:
         self._plan = plan
         self.training_run: TrainingRun | None = None
+        self.labels = LabelSet(())
 
     def prepare(self, folder: Path) -> tuple[FinetuneRequest, Export]:
         """Make the training run; it outlives the job's own folder.
@@ -185,7 +192,7 @@ class FinetuneTask:
         """
         plan = self._plan
         summaries = usable_summaries(plan.pairs)
-        labels = finetune_labels(summaries, plan.names, plan.left_out)
+        self.labels = labels = finetune_labels(summaries, plan.names, plan.left_out)
         if not len(labels):
             raise RequestError(_("There is nothing to learn: choose at least one organ."))
         names = {name: target for name, target in all_names(summaries, plan.names).items() if _is_in(labels, target)}
@@ -335,12 +342,14 @@ def _inspect_layers(labels: LayeredSegmentation, geometry: Geometry, axis: int) 
 def _slice_numbers(layer: Geometry, scan: Geometry, axis: int) -> list[int | None]:
     """For each slice of a label image the slice of the scan that its center lies in, None if it lies outside."""
     to_scan = np.linalg.solve(scan.ijk_to_lps, layer.ijk_to_lps)
+    if not _touches(to_scan, layer, scan):
+        return [None] * layer.shape[axis]
     center = np.array([(size - 1) / 2.0 for size in layer.size] + [1.0])
     numbers: list[int | None] = []
     for index in range(layer.shape[axis]):
         center[2 - axis] = index
         number = int(np.rint((to_scan @ center)[2 - axis]))
-        numbers.append(number if 0 <= number < scan.shape[axis] and _touches(to_scan, layer, scan) else None)
+        numbers.append(number if 0 <= number < scan.shape[axis] else None)
     return numbers
 
 

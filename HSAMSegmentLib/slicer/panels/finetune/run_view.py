@@ -8,14 +8,13 @@ from collections.abc import Callable
 from slicer.i18n import tr as _
 
 from HSAMSegmentLib.runtime.progress import Progress
-from HSAMSegmentLib.slicer.nodes.finetune.cases import FinetunePlan, FinetuneTask, ResumeTask, usable_summaries
+from HSAMSegmentLib.slicer.nodes.finetune.cases import FinetunePlan, FinetuneTask, ResumeTask
 from HSAMSegmentLib.slicer.nodes.segment_session import Done, SessionEvent
 from HSAMSegmentLib.slicer.panels.engine import Engine, is_last
 from HSAMSegmentLib.slicer.panels.finetune.live_view import LiveView
 from HSAMSegmentLib.slicer.panels.widgets.status_line import StatusLine
 from HSAMSegmentLib.workflows.events import Cancelled, Failed, ValidationPicture, ending_of
 from HSAMSegmentLib.workflows.finetune.finetune_request import FinetuneOutcome
-from HSAMSegmentLib.workflows.finetune.inspect_cases import finetune_labels
 from HSAMSegmentLib.workflows.finetune.training_run import PAUSE, STOP, TrainingRun, UnfinishedRun
 from HSAMSegmentLib.workflows.finetune.validation_record import ValidationRecord
 
@@ -48,8 +47,7 @@ class RunView:
         """
         task = FinetuneTask(plan)
         self._engine.start_task(task, self._on_event)
-        labels = finetune_labels(usable_summaries(plan.pairs), plan.names, plan.left_out)
-        self._begin(task.training_run, plan.title, labels)
+        self._begin(task.training_run, plan.title, task.labels)
 
     def go_on(self, training_run: UnfinishedRun, finish_now: bool) -> None:
         """Go on with a training run of the disk, or make a model of it as it stands.
