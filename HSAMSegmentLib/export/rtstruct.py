@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from pydicom.uid import UID
 
 from HSAMSegmentLib.export.dicom_seg import (
     LONGEST_NAME,
@@ -139,7 +138,7 @@ def write_rtstruct(segmentation: Segmentation, path: Path, origin: Origin, *, ov
 def _structure_set(image: Dataset, origin: Origin) -> Dataset:
     """The object, still without its structures."""
     from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+    from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
     now = datetime.now()
     made = Dataset()

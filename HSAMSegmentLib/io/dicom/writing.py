@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pydicom
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
-
 if TYPE_CHECKING:
     from pydicom import Dataset
 
@@ -23,6 +20,9 @@ def write_dicom(data: Dataset, path: Path) -> None:
         AttributeError, ValueError: if the meta information is incomplete.
         OSError: if the file cannot be written.
     """
+    import pydicom
+    from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+
     if int(pydicom.__version__.partition(".")[0]) >= 3:
         data.save_as(path, enforce_file_format=True)
         return
