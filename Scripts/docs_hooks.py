@@ -85,5 +85,5 @@ def api_page() -> str:
     classes = sorted(set(names) - set(functions))
     parts = ["# Python API, every function", "`import HSAMSegmentLib as hsam`; made from the docstrings."]
     for name in functions + classes:
-        parts.append(f"::: HSAMSegmentLib.{HSAMSegmentLib._HOMES[name]}.{name}")
+        parts.append(f"::: {getattr(HSAMSegmentLib, name).__module__}.{name}")
     return "\n\n".join(parts)

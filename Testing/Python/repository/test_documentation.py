@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import shlex
 import shutil
@@ -11,6 +12,8 @@ import sys
 
 import pytest
 from conftest import REPOSITORY
+
+import HSAMSegmentLib
 
 PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "Docs").glob("*.md")))
 TROUBLESHOOTING = REPOSITORY / "Docs" / "troubleshooting.md"
@@ -212,3 +215,14 @@ def test_the_page_for_model_makers_has_every_field_of_the_manifest():
     text = (REPOSITORY / "Docs" / "model_makers.md").read_text(encoding="utf-8")
     names = {item.name for kind in (Manifest, Architecture, SliceRule) for item in fields(kind)}
     assert not [name for name in sorted(names) if f"`{name}`" not in text]
+
+
+def test_the_references_of_the_site_have_every_public_name_and_every_command():
+    spec = importlib.util.spec_from_file_location("docs_hooks", REPOSITORY / "Scripts" / "docs_hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    documented = re.findall(r"^::: (\S+)\.(\w+)$", hooks.api_page(), flags=re.MULTILINE)
+    assert {name for _, name in documented} == {name for name in HSAMSegmentLib.__all__ if name[0] != "_"}
+    for module, name in documented:
+        assert getattr(importlib.import_module(module), name) is getattr(HSAMSegmentLib, name)
+    assert {"segment", "finetune", "doctor"} <= set(re.findall(r"^## (\S+)$", hooks.command_line_page(), re.MULTILINE))
