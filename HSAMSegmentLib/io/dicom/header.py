@@ -145,7 +145,8 @@ class PixelPlace:
 def find_pixels(file: BinaryIO, data: Dataset) -> PixelPlace | None:
     """Find the pixels in a file that was read up to them; None if there are none."""
     syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
-    if syntax is not None and syntax.is_deflated:
+    # An older pydicom does not know all of them.
+    if syntax is not None and (not syntax.is_transfer_syntax or syntax.is_deflated):
         return PixelPlace()
     offset, head = file.tell(), file.read(12)
     if len(head) < 12:

@@ -35,6 +35,11 @@ def cuda_build(monkeypatch):
     """A PyTorch that takes itself for one with a card of compute capability 8.0."""
     if not torch.backends.cuda.is_built():
         pytest.skip("needs a PyTorch built with CUDA; a card is not needed")
+    try:
+        with FakeTensorMode():
+            torch.empty(1, device="cuda").copy_(torch.empty(1, device="cuda"))
+    except RuntimeError:
+        pytest.skip("the fake tensors of this PyTorch need a card")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)

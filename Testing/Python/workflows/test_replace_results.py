@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import signal
 
 import pytest
@@ -45,8 +46,11 @@ def _killed_at(moment, work) -> bool:
 
             return call
 
-        for name in ("replace", "unlink", "rename"):
-            setattr(os, name, deadly(getattr(os, name)))
+        # Paths of Python 3.9 and 3.10 have their own references to these functions.
+        for place in (os, getattr(pathlib, "_normal_accessor", None)):
+            for name in ("replace", "unlink", "rename"):
+                if hasattr(place, name):
+                    setattr(place, name, deadly(getattr(place, name)))
         try:
             work()
         finally:
