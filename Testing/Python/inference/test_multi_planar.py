@@ -221,7 +221,7 @@ def test_memory_that_runs_out_in_the_other_plane_changes_nothing(both):
     def fail_once(module, inputs):
         calls.append(len(inputs[0]))
         if len(calls) == 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     model.network.other_planes["sagittal"].register_forward_pre_hook(fail_once)
     result = segment(thin_boxes(), model, batch_size=4)

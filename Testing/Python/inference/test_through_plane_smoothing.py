@@ -135,7 +135,7 @@ def test_when_memory_runs_out_between_neighbors_nothing_is_lost():
     def fail_once(module, inputs):
         calls.append(len(inputs[0]))
         if len(calls) == 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     handle = model.network.register_forward_pre_hook(fail_once)
     result = segment(thin_boxes(), model, batch_size=4)
