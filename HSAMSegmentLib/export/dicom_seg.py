@@ -53,25 +53,25 @@ def write_dicom_seg(segmentation: Segmentation, path: Path, origin: Origin, *, o
         _description(number, label, name, origin, str(images[0].SeriesInstanceUID))
         for number, (label, name) in enumerate(zip(labels, stored_names(labels)), start=1)
     ]
-    measures = _pixel_measures(segmentation.geometry)
-    for image in images:
-        if not getattr(image, "SliceThickness", None):  # may be empty; highdicom needs one
-            image.SliceThickness = measures[0].SliceThickness
     with quiet_libraries():
-        made = _object(path, images, array, described, origin)
-    # If it were given to the constructor, highdicom for Python 3.9 would not say which image a frame is derived from.
-    made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = measures
+        made = _object(segmentation.geometry, path, images, array, described, origin)
     made.SpecificCharacterSet = "ISO_IR 192"
     made.ContentCreatorName = ""  # type 2; highdicom omits it and dcmqi warns about that
     with complete_file(path, overwrite=overwrite) as temporary:
         write_dicom(made, temporary)
 
 
-def _object(path: Path, images: list[Dataset], array: np.ndarray, described: Sequence[Any], origin: Origin) -> Dataset:
+def _object(
+    geometry: Geometry, path: Path, images: list[Dataset], array: np.ndarray, described: Sequence[Any], origin: Origin
+) -> Dataset:
     import highdicom
 
     try:
-        return highdicom.seg.Segmentation(
+        measures = _pixel_measures(geometry)
+        for image in images:
+            if not getattr(image, "SliceThickness", None):  # may be empty; highdicom needs one
+                image.SliceThickness = measures[0].SliceThickness
+        made = highdicom.seg.Segmentation(
             source_images=images,
             pixel_array=array,
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
@@ -89,6 +89,9 @@ def _object(path: Path, images: list[Dataset], array: np.ndarray, described: Seq
             series_description=f"{PROGRAM} {origin.model_id}".strip()[:LONGEST_NAME],
             omit_empty_frames=bool(array.any()),
         )
+        # Given to the constructor, highdicom for Python 3.9 would not say which image a frame is derived from.
+        made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = measures
+        return made
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise OutputError(
             f'"{path.name}" cannot be written as a DICOM Segmentation, since the headers of its scan are incomplete '

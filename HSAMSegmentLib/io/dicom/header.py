@@ -145,8 +145,9 @@ class PixelPlace:
 def find_pixels(file: BinaryIO, data: Dataset) -> PixelPlace | None:
     """Find the pixels in a file that was read up to them; None if there are none."""
     syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
-    # An older pydicom does not know all of them.
-    if syntax is not None and (not syntax.is_transfer_syntax or syntax.is_deflated):
+    if syntax is not None and (syntax.is_private or not syntax.is_transfer_syntax):
+        syntax = None  # pydicom raises for the properties of one that it does not know
+    if syntax is not None and syntax.is_deflated:
         return PixelPlace()
     offset, head = file.tell(), file.read(12)
     if len(head) < 12:

@@ -38,7 +38,7 @@ def test_importing_the_package_is_quick_and_without_heavy_packages():
 
 
 def test_segmenting_does_not_import_pytorchs_compiler(tmp_path):
-    """It takes a second, and its Triton crashes in a Slicer whose display driver brought an LLVM of its own."""
+    """It takes a second, and its Triton crashes in a process whose display driver brought an LLVM of its own."""
     scan = write_scan(tmp_path / "scan.nii.gz")
     script = (
         "import sys, HSAMSegmentLib as hsam; "

@@ -120,7 +120,9 @@ def test_every_plain_encoding_gives_the_same_values(tmp_path, scan, grid, syntax
     np.testing.assert_array_equal(read_volume(tmp_path).array, 2.0 * scan - 3)
 
 
-def test_a_compression_without_a_decoder_is_told(tmp_path, scan, grid):
+# High-throughput JPEG 2000, which no pydicom before 3 knows, and a private one, as long as that which is written
+@pytest.mark.parametrize("syntax", [b"1.2.840.10008.1.2.4.202", b"1.2.840.113619.5.2.1000"])
+def test_a_compression_without_a_decoder_is_told(tmp_path, scan, grid, syntax):
     paths = write_series(tmp_path, scan, grid)
     for path in paths:
         data = pydicom.dcmread(path)
@@ -128,8 +130,7 @@ def test_a_compression_without_a_decoder_is_told(tmp_path, scan, grid):
         data.PixelData = pydicom.encaps.encapsulate([b"\0\1\2\3" * 20])
         data["PixelData"].is_undefined_length = True
         data.save_as(path)
-        # High-throughput JPEG 2000, which no pydicom before 3 writes
-        path.write_bytes(path.read_bytes().replace(MPEG2MPML.encode(), b"1.2.840.10008.1.2.4.202"))
+        path.write_bytes(path.read_bytes().replace(MPEG2MPML.encode(), syntax))
     with pytest.raises(VolumeError, match="compression that is not supported"):
         read_volume(tmp_path)
 
