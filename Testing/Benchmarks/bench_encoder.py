@@ -9,6 +9,7 @@ Dice compares the labels that it reads from each encoder with those that it read
 
     python Testing/Benchmarks/bench_encoder.py --sizes 512 1024 --samples 5
     python Testing/Benchmarks/bench_encoder.py --encoders sam_vit_l sam_vit_h --sizes 1024 --samples 3
+    python Testing/Benchmarks/bench_encoder.py --sizes 1024 --no-memory --shares
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ def calls(encoder: str, image_size: int) -> dict[str, Callable[[], torch.Tensor]
     }
 
 
-def compare(encoder: str, image_size: int, samples: int) -> None:
+def compare(encoder: str, image_size: int, samples: int, *, with_shares: bool) -> None:
     """Print one block of results."""
     measured = calls(encoder, image_size)
     times: dict[str, list[Sample]] = {name: [] for name in measured}
@@ -191,6 +192,9 @@ def compare(encoder: str, image_size: int, samples: int) -> None:
     report_times(times)
     report_agreement(outputs, ct_slice(image_size)[1])
     report_limit(flop_count(encoder, image_size), times, rates)
+    if with_shares:
+        with torch.inference_mode():
+            report_shares(measured["ours bfloat16"])
 
 
 def report_times(times: dict[str, list[Sample]]) -> None:
@@ -232,6 +236,16 @@ def report_limit(flops: float, times: dict[str, list[Sample]], rates: dict[torch
         )
 
 
+def report_shares(call: Callable[[], Any]) -> None:
+    """Print which operations take the time of a call, by PyTorch's profiler."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        call()
+    operations = sorted(found.key_averages(), key=lambda item: item.self_cpu_time_total, reverse=True)
+    total = sum(item.self_cpu_time_total for item in operations)
+    shares = ", ".join(f"{item.key} {item.self_cpu_time_total / total:.0%}" for item in operations[:8])
+    print(f"  ours bfloat16 spends {shares}")
+
+
 def compare_memory(encoder: str, image_size: int) -> None:
     """Print the peak memory of both encoders in float32."""
     memory = {name: peak_growth_mib(name, encoder, image_size) for name in BUILDERS}
@@ -249,6 +263,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=5, help="0 for memory only")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--no-memory", action="store_true", help="leave out the memory")
+    parser.add_argument("--shares", action="store_true", help="also profile ours in bfloat16, by operation")
     parser.add_argument("--child", choices=sorted(BUILDERS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -262,7 +277,7 @@ def main() -> None:
     keep_freed_memory()
     for encoder in options.encoders if options.samples else ():
         for size in options.sizes:
-            compare(encoder, size, options.samples)
+            compare(encoder, size, options.samples, with_shares=options.shares)
 
 
 if __name__ == "__main__":
